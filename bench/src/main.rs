@@ -1,0 +1,3 @@
+//! `portcullis-bench`: measures, as JSON lines.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Tuple-space search: one hash table per combination of masks.

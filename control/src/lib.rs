@@ -1,0 +1,8 @@
+//! What does the operator mean?
+//!
+//! The rule's road is `iptables (text) -> model -> compile -> self-check ->
+//! apply`, with `interpret` as its oracle. Around it: replay, explain, the
+//! daemon with its control socket, and the command line. It does not know how
+//! a frame is received.
+
+pub mod model;

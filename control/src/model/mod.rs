@@ -1,0 +1,172 @@
+//! The policy as the operator wrote it, valid by construction.
+//!
+//! Text positions stay attached, so that every later stage (lint, compile,
+//! explain) can name the line and column it speaks of. Jumps refer to chains
+//! that exist; loops were refused; every number is in range.
+
+use dataplane::packet::Family;
+use dataplane::policy::matches::{AddressMask, Match, Neg};
+use dataplane::policy::target::{ConnmarkTarget, LogTarget, MarkTarget, RejectWith};
+use dataplane::policy::{ChainPolicy, TableId};
+
+/// Where something stands in a source text. Lines and columns count from 1;
+/// columns count characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// Line.
+    pub line: u32,
+    /// First column.
+    pub column: u32,
+    /// Length in characters, at least 1.
+    pub len: u32,
+}
+
+/// Packets and bytes as written in `[p:b]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Counters {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// One file's policy: the tables of one family, in the order of first mention.
+#[derive(Clone, Debug)]
+pub struct Ruleset {
+    /// Family.
+    pub family: Family,
+    /// Tables that the file mentions.
+    pub tables: Vec<Table>,
+}
+
+impl Ruleset {
+    /// No tables: everything is accepted.
+    pub fn empty(family: Family) -> Self {
+        Self { family, tables: Vec::new() }
+    }
+}
+
+/// One table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Which.
+    pub id: TableId,
+    /// Built-in chains in hook order, then user chains in the order the kernel's tools print them.
+    pub chains: Vec<Chain>,
+}
+
+impl Table {
+    /// The chain of that name.
+    pub fn chain(&self, name: &str) -> Option<&Chain> {
+        self.chains.iter().find(|chain| chain.name == name)
+    }
+}
+
+/// One chain.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// Name, unique in its table.
+    pub name: String,
+    /// Policy and its counters, for built-in chains.
+    pub policy: Option<(ChainPolicy, Counters)>,
+    /// Rules in order, address lists already expanded.
+    pub rules: Vec<Rule>,
+    /// Where it was declared (or first mentioned).
+    pub span: Span,
+}
+
+/// An interface name as `-i` and `-o` take it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Interface {
+    /// The name without a trailing `+`.
+    pub name: String,
+    /// Whether it ended in `+`: `name` is then a prefix (possibly empty).
+    pub prefix: bool,
+}
+
+/// One rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// `[p:b]`, if written.
+    pub counters: Option<Counters>,
+    /// `-s`.
+    pub src: Option<Neg<AddressMask>>,
+    /// `-d`.
+    pub dst: Option<Neg<AddressMask>>,
+    /// `-i`; negation second.
+    pub input: Option<(Interface, bool)>,
+    /// `-o`; negation second.
+    pub output: Option<(Interface, bool)>,
+    /// `-p`; `None` for `all`.
+    pub proto: Option<Neg<u8>>,
+    /// `-f` (`Some(true)`) or `! -f` (`Some(false)`).
+    pub fragment: Option<bool>,
+    /// Match extensions in the order they were loaded, which is the order of evaluation.
+    pub matches: Vec<MatchSpec>,
+    /// `-j` or `-g`.
+    pub target: TargetSpec,
+    /// Where the target stands.
+    pub target_span: Span,
+    /// The whole rule.
+    pub span: Span,
+}
+
+/// A match with its position.
+#[derive(Clone, Debug)]
+pub struct MatchSpec {
+    /// What it compares.
+    pub body: MatchBody,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// A match as written. `Match` values are shared with the data plane; the others
+/// carry what only text needs.
+#[derive(Clone, Debug)]
+pub enum MatchBody {
+    /// A static match under its own module name.
+    Plain(Match),
+    /// `-m state --state`: printed under that name, means `conntrack --ctstate`.
+    State(Match),
+    /// `-m comment --comment`.
+    Comment(String),
+    /// `-m limit`: `--limit` average and `--limit-burst`.
+    Limit(LimitSpec),
+    /// A match module loaded without options that compares nothing (`-m tcp` alone
+    /// is `Plain(Tcp)`; this is for `-m udplite` and the like).
+    Empty(String),
+}
+
+/// `-m limit` as the kernel stores it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LimitSpec {
+    /// Average interval between packets, in units of 1/10000 s, as iptables computes it from `N/unit`.
+    pub avg: u32,
+    /// `--limit-burst`.
+    pub burst: u32,
+}
+
+/// A target as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetSpec {
+    /// None: the rule only counts.
+    None,
+    /// ACCEPT.
+    Accept,
+    /// DROP.
+    Drop,
+    /// RETURN.
+    Return,
+    /// `-j CHAIN`.
+    Jump(String),
+    /// `-g CHAIN`.
+    Goto(String),
+    /// REJECT.
+    Reject(RejectWith),
+    /// LOG.
+    Log(LogTarget),
+    /// MARK.
+    Mark(MarkTarget),
+    /// CONNMARK.
+    Connmark(ConnmarkTarget),
+}

@@ -1,0 +1,57 @@
+//! Time as a value. The only place in the workspace that reads a clock.
+
+use std::ops::{Add, Sub};
+
+/// Nanoseconds since an arbitrary epoch: boot for the daemon, the capture's
+/// own epoch for replay. Never negative, never wraps in practice (584 years).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nanos(pub u64);
+
+impl Nanos {
+    /// One second.
+    pub const SECOND: Self = Self(1_000_000_000);
+    /// One millisecond.
+    pub const MILLISECOND: Self = Self(1_000_000);
+
+    /// A whole number of seconds.
+    pub const fn from_secs(seconds: u64) -> Self {
+        Self(seconds * 1_000_000_000)
+    }
+    /// A whole number of milliseconds.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis * 1_000_000)
+    }
+    /// Whole seconds, rounded down.
+    pub const fn as_secs(self) -> u64 {
+        self.0 / 1_000_000_000
+    }
+    /// The difference, zero when `earlier` is later.
+    pub const fn saturating_sub(self, earlier: Self) -> Self {
+        Self(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add for Nanos {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+}
+
+impl Sub for Nanos {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 - other.0)
+    }
+}
+
+/// Monotonic time since boot, for the daemon's loops.
+pub fn monotonic() -> Nanos {
+    use std::sync::OnceLock;
+    static START: OnceLock<std::time::Instant> = OnceLock::new();
+    #[allow(clippy::disallowed_methods, reason = "this is the one clock")]
+    let now = std::time::Instant::now();
+    let elapsed = now.duration_since(*START.get_or_init(|| now));
+    // Starts well above zero so that "an hour ago" is representable.
+    Nanos(elapsed.as_nanos() as u64) + Nanos::from_secs(3600)
+}

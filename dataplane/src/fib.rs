@@ -1,0 +1,119 @@
+//! Routes, rules, addresses and neighbours: the kernel's view of the network,
+//! mirrored by `control` (netlink, or a replay topology) and immutable once built.
+
+use std::net::IpAddr;
+
+use crate::packet::{Family, Mac, PortId};
+
+/// How the engine treats what arrives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A gateway: frames to our MAC are routed.
+    Routed,
+    /// Transparent pairs: what arrives on one leaves on the other.
+    Bridge(Vec<(PortId, PortId)>),
+    /// One port, INPUT and OUTPUT only; nothing is forwarded.
+    Host,
+}
+
+/// One port as the kernel knows it. Index in [`Topology::ports`] = [`PortId`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortInfo {
+    /// Interface name.
+    pub name: String,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Layer 3 MTU in bytes.
+    pub mtu: u32,
+    /// Addresses with prefix lengths, primary first.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Whether it is up.
+    pub up: bool,
+}
+
+/// What a route does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RouteKind {
+    /// Forward to a port of ours.
+    Unicast(PortId),
+    /// Forward to a device that is not one of our ports.
+    Foreign,
+    /// Deliver locally.
+    Local,
+    /// Broadcast address of a connected network.
+    Broadcast,
+    /// Drop silently.
+    Blackhole,
+    /// Answer host unreachable.
+    Unreachable,
+    /// Answer administratively prohibited.
+    Prohibit,
+    /// Continue with the next rule.
+    Throw,
+}
+
+/// One route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteEntry {
+    /// Destination prefix.
+    pub to: (IpAddr, u8),
+    /// Gateway, if any.
+    pub via: Option<IpAddr>,
+    /// What it does.
+    pub kind: RouteKind,
+    /// Table number (254 main, 255 local).
+    pub table: u32,
+    /// Lower wins.
+    pub metric: u32,
+    /// Route MTU, if set.
+    pub mtu: Option<u32>,
+    /// Preferred source address, if set.
+    pub prefsrc: Option<IpAddr>,
+}
+
+/// One `ip rule`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleEntry {
+    /// Family it applies to.
+    pub family: Family,
+    /// Lower is asked first.
+    pub priority: u32,
+    /// Packet mark: value, mask.
+    pub fwmark: Option<(u32, u32)>,
+    /// Source prefix.
+    pub from: Option<(IpAddr, u8)>,
+    /// Destination prefix.
+    pub to: Option<(IpAddr, u8)>,
+    /// Input port.
+    pub iif: Option<PortId>,
+    /// Table to look in.
+    pub table: u32,
+}
+
+/// One neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighbourEntry {
+    /// On which port.
+    pub port: PortId,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its link-layer address.
+    pub mac: Mac,
+}
+
+/// Everything the kernel would otherwise supply; plain data.
+/// Connected and local routes are derived from addresses by [`Network::build`]
+/// unless `routes` already has them (it deduplicates).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// Mode.
+    pub mode: Mode,
+    /// Ports.
+    pub ports: Vec<PortInfo>,
+    /// Routes of all tables.
+    pub routes: Vec<RouteEntry>,
+    /// Policy rules; the kernel's three defaults are implied when empty.
+    pub rules: Vec<RuleEntry>,
+    /// Neighbours.
+    pub neighbours: Vec<NeighbourEntry>,
+}

@@ -1,0 +1,24 @@
+//! What happens to this packet?
+//!
+//! The data plane: wire formats, connection tracking, the compiled policy and
+//! its walk, routing, the burst engine, and the ports that feed it. It knows
+//! nothing of rule text, files or sockets to operators.
+//!
+//! The packet's road is `port -> wire -> conntrack -> policy -> fib -> rewrite
+//! -> port`, driven by [`engine`]. The engine does no I/O and reads no clock.
+
+pub mod clock;
+pub mod conntrack;
+pub mod effects;
+pub mod engine;
+pub mod fib;
+pub mod packet;
+pub mod policy;
+pub mod port;
+pub mod publish;
+pub mod reply;
+pub mod snapshot;
+pub mod stats;
+pub mod verdict;
+pub mod wire;
+pub mod worker;

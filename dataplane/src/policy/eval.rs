@@ -1,0 +1,1 @@
+//! Evaluates one match against one packet.

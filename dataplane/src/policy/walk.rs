@@ -1,0 +1,1 @@
+//! The walk: one table's chain at one hook, rule by rule through the classifier.

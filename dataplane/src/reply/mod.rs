@@ -1,0 +1,1 @@
+//! Packets the router itself makes: ICMP errors, REJECT answers, TCP resets.

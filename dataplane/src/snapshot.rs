@@ -1,0 +1,35 @@
+//! The snapshot: a policy with its generation and one block of counters per worker.
+
+use crate::policy::{CounterId, Policy};
+use crate::stats::RuleCounters;
+
+/// What workers adopt at a burst boundary. Immutable but for the counters,
+/// each block of which has one writer.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Rises by one with every publication.
+    pub generation: u64,
+    /// The compiled policy.
+    pub policy: Policy,
+    counters: Box<[RuleCounters]>,
+}
+
+impl Snapshot {
+    /// Wraps a policy for `workers` workers, all counters zero.
+    pub fn new(generation: u64, policy: Policy, workers: usize) -> Self {
+        let len = policy.counters as usize;
+        let counters = (0..workers).map(|_| RuleCounters::new(len)).collect();
+        Self { generation, policy, counters }
+    }
+    /// The counter block that worker `worker` writes.
+    #[inline]
+    pub fn counters(&self, worker: usize) -> &RuleCounters {
+        &self.counters[worker]
+    }
+    /// Packets and bytes of a counter over all workers.
+    pub fn count(&self, counter: CounterId) -> (u64, u64) {
+        self.counters.iter().map(|block| block.get(counter)).fold((0, 0), |sum, pair| {
+            (sum.0.wrapping_add(pair.0), sum.1.wrapping_add(pair.1))
+        })
+    }
+}

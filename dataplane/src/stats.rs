@@ -1,0 +1,129 @@
+//! Per-worker statistics: written by one thread, read by any, without locks.
+//!
+//! A cell is an atomic that only its worker writes (plain load, add, store), so
+//! a bump costs no locked instruction and a reader never waits.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::packet::MAX_PORTS;
+use crate::verdict::{DROP_REASONS, DropReason};
+
+/// A counter with a single writer.
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds; only the owning worker may call this.
+    #[inline]
+    pub fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+    /// Reads the current value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Packets and bytes.
+#[derive(Debug, Default)]
+pub struct Pair {
+    /// Packets.
+    pub packets: Cell,
+    /// Bytes (IP length for rules, frame length for ports).
+    pub bytes: Cell,
+}
+
+impl Pair {
+    /// Counts one packet of `bytes`.
+    #[inline]
+    pub fn bump(&self, bytes: u64) {
+        self.packets.add(1);
+        self.bytes.add(bytes);
+    }
+    /// Packets and bytes as they are now.
+    pub fn get(&self) -> (u64, u64) {
+        (self.packets.get(), self.bytes.get())
+    }
+}
+
+/// Counters of one port on one worker.
+#[derive(Debug, Default)]
+pub struct PortStats {
+    /// Frames received.
+    pub rx: Pair,
+    /// Frames queued for transmission.
+    pub tx: Pair,
+}
+
+/// All statistics of one worker. Aligned so that two workers share no cache line.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct WorkerStats {
+    ports: Box<[PortStats]>,
+    drops: Box<[Cell]>,
+    /// ICMP errors and resets the engine sent.
+    pub replies: Cell,
+    /// ICMP errors withheld by rate limits.
+    pub replies_limited: Cell,
+    /// LOG records handed on.
+    pub logged: Cell,
+    /// LOG records lost because the queue was full.
+    pub log_lost: Cell,
+    /// Bursts processed.
+    pub bursts: Cell,
+    /// Snapshots adopted.
+    pub swaps: Cell,
+}
+
+impl Default for WorkerStats {
+    fn default() -> Self {
+        Self {
+            ports: (0..MAX_PORTS).map(|_| PortStats::default()).collect(),
+            drops: (0..DROP_REASONS).map(|_| Cell::default()).collect(),
+            replies: Cell::default(),
+            replies_limited: Cell::default(),
+            logged: Cell::default(),
+            log_lost: Cell::default(),
+            bursts: Cell::default(),
+            swaps: Cell::default(),
+        }
+    }
+}
+
+impl WorkerStats {
+    /// Counts a dropped frame.
+    #[inline]
+    pub fn drop(&self, reason: DropReason) {
+        self.drops[reason as usize].add(1);
+    }
+    /// Frames dropped for `reason`.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].get()
+    }
+    /// The counters of one port.
+    #[inline]
+    pub fn port(&self, port: crate::packet::PortId) -> &PortStats {
+        &self.ports[port.index()]
+    }
+}
+
+/// Rule and policy counters of one snapshot on one worker.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct RuleCounters(Box<[Pair]>);
+
+impl RuleCounters {
+    /// `len` zeroed pairs.
+    pub fn new(len: usize) -> Self {
+        Self((0..len).map(|_| Pair::default()).collect())
+    }
+    /// Counts one packet of `bytes` for a rule or policy.
+    #[inline]
+    pub fn bump(&self, counter: crate::policy::CounterId, bytes: u64) {
+        self.0[counter.0 as usize].bump(bytes);
+    }
+    /// Packets and bytes of a rule or policy.
+    pub fn get(&self, counter: crate::policy::CounterId) -> (u64, u64) {
+        self.0[counter.0 as usize].get()
+    }
+}

@@ -1,0 +1,1 @@
+//! Wire formats: checked views over bytes and the frame parser.

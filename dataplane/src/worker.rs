@@ -1,0 +1,1 @@
+//! The worker loop: ports, engine and neighbour waiting room on one core.
