@@ -5,4 +5,5 @@
 //! daemon with its control socket, and the command line. It does not know how
 //! a frame is received.
 
+pub mod cli;
 pub mod model;

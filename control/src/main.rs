@@ -1,3 +1,5 @@
 //! The `portcullis` binary: hands its arguments to the command line.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    portcullis::cli::main()
+}

@@ -1,0 +1,127 @@
+//! The command line: one file per subcommand, one meaning per exit code.
+//!
+//! A subcommand is `Args` (what clap parses) and
+//! `run(args, &Output) -> Exit` (what it does). Results go to standard output
+//! through [`Output`], as text for people or JSON for programs; complaints go
+//! to standard error.
+
+pub mod apply;
+pub mod check;
+pub mod explain;
+pub mod output;
+pub mod replay;
+pub mod run;
+pub mod show;
+pub mod version;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use output::Output;
+
+/// Where the daemon listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/portcullis/control.sock";
+
+/// What the exit code says. Scripts may rely on these numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// The input was read and refused: a rule, a file, a packet, a value.
+    Refused = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// No daemon answers on the control socket, or it broke off.
+    Unreachable = 3,
+    /// This machine cannot do it as things are: privilege, kernel, missing or busy port.
+    Environment = 4,
+    /// A fault of Portcullis itself.
+    Internal = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  refused: a rule, file, packet or value is bad; nothing was changed
+  2  usage: the command line makes no sense
+  3  unreachable: no daemon answers on the control socket
+  4  environment: missing privilege, old kernel, missing or busy port
+  5  internal: a fault of Portcullis itself
+
+Examples:
+  portcullis check --rules rules.v4
+  portcullis run --port eth0 --port eth1 --rules rules.v4
+  portcullis apply --rules new.v4
+  portcullis show rules
+  portcullis --json show stats";
+
+/// Enforces unmodified iptables-save files through AF_XDP, with netfilter's verdicts.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, after_help = EXIT_CODES)]
+struct Cli {
+    /// Print JSON, one object a line, instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the firewall on the given ports.
+    Run(run::Args),
+    /// Check policy files without loading them.
+    Check(check::Args),
+    /// Replace the running policy, all or nothing.
+    Apply(apply::Args),
+    /// Show what the daemon is doing.
+    Show(show::Args),
+    /// Follow a described packet through the policy, step by step.
+    Explain(explain::Args),
+    /// Run captures through the engine, offline.
+    Replay(replay::Args),
+    /// Print version, kernel and protocol version.
+    Version(version::Args),
+}
+
+/// Where to find the daemon.
+#[derive(Clone, Debug, Args)]
+pub struct Socket {
+    /// The daemon's control socket.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+}
+
+/// Parses the process's arguments and runs the subcommand.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.json);
+    let exit = match cli.command {
+        Command::Run(args) => run::run(args, &output),
+        Command::Check(args) => check::run(args, &output),
+        Command::Apply(args) => apply::run(args, &output),
+        Command::Show(args) => show::run(args, &output),
+        Command::Explain(args) => explain::run(args, &output),
+        Command::Replay(args) => replay::run(args, &output),
+        Command::Version(args) => version::run(args, &output),
+    };
+    exit.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}
