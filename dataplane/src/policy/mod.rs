@@ -121,6 +121,9 @@ pub enum ChainPolicy {
 pub struct CompiledRule<A> {
     /// The base selectors and static matches, as indexed (may be wider than the rule).
     pub indexed: classifier::Rule<A>,
+    /// Whether `indexed` is wider than `base` (a negated address, protocol or the
+    /// like): then `base` is to be evaluated before `residual`.
+    pub check_base: bool,
     /// Matches still to evaluate when the classifier has found the rule, in written order.
     pub residual: Box<[Match]>,
     /// Every match, for the one-by-one walk of odd packets: `base` first, then
