@@ -28,8 +28,9 @@ impl Snapshot {
     }
     /// Packets and bytes of a counter over all workers.
     pub fn count(&self, counter: CounterId) -> (u64, u64) {
-        self.counters.iter().map(|block| block.get(counter)).fold((0, 0), |sum, pair| {
-            (sum.0.wrapping_add(pair.0), sum.1.wrapping_add(pair.1))
-        })
+        self.counters
+            .iter()
+            .map(|block| block.get(counter))
+            .fold((0, 0), |sum, pair| (sum.0.wrapping_add(pair.0), sum.1.wrapping_add(pair.1)))
     }
 }
