@@ -1,3 +1,37 @@
 //! `portcullis-bench`: measures, as JSON lines.
 
-fn main() {}
+mod classify;
+mod clock;
+mod sets;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// How fast, and against whom? Every command prints JSON lines.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Lookups in the classifier's structures.
+    Classify(classify::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match &cli.command {
+        Command::Classify(args) => classify::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("portcullis-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -13,6 +13,14 @@ impl<A: Address> Linear<A> {
     pub fn new(rules: Vec<Rule<A>>) -> Self {
         Self { rules }
     }
+    /// Number of rules.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+    /// Whether there are no rules.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
 }
 
 impl<A: Address> Classifier<A> for Linear<A> {

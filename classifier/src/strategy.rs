@@ -1,19 +1,105 @@
 //! Chooses the structure for a rule list from its shape, and says why.
 
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+
 use crate::reference::Linear;
+use crate::tuple_space::TupleSpace;
 use crate::{Address, Classifier, Key, Rule};
+
+/// Lists up to this long are scanned: as fast as hashing, and nothing to build.
+pub const SCAN_LIMIT: usize = 24;
 
 /// The structure chosen for one chain.
 #[derive(Debug)]
 pub enum Strategy<A> {
     /// A plain scan, for short chains.
     Linear(Linear<A>),
+    /// Hash tables by mask, for long ones.
+    TupleSpace(TupleSpace<A>),
+}
+
+/// Why a structure was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// At most [`SCAN_LIMIT`] rules.
+    Short,
+    /// Many rules, and they hash.
+    Hashes,
+    /// Many rules, but they share no bits to hash by: a scan is no worse.
+    Unhashable,
+}
+
+/// What was chosen for a rule list, why, and what a lookup costs at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// Rules in the list.
+    pub rules: usize,
+    /// Why.
+    pub reason: Reason,
+    /// Most hash tables that one lookup probes.
+    pub max_probes: usize,
+    /// Entries in the largest slot that a probe may meet.
+    pub largest_slot: usize,
+    /// Rules that are scanned one by one after the tables (all, for a plain scan).
+    pub scanned: usize,
+    /// Bytes held, without allocator overhead.
+    pub bytes: usize,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason {
+            Reason::Short => write!(f, "scan of {} rules (short list)", self.rules),
+            Reason::Unhashable => write!(f, "scan of {} rules (nothing to hash by)", self.rules),
+            Reason::Hashes => write!(
+                f,
+                "{} rules in {} hash tables (largest slot {}), {} scanned",
+                self.rules, self.max_probes, self.largest_slot, self.scanned
+            ),
+        }
+    }
 }
 
 impl<A: Address> Strategy<A> {
-    /// Builds the structure that suits the rules. Position = index.
+    /// Builds the structure that suits the rules, under a random salt. Position = index.
     pub fn build(rules: Vec<Rule<A>>) -> Self {
-        Self::Linear(Linear::new(rules))
+        Self::build_seeded(rules, RandomState::new().hash_one(0_u8))
+    }
+
+    /// Like [`Strategy::build`] with the salt's seed given: the same layout every time.
+    pub fn build_seeded(rules: Vec<Rule<A>>, seed: u64) -> Self {
+        if rules.len() <= SCAN_LIMIT {
+            return Self::Linear(Linear::new(rules));
+        }
+        let space = TupleSpace::build(&rules, seed);
+        if space.shape().tables == 0 {
+            return Self::Linear(Linear::new(rules));
+        }
+        Self::TupleSpace(space)
+    }
+
+    /// What was chosen, and why.
+    pub fn explain(&self) -> Explanation {
+        match self {
+            Self::Linear(linear) => {
+                let rules = linear.len();
+                let reason = if rules <= SCAN_LIMIT { Reason::Short } else { Reason::Unhashable };
+                let bytes = rules * size_of::<Rule<A>>();
+                Explanation { rules, reason, max_probes: 0, largest_slot: 0, scanned: rules, bytes }
+            }
+            Self::TupleSpace(space) => {
+                let shape = space.shape();
+                Explanation {
+                    rules: space.len(),
+                    reason: Reason::Hashes,
+                    max_probes: shape.tables,
+                    largest_slot: shape.largest_slot,
+                    scanned: shape.remainder,
+                    bytes: shape.bytes,
+                }
+            }
+        }
     }
 }
 
@@ -22,6 +108,7 @@ impl<A: Address> Classifier<A> for Strategy<A> {
     fn first_at_or_after(&self, key: &Key<A>, from: u32) -> Option<u32> {
         match self {
             Self::Linear(linear) => linear.first_at_or_after(key, from),
+            Self::TupleSpace(space) => space.first_at_or_after(key, from),
         }
     }
 }
