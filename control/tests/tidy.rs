@@ -148,7 +148,9 @@ fn every_lint_exception_gives_its_reason() {
         .flat_map(|(name, text)| {
             text.lines()
                 .enumerate()
-                .filter(|(_, line)| line.contains(concat!("[", "allow(")) && !line.contains("reason"))
+                .filter(|(_, line)| {
+                    line.contains(concat!("[", "allow(")) && !line.contains("reason")
+                })
                 .map(|(number, _)| format!("{name}:{}", number + 1))
                 .collect::<Vec<_>>()
         })

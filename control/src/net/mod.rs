@@ -1,0 +1,174 @@
+//! The network as the kernel knows it, mirrored over netlink.
+//!
+//! [`Mirror`] dumps links, addresses, routes, rules and neighbours into a
+//! [`View`], follows notifications, and turns the view into the
+//! [`Topology`] that workers route by.
+//!
+//! Life cycle: subscribe first, dump second, so that no change falls between.
+//! Neighbours are followed one notification at a time, because they change all
+//! the time; any other notification marks the view stale and the next
+//! [`Mirror::refresh`] dumps again, because the kernel removes IPv4 routes
+//! silently when a link goes down. A notification queue that overran
+//! (`ENOBUFS`) is healed the same way. Dumps are spaced so that they cost at
+//! most a fifth of the thread's time, however long the routing table is.
+//!
+//! Concurrency: one thread owns the mirror. Memory is bounded by what the
+//! kernel holds.
+
+mod netlink;
+mod topology;
+mod view;
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use dataplane::clock::Nanos;
+use dataplane::fib::{Mode, Topology};
+use dataplane::packet::PortId;
+use thiserror::Error;
+
+pub use netlink::NetlinkError;
+pub use topology::{Note, PrefixList, TopologyError};
+pub use view::{Link, View};
+
+use netlink::{Connection, Events};
+
+/// Why the mirror cannot be built or kept.
+#[derive(Debug, Error)]
+pub enum NetError {
+    /// Netlink itself failed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The kernel's configuration cannot be honoured exactly.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+}
+
+/// What changed since the last look.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// The network for the workers.
+    pub topology: Topology,
+    /// Prefixes that the kernel delivers locally, broadcast addresses included.
+    pub local: PrefixList,
+    /// What the mirror had to simplify.
+    pub notes: Vec<Note>,
+}
+
+/// Dumps may take this share of the thread's time: one part in this many.
+const DUMP_SPACING: u64 = 5;
+
+/// The mirror of one network namespace: that of the thread that opened it.
+#[derive(Debug)]
+pub struct Mirror {
+    mode: Mode,
+    ports: Vec<String>,
+    requests: Connection,
+    events: Events,
+    view: View,
+    stale: bool,
+    changed: bool,
+    next_dump: Nanos,
+    last: Option<(Topology, PrefixList)>,
+}
+
+impl Mirror {
+    /// Subscribes, dumps, and is ready to be asked. `ports[i]` becomes `PortId(i)`.
+    pub fn open(mode: Mode, ports: Vec<String>) -> Result<Self, NetError> {
+        let events = Events::open()?;
+        let mut requests = Connection::open()?;
+        let view = View::dump(&mut requests)?;
+        Ok(Self {
+            mode,
+            ports,
+            requests,
+            events,
+            view,
+            stale: false,
+            changed: true,
+            next_dump: Nanos(0),
+            last: None,
+        })
+    }
+
+    /// The kernel's view as last seen.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The network as it stands.
+    pub fn current(&self) -> Result<Update, NetError> {
+        let (topology, notes) = topology::build(&self.view, &self.mode, &self.ports)?;
+        let local = topology::local_prefixes(&self.view);
+        Ok(Update { topology, local, notes })
+    }
+
+    /// Readable when notifications wait.
+    pub fn events(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    /// Takes in all waiting notifications without blocking. Returns whether a
+    /// call of [`Mirror::refresh`] is due.
+    pub fn drain(&mut self) -> Result<bool, NetError> {
+        let (view, changed) = (&mut self.view, &mut self.changed);
+        let mut stale = false;
+        let overrun = self.events.drain(|message| match view.follow(message) {
+            view::Follow::Ignored => {}
+            view::Follow::Applied => *changed = true,
+            view::Follow::NeedsDump => stale = true,
+        })?;
+        self.stale |= stale || overrun;
+        Ok(self.stale || self.changed)
+    }
+
+    /// Brings the view up to date if it is stale and a dump is due at `now`,
+    /// and returns the network if it differs from the one returned last.
+    /// `clock` measures what a dump costs.
+    pub fn refresh(&mut self, clock: fn() -> Nanos) -> Result<Option<Update>, NetError> {
+        let start = clock();
+        if self.stale {
+            if start < self.next_dump {
+                return Ok(None);
+            }
+            self.view = View::dump(&mut self.requests)?;
+            self.stale = false;
+            self.changed = true;
+            let cost = clock().saturating_sub(start);
+            self.next_dump = start + Nanos(cost.0 * DUMP_SPACING);
+        }
+        if !self.changed {
+            return Ok(None);
+        }
+        let update = self.current()?;
+        self.changed = false;
+        let next = (update.topology.clone(), update.local.clone());
+        if self.last.as_ref() == Some(&next) {
+            return Ok(None);
+        }
+        self.last = Some(next);
+        Ok(Some(update))
+    }
+
+    /// Whether notifications or a postponed dump are still to be looked at.
+    pub fn pending(&self) -> bool {
+        self.stale || self.changed
+    }
+
+    /// Asks the kernel to resolve a next hop, as if it had a packet for it.
+    /// A port that is gone is not an error.
+    pub fn solicit(&mut self, port: PortId, address: IpAddr) -> Result<(), NetError> {
+        let name = self.ports.get(port.index());
+        if let Some(link) = name.and_then(|name| self.view.link_by_name(name)) {
+            let index = link.index;
+            self.requests.use_neighbour(index, address)?;
+        }
+        Ok(())
+    }
+
+    /// Neighbours on our ports that the kernel has not heard of for a while, at
+    /// most `limit`: traffic that bypasses the kernel does not keep them fresh.
+    pub fn stale_neighbours(&self, limit: usize) -> Vec<(PortId, IpAddr)> {
+        topology::stale_neighbours(&self.view, &self.ports, limit)
+    }
+}
