@@ -6,5 +6,7 @@
 //! a frame is received.
 
 pub mod cli;
+pub mod compile;
+pub mod interpret;
 pub mod model;
 pub mod net;

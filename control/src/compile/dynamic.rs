@@ -1,0 +1,84 @@
+//! Dynamic state that rules own, and how it outlives the policy.
+//!
+//! A cell is known by what its rule says and where it stands: family, table,
+//! chain, the rule's own words, and which of several identical rules it is. The
+//! compiler hands the cells of unchanged rules from one policy to the next, so
+//! that a reload does not refill a spent bucket.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dataplane::packet::Family;
+use dataplane::policy::TableId;
+use dataplane::policy::limit::LimitCell;
+
+use crate::model::{self, MatchBody};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct RuleKey {
+    family: Family,
+    table: TableId,
+    chain: String,
+    text: String,
+}
+
+/// The cells of one policy.
+#[derive(Debug, Default)]
+pub struct DynamicState {
+    /// Cells of each rule that owns some, by occurrence.
+    rules: HashMap<RuleKey, Vec<Vec<Arc<LimitCell>>>>,
+}
+
+impl DynamicState {
+    /// Number of cells.
+    pub fn len(&self) -> usize {
+        self.rules.values().flatten().map(Vec::len).sum()
+    }
+    /// Whether no rule owns a cell.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// The cells for the rule's `-m limit` matches, in written order: those of the
+    /// same rule in `previous`, or full ones.
+    pub(super) fn adopt(
+        &mut self,
+        previous: &Self,
+        family: Family,
+        table: TableId,
+        chain: &str,
+        rule: &model::Rule,
+        cells: usize,
+    ) -> Vec<Arc<LimitCell>> {
+        let key = RuleKey { family, table, chain: chain.to_owned(), text: words(rule) };
+        let occurrence = self.rules.get(&key).map_or(0, Vec::len);
+        let kept = previous.rules.get(&key).and_then(|known| known.get(occurrence));
+        let adopted = match kept {
+            Some(kept) if kept.len() == cells => kept.clone(),
+            _ => rule.matches.iter().filter_map(fresh).collect(),
+        };
+        self.rules.entry(key).or_default().push(adopted.clone());
+        adopted
+    }
+}
+
+fn fresh(spec: &model::MatchSpec) -> Option<Arc<LimitCell>> {
+    match &spec.body {
+        MatchBody::Limit(limit) => Some(Arc::new(LimitCell::new(limit.avg, limit.burst))),
+        _ => None,
+    }
+}
+
+/// What the rule says, without its place and its counters.
+fn words(rule: &model::Rule) -> String {
+    use std::fmt::Write as _;
+    let mut text = format!(
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        rule.src, rule.dst, rule.input, rule.output, rule.proto, rule.fragment, rule.target
+    );
+    for spec in &rule.matches {
+        let written = write!(text, " {:?}", spec.body);
+        debug_assert!(written.is_ok(), "writing to a String cannot fail");
+    }
+    text
+}

@@ -1,0 +1,308 @@
+//! Compiles the model into the policy that the data plane walks.
+//!
+//! `Ruleset` (both families) and the port names go in; a
+//! [`dataplane::policy::Policy`], the map from rules to counters and the
+//! dynamic state go out. Everything is bounded by [`Limits`]; an error names the
+//! rule by its place in the text. The result is not yet trusted: `selfcheck`
+//! compares it with `interpret` before it may be published.
+
+mod chains;
+mod counters;
+mod dynamic;
+mod indexed;
+#[cfg(test)]
+mod tests;
+
+use classifier::Address;
+use classifier::strategy::Strategy;
+use dataplane::packet::{Family, MAX_PORTS};
+use dataplane::policy::{
+    Chain, ChainId, CompiledRule, CounterId, FamilyPolicy, Match, Policy, TABLES, TableId, Target,
+};
+
+use crate::model::{self, MatchBody, Ruleset, Span, TargetSpec};
+
+pub use counters::{ChainCounters, CounterMap};
+pub use dynamic::DynamicState;
+
+/// Upper bounds on what one policy may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Rules of one family over all tables.
+    pub rules: usize,
+    /// Chains of one family over all tables.
+    pub chains: usize,
+    /// Nested jumps on one walk. The data plane's return stack is this deep.
+    pub depth: u32,
+    /// Match extensions of one rule.
+    pub matches: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { rules: 1 << 20, chains: 1 << 17, depth: MAX_DEPTH, matches: 64 }
+    }
+}
+
+/// Jumps may nest this deep: real policies stay below ten.
+pub const MAX_DEPTH: u32 = 512;
+
+/// Why a model does not compile. Spans refer to the family's own file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// More rules than [`Limits::rules`].
+    #[error("{family:?}: more than {limit} rules")]
+    TooManyRules {
+        /// Whose rules.
+        family: Family,
+        /// The bound.
+        limit: usize,
+        /// The first rule beyond it.
+        span: Span,
+    },
+    /// More chains than [`Limits::chains`].
+    #[error("{family:?}: more than {limit} chains")]
+    TooManyChains {
+        /// Whose chains.
+        family: Family,
+        /// The bound.
+        limit: usize,
+        /// The first chain beyond it.
+        span: Span,
+    },
+    /// A rule with more match extensions than [`Limits::matches`].
+    #[error("{family:?}: a rule has more than {limit} matches")]
+    TooManyMatches {
+        /// Whose rule.
+        family: Family,
+        /// The bound.
+        limit: usize,
+        /// The rule.
+        span: Span,
+    },
+    /// Jumps nest deeper than [`Limits::depth`].
+    #[error("{family:?}: jumps nest {depth} deep below chain {chain}, at most {limit} are supported")]
+    TooDeep {
+        /// Whose chain.
+        family: Family,
+        /// Where the deepest nesting starts.
+        chain: String,
+        /// How deep it is.
+        depth: u32,
+        /// The bound.
+        limit: u32,
+        /// The chain's declaration.
+        span: Span,
+    },
+    /// A chain reaches itself.
+    #[error("{family:?}: chain {chain} in table {table} reaches itself")]
+    Loop {
+        /// Whose chain.
+        family: Family,
+        /// Its table.
+        table: &'static str,
+        /// Its name.
+        chain: String,
+        /// Its declaration.
+        span: Span,
+    },
+    /// A jump to a chain that the table does not have.
+    #[error("{family:?}: no chain {chain} in table {table}")]
+    NoSuchChain {
+        /// Whose rule.
+        family: Family,
+        /// Its table.
+        table: &'static str,
+        /// The missing chain.
+        chain: String,
+        /// The target's place.
+        span: Span,
+    },
+    /// More ports than a classifier key has bits for.
+    #[error("{0} ports, at most {MAX_PORTS} are supported")]
+    TooManyPorts(usize),
+}
+
+/// What the compiler takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The IPv4 rules.
+    pub v4: &'a Ruleset,
+    /// The IPv6 rules.
+    pub v6: &'a Ruleset,
+    /// Interface names; the index is the [`dataplane::packet::PortId`].
+    pub ports: &'a [String],
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// What the compiler yields.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The policy.
+    pub policy: Policy,
+    /// Which rule counts where.
+    pub counters: CounterMap,
+    /// The cells that the policy's rules share; pass it to the next compilation.
+    pub dynamic: DynamicState,
+}
+
+/// Compiles both families. Cells in `previous` whose rule is still there are kept.
+pub fn compile(input: Input<'_>, previous: &DynamicState) -> Result<Compiled, CompileError> {
+    if input.ports.len() > MAX_PORTS {
+        return Err(CompileError::TooManyPorts(input.ports.len()));
+    }
+    let mut state = State {
+        ports: input.ports,
+        limits: input.limits,
+        counters: CounterMap::default(),
+        previous,
+        dynamic: DynamicState::default(),
+    };
+    let v4 = state.family::<u32>(input.v4)?;
+    let v6 = state.family::<u128>(input.v6)?;
+    let State { counters, dynamic, .. } = state;
+    let policy = Policy { v4, v6, counters: counters.len() };
+    Ok(Compiled { policy, counters, dynamic })
+}
+
+struct State<'a> {
+    ports: &'a [String],
+    limits: Limits,
+    counters: CounterMap,
+    previous: &'a DynamicState,
+    dynamic: DynamicState,
+}
+
+impl State<'_> {
+    fn family<A: Address>(&mut self, rules: &Ruleset) -> Result<FamilyPolicy<A>, CompileError> {
+        let family = rules.family;
+        let ids = chains::number(rules, &self.limits)?;
+        let max_depth = chains::check_depth(rules, &ids, &self.limits)?;
+        let mut compiled = Vec::with_capacity(ids.len());
+        let mut hooks = [[None; TABLES]; 5];
+        let mut needs_conntrack = false;
+        for (at, table) in rules.tables.iter().enumerate() {
+            for chain in &table.chains {
+                let id = ids.get(at, &chain.name);
+                if let (Some(hook), Some(id)) = (chains::hook_of(chain), id) {
+                    hooks[hook as usize][table.id as usize] = Some(id);
+                }
+                needs_conntrack |= chain.rules.iter().any(needs_tracking);
+                compiled.push(self.chain::<A>(family, table.id, chain, |name| ids.get(at, name))?);
+            }
+        }
+        Ok(FamilyPolicy { chains: compiled.into(), hooks, needs_conntrack, max_depth })
+    }
+
+    fn chain<A: Address>(
+        &mut self,
+        family: Family,
+        table: TableId,
+        chain: &model::Chain,
+        find: impl Fn(&str) -> Option<ChainId>,
+    ) -> Result<Chain<A>, CompileError> {
+        let ids = self.counters.add(family, table, chain);
+        let mut rules = Vec::with_capacity(chain.rules.len());
+        for (index, rule) in chain.rules.iter().enumerate() {
+            let missing = |name: &str| CompileError::NoSuchChain {
+                family,
+                table: table.name(),
+                chain: name.to_owned(),
+                span: rule.target_span,
+            };
+            let target = target(&rule.target, |name| find(name).ok_or_else(|| missing(name)))?;
+            let matches = self.matches(family, table, &chain.name, rule)?;
+            let counter = CounterId(ids.first.0 + index as u32);
+            rules.push(self.rule(rule, family, matches, target, counter));
+        }
+        let classifier = Strategy::build(rules.iter().map(|rule| rule.indexed).collect());
+        Ok(Chain {
+            table,
+            name: chain.name.as_str().into(),
+            policy: chain.policy.zip(ids.policy).map(|((policy, _), counter)| (policy, counter)),
+            rules: rules.into(),
+            classifier,
+        })
+    }
+
+    fn rule<A: Address>(
+        &self,
+        rule: &model::Rule,
+        family: Family,
+        matches: Vec<Match>,
+        target: Target,
+        counter: CounterId,
+    ) -> CompiledRule<A> {
+        let base = indexed::base(rule, self.ports);
+        let parts = indexed::split(family, &base, &matches);
+        CompiledRule {
+            indexed: parts.indexed,
+            check_base: parts.check_base,
+            residual: parts.residual.into(),
+            base,
+            matches: matches.into(),
+            target,
+            counter,
+        }
+    }
+
+    fn matches(
+        &mut self,
+        family: Family,
+        table: TableId,
+        chain: &str,
+        rule: &model::Rule,
+    ) -> Result<Vec<Match>, CompileError> {
+        if rule.matches.len() > self.limits.matches {
+            let limit = self.limits.matches;
+            return Err(CompileError::TooManyMatches { family, limit, span: rule.span });
+        }
+        let limits = rule.matches.iter().filter(|spec| matches!(spec.body, MatchBody::Limit(_)));
+        let mut cells = match limits.count() {
+            0 => Vec::new(),
+            n => self.dynamic.adopt(self.previous, family, table, chain, rule, n),
+        }
+        .into_iter();
+        Ok(rule
+            .matches
+            .iter()
+            .filter_map(|spec| match &spec.body {
+                MatchBody::Plain(body) | MatchBody::State(body) => Some(body.clone()),
+                MatchBody::Limit(_) => cells.next().map(Match::Limit),
+                MatchBody::Comment(_) | MatchBody::Empty(_) => None,
+            })
+            .collect())
+    }
+}
+
+fn target(
+    spec: &TargetSpec,
+    find: impl Fn(&str) -> Result<ChainId, CompileError>,
+) -> Result<Target, CompileError> {
+    Ok(match spec {
+        TargetSpec::None => Target::Count,
+        TargetSpec::Accept => Target::Accept,
+        TargetSpec::Drop => Target::Drop,
+        TargetSpec::Return => Target::Return,
+        TargetSpec::Jump(name) => Target::Jump(find(name)?),
+        TargetSpec::Goto(name) => Target::Goto(find(name)?),
+        TargetSpec::Reject(with) => Target::Reject(*with),
+        TargetSpec::Log(log) => Target::Log(log.clone()),
+        TargetSpec::Mark(mark) => Target::Mark(*mark),
+        TargetSpec::Connmark(mark) => Target::Connmark(*mark),
+    })
+}
+
+/// Whether loading the rule makes the kernel track this family. It does so for
+/// matches and targets that take a conntrack reference, in whatever chain they
+/// stand, reachable or not; an existing nat table alone does not.
+fn needs_tracking(rule: &model::Rule) -> bool {
+    let by_match = rule.matches.iter().any(|spec| match &spec.body {
+        MatchBody::Plain(body) | MatchBody::State(body) => {
+            matches!(body, Match::Conntrack(_) | Match::Connmark(_))
+        }
+        MatchBody::Comment(_) | MatchBody::Limit(_) | MatchBody::Empty(_) => false,
+    });
+    by_match || matches!(rule.target, TargetSpec::Connmark(_))
+}

@@ -1,0 +1,305 @@
+//! Walks the model rule by rule, exactly as iptables does, slowly and obviously.
+//!
+//! This is the oracle for the compiled policy, and the kernel is its oracle. It
+//! shares no evaluation code with the data plane: it reads the frame itself,
+//! compares for itself and keeps its own `limit` buckets.
+//!
+//! An [`Interpreter`] walks one table at one hook at a time; [`ORDER`] says
+//! which tables stand at which hook, in netfilter's order.
+
+mod buckets;
+mod matching;
+pub mod packet;
+#[cfg(test)]
+mod tests;
+
+use dataplane::clock::Nanos;
+use dataplane::conntrack::{CtState, Tuple};
+use dataplane::policy::target::{ConnmarkTarget, MarkTarget, RejectWith};
+use dataplane::policy::{ChainPolicy, Hook, TableId};
+
+use crate::model::{self, Chain, MatchBody, Ruleset, Table, TargetSpec};
+use buckets::Buckets;
+pub use matching::{Actual, Mismatch, Selector};
+pub use packet::{Packet, Proto};
+
+/// Tables by hook, in the order of their priorities; connection tracking stands
+/// between raw and mangle. The nat table sees only packets that start a connection.
+pub const ORDER: [(Hook, &[TableId]); 5] = {
+    use TableId::{Filter, Mangle, Nat, Raw, Security};
+    [
+        (Hook::Prerouting, &[Raw, Mangle, Nat]),
+        (Hook::Input, &[Mangle, Filter, Security, Nat]),
+        (Hook::Forward, &[Mangle, Filter, Security]),
+        (Hook::Output, &[Raw, Mangle, Nat, Filter, Security]),
+        (Hook::Postrouting, &[Mangle, Nat]),
+    ]
+};
+
+/// The tables that stand at `hook`, in order.
+pub fn tables_at(hook: Hook) -> &'static [TableId] {
+    ORDER[hook as usize].1
+}
+
+/// What connection tracking says of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    /// `--ctstate`.
+    pub state: CtState,
+    /// Whether the packet goes in the original direction.
+    pub original: bool,
+    /// Its connection; `None` for INVALID and UNTRACKED.
+    pub connection: Option<Connection>,
+}
+
+impl Tracked {
+    /// Before tracking, or with tracking off.
+    pub const NONE: Self = Self { state: CtState::Invalid, original: true, connection: None };
+}
+
+/// The facts of one connection that rules can ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Tuple of the first packet.
+    pub original: Tuple,
+    /// Tuple that replies carry.
+    pub reply: Tuple,
+    /// `--ctstatus` bits ([`dataplane::policy::matches::ctstatus`]).
+    pub status: u32,
+    /// Seconds until it expires.
+    pub expires_s: u32,
+    /// Its mark.
+    pub mark: u32,
+    /// Whether its source is translated.
+    pub source_translated: bool,
+    /// Whether its destination is translated.
+    pub destination_translated: bool,
+}
+
+/// One packet on its way, as the rules see it.
+#[derive(Clone, Debug)]
+pub struct Subject<'f> {
+    /// The headers.
+    pub packet: Packet<'f>,
+    /// Input interface, empty when there is none.
+    pub input: &'f str,
+    /// Output interface, empty when there is none (yet).
+    pub output: &'f str,
+    /// Whether there is a real Ethernet header.
+    pub has_link_header: bool,
+    /// The packet's mark.
+    pub mark: u32,
+    /// Tracking.
+    pub tracked: Tracked,
+    /// When it arrived.
+    pub now: Nanos,
+}
+
+/// Why a packet was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropCause {
+    /// A DROP rule.
+    Rule,
+    /// A chain's policy.
+    Policy,
+    /// A match met a malformed header.
+    Hotdrop,
+}
+
+/// How a table's walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// On to the next table.
+    Accept,
+    /// Dropped.
+    Drop(DropCause),
+    /// Dropped and answered.
+    Reject(RejectWith),
+}
+
+/// What became of one rule, or of a chain's policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It matched and was counted; for a policy: it applied.
+    Matched,
+    /// It did not match.
+    Failed(Mismatch),
+}
+
+/// One step of the walk.
+#[derive(Clone, Copy, Debug)]
+pub struct Visit<'m> {
+    /// Table.
+    pub table: TableId,
+    /// Chain.
+    pub chain: &'m Chain,
+    /// Index of the rule; `None` for the policy.
+    pub rule: Option<usize>,
+    /// Result.
+    pub outcome: Outcome,
+}
+
+/// A family's rules with the buckets that walking them fills.
+#[derive(Clone, Debug)]
+pub struct Interpreter<'m> {
+    rules: &'m Ruleset,
+    buckets: Buckets,
+}
+
+impl<'m> Interpreter<'m> {
+    /// Starts with full buckets.
+    pub fn new(rules: &'m Ruleset) -> Self {
+        Self { rules, buckets: Buckets::default() }
+    }
+
+    /// Walks every table at `hook` but raw, which stands before tracking, and
+    /// nat unless `starts_connection`. Stops at the first that does not accept.
+    pub fn hook(
+        &mut self,
+        hook: Hook,
+        starts_connection: bool,
+        subject: &mut Subject<'_>,
+        visit: &mut dyn FnMut(Visit<'m>),
+    ) -> Verdict {
+        for &table in tables_at(hook) {
+            let skipped =
+                table == TableId::Raw || (table == TableId::Nat && !starts_connection);
+            if skipped {
+                continue;
+            }
+            match self.table(table, hook, subject, visit) {
+                Verdict::Accept => {}
+                end => return end,
+            }
+        }
+        Verdict::Accept
+    }
+
+    /// Walks one table's built-in chain. A table that is not there accepts.
+    pub fn table(
+        &mut self,
+        table: TableId,
+        hook: Hook,
+        subject: &mut Subject<'_>,
+        visit: &mut dyn FnMut(Visit<'m>),
+    ) -> Verdict {
+        let rules = self.rules;
+        let Some(table) = rules.tables.iter().find(|candidate| candidate.id == table) else {
+            return Verdict::Accept;
+        };
+        match table.chain(hook.chain_name()) {
+            Some(chain) => self.walk(table, chain, subject, visit),
+            None => Verdict::Accept,
+        }
+    }
+
+    fn walk(
+        &mut self,
+        table: &'m Table,
+        entry: &'m Chain,
+        subject: &mut Subject<'_>,
+        visit: &mut dyn FnMut(Visit<'m>),
+    ) -> Verdict {
+        let mut callers: Vec<(&'m Chain, usize)> = Vec::new();
+        let (mut chain, mut index) = (entry, 0);
+        loop {
+            let Some(rule) = chain.rules.get(index) else {
+                match callers.pop() {
+                    Some(caller) => (chain, index) = caller,
+                    None => return policy(table, entry, visit),
+                }
+                continue;
+            };
+            let outcome = match self.matches(table, chain, index, rule, subject) {
+                Ok(()) => Outcome::Matched,
+                Err(mismatch) => Outcome::Failed(mismatch),
+            };
+            visit(Visit { table: table.id, chain, rule: Some(index), outcome });
+            index += 1;
+            if let Outcome::Failed(mismatch) = outcome {
+                if mismatch.hotdrop {
+                    return Verdict::Drop(DropCause::Hotdrop);
+                }
+                continue;
+            }
+            match &rule.target {
+                TargetSpec::Accept => return Verdict::Accept,
+                TargetSpec::Drop => return Verdict::Drop(DropCause::Rule),
+                TargetSpec::Reject(with) => return Verdict::Reject(*with),
+                TargetSpec::Return => match callers.pop() {
+                    Some(caller) => (chain, index) = caller,
+                    None => return policy(table, entry, visit),
+                },
+                TargetSpec::Jump(name) => {
+                    callers.push((chain, index));
+                    (chain, index) = (called(table, name), 0);
+                }
+                TargetSpec::Goto(name) => (chain, index) = (called(table, name), 0),
+                TargetSpec::Mark(target) => subject.mark = marked(subject.mark, target),
+                TargetSpec::Connmark(target) => connmark(subject, target),
+                TargetSpec::None | TargetSpec::Log(_) => {}
+            }
+        }
+    }
+
+    fn matches(
+        &mut self,
+        table: &Table,
+        chain: &Chain,
+        index: usize,
+        rule: &model::Rule,
+        subject: &Subject<'_>,
+    ) -> Result<(), Mismatch> {
+        matching::base(rule, subject)?;
+        for (at, spec) in rule.matches.iter().enumerate() {
+            match &spec.body {
+                MatchBody::Plain(body) | MatchBody::State(body) => {
+                    matching::extension(at, body, subject)?;
+                }
+                MatchBody::Limit(limit) => {
+                    let place = (table.id, chain.name.clone(), index, at);
+                    if !self.buckets.spend(place, *limit, subject.now) {
+                        return Err(Mismatch {
+                            selector: Selector::Match(at),
+                            option: "--limit",
+                            actual: Actual::Absent,
+                            hotdrop: false,
+                        });
+                    }
+                }
+                MatchBody::Comment(_) | MatchBody::Empty(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The end of a built-in chain, or a RETURN in it.
+fn policy<'m>(table: &Table, entry: &'m Chain, visit: &mut dyn FnMut(Visit<'m>)) -> Verdict {
+    visit(Visit { table: table.id, chain: entry, rule: None, outcome: Outcome::Matched });
+    match entry.policy {
+        Some((ChainPolicy::Drop, _)) => Verdict::Drop(DropCause::Policy),
+        Some((ChainPolicy::Accept, _)) | None => Verdict::Accept,
+    }
+}
+
+fn called<'m>(table: &'m Table, name: &str) -> &'m Chain {
+    table.chain(name).expect("the model has every chain that is jumped to")
+}
+
+fn marked(mark: u32, target: &MarkTarget) -> u32 {
+    (mark & !target.clear) ^ target.toggle
+}
+
+fn connmark(subject: &mut Subject<'_>, target: &ConnmarkTarget) {
+    let Some(conn) = &mut subject.tracked.connection else { return };
+    match *target {
+        ConnmarkTarget::Set { clear, toggle } => conn.mark = (conn.mark & !clear) ^ toggle,
+        ConnmarkTarget::Save { nfmask, ctmask } => {
+            conn.mark = (conn.mark & !ctmask) ^ (subject.mark & nfmask);
+        }
+        ConnmarkTarget::Restore { nfmask, ctmask } => {
+            subject.mark = (subject.mark & !nfmask) ^ (conn.mark & ctmask);
+        }
+    }
+}
