@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use dataplane::packet::Family;
 use dataplane::policy::TableId;
-use dataplane::policy::limit::LimitCell;
+use dataplane::policy::limit::{LimitCell, LimitOverflow};
 
 use crate::model::{self, MatchBody};
 
@@ -49,22 +49,22 @@ impl DynamicState {
         chain: &str,
         rule: &model::Rule,
         cells: usize,
-    ) -> Vec<Arc<LimitCell>> {
+    ) -> Result<Vec<Arc<LimitCell>>, LimitOverflow> {
         let key = RuleKey { family, table, chain: chain.to_owned(), text: words(rule) };
         let occurrence = self.rules.get(&key).map_or(0, Vec::len);
         let kept = previous.rules.get(&key).and_then(|known| known.get(occurrence));
         let adopted = match kept {
             Some(kept) if kept.len() == cells => kept.clone(),
-            _ => rule.matches.iter().filter_map(fresh).collect(),
+            _ => rule.matches.iter().filter_map(fresh).collect::<Result<_, _>>()?,
         };
         self.rules.entry(key).or_default().push(adopted.clone());
-        adopted
+        Ok(adopted)
     }
 }
 
-fn fresh(spec: &model::MatchSpec) -> Option<Arc<LimitCell>> {
+fn fresh(spec: &model::MatchSpec) -> Option<Result<Arc<LimitCell>, LimitOverflow>> {
     match &spec.body {
-        MatchBody::Limit(limit) => Some(Arc::new(LimitCell::new(limit.avg, limit.burst))),
+        MatchBody::Limit(limit) => Some(LimitCell::new(limit.avg, limit.burst).map(Arc::new)),
         _ => None,
     }
 }

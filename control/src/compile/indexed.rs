@@ -280,7 +280,6 @@ impl<A: Address> Index<A> {
         let field = self.rule.flags;
         let common = field.mask() & with.mask();
         self.possible &= field.value() & common == with.value() & common;
-        self.rule.flags =
-            Masked::new(field.value() | with.value(), field.mask() | with.mask());
+        self.rule.flags = Masked::new(field.value() | with.value(), field.mask() | with.mask());
     }
 }

@@ -16,6 +16,7 @@ mod tests;
 use classifier::Address;
 use classifier::strategy::Strategy;
 use dataplane::packet::{Family, MAX_PORTS};
+use dataplane::policy::limit::LimitOverflow;
 use dataplane::policy::{
     Chain, ChainId, CompiledRule, CounterId, FamilyPolicy, Match, Policy, TABLES, TableId, Target,
 };
@@ -81,7 +82,9 @@ pub enum CompileError {
         span: Span,
     },
     /// Jumps nest deeper than [`Limits::depth`].
-    #[error("{family:?}: jumps nest {depth} deep below chain {chain}, at most {limit} are supported")]
+    #[error(
+        "{family:?}: jumps nest {depth} deep below chain {chain}, at most {limit} are supported"
+    )]
     TooDeep {
         /// Whose chain.
         family: Family,
@@ -116,6 +119,16 @@ pub enum CompileError {
         /// The missing chain.
         chain: String,
         /// The target's place.
+        span: Span,
+    },
+    /// A rate and burst that the kernel's credit arithmetic cannot hold.
+    #[error("{family:?}: {source}")]
+    Limit {
+        /// Whose rule.
+        family: Family,
+        /// Why.
+        source: LimitOverflow,
+        /// The rule.
         span: Span,
     },
     /// More ports than a classifier key has bits for.
@@ -261,7 +274,10 @@ impl State<'_> {
         let limits = rule.matches.iter().filter(|spec| matches!(spec.body, MatchBody::Limit(_)));
         let mut cells = match limits.count() {
             0 => Vec::new(),
-            n => self.dynamic.adopt(self.previous, family, table, chain, rule, n),
+            n => self
+                .dynamic
+                .adopt(self.previous, family, table, chain, rule, n)
+                .map_err(|source| CompileError::Limit { family, source, span: rule.span })?,
         }
         .into_iter();
         Ok(rule

@@ -111,12 +111,7 @@ pub(super) fn base(rule: &model::Rule, subject: &Subject<'_>) -> Compared {
     let packet = &subject.packet;
     let (src, dst) = (packet.src, packet.dst);
     At(Selector::Source).operand(&rule.src, |s| covers(s, src), "-s", Actual::Address(src))?;
-    At(Selector::Destination).operand(
-        &rule.dst,
-        |d| covers(d, dst),
-        "-d",
-        Actual::Address(dst),
-    )?;
+    At(Selector::Destination).operand(&rule.dst, |d| covers(d, dst), "-d", Actual::Address(dst))?;
     if let Some((interface, negated)) = &rule.input {
         let holds = named(interface, subject.input) != *negated;
         At(Selector::Input).need(holds, "-i", Actual::Interface)?;
@@ -174,6 +169,17 @@ pub(super) fn extension(index: usize, body: &Match, subject: &Subject<'_>) -> Co
             let holds = (packet.source_mac == mac.value) != mac.negated;
             at.need(holds, "--mac-source", Actual::Mac(packet.source_mac))
         }
+        Match::Length(_) | Match::Hops(_) | Match::Dscp(_) | Match::Tos(_) | Match::PktType(_) => {
+            header_match(at, body, subject)
+        }
+        Match::Limit(_) => unreachable!("the model keeps limits apart"),
+    }
+}
+
+/// Matches on the IP header, and on how the frame was addressed.
+fn header_match(at: At, body: &Match, subject: &Subject<'_>) -> Compared {
+    let packet = &subject.packet;
+    match body {
         Match::Length(length) => {
             let Neg { negated, value: Range { low, high } } = *length;
             let inside = u32::from(low) <= packet.length && packet.length <= u32::from(high);
@@ -212,7 +218,7 @@ pub(super) fn extension(index: usize, body: &Match, subject: &Subject<'_>) -> Co
             });
             at.need(holds, "--pkt-type", name)
         }
-        Match::Limit(_) => unreachable!("the model keeps limits apart"),
+        _ => unreachable!("the caller names the five"),
     }
 }
 
@@ -227,11 +233,9 @@ fn first_fragment(at: At, subject: &Subject<'_>, drops: bool) -> Compared {
     }
 }
 
-fn ports(
-    at: At,
-    (sport, dport): (u16, u16),
-    wanted: (&Option<Neg<Range<u16>>>, &Option<Neg<Range<u16>>>),
-) -> Compared {
+type Ports = Option<Neg<Range<u16>>>;
+
+fn ports(at: At, (sport, dport): (u16, u16), wanted: (&Ports, &Ports)) -> Compared {
     let number = |port: u16| Actual::Number(u32::from(port));
     at.operand(wanted.0, |range| within(range, &sport), "--sport", number(sport))?;
     at.operand(wanted.1, |range| within(range, &dport), "--dport", number(dport))

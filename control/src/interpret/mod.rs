@@ -162,8 +162,7 @@ impl<'m> Interpreter<'m> {
         visit: &mut dyn FnMut(Visit<'m>),
     ) -> Verdict {
         for &table in tables_at(hook) {
-            let skipped =
-                table == TableId::Raw || (table == TableId::Nat && !starts_connection);
+            let skipped = table == TableId::Raw || (table == TableId::Nat && !starts_connection);
             if skipped {
                 continue;
             }

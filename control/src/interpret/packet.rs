@@ -152,4 +152,3 @@ fn last_header(packet: &[u8]) -> Option<(u8, u16, usize)> {
     }
     Some((kind, 0, at))
 }
-
