@@ -96,6 +96,8 @@ pub enum Disposition {
         /// The next hop's address (IPv4 in the low 32 bits).
         next_hop: u128,
     },
-    /// End of the road.
+    /// It went on as fragments through [`crate::effects::Effects::emit`]; the frame itself is free.
+    Fragmented,
+    /// End of the road. Whoever drives the engine counts it.
     Drop(DropReason),
 }
