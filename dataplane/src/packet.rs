@@ -53,8 +53,9 @@ pub enum L4Class {
     Whole,
     /// A non-first fragment: there is no layer 4 header.
     LaterFragment,
-    /// Too short for its protocol's header, or a fragment at offset 8. Rules
-    /// are walked one by one for these, because a match may drop the packet outright.
+    /// Too short for its protocol's header, an IPv4 fragment at offset 8, or a
+    /// broken IPv6 header chain ([`Parsed::broken_chain`]). Rules are walked one
+    /// by one for these, because a match may drop the packet outright.
     Odd,
 }
 
@@ -100,7 +101,8 @@ pub struct Parsed {
     pub l4: u16,
     /// Bytes of layer 4 present in this packet (header and payload).
     pub l4_len: u16,
-    /// Layer 4 protocol as `-p` sees it (after IPv6 extension headers).
+    /// Layer 4 protocol as `-p` sees it (after IPv6 extension headers); zero
+    /// for a broken IPv6 header chain, which no intact chain ends with.
     pub proto: u8,
     /// TTL or hop limit.
     pub ttl: u8,
@@ -125,6 +127,14 @@ pub struct Parsed {
 }
 
 impl Parsed {
+    /// Whether the IPv6 header chain is cut short, or a later fragment claims to
+    /// start with an extension header. No layer 4 protocol is known then: a rule
+    /// with `-p` whose addresses and interfaces match drops the packet outright
+    /// (hotdrop), other rules see it as usual, and tracking calls it INVALID.
+    #[inline]
+    pub fn broken_chain(&self) -> bool {
+        self.family == Family::V6 && self.proto == 0
+    }
     /// The IP packet, header included, trimmed of link-layer padding.
     pub fn l3_bytes<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
         let start = self.l3 as usize;
