@@ -1,0 +1,2 @@
+//! Tests of the ports that need no kernel.
+
