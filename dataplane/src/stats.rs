@@ -73,6 +73,10 @@ pub struct WorkerStats {
     pub bursts: Cell,
     /// Snapshots adopted.
     pub swaps: Cell,
+    /// Frames that INPUT accepted for the local stack.
+    pub delivered: Cell,
+    /// Turns of the worker's loop: its heartbeat.
+    pub turns: Cell,
 }
 
 impl Default for WorkerStats {
@@ -86,6 +90,8 @@ impl Default for WorkerStats {
             log_lost: Cell::default(),
             bursts: Cell::default(),
             swaps: Cell::default(),
+            delivered: Cell::default(),
+            turns: Cell::default(),
         }
     }
 }

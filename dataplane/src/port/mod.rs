@@ -9,6 +9,7 @@
 pub mod fault;
 pub mod memory;
 pub mod pcap;
+mod poll;
 pub mod pool;
 
 #[cfg(test)]
@@ -23,6 +24,7 @@ use arrayvec::ArrayVec;
 use crate::clock::Nanos;
 use crate::engine::BURST;
 
+pub use poll::poll_readable;
 pub use pool::{CHUNK, Frame, HEADROOM, MAX_FRAME, Memory, Pool, PoolError};
 
 /// Frames received together.

@@ -137,8 +137,12 @@ impl Reader {
     /// [`CaptureError`] naming the record. Nothing more can be read after that.
     pub fn next_record(&mut self) -> Result<Option<Record<'_>>, CaptureError> {
         let found = match &mut self.format {
-            Format::Pcap(reader) => next_pcap(reader, &self.path, self.number + 1, &mut self.current)?,
-            Format::PcapNg(reader) => next_pcapng(reader, &self.path, self.number + 1, &mut self.current)?,
+            Format::Pcap(reader) => {
+                next_pcap(reader, &self.path, self.number + 1, &mut self.current)?
+            }
+            Format::PcapNg(reader) => {
+                next_pcapng(reader, &self.path, self.number + 1, &mut self.current)?
+            }
         };
         let Some((at, wire_len)) = found else { return Ok(None) };
         self.number += 1;

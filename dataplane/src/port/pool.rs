@@ -277,7 +277,12 @@ impl Pool {
         }
         self.free.moved(chunk as u32, Move::Adopt);
         self.free.lent -= 1;
-        Some(Frame { pool: self.free.id, chunk: chunk as u32, start: start as u16, len: len as u16 })
+        Some(Frame {
+            pool: self.free.id,
+            chunk: chunk as u32,
+            start: start as u16,
+            len: len as u16,
+        })
     }
     /// Chunks in all.
     pub fn total(&self) -> usize {
@@ -316,11 +321,11 @@ pub fn copy_in(memory: &Memory, free: &mut FreeList, bytes: &[u8]) -> Option<Fra
 /// Maps `bytes` of zeroed memory; the flag says whether huge pages were had.
 fn map_area(bytes: usize, huge: bool) -> Result<(MmapRaw, bool), PoolError> {
     const HUGE_PAGE: usize = 2 << 20;
-    let mut options = MmapOptions::new();
-    if huge && bytes.is_multiple_of(HUGE_PAGE) {
-        if let Ok(map) = options.len(bytes).populate().huge(Some(21)).map_anon() {
-            return Ok((map.into(), true));
-        }
+    if huge
+        && bytes.is_multiple_of(HUGE_PAGE)
+        && let Ok(map) = MmapOptions::new().len(bytes).populate().huge(Some(21)).map_anon()
+    {
+        return Ok((map.into(), true));
     }
     let map = MmapOptions::new()
         .len(bytes)
