@@ -311,6 +311,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                     self.discard(frame, DropReason::NeighbourQueueFull);
                 }
             }
+            // Its fragments were emitted; the frame itself is done.
+            Disposition::Fragmented => self.pool.put(frame),
             Disposition::Drop(reason) => self.discard(frame, reason),
         }
     }
