@@ -5,6 +5,7 @@
 //! daemon with its control socket, and the command line. It does not know how
 //! a frame is received.
 
+pub mod api;
 pub mod cli;
 pub mod compile;
 pub mod interpret;

@@ -1,0 +1,494 @@
+//! What the messages mean. Every type here is part of the documented protocol:
+//! fields may be added, never renamed or removed within a version.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The one version this build speaks.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// What a client sends.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct RequestEnvelope {
+    /// [`PROTOCOL_VERSION`].
+    pub version: u32,
+    /// The request.
+    pub request: Request,
+}
+
+/// What the daemon sends back: `response` or `error`, never both.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ResponseEnvelope {
+    /// [`PROTOCOL_VERSION`].
+    pub version: u32,
+    /// The answer.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// The body of an answer.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was done.
+    Response(Box<Response>),
+    /// It was not.
+    Error(Failure),
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum FamilyName {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What can be asked.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Who are you?
+    Version {},
+    /// Replace the policy of one or both families, all or nothing.
+    Apply(Apply),
+    /// The policy with its counters.
+    ShowRules {
+        /// Only this family.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        family: Option<FamilyName>,
+        /// Only this table.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        table: Option<String>,
+        /// Only this chain.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        chain: Option<String>,
+    },
+    /// The policy as an iptables-save file.
+    SaveRules {
+        /// Which family.
+        family: FamilyName,
+        /// With `[packets:bytes]` before every rule.
+        counters: bool,
+    },
+    /// Ports.
+    ShowPorts {},
+    /// Statistics.
+    ShowStats {},
+    /// The connection table, page by page.
+    ShowConntrack(ConntrackQuery),
+    /// Follow a described packet through the running policy.
+    Explain {
+        /// `key=value` words.
+        packet: Vec<String>,
+    },
+    /// Stop the daemon cleanly.
+    Stop {},
+}
+
+/// New policy texts.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Apply {
+    /// IPv4; a family that is absent keeps its policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Source>,
+    /// IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules6: Option<Source>,
+    /// Take over the counters written in the texts.
+    #[serde(default)]
+    pub counters: bool,
+}
+
+/// A policy text.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The name to use in messages, usually a path.
+    pub name: String,
+    /// The text.
+    pub text: String,
+}
+
+/// Which connections to list.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ConntrackQuery {
+    /// Only this family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<FamilyName>,
+    /// Only this layer 4 protocol number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proto: Option<u8>,
+    /// Only connections with this original source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub src: Option<IpAddr>,
+    /// Only connections with this original destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dst: Option<IpAddr>,
+    /// Only connections with this original destination port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dport: Option<u16>,
+    /// Where to go on: `next` of the previous page, 0 to begin.
+    #[serde(default)]
+    pub cursor: u64,
+    /// At most this many rows; the daemon sends no more than 10,000.
+    pub limit: u32,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Response {
+    /// To `version`.
+    Version(VersionInfo),
+    /// To `apply`.
+    Applied(Applied),
+    /// To `show_rules`.
+    Rules(Rules),
+    /// To `save_rules`.
+    Saved {
+        /// Which family.
+        family: FamilyName,
+        /// The file.
+        text: String,
+    },
+    /// To `show_ports`.
+    Ports(Ports),
+    /// To `show_stats`.
+    Stats(Stats),
+    /// To `show_conntrack`.
+    Conntrack(ConntrackPage),
+    /// To `explain`.
+    Explained(Explained),
+    /// To `stop`: the daemon is on its way down.
+    Stopping {},
+}
+
+/// The daemon and its machine.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct VersionInfo {
+    /// Portcullis version.
+    pub portcullis: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Generation of the running policy.
+    pub generation: u64,
+    /// Milliseconds since the daemon started.
+    pub uptime_ms: u64,
+}
+
+/// A policy is running.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Applied {
+    /// Its generation.
+    pub generation: u64,
+    /// IPv4 rules now in force.
+    pub rules_v4: usize,
+    /// IPv6 rules now in force.
+    pub rules_v6: usize,
+    /// Whether every worker runs it. False only when a worker has been busy for seconds.
+    pub adopted: bool,
+    /// Where the time went.
+    pub stages: Stages,
+    /// Remarks that did not prevent it.
+    pub findings: Vec<Finding>,
+}
+
+/// Durations in microseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Stages {
+    /// Text to model.
+    pub parse_us: u64,
+    /// Model to compiled form.
+    pub compile_us: u64,
+    /// Boundary packets through both, compared.
+    pub selfcheck_us: u64,
+    /// The exchange.
+    pub publish_us: u64,
+    /// Until every worker had adopted it.
+    pub adopt_us: u64,
+}
+
+/// A remark about a policy text.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Finding {
+    /// `error`, `warning` or `note`.
+    pub severity: String,
+    /// The text's name.
+    pub file: String,
+    /// Line, from 1; 0 when it concerns the whole text.
+    pub line: u32,
+    /// Column, from 1; 0 when it concerns the whole line.
+    pub column: u32,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+/// The running policy.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Rules {
+    /// Its generation.
+    pub generation: u64,
+    /// The chains asked for.
+    pub chains: Vec<ChainInfo>,
+}
+
+/// One chain.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ChainInfo {
+    /// Family.
+    pub family: FamilyName,
+    /// Table.
+    pub table: String,
+    /// Chain.
+    pub chain: String,
+    /// `ACCEPT` or `DROP`, for built-in chains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Packets that met the policy.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whether packets pass this chain today; false for INPUT and OUTPUT.
+    pub enforced: bool,
+    /// Rules in order.
+    pub rules: Vec<RuleInfo>,
+}
+
+/// One rule.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct RuleInfo {
+    /// Position in its chain, from 1.
+    pub number: u32,
+    /// Packets that matched.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The rule as `iptables-save` prints it.
+    pub text: String,
+}
+
+/// The ports.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Ports {
+    /// `routed`, `bridge` or `host`.
+    pub mode: String,
+    /// In the order they were given.
+    pub ports: Vec<PortStatus>,
+    /// What of the kernel's routing could not be mirrored exactly.
+    pub notes: Vec<String>,
+}
+
+/// One port.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct PortStatus {
+    /// Interface name.
+    pub name: String,
+    /// Up, with carrier.
+    pub up: bool,
+    /// Link-layer address.
+    pub mac: String,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Addresses with prefix lengths.
+    pub addresses: Vec<String>,
+    /// How the XDP program is attached: `native` or `generic`.
+    pub xdp: String,
+    /// Its sockets, one per queue.
+    pub queues: Vec<QueueStatus>,
+    /// Frames received by workers.
+    pub rx_packets: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Frames sent by workers.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+}
+
+/// One socket, as the kernel reports it.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct QueueStatus {
+    /// Queue number.
+    pub queue: u32,
+    /// The worker that owns it.
+    pub worker: usize,
+    /// Whether frames cross without a copy.
+    pub zero_copy: bool,
+    /// The socket's own counters, by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// Statistics.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Stats {
+    /// Milliseconds since the daemon started.
+    pub uptime_ms: u64,
+    /// Generation of the running policy.
+    pub generation: u64,
+    /// Policies replaced but still held by a worker.
+    pub retired: usize,
+    /// Drops over all workers, by reason; zeroes left out.
+    pub drops: BTreeMap<String, u64>,
+    /// Workers.
+    pub workers: Vec<WorkerInfo>,
+    /// What the XDP programs counted, by name, over all ports.
+    pub xdp: BTreeMap<String, u64>,
+    /// Connection tracking.
+    pub conntrack: ConntrackStats,
+    /// LOG lines written.
+    pub log_written: u64,
+    /// LOG lines lost: queue full, or the file could not be written.
+    pub log_lost: u64,
+}
+
+/// One worker.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct WorkerInfo {
+    /// Its number; it owns the queue of that number on every port.
+    pub worker: usize,
+    /// The core it is pinned to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<usize>,
+    /// Generation of the policy it runs.
+    pub generation: u64,
+    /// Bursts processed.
+    pub bursts: u64,
+    /// Policies adopted.
+    pub swaps: u64,
+    /// ICMP errors and resets sent.
+    pub replies: u64,
+    /// ICMP errors withheld by rate limits.
+    pub replies_limited: u64,
+    /// LOG records handed on.
+    pub logged: u64,
+    /// LOG records lost because the queue was full.
+    pub log_lost: u64,
+    /// Frames received.
+    pub rx_packets: u64,
+    /// Frames sent.
+    pub tx_packets: u64,
+    /// Drops by reason; zeroes left out.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// Connection tracking at a glance.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct ConntrackStats {
+    /// Connections now.
+    pub entries: u64,
+    /// Connections at most.
+    pub capacity: u64,
+    /// Event counters by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// A page of the connection table.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ConntrackPage {
+    /// Connections now, over all pages and filters.
+    pub entries: u64,
+    /// Connections at most.
+    pub capacity: u64,
+    /// The rows.
+    pub rows: Vec<ConntrackRow>,
+    /// `cursor` of the next page; absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// One connection.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ConntrackRow {
+    /// Layer 4 protocol number.
+    pub proto: u8,
+    /// Seconds left.
+    pub timeout_s: u64,
+    /// Protocol state (`ESTABLISHED`, ...), for protocols that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The original direction.
+    pub original: TupleInfo,
+    /// The reply direction.
+    pub reply: TupleInfo,
+    /// Whether a reply has been seen.
+    pub seen_reply: bool,
+    /// Whether it is protected from early eviction.
+    pub assured: bool,
+    /// Connection mark.
+    pub mark: u32,
+    /// The row as `conntrack -L` prints it.
+    pub text: String,
+}
+
+/// One direction of a connection.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct TupleInfo {
+    /// Source.
+    pub src: IpAddr,
+    /// Destination.
+    pub dst: IpAddr,
+    /// Source port, or ICMP identifier.
+    pub sport: u16,
+    /// Destination port, or ICMP type << 8 | code.
+    pub dport: u16,
+}
+
+/// An explanation.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Explained {
+    /// The same as text for people.
+    pub text: String,
+    /// The explanation as `portcullis explain --json` prints it.
+    pub explanation: serde_json::Value,
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The kind.
+    pub code: Code,
+    /// For people.
+    pub message: String,
+    /// What is wrong with the policy texts, for `refused`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
+}
+
+impl Failure {
+    /// Without findings.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), findings: Vec::new() }
+    }
+}
+
+/// The kinds of failure.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// Not JSON, or not a request.
+    BadRequest,
+    /// A version that this daemon does not speak.
+    UnsupportedVersion,
+    /// The peer may not speak to this daemon.
+    Forbidden,
+    /// The content was refused; nothing changed.
+    Refused,
+    /// Another change is in progress, or too many connections are open.
+    Busy,
+    /// A fault of the daemon.
+    Internal,
+}
