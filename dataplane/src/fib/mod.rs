@@ -1,7 +1,23 @@
 //! Routes, rules, addresses and neighbours: the kernel's view of the network,
 //! mirrored by `control` (netlink, or a replay topology) and immutable once built.
+//!
+//! [`Topology`] is the plain data; [`Network`] answers from it. A lookup
+//! allocates nothing and costs at most one binary search per table that the
+//! policy rules ask, over at most two boundaries per route.
+
+mod derive;
+mod input;
+mod lpm;
+mod network;
+mod source;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
+
+pub use input::InputRoute;
+pub use network::{Network, NetworkError, Query, Route};
 
 use crate::packet::{Family, Mac, PortId};
 
@@ -63,7 +79,7 @@ pub struct RouteEntry {
     pub kind: RouteKind,
     /// Table number (254 main, 255 local).
     pub table: u32,
-    /// Lower wins.
+    /// Lower wins. Zero means 1024 for IPv6, as the kernel has it.
     pub metric: u32,
     /// Route MTU, if set.
     pub mtu: Option<u32>,
@@ -102,8 +118,10 @@ pub struct NeighbourEntry {
 }
 
 /// Everything the kernel would otherwise supply; plain data.
-/// Connected and local routes are derived from addresses by [`Network::build`]
-/// unless `routes` already has them (it deduplicates).
+///
+/// Per family: when `routes` has no entry in table 255, the local, broadcast
+/// and connected routes are derived from the ports' addresses, as the kernel
+/// does; otherwise `routes` is taken as the complete mirror of the kernel's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
     /// Mode.
@@ -112,7 +130,8 @@ pub struct Topology {
     pub ports: Vec<PortInfo>,
     /// Routes of all tables.
     pub routes: Vec<RouteEntry>,
-    /// Policy rules; the kernel's three defaults are implied when empty.
+    /// Policy rules; the kernel's defaults are implied for a family none of
+    /// whose rules asks table 255 (local).
     pub rules: Vec<RuleEntry>,
     /// Neighbours.
     pub neighbours: Vec<NeighbourEntry>,

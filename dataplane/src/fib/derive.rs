@@ -1,0 +1,146 @@
+//! What the kernel derives from addresses: link-local addresses, local,
+//! broadcast and connected routes, and the default policy rules.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::network::{address_bits, family_of, is_link_local, span};
+use super::{PortInfo, RouteEntry, RouteKind, RuleEntry, Topology};
+use crate::packet::{Family, Mac, PortId};
+
+/// Table "local".
+pub(super) const LOCAL: u32 = 255;
+/// Table "main".
+pub(super) const MAIN: u32 = 254;
+/// Table "default".
+const DEFAULT: u32 = 253;
+/// Metric of connected IPv6 routes.
+const CONNECTED_V6: u32 = 256;
+
+fn mirrored(topology: &Topology, family: Family) -> bool {
+    topology.routes.iter().any(|r| r.table == LOCAL && family_of(&r.to.0) == family)
+}
+
+/// The ports, each IPv6 port with a link-local address unless the topology is
+/// a mirror of a kernel (which would have listed it).
+pub(super) fn complete_ports(topology: &Topology) -> Vec<PortInfo> {
+    let mut ports = topology.ports.clone();
+    if mirrored(topology, Family::V6) {
+        return ports;
+    }
+    for port in &mut ports {
+        let mut v6 = port.addresses.iter().filter(|(address, _)| address.is_ipv6()).peekable();
+        let used = v6.peek().is_some();
+        if used && !v6.any(|(address, _)| is_link_local(Family::V6, address_bits(*address))) {
+            port.addresses.push((eui64(port.mac).into(), 64));
+        }
+    }
+    ports
+}
+
+/// The link-local address that the kernel forms from a MAC address.
+fn eui64(mac: Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
+/// The routes, with those that addresses imply where they are not mirrored.
+pub(super) fn complete_routes(topology: &Topology, ports: &[PortInfo]) -> Vec<RouteEntry> {
+    let mut routes = topology.routes.clone();
+    let derive_v4 = !mirrored(topology, Family::V4);
+    let derive_v6 = !mirrored(topology, Family::V6);
+    for (index, port) in ports.iter().enumerate().filter(|(_, port)| port.up) {
+        let id = PortId(index as u8);
+        for (at, &(address, len)) in port.addresses.iter().enumerate() {
+            match address {
+                IpAddr::V4(v4) if derive_v4 => {
+                    let primary = !port.addresses[..at].iter().any(|&(other, other_len)| {
+                        other_len == len
+                            && span((other, len)) == span((address, len))
+                            && other.is_ipv4()
+                    });
+                    derive_ipv4(&mut routes, id, v4, len, primary);
+                }
+                IpAddr::V6(v6) if derive_v6 => derive_ipv6(&mut routes, id, v6, len),
+                _ => {}
+            }
+        }
+    }
+    if derive_v4 {
+        routes.push(entry((Ipv4Addr::new(127, 0, 0, 0).into(), 8), RouteKind::Local, LOCAL));
+    }
+    if derive_v6 {
+        routes.push(entry((Ipv6Addr::LOCALHOST.into(), 128), RouteKind::Local, LOCAL));
+    }
+    routes
+}
+
+fn entry(to: (IpAddr, u8), kind: RouteKind, table: u32) -> RouteEntry {
+    RouteEntry { to, via: None, kind, table, metric: 0, mtu: None, prefsrc: None }
+}
+
+fn derive_ipv4(
+    routes: &mut Vec<RouteEntry>,
+    port: PortId,
+    address: Ipv4Addr,
+    len: u8,
+    primary: bool,
+) {
+    let prefsrc = Some(IpAddr::V4(address));
+    let host = (address.into(), 32);
+    routes.push(RouteEntry { prefsrc, ..entry(host, RouteKind::Local, LOCAL) });
+    if !primary || len == 32 {
+        return;
+    }
+    let net = span((address.into(), len));
+    let prefix = (Ipv4Addr::from_bits(net.first as u32).into(), len);
+    routes.push(RouteEntry { prefsrc, ..entry(prefix, RouteKind::Unicast(port), MAIN) });
+    if len < 31 {
+        let broadcast = (Ipv4Addr::from_bits(net.last as u32).into(), 32);
+        routes.push(RouteEntry { prefsrc, ..entry(broadcast, RouteKind::Broadcast, LOCAL) });
+    }
+}
+
+fn derive_ipv6(routes: &mut Vec<RouteEntry>, port: PortId, address: Ipv6Addr, len: u8) {
+    if is_link_local(Family::V6, address.to_bits()) {
+        // Link-local destinations are answered by port, outside the tables.
+        return;
+    }
+    routes.push(entry((address.into(), 128), RouteKind::Local, LOCAL));
+    if len == 128 {
+        return;
+    }
+    let net = Ipv6Addr::from_bits(span((address.into(), len)).first).into();
+    let connected = entry((net, len), RouteKind::Unicast(port), MAIN);
+    routes.push(RouteEntry { metric: CONNECTED_V6, ..connected });
+    if len < 127 {
+        // The subnet-router anycast address, which a router answers.
+        routes.push(entry((net, 128), RouteKind::Local, LOCAL));
+    }
+}
+
+/// The rules of a family in the order they are asked, defaults implied.
+pub(super) fn complete_rules(family: Family, rules: &[RuleEntry]) -> Vec<RuleEntry> {
+    let mut rules: Vec<_> = rules.iter().filter(|rule| rule.family == family).cloned().collect();
+    if !rules.iter().any(|rule| rule.table == LOCAL) {
+        for (priority, table) in [(0, LOCAL), (32766, MAIN), (32767, DEFAULT)] {
+            rules.push(RuleEntry {
+                family,
+                priority,
+                fwmark: None,
+                from: None,
+                to: None,
+                iif: None,
+                table,
+            });
+        }
+    }
+    rules.sort_by_key(|rule| rule.priority);
+    rules
+}
+
+/// Whether a rule is one of the kernel's three defaults.
+pub(super) fn is_default_rule(rule: &RuleEntry) -> bool {
+    let plain =
+        rule.fwmark.is_none() && rule.from.is_none() && rule.to.is_none() && rule.iif.is_none();
+    plain && matches!((rule.priority, rule.table), (0, LOCAL) | (32766, MAIN) | (32767, DEFAULT))
+}

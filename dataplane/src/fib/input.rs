@@ -1,0 +1,193 @@
+//! Routing of what arrives on a port: the kernel's checks of source and
+//! destination before a packet is delivered or forwarded.
+
+use super::RouteKind;
+use super::network::{Network, Query, Route, is_link_local};
+use crate::packet::{Family, PktType, PortId};
+use crate::verdict::DropReason;
+
+/// What becomes of a packet that arrived on a port, as far as routing decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputRoute {
+    /// For this machine: INPUT comes next.
+    Deliver,
+    /// To be sent on: FORWARD comes next.
+    Forward {
+        /// The output port.
+        port: PortId,
+        /// The next hop's family and address.
+        next_hop: (Family, u128),
+        /// Longest IP packet in bytes that may leave unfragmented.
+        mtu: u32,
+        /// The route it came from.
+        route: Route,
+    },
+    /// The end, with the ICMP or ICMPv6 type and code to answer with, if any.
+    Drop {
+        /// Why.
+        reason: DropReason,
+        /// Type and code of the error to send to the source.
+        answer: Option<(u8, u8)>,
+    },
+}
+
+impl InputRoute {
+    const fn silent(reason: DropReason) -> Self {
+        Self::Drop { reason, answer: None }
+    }
+    const fn answered(reason: DropReason, kind: u8, code: u8) -> Self {
+        Self::Drop { reason, answer: Some((kind, code)) }
+    }
+}
+
+impl Network {
+    /// Routes a packet that arrived on `port` (`query.iif` is ignored in its favour).
+    /// Reverse-path filtering is off, forwarding is on.
+    #[inline]
+    pub fn input(&self, port: PortId, query: &Query, pkt_type: PktType) -> InputRoute {
+        let query = Query { iif: Some(port), ..*query };
+        match query.family {
+            Family::V4 => self.input_v4(port, &query, pkt_type),
+            Family::V6 => self.input_v6(port, &query, pkt_type),
+        }
+    }
+
+    fn input_v4(&self, port: PortId, query: &Query, pkt_type: PktType) -> InputRoute {
+        let (src, dst) = (query.src as u32, query.dst as u32);
+        if let Some(decided) = check_v4(src, dst) {
+            return decided;
+        }
+        let own = self.is_local(Family::V4, query.src);
+        let martian = InputRoute::silent(DropReason::MartianSource);
+        if is_multicast(dst) {
+            return match ((own && src != 0), dst == ALL_HOSTS) {
+                (true, _) => martian,
+                (false, true) => InputRoute::Deliver,
+                (false, false) => InputRoute::silent(DropReason::NotForwarded),
+            };
+        }
+        if dst == u32::MAX || src == 0 {
+            return if own && src != 0 { martian } else { InputRoute::Deliver };
+        }
+        let Some(route) = self.route(query) else {
+            return InputRoute::answered(DropReason::NoRoute, 3, 0);
+        };
+        let martian_source = match route.kind {
+            RouteKind::Unicast(out) => own || self.broadcast_source(query, port == out),
+            RouteKind::Local | RouteKind::Broadcast => own || self.broadcast_source(query, false),
+            RouteKind::Foreign => own,
+            _ => false,
+        };
+        if martian_source {
+            return martian;
+        }
+        match route.kind {
+            RouteKind::Unreachable => InputRoute::answered(DropReason::RouteRefused, 3, 1),
+            RouteKind::Prohibit => InputRoute::answered(DropReason::RouteRefused, 3, 13),
+            _ => self.onward(query, route, pkt_type),
+        }
+    }
+
+    /// The full source check: made when packets would go back where they came
+    /// from, or when policy rules exist; it also refuses broadcast addresses.
+    fn broadcast_source(&self, query: &Query, hairpin: bool) -> bool {
+        if !hairpin && !self.custom_rules_v4() {
+            return false;
+        }
+        let back = Query { src: query.dst, dst: query.src, mark: 0, ..*query };
+        matches!(self.route(&back), Some(Route { kind: RouteKind::Broadcast, .. }))
+    }
+
+    fn input_v6(&self, port: PortId, query: &Query, pkt_type: PktType) -> InputRoute {
+        if query.dst >> 120 == 0xff {
+            return match self.joined_v6(port, query.dst) {
+                true => InputRoute::Deliver,
+                false => InputRoute::silent(DropReason::NotForwarded),
+            };
+        }
+        let Some(route) = self.route(query) else {
+            return InputRoute::answered(DropReason::NoRoute, 1, 0);
+        };
+        match route.kind {
+            RouteKind::Unreachable => InputRoute::answered(DropReason::RouteRefused, 1, 0),
+            RouteKind::Prohibit => InputRoute::answered(DropReason::RouteRefused, 1, 1),
+            RouteKind::Unicast(out) if out != port && query.src == 0 => {
+                InputRoute::silent(DropReason::MartianSource)
+            }
+            // Beyond the scope of its source address.
+            RouteKind::Unicast(out) if out != port && is_link_local(Family::V6, query.src) => {
+                InputRoute::answered(DropReason::MartianSource, 1, 2)
+            }
+            _ => self.onward(query, route, pkt_type),
+        }
+    }
+
+    fn onward(&self, query: &Query, route: Route, pkt_type: PktType) -> InputRoute {
+        match route.kind {
+            RouteKind::Local | RouteKind::Broadcast => InputRoute::Deliver,
+            RouteKind::Unicast(_) | RouteKind::Foreign if pkt_type != PktType::Host => {
+                InputRoute::silent(DropReason::NotForwarded)
+            }
+            RouteKind::Unicast(port) => InputRoute::Forward {
+                port,
+                next_hop: route.next_hop(query.family, query.dst),
+                mtu: self.mtu(&route, port),
+                route,
+            },
+            RouteKind::Foreign => InputRoute::silent(DropReason::RouteForeign),
+            _ => InputRoute::silent(DropReason::RouteRefused),
+        }
+    }
+
+    /// Whether this machine listens to an IPv6 group on `port`: all nodes, all
+    /// routers, and the solicited-node groups of its addresses.
+    fn joined_v6(&self, port: PortId, group: u128) -> bool {
+        const SOLICITED: u128 = 0xff02_0000_0000_0000_0000_0001_ff00_0000;
+        const ALL_NODES: u128 = 0xff02_0000_0000_0000_0000_0000_0000_0001;
+        const ALL_ROUTERS: u128 = 0xff02_0000_0000_0000_0000_0000_0000_0002;
+        const SITE_ROUTERS: u128 = 0xff05_0000_0000_0000_0000_0000_0000_0002;
+        match group {
+            ALL_NODES | ALL_ROUTERS | SITE_ROUTERS => true,
+            group if group >> 24 == SOLICITED >> 24 => {
+                self.port(port).addresses.iter().any(|&(address, len)| {
+                    let bits = super::network::address_bits(address);
+                    let anycast = super::network::span((address, len)).first;
+                    let same = |address: u128| (address ^ group) & 0xff_ffff == 0;
+                    address.is_ipv6() && (same(bits) || len < 127 && same(anycast))
+                })
+            }
+            _ => false,
+        }
+    }
+}
+
+/// 224.0.0.1: the one group that every IPv4 host has joined.
+const ALL_HOSTS: u32 = 0xe000_0001;
+
+fn is_multicast(address: u32) -> bool {
+    address >> 28 == 0xe
+}
+
+/// The checks that need no routes.
+fn check_v4(src: u32, dst: u32) -> Option<InputRoute> {
+    let zero = |address: u32| address >> 24 == 0;
+    let loopback = |address: u32| address >> 24 == 127;
+    let martian_source = InputRoute::silent(DropReason::MartianSource);
+    if is_multicast(src) || src == u32::MAX {
+        return Some(martian_source);
+    }
+    if is_multicast(dst) {
+        let refused = loopback(src) || zero(src) && dst >> 8 != 0xe0_0000;
+        return refused.then_some(martian_source);
+    }
+    if dst == u32::MAX || src == 0 && dst == 0 {
+        return None;
+    }
+    if zero(src) || loopback(src) && !loopback(dst) {
+        Some(martian_source)
+    } else if zero(dst) || loopback(dst) {
+        Some(InputRoute::silent(DropReason::MartianDestination))
+    } else {
+        None
+    }
+}

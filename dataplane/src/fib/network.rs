@@ -1,0 +1,413 @@
+//! [`Network`]: the topology, indexed for lookups.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::lpm::{Lpm, Span};
+use super::{Mode, PortInfo, RouteEntry, RouteKind, RuleEntry, Topology, derive};
+use crate::packet::{Family, MAX_PORTS, Mac, PortId};
+
+/// Why a topology cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// More ports than [`MAX_PORTS`].
+    #[error("{0} ports; at most {MAX_PORTS} are supported")]
+    TooManyPorts(usize),
+    /// Two ports of one name.
+    #[error("two ports are named `{0}`")]
+    DuplicatePort(String),
+    /// A route, rule, neighbour or bridge pair names a port that does not exist.
+    #[error("port {0} does not exist")]
+    NoSuchPort(u8),
+    /// A prefix length beyond its family's.
+    #[error("{0}/{1}: prefix length out of range")]
+    PrefixLength(IpAddr, u8),
+    /// Addresses of two families where one is needed.
+    #[error("{0} and {1} are not of one family")]
+    MixedFamilies(IpAddr, IpAddr),
+}
+
+/// What a route is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Network-layer family.
+    pub family: Family,
+    /// Source address; zero when not chosen yet.
+    pub src: u128,
+    /// Destination address.
+    pub dst: u128,
+    /// Input port; `None` for packets that this machine makes.
+    pub iif: Option<PortId>,
+    /// The packet's mark.
+    pub mark: u32,
+}
+
+/// The route that a lookup found. Plain data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// What it does; never [`RouteKind::Throw`].
+    pub kind: RouteKind,
+    /// The gateway and its family; `None` when the destination is on the link.
+    pub via: Option<(Family, u128)>,
+    /// Route MTU in bytes, if set.
+    pub mtu: Option<u32>,
+    /// Preferred source address, if set.
+    pub prefsrc: Option<u128>,
+    /// The table it was found in.
+    pub table: u32,
+}
+
+impl Route {
+    /// The next hop towards `dst`: the gateway, or `dst` itself.
+    #[inline]
+    pub fn next_hop(&self, family: Family, dst: u128) -> (Family, u128) {
+        self.via.unwrap_or((family, dst))
+    }
+}
+
+/// One policy rule, indexed.
+#[derive(Clone, Copy, Debug)]
+struct Rule {
+    mark: (u32, u32),
+    from: Option<Span>,
+    to: Option<Span>,
+    iif: Option<PortId>,
+    table: usize,
+}
+
+#[derive(Debug)]
+struct Table {
+    number: u32,
+    lpm: Lpm,
+}
+
+#[derive(Debug, Default)]
+struct Routes {
+    rules: Vec<Rule>,
+    tables: Vec<Table>,
+    routes: Vec<Route>,
+    /// Whether policy rules other than the kernel's defaults exist.
+    custom_rules: bool,
+}
+
+/// Everything the data plane asks about the network. Immutable.
+#[derive(Debug)]
+pub struct Network {
+    mode: Mode,
+    ports: Vec<PortInfo>,
+    v4: Routes,
+    v6: Routes,
+    neighbours: Vec<((PortId, Family, u128), Mac)>,
+    local: Vec<(Family, u128)>,
+    /// Link-local IPv6 addresses by port: they mean nothing elsewhere.
+    pub(super) link_local: Vec<(PortId, u128)>,
+}
+
+impl Network {
+    /// Checks and indexes a topology.
+    ///
+    /// # Errors
+    /// [`NetworkError`] for anything inconsistent; nothing is skipped silently.
+    pub fn build(topology: &Topology) -> Result<Self, NetworkError> {
+        check(topology)?;
+        let ports = derive::complete_ports(topology);
+        let routes = derive::complete_routes(topology, &ports);
+        let bits = |address: &IpAddr| (family_of(address), address_bits(*address));
+        let local_routes =
+            routes.iter().filter(|r| r.kind == RouteKind::Local && r.to.1 == full(&r.to.0));
+        let local_routes = local_routes.map(|r| bits(&r.to.0));
+        let addresses = ports.iter().flat_map(|p| &p.addresses).map(|(address, _)| bits(address));
+        let mut local: Vec<_> = local_routes.chain(addresses).collect();
+        local.retain(|&(family, address)| !is_link_local(family, address));
+        local.sort_unstable();
+        local.dedup();
+        let mut neighbours: Vec<_> = topology
+            .neighbours
+            .iter()
+            .map(|n| ((n.port, family_of(&n.address), address_bits(n.address)), n.mac))
+            .collect();
+        neighbours.sort_by_key(|&(key, _)| key);
+        neighbours.dedup_by_key(|&mut (key, _)| key);
+        let link_local = ports.iter().enumerate().flat_map(|(index, port)| {
+            port.addresses.iter().map(move |(address, _)| (PortId(index as u8), bits(address)))
+        });
+        let link_local = link_local
+            .filter(|&(_, (family, address))| is_link_local(family, address))
+            .map(|(port, (_, address))| (port, address))
+            .collect();
+        Ok(Self {
+            mode: topology.mode.clone(),
+            v4: Routes::build(Family::V4, &routes, &topology.rules, &ports),
+            v6: Routes::build(Family::V6, &routes, &topology.rules, &ports),
+            ports,
+            neighbours,
+            local,
+            link_local,
+        })
+    }
+    /// How the engine treats what arrives.
+    pub fn mode(&self) -> &Mode {
+        &self.mode
+    }
+    /// The ports, indexed by [`PortId`]; derived link-local addresses included.
+    pub fn ports(&self) -> &[PortInfo] {
+        &self.ports
+    }
+    /// One port.
+    ///
+    /// # Panics
+    /// When the port does not exist: ids come from the same topology.
+    #[inline]
+    pub fn port(&self, port: PortId) -> &PortInfo {
+        &self.ports[port.index()]
+    }
+    /// The port with this interface name.
+    pub fn port_named(&self, name: &str) -> Option<PortId> {
+        self.ports.iter().position(|port| port.name == name).map(|index| PortId(index as u8))
+    }
+    /// The link-layer address of a neighbour, if it is known.
+    #[inline]
+    pub fn neighbour(&self, port: PortId, family: Family, address: u128) -> Option<Mac> {
+        let key = (port, family, address);
+        let at = self.neighbours.binary_search_by_key(&key, |&(key, _)| key).ok()?;
+        Some(self.neighbours[at].1)
+    }
+    /// Whether an address is this machine's own. IPv6 link-local addresses
+    /// belong to a port: see [`Network::is_link_local_of`].
+    #[inline]
+    pub fn is_local(&self, family: Family, address: u128) -> bool {
+        self.local.binary_search(&(family, address)).is_ok()
+    }
+    /// Whether `address` is an IPv6 link-local address of `port`.
+    pub fn is_link_local_of(&self, port: PortId, address: u128) -> bool {
+        self.link_local.contains(&(port, address))
+    }
+    /// The route that policy rules and tables give. Input checks are not made:
+    /// see [`Network::input`]. `None`: no route.
+    #[inline]
+    pub fn route(&self, query: &Query) -> Option<Route> {
+        let routes = match query.family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        };
+        if is_link_local(query.family, query.dst) {
+            return self.link_local_route(query);
+        }
+        routes.lookup(query)
+    }
+    /// The MTU in bytes of a unicast route over `port`: the route's own, or the port's.
+    #[inline]
+    pub fn mtu(&self, route: &Route, port: PortId) -> u32 {
+        route.mtu.unwrap_or(self.port(port).mtu)
+    }
+
+    pub(super) fn custom_rules_v4(&self) -> bool {
+        self.v4.custom_rules
+    }
+
+    /// IPv6 link-local destinations never leave the link they came from.
+    fn link_local_route(&self, query: &Query) -> Option<Route> {
+        let port = query.iif?;
+        let kind = if self.is_link_local_of(port, query.dst) {
+            RouteKind::Local
+        } else if self.link_local.iter().any(|&(owner, _)| owner == port) {
+            RouteKind::Unicast(port)
+        } else {
+            return None;
+        };
+        let table = if kind == RouteKind::Local { derive::LOCAL } else { derive::MAIN };
+        Some(Route { kind, via: None, mtu: None, prefsrc: None, table })
+    }
+}
+
+impl Routes {
+    fn build(
+        family: Family,
+        entries: &[RouteEntry],
+        rules: &[RuleEntry],
+        ports: &[PortInfo],
+    ) -> Self {
+        let usable = |entry: &&RouteEntry| {
+            let up = match entry.kind {
+                RouteKind::Unicast(port) => ports[port.index()].up,
+                _ => true,
+            };
+            up && family_of(&entry.to.0) == family
+        };
+        let mut best: HashMap<(u32, u128, u8), &RouteEntry> = HashMap::new();
+        let mut order = Vec::new();
+        for entry in entries.iter().filter(usable) {
+            let key = (entry.table, span(entry.to).first, entry.to.1);
+            match best.get(&key) {
+                Some(held) if metric(held) <= metric(entry) => {}
+                held => {
+                    if held.is_none() {
+                        order.push(key);
+                    }
+                    best.insert(key, entry);
+                }
+            }
+        }
+        let mut built = Self::default();
+        let mut prefixes: HashMap<u32, Vec<(Span, u32)>> = HashMap::new();
+        for key in order {
+            let entry = best[&key];
+            let index = built.routes.len() as u32;
+            prefixes.entry(entry.table).or_default().push((span(entry.to), index));
+            built.routes.push(Route {
+                kind: entry.kind,
+                via: entry.via.map(|via| (family_of(&via), address_bits(via))),
+                mtu: entry.mtu,
+                prefsrc: entry.prefsrc.map(address_bits),
+                table: entry.table,
+            });
+        }
+        let mut tables: Vec<_> = prefixes.into_iter().collect();
+        tables.sort_by_key(|&(number, _)| number);
+        built.tables = tables
+            .into_iter()
+            .map(|(number, prefixes)| Table { number, lpm: Lpm::build(prefixes) })
+            .collect();
+        built.index_rules(derive::complete_rules(family, rules));
+        built
+    }
+
+    /// Rules that ask a table without routes can never answer and are left out.
+    fn index_rules(&mut self, rules: Vec<RuleEntry>) {
+        for rule in rules {
+            self.custom_rules |= !derive::is_default_rule(&rule);
+            if let Some(table) = self.tables.iter().position(|t| t.number == rule.table) {
+                self.rules.push(Rule {
+                    mark: rule.fwmark.unwrap_or((0, 0)),
+                    from: rule.from.map(span),
+                    to: rule.to.map(span),
+                    iif: rule.iif,
+                    table,
+                });
+            }
+        }
+    }
+
+    #[inline]
+    fn lookup(&self, query: &Query) -> Option<Route> {
+        for rule in &self.rules {
+            if !rule.matches(query) {
+                continue;
+            }
+            let Some(index) = self.tables[rule.table].lpm.get(query.dst) else { continue };
+            let route = self.routes[index as usize];
+            if route.kind != RouteKind::Throw {
+                return Some(route);
+            }
+        }
+        None
+    }
+}
+
+impl Rule {
+    #[inline]
+    fn matches(&self, query: &Query) -> bool {
+        let inside = |span: Option<Span>, address| {
+            span.is_none_or(|span| span.first <= address && address <= span.last)
+        };
+        (query.mark ^ self.mark.0) & self.mark.1 == 0
+            && (self.iif.is_none() || self.iif == query.iif)
+            && inside(self.from, query.src)
+            && inside(self.to, query.dst)
+    }
+}
+
+fn check(topology: &Topology) -> Result<(), NetworkError> {
+    let count = topology.ports.len();
+    if count > MAX_PORTS {
+        return Err(NetworkError::TooManyPorts(count));
+    }
+    for (index, port) in topology.ports.iter().enumerate() {
+        if topology.ports[..index].iter().any(|other| other.name == port.name) {
+            return Err(NetworkError::DuplicatePort(port.name.clone()));
+        }
+        port.addresses.iter().try_for_each(|&prefix| check_prefix(prefix))?;
+    }
+    let exists = |port: PortId| match port.index() < count {
+        true => Ok(()),
+        false => Err(NetworkError::NoSuchPort(port.0)),
+    };
+    for route in &topology.routes {
+        check_prefix(route.to)?;
+        if let RouteKind::Unicast(port) = route.kind {
+            exists(port)?;
+        }
+        if let Some(source) = route.prefsrc {
+            same_family(route.to.0, source)?;
+        }
+    }
+    for rule in &topology.rules {
+        rule.iif.map_or(Ok(()), exists)?;
+        for prefix in [rule.from, rule.to].into_iter().flatten() {
+            check_prefix(prefix)?;
+        }
+        if let (Some(from), Some(to)) = (rule.from, rule.to) {
+            same_family(from.0, to.0)?;
+        }
+    }
+    topology.neighbours.iter().try_for_each(|neighbour| exists(neighbour.port))?;
+    if let Mode::Bridge(pairs) = &topology.mode {
+        pairs.iter().try_for_each(|&(a, b)| exists(a).and(exists(b)))?;
+    }
+    Ok(())
+}
+
+fn check_prefix((address, len): (IpAddr, u8)) -> Result<(), NetworkError> {
+    match len <= full(&address) {
+        true => Ok(()),
+        false => Err(NetworkError::PrefixLength(address, len)),
+    }
+}
+
+fn same_family(a: IpAddr, b: IpAddr) -> Result<(), NetworkError> {
+    match a.is_ipv4() == b.is_ipv4() {
+        true => Ok(()),
+        false => Err(NetworkError::MixedFamilies(a, b)),
+    }
+}
+
+fn metric(entry: &RouteEntry) -> u32 {
+    match (entry.to.0, entry.metric) {
+        (IpAddr::V6(_), 0) => 1024,
+        (_, metric) => metric,
+    }
+}
+
+/// The prefix length of a single host.
+fn full(address: &IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// The family of an address.
+pub(super) fn family_of(address: &IpAddr) -> Family {
+    if address.is_ipv4() { Family::V4 } else { Family::V6 }
+}
+
+/// An address in the common 128-bit form.
+pub(super) fn address_bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+/// The addresses that a prefix covers; bits beyond its length are ignored.
+pub(super) fn span((address, len): (IpAddr, u8)) -> Span {
+    let host = match family_of(&address) {
+        Family::V4 => u128::from(u32::MAX.checked_shr(len.into()).unwrap_or(0)),
+        Family::V6 => u128::MAX.checked_shr(len.into()).unwrap_or(0),
+    };
+    let bits = address_bits(address);
+    Span { first: bits & !host, last: bits | host }
+}
+
+/// Whether an address is IPv6 link-local (fe80::/10).
+#[inline]
+pub(super) fn is_link_local(family: Family, address: u128) -> bool {
+    family == Family::V6 && address >> 118 == 0xfe80 >> 6
+}
