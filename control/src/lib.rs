@@ -6,8 +6,10 @@
 //! a frame is received.
 
 pub mod api;
+pub mod apply;
 pub mod cli;
 pub mod compile;
+pub mod daemon;
 pub mod interpret;
 pub mod model;
 pub mod net;

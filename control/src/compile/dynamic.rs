@@ -6,6 +6,7 @@
 //! that a reload does not refill a spent bucket.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use dataplane::packet::Family;
@@ -69,16 +70,22 @@ fn fresh(spec: &model::MatchSpec) -> Option<Result<Arc<LimitCell>, LimitOverflow
     }
 }
 
-/// What the rule says, without its place and its counters.
 fn words(rule: &model::Rule) -> String {
-    use std::fmt::Write as _;
-    let mut text = format!(
+    let mut text = String::new();
+    let written = write_words(rule, &mut text);
+    debug_assert!(written.is_ok(), "writing to a String cannot fail");
+    text
+}
+
+/// What the rule says, without its place and its counters.
+pub(crate) fn write_words(rule: &model::Rule, out: &mut impl fmt::Write) -> fmt::Result {
+    write!(
+        out,
         "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         rule.src, rule.dst, rule.input, rule.output, rule.proto, rule.fragment, rule.target
-    );
+    )?;
     for spec in &rule.matches {
-        let written = write!(text, " {:?}", spec.body);
-        debug_assert!(written.is_ok(), "writing to a String cannot fail");
+        write!(out, " {:?}", spec.body)?;
     }
-    text
+    Ok(())
 }

@@ -25,6 +25,7 @@ use crate::model::{self, MatchBody, Ruleset, Span, TargetSpec};
 
 pub use counters::{ChainCounters, CounterMap};
 pub use dynamic::DynamicState;
+pub(crate) use dynamic::write_words;
 
 /// Upper bounds on what one policy may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

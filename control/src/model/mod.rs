@@ -44,6 +44,11 @@ impl Ruleset {
     pub fn empty(family: Family) -> Self {
         Self { family, tables: Vec::new() }
     }
+
+    /// Rules over all tables and chains.
+    pub fn rule_count(&self) -> usize {
+        self.tables.iter().flat_map(|table| &table.chains).map(|chain| chain.rules.len()).sum()
+    }
 }
 
 /// One table.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dataplane::packet::{Family, Mac};
 use netlink_packet_core::Nla;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -37,6 +37,8 @@ pub struct Link {
     pub ethernet: bool,
     /// The bridge, bond or VRF it is enslaved to.
     pub controller: Option<u32>,
+    /// The XDP program attached to it.
+    pub xdp: Option<u32>,
 }
 
 /// One address of ours.
@@ -194,6 +196,17 @@ impl View {
         if before == value { Follow::Ignored } else { Follow::Applied }
     }
 
+    /// The device of that index.
+    pub fn link_by_index(&self, index: u32) -> Option<&Link> {
+        self.links.get(&index)
+    }
+
+    /// Names of all Ethernet devices.
+    pub fn ethernet_names(&self) -> Vec<String> {
+        let ethernet = self.links.values().filter(|link| link.ethernet);
+        ethernet.map(|link| link.name.clone()).collect()
+    }
+
     /// The device of that name.
     pub fn link_by_name(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|link| link.name == name)
@@ -209,12 +222,22 @@ fn link(message: &LinkMessage) -> Link {
         up: message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         controller: None,
+        xdp: None,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Controller(index) => link.controller = Some(*index),
+            LinkAttribute::Xdp(facts) => {
+                link.xdp = facts.iter().find_map(|fact| match fact {
+                    LinkXdp::ProgId(id)
+                    | LinkXdp::DrvProgId(id)
+                    | LinkXdp::SkbProgId(id)
+                    | LinkXdp::HwProgId(id) => Some(*id),
+                    _ => None,
+                });
+            }
             LinkAttribute::Address(bytes) => {
                 link.mac = Mac(bytes[..].try_into().unwrap_or_default());
             }

@@ -1,0 +1,382 @@
+//! Replacing the running policy: all or nothing, while traffic flows.
+//!
+//! Life cycle of a change: compile -> self-check -> snapshot -> publish -> every
+//! worker adopts -> counters of unchanged rules move over -> the old snapshot is
+//! freed. Until `publish` nothing is visible to anybody; a failure on the way
+//! leaves the old policy running.
+//!
+//! Concurrency: one change at a time ([`ApplyError::Busy`] for others, at once);
+//! readers ([`PolicyStore::read`]) wait for a pointer exchange at most. Counters
+//! stay exact across a change: the old snapshot keeps counting until the last
+//! worker has left it, and its counts are read where they belong until then.
+
+mod identity;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use dataplane::clock::{Nanos, monotonic};
+use dataplane::packet::Family;
+use dataplane::policy::CounterId;
+use dataplane::publish::{Publisher, Subscription};
+use dataplane::snapshot::Snapshot;
+use thiserror::Error;
+
+use crate::compile::{self, CompileError, CounterMap, DynamicState, Limits};
+use crate::model::{Counters, Ruleset};
+
+use identity::Identity;
+
+/// Why a change was refused. The old policy runs on.
+#[derive(Debug, Error)]
+pub enum ApplyError {
+    /// Another change is in progress.
+    #[error("another change is in progress; try again when it is done")]
+    Busy,
+    /// A worker has not yet left the policy before the current one.
+    #[error("a worker still runs the policy before generation {generation}; try again")]
+    Draining {
+        /// The current generation.
+        generation: u64,
+    },
+    /// It does not compile.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+/// A change: a family that is `None` keeps its policy.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// IPv4.
+    pub v4: Option<Ruleset>,
+    /// IPv6.
+    pub v6: Option<Ruleset>,
+    /// Whether the counters written in the files are taken (`iptables-restore
+    /// -c`); otherwise unchanged rules keep theirs and new ones start at zero.
+    pub written_counters: bool,
+}
+
+/// What a change took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Model to compiled form.
+    pub compile: Nanos,
+    /// Compiled form against `interpret`.
+    pub selfcheck: Nanos,
+    /// The exchange.
+    pub publish: Nanos,
+    /// Until the last worker had adopted it.
+    pub adopt: Nanos,
+}
+
+/// What came of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// Generation of the new policy.
+    pub generation: u64,
+    /// IPv4 rules in it.
+    pub rules_v4: usize,
+    /// IPv6 rules in it.
+    pub rules_v6: usize,
+    /// Whether every worker runs it.
+    pub adopted: bool,
+    /// What it took.
+    pub timing: Timing,
+}
+
+/// How long to wait for the workers: a turn takes microseconds to milliseconds.
+const ADOPTION_TIMEOUT: Nanos = Nanos::from_secs(5);
+/// How often to look.
+const ADOPTION_POLL: Duration = Duration::from_micros(100);
+
+/// The running policy's control side.
+#[derive(Debug)]
+struct Running {
+    v4: Ruleset,
+    v6: Ruleset,
+    counters: CounterMap,
+    dynamic: DynamicState,
+    identities: Vec<Identity>,
+    snapshot: Arc<Snapshot>,
+}
+
+/// The snapshot before the running one, as long as a worker may still count in it.
+#[derive(Debug)]
+struct Draining {
+    snapshot: Arc<Snapshot>,
+    /// For each counter of the running policy, the one it continues.
+    continues: Vec<Option<CounterId>>,
+}
+
+#[derive(Debug)]
+struct State {
+    publisher: Publisher<Snapshot>,
+    running: Arc<Running>,
+    /// What the counters were before the running snapshot began to count.
+    base: Vec<(u64, u64)>,
+    draining: Option<Draining>,
+}
+
+/// Owner of the running policy. See the head of this file.
+#[derive(Debug)]
+pub struct PolicyStore {
+    ports: Vec<String>,
+    workers: usize,
+    limits: Limits,
+    change: Mutex<()>,
+    state: Mutex<State>,
+}
+
+impl PolicyStore {
+    /// Compiles the first policy (an absent family is empty: everything is
+    /// accepted) for `workers` workers over `ports`.
+    pub fn open(change: Change, ports: Vec<String>, workers: usize) -> Result<Self, ApplyError> {
+        let limits = Limits::default();
+        let written = change.written_counters;
+        let (running, _) = prepare(change, None, &ports, workers, limits)?;
+        let base = match written {
+            true => written_counters(&running),
+            false => vec![(0, 0); running.identities.len()],
+        };
+        let publisher = Publisher::new(Arc::clone(&running.snapshot));
+        let state = State { publisher, running: Arc::new(running), base, draining: None };
+        Ok(Self { ports, workers, limits, change: Mutex::new(()), state: Mutex::new(state) })
+    }
+
+    /// A view for one more worker.
+    pub fn subscribe(&self) -> Subscription<Snapshot> {
+        self.state().publisher.subscribe()
+    }
+
+    /// Installs a change and waits (bounded) until every worker runs it.
+    pub fn install(&self, change: Change) -> Result<Installed, ApplyError> {
+        self.install_within(change, ADOPTION_TIMEOUT)
+    }
+
+    fn install_within(&self, change: Change, patience: Nanos) -> Result<Installed, ApplyError> {
+        let _turn = match self.change.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::WouldBlock) => return Err(ApplyError::Busy),
+            // A change that panicked left the old policy in place.
+            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+        };
+        self.settle();
+        let current = {
+            let state = self.state();
+            if state.draining.is_some() {
+                let generation = state.running.snapshot.generation;
+                return Err(ApplyError::Draining { generation });
+            }
+            Arc::clone(&state.running)
+        };
+        let written = change.written_counters;
+        let (running, mut timing) =
+            prepare(change, Some(&current), &self.ports, self.workers, self.limits)?;
+        let continues = if written {
+            vec![None; running.identities.len()]
+        } else {
+            continued(&current.identities, &running.identities)
+        };
+        let rules_v4 = running.v4.rule_count();
+        let rules_v6 = running.v6.rule_count();
+        let generation = running.snapshot.generation;
+        drop(current);
+
+        let start = monotonic();
+        self.publish(running, continues, written);
+        let published = monotonic();
+        timing.publish = published - start;
+        while !self.settle() && monotonic() - published < patience {
+            std::thread::sleep(ADOPTION_POLL);
+        }
+        timing.adopt = monotonic() - published;
+        let adopted = self.state().draining.is_none();
+        Ok(Installed { generation, rules_v4, rules_v6, adopted, timing })
+    }
+
+    fn publish(&self, running: Running, continues: Vec<Option<CounterId>>, written: bool) {
+        let mut state = self.state();
+        let base = if written {
+            written_counters(&running)
+        } else {
+            let before = |old: &Option<CounterId>| old.map(|old| state.base[old.0 as usize]);
+            continues.iter().map(|old| before(old).unwrap_or_default()).collect()
+        };
+        let snapshot = state.publisher.publish(Arc::clone(&running.snapshot));
+        state.draining = Some(Draining { snapshot, continues });
+        state.running = Arc::new(running);
+        state.base = base;
+    }
+
+    /// Moves the counts of a snapshot that no worker holds any more, and frees
+    /// it. Returns whether nothing is left to move. For the housekeeping thread.
+    pub fn settle(&self) -> bool {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if let Some(draining) = &state.draining {
+            // The publisher's list of retired values, and this one.
+            if Arc::strong_count(&draining.snapshot) > 2 {
+                return false;
+            }
+            // The last holder's counts happened before it let go (Release).
+            fence(Ordering::Acquire);
+            for (base, old) in state.base.iter_mut().zip(&draining.continues) {
+                if let Some(old) = old {
+                    *base = sum(*base, draining.snapshot.count(*old));
+                }
+            }
+            state.draining = None;
+        }
+        state.publisher.reclaim();
+        true
+    }
+
+    /// The running policy with its counters.
+    pub fn read<T>(&self, view: impl FnOnce(&PolicyView<'_>) -> T) -> T {
+        let state = self.state();
+        let running = Arc::clone(&state.running);
+        let count = |id: CounterId| {
+            let index = id.0 as usize;
+            let live = sum(state.base[index], running.snapshot.count(id));
+            let draining = state.draining.as_ref();
+            let late = draining.and_then(|old| Some(old.snapshot.count(old.continues[index]?)));
+            sum(live, late.unwrap_or_default())
+        };
+        let counts = (0..running.identities.len()).map(|id| count(CounterId(id as u32))).collect();
+        drop(state);
+        view(&PolicyView { running: &running, counts })
+    }
+
+    /// Generation of the running policy.
+    pub fn generation(&self) -> u64 {
+        self.state().running.snapshot.generation
+    }
+
+    /// Replaced snapshots that a worker still holds.
+    pub fn retired(&self) -> usize {
+        usize::from(!self.settle())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics half-way through a change of the state.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A consistent picture of the running policy.
+#[derive(Debug)]
+pub struct PolicyView<'a> {
+    running: &'a Running,
+    counts: Vec<(u64, u64)>,
+}
+
+impl PolicyView<'_> {
+    /// Its generation.
+    pub fn generation(&self) -> u64 {
+        self.running.snapshot.generation
+    }
+    /// The rules of a family, without counters.
+    pub fn rules(&self, family: Family) -> &Ruleset {
+        match family {
+            Family::V4 => &self.running.v4,
+            Family::V6 => &self.running.v6,
+        }
+    }
+    /// Which rule counts where.
+    pub fn counters(&self) -> &CounterMap {
+        &self.running.counters
+    }
+    /// Packets and bytes of a counter.
+    pub fn count(&self, id: CounterId) -> (u64, u64) {
+        self.counts[id.0 as usize]
+    }
+    /// The compiled policy.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.running.snapshot
+    }
+    /// The rules of a family with their counters.
+    pub fn counted(&self, family: Family) -> Ruleset {
+        let mut rules = self.rules(family).clone();
+        strip_counters(&mut rules);
+        self.running.counters.apply(&mut rules, |id| self.count(id));
+        rules
+    }
+}
+
+/// Everything up to, and without, publishing.
+fn prepare(
+    change: Change,
+    current: Option<&Running>,
+    ports: &[String],
+    workers: usize,
+    limits: Limits,
+) -> Result<(Running, Timing), ApplyError> {
+    let keep = |new: Option<Ruleset>, old: Option<&Ruleset>, family| {
+        new.or_else(|| old.cloned()).unwrap_or_else(|| Ruleset::empty(family))
+    };
+    let v4 = keep(change.v4, current.map(|running| &running.v4), Family::V4);
+    let v6 = keep(change.v6, current.map(|running| &running.v6), Family::V6);
+    let none = DynamicState::default();
+    let previous = current.map_or(&none, |running| &running.dynamic);
+
+    let start = monotonic();
+    let input = compile::Input { v4: &v4, v6: &v6, ports, limits };
+    let compiled = compile::compile(input, previous)?;
+    let compiled_at = monotonic();
+    let identities = identity::of(&v4, &v6, &compiled.counters);
+    let generation = current.map_or(1, |running| running.snapshot.generation + 1);
+    let snapshot = Arc::new(Snapshot::new(generation, compiled.policy, workers));
+    let timing = Timing { compile: compiled_at - start, ..Timing::default() };
+    let (counters, dynamic) = (compiled.counters, compiled.dynamic);
+    Ok((Running { v4, v6, counters, dynamic, identities, snapshot }, timing))
+}
+
+/// For each new counter, the old one with the same identity. Of several
+/// identical rules the first continues the first, and so on.
+fn continued(old: &[Identity], new: &[Identity]) -> Vec<Option<CounterId>> {
+    let mut known: HashMap<Identity, VecDeque<u32>> = HashMap::with_capacity(old.len());
+    for (id, identity) in old.iter().enumerate() {
+        known.entry(*identity).or_default().push_back(id as u32);
+    }
+    let mut take = |identity| known.get_mut(identity).and_then(VecDeque::pop_front).map(CounterId);
+    new.iter().map(&mut take).collect()
+}
+
+/// The counters written in the files; zero where none are.
+fn written_counters(running: &Running) -> Vec<(u64, u64)> {
+    let mut base = vec![(0, 0); running.identities.len()];
+    for rules in [&running.v4, &running.v6] {
+        let entries = running.counters.chains().iter().filter(|entry| entry.family == rules.family);
+        let chains = rules.tables.iter().flat_map(|table| &table.chains);
+        for (chain, entry) in chains.zip(entries) {
+            for (index, rule) in chain.rules.iter().enumerate() {
+                let written = rule.counters.unwrap_or_default();
+                base[entry.first.0 as usize + index] = (written.packets, written.bytes);
+            }
+            if let (Some((_, written)), Some(id)) = (chain.policy, entry.policy) {
+                base[id.0 as usize] = (written.packets, written.bytes);
+            }
+        }
+    }
+    base
+}
+
+fn strip_counters(rules: &mut Ruleset) {
+    for chain in rules.tables.iter_mut().flat_map(|table| &mut table.chains) {
+        if let Some((_, counters)) = &mut chain.policy {
+            *counters = Counters::default();
+        }
+        for rule in &mut chain.rules {
+            rule.counters = None;
+        }
+    }
+}
+
+fn sum(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    (a.0.wrapping_add(b.0), a.1.wrapping_add(b.1))
+}
+
+#[cfg(test)]
+mod tests;

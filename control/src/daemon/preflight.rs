@@ -1,0 +1,275 @@
+//! What must hold before anything is touched: privilege, kernel, ports.
+//!
+//! Every refusal names what is missing and, where it is known, what to do.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
+use dataplane::fib::Mode;
+use dataplane::packet::MAX_PORTS;
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::thread::{CapabilitySet, capabilities};
+use thiserror::Error;
+
+use crate::net::{Link, View};
+
+/// Oldest kernel that has everything used: `bpf_link` for XDP, need-wakeup and
+/// shared UMEM came earlier, multi-buffer AF_XDP here.
+pub const MIN_KERNEL: (u32, u32) = (6, 6);
+
+/// Why the daemon cannot run here.
+#[derive(Debug, Error)]
+pub enum PreflightError {
+    /// Capabilities are missing.
+    #[error("missing privilege: {}; run as root", missing.join(", "))]
+    Privilege {
+        /// Their names.
+        missing: Vec<&'static str>,
+    },
+    /// The kernel is too old.
+    #[error(
+        "kernel {found} is too old: {}.{} or later is needed", MIN_KERNEL.0, MIN_KERNEL.1
+    )]
+    Kernel {
+        /// Its release.
+        found: String,
+    },
+    /// The kernel was built without AF_XDP.
+    #[error("this kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS): {0}")]
+    NoAfXdp(#[source] io::Error),
+    /// No such interface.
+    #[error("port {port} does not exist{}", known(existing))]
+    NoPort {
+        /// The port.
+        port: String,
+        /// What there is instead.
+        existing: Vec<String>,
+    },
+    /// Not an Ethernet device.
+    #[error("port {0} is not an Ethernet device")]
+    NotEthernet(String),
+    /// Part of a bridge, bond or VRF.
+    #[error("port {port} belongs to {controller}; take it out first: ip link set {port} nomaster")]
+    Enslaved {
+        /// The port.
+        port: String,
+        /// Its controller.
+        controller: String,
+    },
+    /// Given twice.
+    #[error("port {0} is given twice")]
+    Duplicate(String),
+    /// More than the data plane has room for.
+    #[error("{0} ports are given, {MAX_PORTS} are possible")]
+    TooManyPorts(usize),
+    /// The mode does not fit the ports.
+    #[error("{0}")]
+    Mode(&'static str),
+    /// Another portcullis has it.
+    #[error("port {port} is held by another portcullis{}", pid_text(*pid))]
+    Held {
+        /// The port.
+        port: String,
+        /// That process.
+        pid: Option<i32>,
+    },
+    /// Somebody else's XDP program is attached.
+    #[error(
+        "port {port} already has XDP program {program} attached, and not by a running portcullis; \
+         `bpftool prog show id {program}` says what it is"
+    )]
+    ForeignProgram {
+        /// The port.
+        port: String,
+        /// The program's id.
+        program: u32,
+    },
+    /// The hold on a port cannot be taken.
+    #[error("port {port}: {source}")]
+    Hold {
+        /// The port.
+        port: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn known(existing: &[String]) -> String {
+    match existing {
+        [] => String::new(),
+        names => format!("; there is {}", names.join(", ")),
+    }
+}
+
+fn pid_text(pid: Option<i32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+}
+
+/// Privilege and kernel.
+pub fn machine() -> Result<(), PreflightError> {
+    let held = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    let missing = missing_capabilities(held);
+    if !missing.is_empty() {
+        return Err(PreflightError::Privilege { missing });
+    }
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    if kernel_version(&release).is_none_or(|version| version < MIN_KERNEL) {
+        return Err(PreflightError::Kernel { found: release });
+    }
+    match socket(AddressFamily::XDP, SocketType::RAW, None) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(PreflightError::NoAfXdp(error.into())),
+    }
+}
+
+/// CAP_SYS_ADMIN stands in for CAP_BPF and CAP_PERFMON, as the kernel has it.
+fn missing_capabilities(held: CapabilitySet) -> Vec<&'static str> {
+    let admin = held.contains(CapabilitySet::SYS_ADMIN);
+    [
+        ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN, false),
+        ("CAP_NET_RAW", CapabilitySet::NET_RAW, false),
+        ("CAP_BPF", CapabilitySet::BPF, admin),
+        ("CAP_PERFMON", CapabilitySet::PERFMON, admin),
+    ]
+    .into_iter()
+    .filter(|(_, capability, excused)| !excused && !held.contains(*capability))
+    .map(|(name, ..)| name)
+    .collect()
+}
+
+/// `6.18.4-rc1+` is `(6, 18)`.
+fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// The ports as the kernel has them, in the order given.
+pub fn ports<'v>(view: &'v View, names: &[String]) -> Result<Vec<&'v Link>, PreflightError> {
+    if names.len() > MAX_PORTS {
+        return Err(PreflightError::TooManyPorts(names.len()));
+    }
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            return Err(PreflightError::Duplicate(name.clone()));
+        }
+    }
+    names.iter().map(|name| port(view, name)).collect()
+}
+
+fn port<'v>(view: &'v View, name: &str) -> Result<&'v Link, PreflightError> {
+    let port = name.to_owned();
+    let Some(link) = view.link_by_name(name) else {
+        let existing = view.ethernet_names();
+        return Err(PreflightError::NoPort { port, existing });
+    };
+    if !link.ethernet {
+        return Err(PreflightError::NotEthernet(port));
+    }
+    if let Some(index) = link.controller {
+        let controller = view.link_by_index(index).map_or("another device", |link| &link.name);
+        return Err(PreflightError::Enslaved { port, controller: controller.to_owned() });
+    }
+    Ok(link)
+}
+
+/// Whether the mode can work with that many ports.
+pub fn mode(mode: &Mode, ports: usize) -> Result<(), PreflightError> {
+    match mode {
+        Mode::Routed => Ok(()),
+        Mode::Host if ports == 1 => Ok(()),
+        Mode::Host => Err(PreflightError::Mode("host mode takes exactly one port")),
+        Mode::Bridge(pairs) if pairs.is_empty() => {
+            Err(PreflightError::Mode("bridge mode needs at least one pair of ports"))
+        }
+        Mode::Bridge(pairs) => {
+            let mut seen: Vec<_> = pairs.iter().flat_map(|(a, b)| [*a, *b]).collect();
+            let before = seen.len();
+            seen.sort_unstable();
+            seen.dedup();
+            match () {
+                () if seen.len() < before => {
+                    Err(PreflightError::Mode("a port may be in one bridge pair only"))
+                }
+                () if seen.len() < ports => {
+                    Err(PreflightError::Mode("every port must be in a bridge pair: --bridge A,B"))
+                }
+                () => Ok(()),
+            }
+        }
+    }
+}
+
+/// Holds on ports: abstract Unix sockets, which belong to the network namespace
+/// as ports do, vanish with the process however it ends, and know its id.
+#[derive(Debug)]
+pub struct Holds {
+    _sockets: Vec<UnixListener>,
+}
+
+/// Takes every port for this process, or none.
+pub fn hold(links: &[&Link]) -> Result<Holds, PreflightError> {
+    let mut sockets = Vec::with_capacity(links.len());
+    for link in links {
+        let fail = |source| PreflightError::Hold { port: link.name.clone(), source };
+        let name = format!("portcullis-port-{}", link.index);
+        let address = SocketAddr::from_abstract_name(name).map_err(fail)?;
+        match UnixListener::bind_addr(&address) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let pid = holder(&address);
+                return Err(PreflightError::Held { port: link.name.clone(), pid });
+            }
+            Err(error) => return Err(fail(error)),
+        }
+        if let Some(program) = link.xdp {
+            return Err(PreflightError::ForeignProgram { port: link.name.clone(), program });
+        }
+    }
+    Ok(Holds { _sockets: sockets })
+}
+
+fn holder(address: &SocketAddr) -> Option<i32> {
+    let stream = UnixStream::connect_addr(address).ok()?;
+    Some(socket_peercred(stream.as_fd()).ok()?.pid.as_raw_pid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataplane::packet::PortId;
+
+    #[test]
+    fn kernel_releases_are_read_as_they_are_written() {
+        assert_eq!(kernel_version("6.18.44-fc-v769"), Some((6, 18)));
+        assert_eq!(kernel_version("5.10.0-8-amd64"), Some((5, 10)));
+        assert_eq!(kernel_version("7.0-rc1"), Some((7, 0)));
+        assert_eq!(kernel_version("next"), None);
+        assert!(kernel_version("6.5.13").unwrap() < MIN_KERNEL);
+        assert!(kernel_version("6.10.1").unwrap() > MIN_KERNEL);
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        assert_eq!(
+            missing_capabilities(CapabilitySet::empty()),
+            ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF", "CAP_PERFMON"]
+        );
+        let network = CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
+        assert_eq!(missing_capabilities(network), ["CAP_BPF", "CAP_PERFMON"]);
+        assert!(missing_capabilities(network | CapabilitySet::SYS_ADMIN).is_empty());
+    }
+
+    #[test]
+    fn bridge_pairs_must_cover_every_port_once() {
+        let pair = |a, b| (PortId(a), PortId(b));
+        assert!(mode(&Mode::Bridge(vec![pair(0, 1)]), 2).is_ok());
+        assert!(mode(&Mode::Bridge(vec![pair(0, 1)]), 3).is_err());
+        assert!(mode(&Mode::Bridge(vec![pair(0, 1), pair(1, 2)]), 3).is_err());
+        assert!(mode(&Mode::Bridge(vec![pair(0, 0)]), 1).is_err());
+        assert!(mode(&Mode::Bridge(Vec::new()), 0).is_err());
+        assert!(mode(&Mode::Host, 2).is_err());
+    }
+}
