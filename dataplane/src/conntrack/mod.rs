@@ -3,14 +3,94 @@
 //!
 //! [`Conntrack`] is shared by all workers. Lookups never wait; a connection is
 //! invisible until its first packet is confirmed.
+//!
+//! From the bottom up: `sync` (atomics, exchangeable for loom's), `record` (one
+//! connection), `index` (buckets), `store` (the concurrent core: both together,
+//! with the life-cycle), `tuple`, `icmp`, `verify`, `tcp`, `protocol` (what a
+//! packet does to an entry), `tracker` (the packet's road through it all),
+//! `view` (what others see of it), `config` (the kernel's sysctls).
 
+mod config;
+mod icmp;
+mod index;
+mod protocol;
+mod record;
+mod store;
+mod sync;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod tracker;
 pub mod tuple;
+mod verify;
+mod view;
 
+pub use config::{Config, ConfigError, ConntrackError};
+pub use tcp::TcpState;
+pub use tracker::{Conntrack, Counters, Subject};
 pub use tuple::{Direction, Tuple};
+pub use view::{ConnView, Row};
 
-/// Handle of a connection record in the table.
+/// Protocol numbers that tracking treats by name.
+mod proto {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ICMP: u8 = 1;
+    pub(super) const TCP: u8 = 6;
+    pub(super) const UDP: u8 = 17;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const GRE: u8 = 47;
+    pub(super) const AH: u8 = 51;
+    pub(super) const ICMPV6: u8 = 58;
+    pub(super) const NO_NEXT_HEADER: u8 = 59;
+    pub(super) const DESTINATION: u8 = 60;
+    pub(super) const SCTP: u8 = 132;
+    pub(super) const UDPLITE: u8 = 136;
+}
+
+/// Status bits of a connection, in the kernel's numbering.
+pub mod status {
+    /// Foreseen by a helper.
+    pub const EXPECTED: u32 = 1;
+    /// Packets went both ways.
+    pub const SEEN_REPLY: u32 = 1 << 1;
+    /// Not to be evicted when the table is full.
+    pub const ASSURED: u32 = 1 << 2;
+    /// In the table.
+    pub const CONFIRMED: u32 = 1 << 3;
+    /// The source is translated.
+    pub const SRC_NAT: u32 = 1 << 4;
+    /// The destination is translated.
+    pub const DST_NAT: u32 = 1 << 5;
+    /// Source translation is decided (perhaps to do nothing).
+    pub const SRC_NAT_DONE: u32 = 1 << 7;
+    /// Destination translation is decided (perhaps to do nothing).
+    pub const DST_NAT_DONE: u32 = 1 << 8;
+    /// Deleted; seen only by the packet that deleted it.
+    pub const DYING: u32 = 1 << 9;
+}
+
+/// Handle of a connection. It stays harmless when the connection ends: its
+/// record can be read until it is used again, and never changed or mistaken
+/// for its successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnId(pub u32);
+pub struct ConnId(u64);
+
+impl ConnId {
+    const fn new(index: u32, generation: u32) -> Self {
+        Self((generation as u64) << 32 | index as u64)
+    }
+    const fn index(self) -> usize {
+        self.0 as u32 as usize
+    }
+    const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+    /// A number that no other connection of this table has had (`ctid`).
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
 
 /// `--ctstate` of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

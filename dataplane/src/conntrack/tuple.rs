@@ -1,6 +1,12 @@
-//! The tuple: what identifies one direction of a connection.
+//! The tuple: what identifies one direction of a connection, how it is read
+//! from a packet, and its keyed hash.
 
-use crate::packet::Family;
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
+use super::proto;
+use crate::packet::{Family, L4Class, Parsed};
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -9,6 +15,20 @@ pub enum Direction {
     Original,
     /// Back.
     Reply,
+}
+
+impl Direction {
+    /// The other way.
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Original => Self::Reply,
+            Self::Reply => Self::Original,
+        }
+    }
+    /// 0 or 1.
+    pub(super) const fn index(self) -> usize {
+        self as usize
+    }
 }
 
 /// One direction of a connection, before any hashing.
@@ -28,4 +48,171 @@ pub struct Tuple {
     pub family: Family,
     /// Conntrack zone.
     pub zone: u16,
+}
+
+impl Tuple {
+    /// The tuple of a packet, as tracking reads it. `None`: not trackable.
+    pub fn of(parsed: &Parsed, frame: &[u8], zone: u16) -> Option<Self> {
+        if parsed.l4_class == L4Class::LaterFragment {
+            return None;
+        }
+        let addresses = (parsed.src, parsed.dst);
+        Self::from_l4(parsed.family, parsed.proto, addresses, parsed.l4_bytes(frame), zone)
+    }
+
+    /// The tuple that `l4`, the start of a layer 4 header, completes. Four
+    /// bytes of ports suffice, so that quoted packets can be read.
+    pub(super) fn from_l4(
+        family: Family,
+        protocol: u8,
+        (src, dst): (u128, u128),
+        l4: &[u8],
+        zone: u16,
+    ) -> Option<Self> {
+        let (sport, dport) = match protocol {
+            proto::ICMP | proto::ICMPV6 => {
+                let header = l4.first_chunk::<8>()?;
+                (be16(header, 4), u16::from(header[0]) << 8 | u16::from(header[1]))
+            }
+            proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => {
+                let ports = l4.first_chunk::<4>()?;
+                (be16(ports, 0), be16(ports, 2))
+            }
+            proto::GRE => gre_keys(l4)?,
+            proto::NO_NEXT_HEADER if family == Family::V6 => return None,
+            _ => (0, 0),
+        };
+        Some(Self { src, dst, sport, dport, proto: protocol, family, zone })
+    }
+
+    /// The tuple of the answer. `None` for ICMP types that have no answer.
+    pub fn inverted(&self) -> Option<Self> {
+        let (sport, dport) = match self.proto {
+            proto::ICMP => (self.sport, invert_icmp(self.dport, icmp_pair)?),
+            proto::ICMPV6 => (self.sport, invert_icmp(self.dport, icmpv6_pair)?),
+            _ => (self.dport, self.sport),
+        };
+        Some(Self { src: self.dst, dst: self.src, sport, dport, ..*self })
+    }
+
+    /// ICMP type, for ICMP tuples.
+    pub(super) const fn icmp_type(&self) -> u8 {
+        (self.dport >> 8) as u8
+    }
+
+    /// The tuple under the table's hash key, in its storage form.
+    pub(super) fn key(&self, hash_key: &[u8; 16]) -> Key {
+        let head = u64::from(self.sport) << 48
+            | u64::from(self.dport) << 32
+            | u64::from(self.zone) << 16
+            | u64::from(self.proto) << 8
+            | u64::from(self.family == Family::V6);
+        let mut hasher = SipHasher13::new_with_key(hash_key);
+        hasher.write_u64(head);
+        let (pair, wide) = match self.family {
+            Family::V4 => {
+                let pair = (self.src as u64) << 32 | self.dst as u64 & 0xffff_ffff;
+                hasher.write_u64(pair);
+                (pair, [0; 4])
+            }
+            Family::V6 => {
+                let wide = [
+                    (self.src >> 64) as u64,
+                    self.src as u64,
+                    (self.dst >> 64) as u64,
+                    self.dst as u64,
+                ];
+                wide.iter().for_each(|&word| hasher.write_u64(word));
+                (0, wide)
+            }
+        };
+        Key { head, pair, wide, hash: hasher.finish() }
+    }
+}
+
+/// A tuple in storage form, with its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    /// Ports, zone, protocol, family.
+    pub(super) head: u64,
+    /// Both IPv4 addresses; zero for IPv6.
+    pub(super) pair: u64,
+    /// Both IPv6 addresses; unused for IPv4.
+    pub(super) wide: [u64; 4],
+    /// Keyed hash of the rest.
+    pub(super) hash: u64,
+}
+
+impl Key {
+    /// Whether `wide` counts.
+    pub(super) const fn is_wide(head: u64) -> bool {
+        head & 1 != 0
+    }
+
+    /// Back to the tuple.
+    pub(super) fn tuple(head: u64, pair: u64, wide: [u64; 4]) -> Tuple {
+        let (family, src, dst) = if Self::is_wide(head) {
+            let join = |high: u64, low: u64| u128::from(high) << 64 | u128::from(low);
+            (Family::V6, join(wide[0], wide[1]), join(wide[2], wide[3]))
+        } else {
+            (Family::V4, u128::from(pair >> 32), u128::from(pair as u32))
+        };
+        Tuple {
+            src,
+            dst,
+            sport: (head >> 48) as u16,
+            dport: (head >> 32) as u16,
+            proto: (head >> 8) as u8,
+            family,
+            zone: (head >> 16) as u16,
+        }
+    }
+}
+
+/// Reads two bytes that the caller knows to be there.
+pub(super) fn be16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// Only enhanced (PPTP) GRE carries a key that tells flows apart; all other
+/// versions are told apart by addresses alone.
+fn gre_keys(l4: &[u8]) -> Option<(u16, u16)> {
+    let Some(header) = l4.first_chunk::<4>() else { return Some((0, 0)) };
+    if header[1] & 7 != 1 {
+        return Some((0, 0));
+    }
+    let Some(header) = l4.first_chunk::<8>() else { return Some((0, 0)) };
+    const PPP: u16 = 0x880b;
+    (be16(header, 2) == PPP).then(|| (0, be16(header, 6)))
+}
+
+fn invert_icmp(type_and_code: u16, pair: fn(u8) -> Option<u8>) -> Option<u16> {
+    let [kind, code] = type_and_code.to_be_bytes();
+    Some(u16::from_be_bytes([pair(kind)?, code]))
+}
+
+/// ICMP types that come in pairs: echo, timestamp, information, address mask.
+const fn icmp_pair(kind: u8) -> Option<u8> {
+    Some(match kind {
+        0 => 8,
+        8 => 0,
+        13 => 14,
+        14 => 13,
+        15 => 16,
+        16 => 15,
+        17 => 18,
+        18 => 17,
+        _ => return None,
+    })
+}
+
+/// ICMPv6 types that come in pairs: echo, node information.
+const fn icmpv6_pair(kind: u8) -> Option<u8> {
+    Some(match kind {
+        128 => 129,
+        129 => 128,
+        139 => 140,
+        140 => 139,
+        _ => return None,
+    })
 }

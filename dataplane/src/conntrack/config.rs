@@ -1,0 +1,169 @@
+//! Timeouts and knobs, under the kernel's short names.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::clock::Nanos;
+
+/// Why a setting was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// No such setting.
+    #[error("unknown conntrack setting `{0}`")]
+    Unknown(Box<str>),
+    /// The setting exists; the value is outside its range.
+    #[error("conntrack setting `{name}` must be {low} to {high}, not {value}")]
+    OutOfRange {
+        /// The setting's name.
+        name: &'static str,
+        /// Lowest value.
+        low: u64,
+        /// Highest value.
+        high: u64,
+        /// The refused value.
+        value: u64,
+    },
+}
+
+/// Why a table could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConntrackError {
+    /// No table of that size.
+    #[error("a conntrack table holds 1 to {most} connections, not {asked}")]
+    Capacity {
+        /// What was asked for.
+        asked: usize,
+        /// The largest possible.
+        most: usize,
+    },
+}
+
+macro_rules! settings {
+    ($($variant:ident $name:literal = $default:literal, $low:literal ..= $high:expr;)*) => {
+        /// One setting.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub(super) enum Setting { $($variant,)* }
+
+        impl Setting {
+            const ALL: &'static [(Self, &'static str, u64, u64, u64)] =
+                &[$((Self::$variant, $name, $default, $low, $high),)*];
+        }
+    };
+}
+
+/// Timeouts are kept by the kernel as a signed count of ticks.
+const LONGEST: u64 = i32::MAX as u64 / 250;
+
+settings! {
+    TcpSynSent "tcp_timeout_syn_sent" = 120, 0..=LONGEST;
+    TcpSynRecv "tcp_timeout_syn_recv" = 60, 0..=LONGEST;
+    TcpEstablished "tcp_timeout_established" = 432_000, 0..=LONGEST;
+    TcpFinWait "tcp_timeout_fin_wait" = 120, 0..=LONGEST;
+    TcpCloseWait "tcp_timeout_close_wait" = 60, 0..=LONGEST;
+    TcpLastAck "tcp_timeout_last_ack" = 30, 0..=LONGEST;
+    TcpTimeWait "tcp_timeout_time_wait" = 120, 0..=LONGEST;
+    TcpClose "tcp_timeout_close" = 10, 0..=LONGEST;
+    TcpRetransTimeout "tcp_timeout_max_retrans" = 300, 0..=LONGEST;
+    TcpUnacknowledged "tcp_timeout_unacknowledged" = 300, 0..=LONGEST;
+    TcpLoose "tcp_loose" = 1, 0..=1;
+    TcpBeLiberal "tcp_be_liberal" = 0, 0..=1;
+    TcpMaxRetrans "tcp_max_retrans" = 3, 0..=255;
+    TcpIgnoreInvalidRst "tcp_ignore_invalid_rst" = 0, 0..=1;
+    Udp "udp_timeout" = 30, 0..=LONGEST;
+    UdpStream "udp_timeout_stream" = 120, 0..=LONGEST;
+    Icmp "icmp_timeout" = 30, 0..=LONGEST;
+    Icmpv6 "icmpv6_timeout" = 30, 0..=LONGEST;
+    Generic "generic_timeout" = 600, 0..=LONGEST;
+    Gre "gre_timeout" = 30, 0..=LONGEST;
+    GreStream "gre_timeout_stream" = 180, 0..=LONGEST;
+    SctpClosed "sctp_timeout_closed" = 10, 0..=LONGEST;
+    SctpCookieWait "sctp_timeout_cookie_wait" = 3, 0..=LONGEST;
+    SctpCookieEchoed "sctp_timeout_cookie_echoed" = 3, 0..=LONGEST;
+    SctpEstablished "sctp_timeout_established" = 210, 0..=LONGEST;
+    SctpShutdownSent "sctp_timeout_shutdown_sent" = 3, 0..=LONGEST;
+    SctpShutdownRecd "sctp_timeout_shutdown_recd" = 3, 0..=LONGEST;
+    SctpShutdownAckSent "sctp_timeout_shutdown_ack_sent" = 3, 0..=LONGEST;
+    SctpHeartbeatSent "sctp_timeout_heartbeat_sent" = 30, 0..=LONGEST;
+    Checksum "checksum" = 1, 0..=1;
+    Max "max" = 262_144, 1..=1 << 28;
+}
+
+/// How a table is to behave.
+#[derive(Clone, Debug)]
+pub struct Config {
+    values: Box<[u64]>,
+    hash_key: [u8; 16],
+}
+
+impl Config {
+    /// The kernel's defaults under `hash_key`, which the daemon draws at random
+    /// for each boot, so that nobody outside can make hashes collide.
+    pub fn new(hash_key: [u8; 16]) -> Self {
+        let values = Setting::ALL.iter().map(|&(_, _, default, ..)| default).collect();
+        Self { values, hash_key }
+    }
+
+    /// Changes one setting by the kernel's short name (`tcp_loose`, `udp_timeout`, `max`, ...).
+    pub fn set(&mut self, name: &str, value: u64) -> Result<(), ConfigError> {
+        let setting = lookup(name, value)?;
+        self.values[setting as usize] = value;
+        Ok(())
+    }
+
+    /// The value of a setting.
+    pub fn get(&self, name: &str) -> Option<u64> {
+        let row = Setting::ALL.iter().find(|row| row.1 == name)?;
+        Some(self.values[row.0 as usize])
+    }
+
+    /// All settings' names with their values.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Setting::ALL.iter().map(|row| (row.1, self.values[row.0 as usize]))
+    }
+
+    /// Most connections at once.
+    pub fn max_entries(&self) -> usize {
+        self.values[Setting::Max as usize] as usize
+    }
+
+    /// The hash key.
+    pub(super) fn hash_key(&self) -> [u8; 16] {
+        self.hash_key
+    }
+}
+
+/// Finds a setting and checks a value for it.
+pub(super) fn lookup(name: &str, value: u64) -> Result<Setting, ConfigError> {
+    let &(setting, name, _, low, high) = Setting::ALL
+        .iter()
+        .find(|row| row.1 == name)
+        .ok_or_else(|| ConfigError::Unknown(name.into()))?;
+    if !(low..=high).contains(&value) {
+        return Err(ConfigError::OutOfRange { name, low, high, value });
+    }
+    Ok(setting)
+}
+
+/// Settings in force; read by workers, changed by the control thread.
+#[derive(Debug)]
+pub(super) struct Settings(Box<[AtomicU64]>);
+
+impl Settings {
+    pub(super) fn new(config: &Config) -> Self {
+        Self(config.values.iter().map(|&value| AtomicU64::new(value)).collect())
+    }
+    #[inline]
+    pub(super) fn get(&self, setting: Setting) -> u64 {
+        self.0[setting as usize].load(Ordering::Relaxed)
+    }
+    #[inline]
+    pub(super) fn is_on(&self, setting: Setting) -> bool {
+        self.get(setting) != 0
+    }
+    #[inline]
+    pub(super) fn timeout(&self, setting: Setting) -> Nanos {
+        Nanos::from_secs(self.get(setting))
+    }
+    pub(super) fn set(&self, setting: Setting, value: u64) {
+        self.0[setting as usize].store(value, Ordering::Relaxed);
+    }
+}

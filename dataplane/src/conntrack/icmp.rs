@@ -1,0 +1,129 @@
+//! ICMP and ICMPv6: which messages are tracked by themselves, which speak of
+//! another connection, and of which.
+
+use super::proto;
+use super::tuple::{Tuple, be16};
+use crate::packet::{Family, Parsed};
+
+/// What an ICMP message is to tracking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    /// Malformed, of an unknown type, or about something that cannot be known.
+    Invalid,
+    /// Housekeeping of the link: neighbour discovery, group membership.
+    Untracked,
+    /// To be looked up by its own tuple.
+    Flow,
+    /// An error or a redirect: the tuple is the one that the sender of the
+    /// quoted packet waits for an answer on.
+    About(Tuple),
+}
+
+/// Sorts a message of the family's own ICMP.
+pub(super) fn classify(parsed: &Parsed, l4: &[u8], zone: u16) -> Message {
+    let Some(header) = l4.first_chunk::<8>() else { return Message::Invalid };
+    let (kind, code) = (header[0], header[1]);
+    match parsed.family {
+        Family::V4 => classify_v4(kind, &l4[8..], zone),
+        Family::V6 => classify_v6(parsed, kind, code, l4, zone),
+    }
+}
+
+fn classify_v4(kind: u8, quoted: &[u8], zone: u16) -> Message {
+    const LAST_KNOWN: u8 = 18;
+    match kind {
+        // Unreachable, source quench, redirect, time exceeded, parameter problem.
+        3 | 4 | 5 | 11 | 12 => about(Family::V4, quoted, zone),
+        0..=LAST_KNOWN => Message::Flow,
+        _ => Message::Invalid,
+    }
+}
+
+fn classify_v6(parsed: &Parsed, kind: u8, code: u8, l4: &[u8], zone: u16) -> Message {
+    const REDIRECT: u8 = 137;
+    match kind {
+        // MLD, router and neighbour discovery, MLDv2.
+        130..=136 | 143 => Message::Untracked,
+        REDIRECT if parsed.ttl == 255 && code == 0 => match redirected(l4) {
+            Some(quoted) => about(Family::V6, quoted, zone),
+            None => Message::Flow,
+        },
+        0..128 => about(Family::V6, &l4[8..], zone),
+        _ => Message::Flow,
+    }
+}
+
+/// The quoted packet of an ICMPv6 redirect.
+fn redirected(l4: &[u8]) -> Option<&[u8]> {
+    const REDIRECTED_HEADER: u8 = 4;
+    // Type, code, checksum, reserved, target, destination.
+    let mut options = l4.get(40..)?;
+    loop {
+        let (kind, length) = (*options.first()?, usize::from(*options.get(1)?) * 8);
+        if length == 0 {
+            return None;
+        }
+        if kind == REDIRECTED_HEADER {
+            return options.get(8..);
+        }
+        options = options.get(length..)?;
+    }
+}
+
+/// A message about the flow that `quoted`, an IP packet cut short, belonged to.
+fn about(family: Family, quoted: &[u8], zone: u16) -> Message {
+    let tuple = match family {
+        Family::V4 => quoted_v4(quoted, zone),
+        Family::V6 => quoted_v6(quoted, zone),
+    };
+    tuple.and_then(|tuple| tuple.inverted()).map_or(Message::Invalid, Message::About)
+}
+
+fn quoted_v4(quoted: &[u8], zone: u16) -> Option<Tuple> {
+    let header = quoted.first_chunk::<20>()?;
+    if be16(header, 6) & 0x1fff != 0 {
+        return None;
+    }
+    let l4 = quoted.get(usize::from(header[0] & 0xf) * 4..)?;
+    let address = |at: usize| {
+        u128::from(u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
+    };
+    Tuple::from_l4(Family::V4, header[9], (address(12), address(16)), l4, zone)
+}
+
+fn quoted_v6(quoted: &[u8], zone: u16) -> Option<Tuple> {
+    let header = quoted.first_chunk::<40>()?;
+    let address = |at: usize| u128::from_be_bytes(std::array::from_fn(|byte| header[at + byte]));
+    let (protocol, l4) = upper_layer(header[6], &quoted[40..])?;
+    Tuple::from_l4(Family::V6, protocol, (address(8), address(24)), l4, zone)
+}
+
+/// Skips extension headers. `None`: malformed, or a later fragment.
+fn upper_layer(mut next: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
+    loop {
+        let length = match next {
+            proto::NO_NEXT_HEADER => return None,
+            proto::HOP_BY_HOP | proto::ROUTING | proto::DESTINATION => {
+                (usize::from(*rest.get(1)?) + 1) * 8
+            }
+            proto::AH => (usize::from(*rest.get(1)?) + 2) * 4,
+            proto::FRAGMENT => {
+                if be16(rest.first_chunk::<4>()?, 2) & !7 != 0 {
+                    return None;
+                }
+                8
+            }
+            _ => return Some((next, rest)),
+        };
+        next = rest[0];
+        rest = rest.get(length..)?;
+    }
+}
+
+/// Whether a query may start a connection.
+pub(super) const fn may_open(protocol: u8, kind: u8) -> bool {
+    match protocol {
+        proto::ICMP => matches!(kind, 8 | 13 | 15 | 17),
+        _ => matches!(kind, 128 | 139),
+    }
+}

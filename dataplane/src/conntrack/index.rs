@@ -1,0 +1,236 @@
+//! The index: cache-line buckets that lead from a hash to records.
+//!
+//! A slot is one word: 32 bits of tag, a record index and a direction. An entry
+//! has two candidate buckets, and a small overflow area for the case that both
+//! are full. Entries are never moved, so a reader that scans the candidates in
+//! any order cannot miss one that was there before it started. That is the
+//! proof that nothing gets lost; the price is a load factor of 5/8 at most, at
+//! which two choices leave both buckets full in about one of a billion inserts.
+//! An insert that finds no room at all fails, and its new connection with it.
+//!
+//! Uniqueness: inserters of one tuple meet on the same stripe (a short lock
+//! chosen by hash), which readers and removers never touch.
+
+use super::sync::{AtomicU32, AtomicU64, Ordering, relax};
+use super::tuple::Direction;
+
+/// Slots in a bucket: one cache line.
+#[cfg(not(loom))]
+pub(super) const SLOTS: usize = 8;
+#[cfg(loom)]
+pub(super) const SLOTS: usize = 1;
+
+#[cfg(not(loom))]
+const OVERFLOW: usize = 64;
+#[cfg(loom)]
+const OVERFLOW: usize = 2;
+
+#[cfg(not(loom))]
+const STRIPES: usize = 1024;
+#[cfg(loom)]
+const STRIPES: usize = 1;
+
+#[repr(align(64))]
+struct Bucket([AtomicU64; SLOTS]);
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+/// What a slot refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Record index.
+    pub(super) record: u32,
+    /// Which of the record's tuples.
+    pub(super) direction: Direction,
+}
+
+impl Entry {
+    const fn slot(self, hash: u64) -> u64 {
+        (tag(hash) as u64) << 32 | ((self.record + 1) << 1 | self.direction as u32) as u64
+    }
+    const fn of(slot: u64) -> Option<Self> {
+        let low = slot as u32;
+        if low == 0 {
+            return None;
+        }
+        let direction = if low & 1 == 0 { Direction::Original } else { Direction::Reply };
+        Some(Self { record: (low >> 1) - 1, direction })
+    }
+}
+
+/// Bits from the middle: the two buckets are chosen by the ends.
+const fn tag(hash: u64) -> u32 {
+    (hash >> 16) as u32
+}
+
+/// Scales 32 bits of hash to `0..len`.
+const fn scale(bits: u32, len: usize) -> usize {
+    ((bits as u64 * len as u64) >> 32) as usize
+}
+
+/// All buckets.
+pub(super) struct Index {
+    buckets: Box<[Bucket]>,
+    overflow: Box<[AtomicU64]>,
+    /// Overflow slots in use or about to be; almost always zero.
+    overflowed: AtomicU32,
+    stripes: Box<[AtomicU32]>,
+}
+
+impl Index {
+    /// Room for `entries` (two a connection).
+    pub(super) fn new(entries: usize) -> Self {
+        let buckets = (entries * 8 / 5 / SLOTS + 1).max(2);
+        let slot = || AtomicU64::new(0);
+        Self {
+            buckets: (0..buckets).map(|_| Bucket(std::array::from_fn(|_| slot()))).collect(),
+            overflow: (0..OVERFLOW).map(|_| slot()).collect(),
+            overflowed: AtomicU32::new(0),
+            stripes: (0..STRIPES).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    fn homes(&self, hash: u64) -> [usize; 2] {
+        let len = self.buckets.len();
+        [scale((hash >> 32) as u32, len), scale(hash as u32, len)]
+    }
+
+    /// Asks memory for the bucket that a lookup of `hash` reads first.
+    #[inline]
+    pub(super) fn touch(&self, hash: u64) {
+        self.buckets[self.homes(hash)[0]].0[0].load(Ordering::Relaxed);
+    }
+
+    /// Visits the entries that carry `hash`'s tag until `visit` returns something.
+    #[inline]
+    pub(super) fn scan<R>(
+        &self,
+        hash: u64,
+        mut visit: impl FnMut(Entry) -> Option<R>,
+    ) -> Option<R> {
+        let wanted = u64::from(tag(hash));
+        let mut probe = |slot: &AtomicU64| {
+            let slot = slot.load(Ordering::Acquire);
+            if slot >> 32 != wanted {
+                return None;
+            }
+            visit(Entry::of(slot)?)
+        };
+        for home in self.homes(hash) {
+            let found = self.buckets[home].0.iter().find_map(&mut probe);
+            if found.is_some() {
+                return found;
+            }
+        }
+        if self.overflowed.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.overflow.iter().find_map(probe)
+    }
+
+    /// Visits every entry of the `nth` bucket from `hash`'s first on.
+    pub(super) fn visit_bucket(&self, hash: u64, nth: usize, mut visit: impl FnMut(Entry)) {
+        let at = (self.homes(hash)[0] + nth) % self.buckets.len();
+        for slot in &self.buckets[at].0 {
+            if let Some(entry) = Entry::of(slot.load(Ordering::Acquire)) {
+                visit(entry);
+            }
+        }
+    }
+
+    /// Adds an entry; false when neither bucket nor the overflow area has room.
+    /// The caller holds the stripe of `hash` and has looked for duplicates.
+    pub(super) fn insert(&self, hash: u64, entry: Entry) -> bool {
+        let slot = entry.slot(hash);
+        let [mut first, mut second] = self.homes(hash);
+        if self.free_slots(second) > self.free_slots(first) {
+            (first, second) = (second, first);
+        }
+        if fill(&self.buckets[first].0, slot) || fill(&self.buckets[second].0, slot) {
+            return true;
+        }
+        // Announced before it is there, so that no reader skips the area.
+        self.overflowed.fetch_add(1, Ordering::AcqRel);
+        let stored = fill(&self.overflow, slot);
+        if !stored {
+            self.overflowed.fetch_sub(1, Ordering::AcqRel);
+        }
+        stored
+    }
+
+    fn free_slots(&self, bucket: usize) -> usize {
+        self.buckets[bucket].0.iter().filter(|slot| slot.load(Ordering::Relaxed) == 0).count()
+    }
+
+    /// Takes an entry out, if it is there. Only the entry's one remover calls this.
+    pub(super) fn remove(&self, hash: u64, entry: Entry) {
+        let slot = entry.slot(hash);
+        let [first, second] = self.homes(hash);
+        if clear(&self.buckets[first].0, slot) || clear(&self.buckets[second].0, slot) {
+            return;
+        }
+        if clear(&self.overflow, slot) {
+            self.overflowed.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Holds off other inserters of either hash until dropped.
+    pub(super) fn exclude(&self, hashes: [u64; 2]) -> Stripes<'_> {
+        let [a, b] = hashes.map(|hash| scale((hash >> 32) as u32, STRIPES));
+        let (low, high) = (a.min(b), a.max(b));
+        take(&self.stripes[low]);
+        let second = (high != low).then(|| &self.stripes[high]);
+        if let Some(stripe) = second {
+            take(stripe);
+        }
+        Stripes { first: &self.stripes[low], second }
+    }
+
+    /// Entries in all slots, for invariant checks in tests.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        let buckets = self.buckets.iter().flat_map(|bucket| bucket.0.iter());
+        buckets
+            .chain(self.overflow.iter())
+            .filter_map(|slot| Entry::of(slot.load(Ordering::Acquire)))
+            .collect()
+    }
+}
+
+fn fill(slots: &[AtomicU64], value: u64) -> bool {
+    slots.iter().any(|slot| {
+        slot.load(Ordering::Relaxed) == 0
+            && slot.compare_exchange(0, value, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    })
+}
+
+fn clear(slots: &[AtomicU64], value: u64) -> bool {
+    slots.iter().any(|slot| {
+        slot.load(Ordering::Relaxed) == value
+            && slot.compare_exchange(value, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    })
+}
+
+fn take(stripe: &AtomicU32) {
+    let mut attempt = 0;
+    while stripe.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        relax(attempt);
+        attempt += 1;
+    }
+}
+
+/// Stripes held.
+pub(super) struct Stripes<'i> {
+    first: &'i AtomicU32,
+    second: Option<&'i AtomicU32>,
+}
+
+impl Drop for Stripes<'_> {
+    fn drop(&mut self) {
+        if let Some(stripe) = self.second {
+            stripe.store(0, Ordering::Release);
+        }
+        self.first.store(0, Ordering::Release);
+    }
+}

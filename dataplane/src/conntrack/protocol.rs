@@ -1,0 +1,128 @@
+//! What one packet does to its connection's entry, for every protocol.
+
+use super::config::{Setting, Settings};
+use super::icmp;
+use super::proto;
+use super::record::Locked;
+use super::status::{ASSURED, CONFIRMED, SEEN_REPLY};
+use super::tcp::segment::Segment;
+use super::tcp::{Context, Effect, TcpConn};
+use super::tuple::Direction;
+use super::verify;
+use crate::clock::Nanos;
+use crate::packet::{Family, Parsed};
+
+/// One packet, and the entry it met.
+pub(super) struct Visit<'v> {
+    pub(super) parsed: &'v Parsed,
+    pub(super) l4: &'v [u8],
+    /// Whether to verify checksums.
+    pub(super) sums: bool,
+    pub(super) direction: Direction,
+    pub(super) now: Nanos,
+    pub(super) settings: &'v Settings,
+}
+
+impl Visit<'_> {
+    /// Applies the packet to its locked entry.
+    pub(super) fn apply(&self, entry: &Locked<'_>) -> Effect {
+        if !verify::holds(self.parsed, self.l4, self.sums) {
+            return Effect::Invalid(None);
+        }
+        let effect = match (self.parsed.proto, self.parsed.family) {
+            (proto::TCP, _) => self.tcp(entry),
+            (proto::UDP, _) => self.udp(entry),
+            (proto::UDPLITE, _) => self.replied(entry, Setting::Udp, Setting::UdpStream),
+            (proto::GRE, _) => self.gre(entry),
+            (proto::ICMP, Family::V4) => self.icmp(entry, Setting::Icmp),
+            (proto::ICMPV6, Family::V6) => self.icmp(entry, Setting::Icmpv6),
+            (proto::ICMP | proto::ICMPV6, _) => Effect::Invalid(None),
+            (proto::SCTP, _) => self.replied(entry, Setting::SctpClosed, Setting::SctpEstablished),
+            _ => self.refresh(Setting::Generic),
+        };
+        self.settle(entry, effect);
+        effect
+    }
+
+    /// Stores a new deadline (an interval while unconfirmed) and ASSURED.
+    fn settle(&self, entry: &Locked<'_>, effect: Effect) {
+        match effect {
+            Effect::Accept { refresh, assure } => {
+                let confirmed = entry.status() & CONFIRMED != 0;
+                let base = if confirmed { self.now.0 } else { 0 };
+                entry.set_deadline(base.saturating_add(refresh.0));
+                if assure {
+                    entry.add_status(ASSURED);
+                }
+            }
+            Effect::Invalid(Some(lowered)) => {
+                entry.set_deadline(self.now.0.saturating_add(lowered.0));
+            }
+            Effect::Invalid(None) | Effect::Pass | Effect::Kill | Effect::Reopen => {}
+        }
+    }
+
+    fn refresh(&self, setting: Setting) -> Effect {
+        Effect::Accept { refresh: self.settings.timeout(setting), assure: false }
+    }
+
+    fn tcp(&self, entry: &Locked<'_>) -> Effect {
+        let Some(segment) = Segment::parse(self.l4) else { return Effect::Invalid(None) };
+        let status = entry.status();
+        let mut conn = if status & CONFIRMED == 0 {
+            match TcpConn::open(&segment, self.settings) {
+                Some(conn) => conn,
+                None => return Effect::Invalid(None),
+            }
+        } else {
+            TcpConn::unpack(&entry.proto())
+        };
+        let left = Nanos(entry.deadline()).saturating_sub(self.now);
+        let context = Context { direction: self.direction, status, left, settings: self.settings };
+        let effect = conn.step(&segment, &context);
+        entry.set_proto(&conn.pack());
+        effect
+    }
+
+    /// A stream is what still talks both ways more than two seconds after its first packet.
+    fn udp(&self, entry: &Locked<'_>) -> Effect {
+        const PROBATION: Nanos = Nanos::from_secs(2);
+        let status = entry.status();
+        if status & CONFIRMED == 0 {
+            entry.set_aux((self.now + PROBATION).0);
+        }
+        if status & SEEN_REPLY != 0 && self.now.0 > entry.aux() {
+            let refresh = self.settings.timeout(Setting::UdpStream);
+            return Effect::Accept { refresh, assure: true };
+        }
+        self.refresh(Setting::Udp)
+    }
+
+    fn replied(&self, entry: &Locked<'_>, before: Setting, after: Setting) -> Effect {
+        if entry.status() & SEEN_REPLY == 0 {
+            return self.refresh(before);
+        }
+        Effect::Accept { refresh: self.settings.timeout(after), assure: true }
+    }
+
+    /// GRE keeps the timeouts of its first packet: a helper may set its own.
+    fn gre(&self, entry: &Locked<'_>) -> Effect {
+        if entry.status() & CONFIRMED == 0 {
+            let unreplied = self.settings.get(Setting::Gre);
+            entry.set_aux(unreplied << 32 | self.settings.get(Setting::GreStream));
+        }
+        let (unreplied, stream) = (entry.aux() >> 32, entry.aux() & 0xffff_ffff);
+        let replied = entry.status() & SEEN_REPLY != 0;
+        let seconds = if replied { stream } else { unreplied };
+        Effect::Accept { refresh: Nanos::from_secs(seconds), assure: replied }
+    }
+
+    /// Only queries open; an answer that nobody asked for is invalid.
+    fn icmp(&self, entry: &Locked<'_>, timeout: Setting) -> Effect {
+        let opened_by = entry.tuple(Direction::Original);
+        if !icmp::may_open(opened_by.proto, opened_by.icmp_type()) {
+            return Effect::Invalid(None);
+        }
+        self.refresh(timeout)
+    }
+}

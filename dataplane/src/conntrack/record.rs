@@ -1,0 +1,285 @@
+//! One connection's record: plain atomics in three cache lines, of which IPv4
+//! touches two.
+//!
+//! Life: free -> embryonic (one owner, in no bucket) -> confirmed (in the
+//! index) -> dying (out of the index) -> free. `generation` rises when a record
+//! leaves the free list, so a handle from an earlier life never locks, changes
+//! or reads a later one; until then a dying record can still be read by the
+//! packet that killed it.
+//!
+//! Concurrency: every change happens inside [`Record::lock`], a compare-and-swap
+//! on `meta` that fails for another generation. Readers take no lock. Lookups
+//! compare the key and then check that the generation did not move; readers of
+//! several fields check that the version did not move either (a seqlock).
+
+use super::sync::{AtomicU32, AtomicU64, Ordering, fence, relax};
+use super::tuple::{Direction, Key, Tuple};
+
+/// Words of protocol state in a record.
+pub(super) const PROTO_WORDS: usize = 8;
+
+/// A connection's storage.
+#[repr(C, align(64))]
+pub(super) struct Record {
+    /// Generation in the high half, version in the low half; an odd version is a held lock.
+    meta: AtomicU64,
+    deadline: AtomicU64,
+    status: AtomicU32,
+    mark: AtomicU32,
+    /// Per direction: head and IPv4 pair of the [`Key`].
+    keys: [[AtomicU64; 2]; 2],
+    /// Small protocol facts outside TCP (the UDP stream's start, GRE's timeouts).
+    aux: AtomicU64,
+    proto: [AtomicU64; PROTO_WORDS],
+    /// Per direction: the IPv6 addresses of the [`Key`].
+    wide: [[AtomicU64; 4]; 2],
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Record>() == 192);
+
+/// Everything of a record at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Contents {
+    pub(super) generation: u32,
+    pub(super) deadline: u64,
+    pub(super) status: u32,
+    pub(super) mark: u32,
+    pub(super) aux: u64,
+    pub(super) proto: [u64; PROTO_WORDS],
+    pub(super) original: Tuple,
+    pub(super) reply: Tuple,
+}
+
+const fn generation_of(meta: u64) -> u32 {
+    (meta >> 32) as u32
+}
+
+const fn join(generation: u32, version: u32) -> u64 {
+    (generation as u64) << 32 | version as u64
+}
+
+impl Record {
+    pub(super) fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        let pair = || [zero(), zero()];
+        let quad = || [zero(), zero(), zero(), zero()];
+        Self {
+            meta: zero(),
+            deadline: zero(),
+            status: AtomicU32::new(0),
+            mark: AtomicU32::new(0),
+            keys: [pair(), pair()],
+            aux: zero(),
+            proto: std::array::from_fn(|_| zero()),
+            wide: [quad(), quad()],
+        }
+    }
+
+    /// The present generation.
+    pub(super) fn generation(&self) -> u32 {
+        generation_of(self.meta.load(Ordering::Acquire))
+    }
+
+    /// Enters the record for writing; `None` when it has another generation.
+    pub(super) fn lock(&self, generation: u32) -> Option<Locked<'_>> {
+        self.enter(|found| (found == generation).then_some(generation))
+    }
+
+    /// Enters a record that came from the free list, in its next generation.
+    pub(super) fn begin_life(&self) -> Locked<'_> {
+        loop {
+            if let Some(locked) = self.enter(|found| Some(found.wrapping_add(1))) {
+                return locked;
+            }
+        }
+    }
+
+    fn enter(&self, next: impl Fn(u32) -> Option<u32>) -> Option<Locked<'_>> {
+        let mut attempt = 0;
+        loop {
+            let meta = self.meta.load(Ordering::Relaxed);
+            let generation = next(generation_of(meta))?;
+            let version = meta as u32;
+            if version & 1 == 0 {
+                let taken = version.wrapping_add(1);
+                let swap = self.meta.compare_exchange(
+                    meta,
+                    join(generation, taken),
+                    Ordering::Acquire,
+                    Ordering::Relaxed,
+                );
+                if swap.is_ok() {
+                    // Keeps the writes that follow behind the odd version.
+                    fence(Ordering::Release);
+                    return Some(Locked { record: self, generation, version: taken });
+                }
+            }
+            relax(attempt);
+            attempt += 1;
+        }
+    }
+
+    /// Whether this direction's key is `key`, and of which generation and
+    /// status the record that says so is. Never waits for a writer.
+    pub(super) fn matches(&self, direction: Direction, key: &Key) -> Option<(u32, u32)> {
+        let at = direction.index();
+        loop {
+            let before = self.meta.load(Ordering::Acquire);
+            let words = &self.keys[at];
+            let equal = words[0].load(Ordering::Relaxed) == key.head
+                && words[1].load(Ordering::Relaxed) == key.pair
+                && (!Key::is_wide(key.head)
+                    || self.wide[at]
+                        .iter()
+                        .zip(key.wide)
+                        .all(|(word, wanted)| word.load(Ordering::Relaxed) == wanted));
+            if !equal {
+                return None;
+            }
+            let status = self.status.load(Ordering::Relaxed);
+            fence(Ordering::Acquire);
+            let generation = generation_of(before);
+            // Only a reuse of the record moves the generation: the loop is bounded
+            // by other threads' progress, not by their locks.
+            if generation == generation_of(self.meta.load(Ordering::Relaxed)) {
+                return Some((generation, status));
+            }
+        }
+    }
+
+    /// Time at which it expires (an interval while embryonic), in nanoseconds.
+    pub(super) fn deadline(&self) -> u64 {
+        self.deadline.load(Ordering::Relaxed)
+    }
+
+    /// Status bits, for callers that check the generation themselves.
+    pub(super) fn status(&self) -> u32 {
+        self.status.load(Ordering::Relaxed)
+    }
+
+    /// One field of the record in `generation`; `None` when it has moved on.
+    pub(super) fn peek<T>(&self, generation: u32, read: impl Fn(&Self) -> T) -> Option<T> {
+        if self.generation() != generation {
+            return None;
+        }
+        let value = read(self);
+        fence(Ordering::Acquire);
+        (generation_of(self.meta.load(Ordering::Relaxed)) == generation).then_some(value)
+    }
+
+    /// The mark, for use in [`Record::peek`].
+    pub(super) fn mark(&self) -> u32 {
+        self.mark.load(Ordering::Relaxed)
+    }
+
+    /// A consistent copy of the whole record; `None` when `generation` is over.
+    pub(super) fn contents(&self, generation: Option<u32>) -> Option<Contents> {
+        let mut attempt = 0;
+        loop {
+            let before = self.meta.load(Ordering::Acquire);
+            if generation.is_some_and(|wanted| wanted != generation_of(before)) {
+                return None;
+            }
+            if before & 1 == 0 {
+                let contents = self.copy(generation_of(before));
+                fence(Ordering::Acquire);
+                if self.meta.load(Ordering::Relaxed) == before {
+                    return Some(contents);
+                }
+            }
+            relax(attempt);
+            attempt += 1;
+        }
+    }
+
+    fn copy(&self, generation: u32) -> Contents {
+        Contents {
+            generation,
+            deadline: self.deadline(),
+            status: self.status(),
+            mark: self.mark(),
+            aux: self.aux.load(Ordering::Relaxed),
+            proto: std::array::from_fn(|at| self.proto[at].load(Ordering::Relaxed)),
+            original: self.tuple(Direction::Original),
+            reply: self.tuple(Direction::Reply),
+        }
+    }
+
+    fn tuple(&self, direction: Direction) -> Tuple {
+        let at = direction.index();
+        let [head, pair] = [0, 1].map(|word| self.keys[at][word].load(Ordering::Relaxed));
+        let wide = if Key::is_wide(head) {
+            std::array::from_fn(|word| self.wide[at][word].load(Ordering::Relaxed))
+        } else {
+            [0; 4]
+        };
+        Key::tuple(head, pair, wide)
+    }
+}
+
+/// The right to change a record, for as long as it is held.
+pub(super) struct Locked<'r> {
+    record: &'r Record,
+    generation: u32,
+    version: u32,
+}
+
+impl Locked<'_> {
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+    pub(super) fn status(&self) -> u32 {
+        self.record.status()
+    }
+    pub(super) fn set_status(&self, status: u32) {
+        self.record.status.store(status, Ordering::Relaxed);
+    }
+    pub(super) fn add_status(&self, bits: u32) {
+        self.set_status(self.status() | bits);
+    }
+    pub(super) fn deadline(&self) -> u64 {
+        self.record.deadline()
+    }
+    pub(super) fn set_deadline(&self, deadline: u64) {
+        self.record.deadline.store(deadline, Ordering::Relaxed);
+    }
+    pub(super) fn set_mark(&self, mark: u32) {
+        self.record.mark.store(mark, Ordering::Relaxed);
+    }
+    pub(super) fn aux(&self) -> u64 {
+        self.record.aux.load(Ordering::Relaxed)
+    }
+    pub(super) fn set_aux(&self, aux: u64) {
+        self.record.aux.store(aux, Ordering::Relaxed);
+    }
+    pub(super) fn proto(&self) -> [u64; PROTO_WORDS] {
+        std::array::from_fn(|at| self.record.proto[at].load(Ordering::Relaxed))
+    }
+    pub(super) fn set_proto(&self, words: &[u64; PROTO_WORDS]) {
+        for (cell, &word) in self.record.proto.iter().zip(words) {
+            cell.store(word, Ordering::Relaxed);
+        }
+    }
+    pub(super) fn tuple(&self, direction: Direction) -> Tuple {
+        self.record.tuple(direction)
+    }
+    /// Stores a direction's key. Only while no bucket refers to the record.
+    pub(super) fn set_key(&self, direction: Direction, key: &Key) {
+        let at = direction.index();
+        self.record.keys[at][0].store(key.head, Ordering::Relaxed);
+        self.record.keys[at][1].store(key.pair, Ordering::Relaxed);
+        if Key::is_wide(key.head) {
+            for (cell, word) in self.record.wide[at].iter().zip(key.wide) {
+                cell.store(word, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let free = join(self.generation, self.version.wrapping_add(1));
+        self.record.meta.store(free, Ordering::Release);
+    }
+}

@@ -1,0 +1,311 @@
+//! The concurrent core: records, index and free list as one table with
+//! exact counts, unique tuples and safe reuse.
+//!
+//! Who may do what: a lookup takes no lock at all. The thread that created a
+//! record owns it until it links (confirms) or discards it. Whoever first sets
+//! DYING under the record's lock is its one remover, takes both entries out of
+//! the index and gives the record back. A record is linked before it is marked
+//! CONFIRMED, and only CONFIRMED records are found or killed by others.
+//!
+//! Bounds: `capacity` live records at most, plus spare ones that keep a
+//! freed record unused for a while (the free list is first in, first out).
+//! Handles outlive their connection harmlessly: see [`super::record`].
+
+use super::index::{Entry, Index};
+use super::record::{Contents, Locked, Record};
+use super::status::{ASSURED, CONFIRMED, DYING};
+use super::sync::{AtomicU32, FreeList, Ordering};
+use super::tuple::{Direction, Key};
+use super::{ConnId, ConntrackError};
+use crate::clock::Nanos;
+
+/// Buckets that one early drop looks at.
+const EVICTION_RANGE: usize = 8;
+
+/// A connection found by tuple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hit {
+    pub(super) id: ConnId,
+    /// The direction whose tuple was asked for.
+    pub(super) direction: Direction,
+    pub(super) status: u32,
+}
+
+/// Why a record was not linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LinkError {
+    /// Another connection holds one of the tuples.
+    Clash(Hit),
+    /// No free slot in the index.
+    NoRoom,
+    /// The handle is not an unconfirmed connection.
+    NotOurs,
+}
+
+/// What an early drop achieved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Evicted {
+    /// Expired connections collected on the way.
+    pub(super) expired: u32,
+    /// Connections evicted before their time.
+    pub(super) early: u32,
+}
+
+/// The table.
+pub(super) struct Store {
+    records: Box<[Record]>,
+    index: Index,
+    free: FreeList,
+    live: AtomicU32,
+    hash_key: [u8; 16],
+}
+
+impl Store {
+    /// A table of at most `capacity` connections.
+    pub(super) fn new(capacity: usize, hash_key: [u8; 16]) -> Result<Self, ConntrackError> {
+        // Record indices take 31 bits of a slot.
+        const MOST: usize = 1 << 28;
+        if capacity == 0 || capacity > MOST {
+            return Err(ConntrackError::Capacity { asked: capacity, most: MOST });
+        }
+        let spare = if cfg!(loom) { 0 } else { capacity / 32 + 1024 };
+        let len = capacity + spare;
+        Ok(Self {
+            records: (0..len).map(|_| Record::new()).collect(),
+            index: Index::new(capacity * 2),
+            free: FreeList::full(len as u32),
+            live: AtomicU32::new(0),
+            hash_key,
+        })
+    }
+
+    /// The key that tuples are hashed under.
+    pub(super) fn hash_key(&self) -> &[u8; 16] {
+        &self.hash_key
+    }
+
+    /// Connections alive, unconfirmed ones included.
+    pub(super) fn live(&self) -> u32 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Records, alive or not.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    fn record(&self, id: ConnId) -> &Record {
+        &self.records[id.index()]
+    }
+
+    /// Asks memory for the bucket of `hash`.
+    #[inline]
+    pub(super) fn touch(&self, hash: u64) {
+        self.index.touch(hash);
+    }
+
+    /// The confirmed, unexpired connection that has `key`. Collects expired ones it meets.
+    pub(super) fn find(&self, key: &Key, now: Nanos) -> Option<Hit> {
+        self.index.scan(key.hash, |entry| {
+            let record = &self.records[entry.record as usize];
+            let (generation, status) = record.matches(entry.direction, key)?;
+            if status & (CONFIRMED | DYING) != CONFIRMED {
+                return None;
+            }
+            let id = ConnId::new(entry.record, generation);
+            if record.deadline() <= now.0 && self.expire(id, now) {
+                return None;
+            }
+            Some(Hit { id, direction: entry.direction, status })
+        })
+    }
+
+    /// Counts a new connection in, evicting others when `limit` is reached.
+    /// False: the table is full of connections that must stay.
+    pub(super) fn reserve(&self, limit: u32, hash: u64, now: Nanos) -> (bool, Evicted) {
+        if self.live.fetch_add(1, Ordering::Relaxed) < limit {
+            return (true, Evicted::default());
+        }
+        let evicted = self.evict(hash, now);
+        if evicted.early > 0 || self.live.load(Ordering::Relaxed) <= limit {
+            return (true, evicted);
+        }
+        self.release();
+        (false, evicted)
+    }
+
+    /// Takes back a reservation.
+    fn release(&self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Starts an unconfirmed connection under a reservation; the caller owns it.
+    /// On `None` (no record at hand) the reservation is taken back.
+    pub(super) fn create(&self, original: &Key, reply: &Key) -> Option<(ConnId, Locked<'_>)> {
+        let Some(index) = self.free.take() else {
+            self.release();
+            return None;
+        };
+        let locked = self.records[index as usize].begin_life();
+        locked.set_status(0);
+        locked.set_mark(0);
+        locked.set_deadline(0);
+        locked.set_key(Direction::Original, original);
+        locked.set_key(Direction::Reply, reply);
+        Some((ConnId::new(index, locked.generation()), locked))
+    }
+
+    /// Enters a connection for writing; `None` when it is dead.
+    pub(super) fn lock(&self, id: ConnId) -> Option<Locked<'_>> {
+        self.record(id).lock(id.generation()).filter(|locked| locked.status() & DYING == 0)
+    }
+
+    /// Makes an unconfirmed connection visible. Its deadline, an interval until
+    /// now, becomes absolute.
+    pub(super) fn link(&self, id: ConnId, now: Nanos) -> Result<(), LinkError> {
+        let keys = {
+            let locked = self.lock(id).ok_or(LinkError::NotOurs)?;
+            if locked.status() & CONFIRMED != 0 {
+                return Err(LinkError::NotOurs);
+            }
+            self.keys(&locked)
+        };
+        let _alone = self.index.exclude(keys.map(|key| key.hash));
+        for key in &keys {
+            if let Some(hit) = self.find(key, now) {
+                return Err(LinkError::Clash(hit));
+            }
+        }
+        if !self.enter_index(id, &keys) {
+            return Err(LinkError::NoRoom);
+        }
+        let locked = self.lock(id).ok_or(LinkError::NotOurs)?;
+        locked.set_deadline(now.0.saturating_add(locked.deadline()));
+        locked.add_status(CONFIRMED);
+        Ok(())
+    }
+
+    fn keys(&self, locked: &Locked<'_>) -> [Key; 2] {
+        [Direction::Original, Direction::Reply]
+            .map(|direction| locked.tuple(direction).key(&self.hash_key))
+    }
+
+    fn enter_index(&self, id: ConnId, keys: &[Key; 2]) -> bool {
+        let [original, reply] = [Direction::Original, Direction::Reply]
+            .map(|direction| Entry { record: id.index() as u32, direction });
+        if !self.index.insert(keys[1].hash, reply) {
+            return false;
+        }
+        // A connection to itself has one tuple; the kernel finds it as a reply.
+        if keys[0] == keys[1] || self.index.insert(keys[0].hash, original) {
+            return true;
+        }
+        self.index.remove(keys[1].hash, reply);
+        false
+    }
+
+    /// Ends a connection if `may`, given its status and deadline, agrees. True
+    /// for the one caller that ended it.
+    pub(super) fn kill_if(&self, id: ConnId, may: impl FnOnce(u32, u64) -> bool) -> bool {
+        let Some(locked) = self.lock(id) else { return false };
+        let status = locked.status();
+        if !may(status, locked.deadline()) {
+            return false;
+        }
+        locked.set_status(status | DYING);
+        let keys = self.keys(&locked);
+        drop(locked);
+        if status & CONFIRMED != 0 {
+            for (key, direction) in keys.iter().zip([Direction::Original, Direction::Reply]) {
+                self.index.remove(key.hash, Entry { record: id.index() as u32, direction });
+            }
+        }
+        // Given back before it is counted out: whoever is counted in finds a record.
+        self.free.give(id.index() as u32);
+        self.release();
+        true
+    }
+
+    /// Ends a confirmed connection, whatever its deadline.
+    pub(super) fn kill(&self, id: ConnId) -> bool {
+        self.kill_if(id, |status, _| status & CONFIRMED != 0)
+    }
+
+    /// Ends an unconfirmed connection of the caller's.
+    pub(super) fn discard(&self, id: ConnId) -> bool {
+        self.kill_if(id, |status, _| status & CONFIRMED == 0)
+    }
+
+    fn expire(&self, id: ConnId, now: Nanos) -> bool {
+        self.kill_if(id, |status, deadline| status & CONFIRMED != 0 && deadline <= now.0)
+    }
+
+    /// Evicts every connection that is not ASSURED from the first of a few
+    /// buckets that has one.
+    fn evict(&self, hash: u64, now: Nanos) -> Evicted {
+        let mut evicted = Evicted::default();
+        for nth in 0..EVICTION_RANGE {
+            self.index.visit_bucket(hash, nth, |entry| {
+                let record = &self.records[entry.record as usize];
+                let id = ConnId::new(entry.record, record.generation());
+                if self.expire(id, now) {
+                    evicted.expired += 1;
+                } else if self.kill_if(id, |status, _| status & (CONFIRMED | ASSURED) == CONFIRMED)
+                {
+                    evicted.early += 1;
+                }
+            });
+            if evicted.early > 0 {
+                break;
+            }
+        }
+        evicted
+    }
+
+    /// Looks at record number `at`: ends it when expired or, if the table is
+    /// `crowded`, when it is `droppable`. `Some`: it ended, true if before its time.
+    pub(super) fn collect(
+        &self,
+        at: usize,
+        now: Nanos,
+        crowded: bool,
+        droppable: impl FnOnce(&Contents) -> bool,
+    ) -> Option<bool> {
+        let record = &self.records[at];
+        let status = record.status();
+        if status & (CONFIRMED | DYING) != CONFIRMED {
+            return None;
+        }
+        let id = ConnId::new(at as u32, record.generation());
+        if record.deadline() <= now.0 && self.expire(id, now) {
+            return Some(false);
+        }
+        if !crowded {
+            return None;
+        }
+        let contents = record.contents(Some(id.generation()))?;
+        (droppable(&contents) && self.kill(id)).then_some(true)
+    }
+
+    /// A consistent copy of a connection, dead or alive, until its record is reused.
+    pub(super) fn contents(&self, id: ConnId) -> Option<Contents> {
+        self.record(id).contents(Some(id.generation()))
+    }
+
+    /// A consistent copy of whatever record number `at` holds.
+    pub(super) fn contents_at(&self, at: usize) -> Option<(ConnId, Contents)> {
+        let contents = self.records[at].contents(None)?;
+        Some((ConnId::new(at as u32, contents.generation), contents))
+    }
+
+    /// The mark; `None` when the record was reused.
+    pub(super) fn mark(&self, id: ConnId) -> Option<u32> {
+        self.record(id).peek(id.generation(), Record::mark)
+    }
+
+    /// All index entries, for invariant checks in tests.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        self.index.entries()
+    }
+}

@@ -1,0 +1,527 @@
+//! TCP tracking: the state table and what surrounds it.
+//!
+//! Pure: one packet and one connection's state in, the new state and a verdict
+//! out. [`window`] checks sequence numbers, [`segment`] reads the header. The
+//! behaviour is netfilter's (`docs/architecture.md` names the oracle tests).
+
+pub(super) mod segment;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use super::config::{Setting, Settings};
+use super::record::PROTO_WORDS;
+use super::status::{ASSURED, SEEN_REPLY};
+use super::tuple::Direction;
+use crate::clock::Nanos;
+use segment::{Class, Options, Segment};
+use window::{Fit, Side};
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum TcpState {
+    /// Nothing seen.
+    None = 0,
+    /// SYN seen.
+    SynSent,
+    /// SYN answered by SYN-ACK.
+    SynRecv,
+    /// Handshake complete, or picked up in the middle.
+    Established,
+    /// FIN seen.
+    FinWait,
+    /// FIN acknowledged.
+    CloseWait,
+    /// FIN from both sides.
+    LastAck,
+    /// Last FIN acknowledged.
+    TimeWait,
+    /// Reset.
+    Close,
+    /// SYN from both sides.
+    SynSent2,
+}
+
+impl TcpState {
+    const ALL: [Self; 10] = [
+        Self::None,
+        Self::SynSent,
+        Self::SynRecv,
+        Self::Established,
+        Self::FinWait,
+        Self::CloseWait,
+        Self::LastAck,
+        Self::TimeWait,
+        Self::Close,
+        Self::SynSent2,
+    ];
+
+    /// The name that `conntrack -L` prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "NONE",
+            Self::SynSent => "SYN_SENT",
+            Self::SynRecv => "SYN_RECV",
+            Self::Established => "ESTABLISHED",
+            Self::FinWait => "FIN_WAIT",
+            Self::CloseWait => "CLOSE_WAIT",
+            Self::LastAck => "LAST_ACK",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+            Self::SynSent2 => "SYN_SENT2",
+        }
+    }
+
+    /// Whether the connection is on its way out, and may be dropped early even when ASSURED.
+    pub(super) const fn is_closing(self) -> bool {
+        matches!(
+            self,
+            Self::FinWait | Self::CloseWait | Self::LastAck | Self::TimeWait | Self::Close
+        )
+    }
+
+    const fn timeout(self) -> Setting {
+        match self {
+            Self::None | Self::SynSent | Self::SynSent2 => Setting::TcpSynSent,
+            Self::SynRecv => Setting::TcpSynRecv,
+            Self::Established => Setting::TcpEstablished,
+            Self::FinWait => Setting::TcpFinWait,
+            Self::CloseWait => Setting::TcpCloseWait,
+            Self::LastAck => Setting::TcpLastAck,
+            Self::TimeWait => Setting::TcpTimeWait,
+            Self::Close => Setting::TcpClose,
+        }
+    }
+}
+
+/// What the state table says of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Move {
+    /// Go (or stay) there.
+    To(TcpState),
+    /// Contradicts the connection.
+    Invalid,
+    /// Passes without a word; the state is kept.
+    Ignore,
+}
+
+#[rustfmt::skip]
+const TABLE: [[[Move; 10]; 6]; 2] = {
+    use Move::{Ignore as IG, Invalid as IV, To};
+    const SS: Move = To(TcpState::SynSent);
+    const SR: Move = To(TcpState::SynRecv);
+    const ES: Move = To(TcpState::Established);
+    const FW: Move = To(TcpState::FinWait);
+    const CW: Move = To(TcpState::CloseWait);
+    const LA: Move = To(TcpState::LastAck);
+    const TW: Move = To(TcpState::TimeWait);
+    const CL: Move = To(TcpState::Close);
+    const S2: Move = To(TcpState::SynSent2);
+    [
+        // NO  SS  SR  ES  FW  CW  LA  TW  CL  S2
+        [
+            [SS, SS, IG, IG, IG, IG, IG, SS, SS, S2], // syn
+            [IV, IV, SR, IV, IV, IV, IV, IV, IV, SR], // syn+ack
+            [IV, IV, FW, FW, LA, LA, LA, TW, CL, IV], // fin
+            [ES, IV, ES, ES, CW, CW, TW, TW, CL, IV], // ack
+            [IV, CL, CL, CL, CL, CL, CL, CL, CL, CL], // rst
+            [IV, IV, IV, IV, IV, IV, IV, IV, IV, IV], // none
+        ],
+        [
+            [IV, S2, IV, IV, IV, IV, IV, SS, IV, S2], // syn
+            [IV, SR, IG, IG, IG, IG, IG, IG, IG, SR], // syn+ack
+            [IV, IV, FW, FW, LA, LA, LA, TW, CL, IV], // fin
+            [IV, IG, SR, ES, CW, CW, TW, TW, CL, IG], // ack
+            [IV, CL, CL, CL, CL, CL, CL, CL, CL, CL], // rst
+            [IV, IV, IV, IV, IV, IV, IV, IV, IV, IV], // none
+        ],
+    ]
+};
+
+/// The last in-window packet, to recognise retransmissions; or the last
+/// ignored one, to recognise its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Last {
+    reply: bool,
+    class: Class,
+    seq: u32,
+    ack: u32,
+    end: u32,
+    /// As sent, unscaled.
+    win: u16,
+    scale: u8,
+    flags: u8,
+}
+
+/// An ignored SYN arrived in LAST_ACK: the next ACK back may be a challenge.
+const EXPECT_CHALLENGE: u8 = 1 << 6;
+/// Both sides sent a SYN.
+const SIMULTANEOUS_OPEN: u8 = 1 << 7;
+
+/// State of one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TcpConn {
+    state: TcpState,
+    sides: [Side; 2],
+    last: Last,
+    /// Identical ACKs in a row.
+    retrans: u8,
+}
+
+/// What a packet does to its connection's entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Passes; the entry lives for `refresh` from now on.
+    Accept {
+        /// New timeout.
+        refresh: Nanos,
+        /// The entry becomes ASSURED.
+        assure: bool,
+    },
+    /// Passes; the deadline stays.
+    Pass,
+    /// Passes, and the entry is deleted.
+    Kill,
+    /// INVALID; the deadline may be lowered to this much from now.
+    Invalid(Option<Nanos>),
+    /// The entry is deleted and the packet starts afresh.
+    Reopen,
+}
+
+/// What a packet meets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Context<'s> {
+    /// Way of the packet.
+    pub(super) direction: Direction,
+    /// Status bits before it.
+    pub(super) status: u32,
+    /// Time left before the entry expires.
+    pub(super) left: Nanos,
+    /// Settings in force.
+    pub(super) settings: &'s Settings,
+}
+
+impl Context<'_> {
+    fn timeout(&self, setting: Setting) -> Nanos {
+        self.settings.timeout(setting)
+    }
+}
+
+impl TcpConn {
+    /// The state that `segment` starts a connection in; `None`: it cannot.
+    pub(super) fn open(segment: &Segment<'_>, settings: &Settings) -> Option<Self> {
+        let fresh = Self {
+            state: TcpState::None,
+            sides: [Side::default(); 2],
+            last: Last::default(),
+            retrans: 0,
+        };
+        let sides = match TABLE[0][segment.class as usize][TcpState::None as usize] {
+            Move::To(TcpState::SynSent) => [Side::opened_by(segment), Side::default()],
+            Move::To(_) if settings.is_on(Setting::TcpLoose) => Side::picked_up(segment),
+            _ => return None,
+        };
+        Some(Self { sides, ..fresh })
+    }
+
+    /// Where the connection stands.
+    pub(super) fn state(&self) -> TcpState {
+        self.state
+    }
+
+    /// A reset was sent on this connection's behalf.
+    pub(super) fn force_close(&mut self) {
+        self.state = TcpState::Close;
+    }
+
+    /// One packet.
+    pub(super) fn step(&mut self, segment: &Segment<'_>, context: &Context<'_>) -> Effect {
+        let direction = context.direction;
+        let row = TABLE[direction.index()][segment.class as usize];
+        let old = self.state;
+        let mut new = match row[old as usize] {
+            Move::Invalid => return Effect::Invalid(None),
+            Move::Ignore if self.resynchronise(segment, direction) => TcpState::SynRecv,
+            Move::Ignore => return self.ignore(segment, direction),
+            Move::To(TcpState::SynSent) if old >= TcpState::TimeWait => {
+                if self.may_reopen(direction) {
+                    return Effect::Reopen;
+                }
+                return self.ignore(segment, direction);
+            }
+            Move::To(new) => new,
+        };
+        let mut checked = false;
+        match new {
+            TcpState::TimeWait if self.is_challenge(segment, direction) => {
+                self.last.flags &= !EXPECT_CHALLENGE;
+                return Effect::Pass;
+            }
+            TcpState::SynSent2 => self.last.flags |= SIMULTANEOUS_OPEN,
+            TcpState::SynRecv => {
+                let both = self.last.flags & SIMULTANEOUS_OPEN != 0;
+                if direction == Direction::Reply && segment.class == Class::Ack && both {
+                    new = TcpState::Established;
+                }
+            }
+            TcpState::Close if segment.class == Class::Rst => match self.reset(segment, context) {
+                Reset::Invalid => return Effect::Invalid(None),
+                Reset::CheckWindow => {}
+                Reset::Inexact => new = old,
+                Reset::InexactUnchecked => (new, checked) = (old, true),
+                Reset::Unchecked => checked = true,
+            },
+            _ => {}
+        }
+        if !checked {
+            match window::check(self, segment, context) {
+                Fit::Fits => {}
+                Fit::Tolerated => return Effect::Pass,
+                Fit::Invalid => return Effect::Invalid(self.after_invalid(segment, context)),
+            }
+        }
+        self.settle(segment, context, old, new)
+    }
+
+    /// Takes an in-window packet's state and chooses the timeout.
+    fn settle(
+        &mut self,
+        segment: &Segment<'_>,
+        context: &Context<'_>,
+        old: TcpState,
+        new: TcpState,
+    ) -> Effect {
+        self.last.class = segment.class;
+        self.last.reply = context.direction == Direction::Reply;
+        self.state = new;
+        if old != new && new == TcpState::FinWait {
+            self.sides[context.direction.index()].closes_first();
+        }
+        let refresh = self.timeout(segment, context);
+        if context.status & SEEN_REPLY == 0 {
+            // Judged before the reply that this packet may be is counted.
+            if segment.has(segment::RST) {
+                return Effect::Kill;
+            }
+            if segment.class == Class::Syn && old == TcpState::SynSent {
+                return Effect::Pass;
+            }
+            if new == TcpState::Established {
+                let longest = context.timeout(Setting::TcpUnacknowledged);
+                return Effect::Accept { refresh: refresh.min(longest), assure: false };
+            }
+            return Effect::Accept { refresh, assure: false };
+        }
+        let assure = context.status & ASSURED == 0
+            && matches!(old, TcpState::SynRecv | TcpState::Established)
+            && new == TcpState::Established;
+        Effect::Accept { refresh, assure }
+    }
+
+    fn timeout(&self, segment: &Segment<'_>, context: &Context<'_>) -> Nanos {
+        let full = context.timeout(self.state.timeout());
+        let lowered = if u64::from(self.retrans) >= context.settings.get(Setting::TcpMaxRetrans)
+            && full > context.timeout(Setting::TcpRetransTimeout)
+        {
+            Setting::TcpRetransTimeout
+        } else if segment.class == Class::Rst {
+            return context.timeout(Setting::TcpClose);
+        } else if self.sides.iter().any(Side::has_unacknowledged)
+            && full > context.timeout(Setting::TcpUnacknowledged)
+        {
+            Setting::TcpUnacknowledged
+        } else if self.last.win == 0 && full > context.timeout(Setting::TcpRetransTimeout) {
+            Setting::TcpRetransTimeout
+        } else {
+            return full;
+        };
+        context.timeout(lowered)
+    }
+
+    /// A SYN in TIME_WAIT or CLOSE: whether the old connection is really over.
+    fn may_reopen(&self, direction: Direction) -> bool {
+        let same_way = self.last.reply == (direction == Direction::Reply);
+        self.sides.iter().any(Side::closed_first) || same_way && self.last.class == Class::Rst
+    }
+
+    /// A SYN-ACK that acknowledges a SYN which we ignored: both ends agree and
+    /// we do not, so we take over what we noted of that SYN.
+    fn resynchronise(&mut self, segment: &Segment<'_>, direction: Direction) -> bool {
+        let last = &mut self.last;
+        if segment.class != Class::SynAck
+            || last.class != Class::Syn
+            || last.reply == (direction == Direction::Reply)
+            || segment.ack != last.end
+        {
+            return false;
+        }
+        last.flags &= !EXPECT_CHALLENGE;
+        let opener = direction.opposite().index();
+        self.sides[opener] = Side::noted(last.end, last.win, last.scale, last.flags);
+        self.sides[direction.index()] = Side::default();
+        true
+    }
+
+    /// Lets a packet pass that may tell us the ends are ahead of us; notes it.
+    fn ignore(&mut self, segment: &Segment<'_>, direction: Direction) -> Effect {
+        let last = &mut self.last;
+        last.class = segment.class;
+        last.reply = direction == Direction::Reply;
+        last.seq = segment.seq;
+        last.end = segment.end;
+        last.win = segment.win;
+        if segment.class == Class::Syn && direction == Direction::Original {
+            let options = Options::of_syn(segment);
+            last.scale = options.scale;
+            last.flags = options.side_flags();
+            if self.state == TcpState::LastAck {
+                last.flags |= EXPECT_CHALLENGE;
+            }
+        }
+        let answers_syn = self.state == TcpState::SynSent && segment.class == Class::Ack;
+        if answers_syn && direction == Direction::Reply {
+            last.ack = segment.ack;
+        }
+        Effect::Pass
+    }
+
+    fn is_challenge(&self, segment: &Segment<'_>, direction: Direction) -> bool {
+        self.state == TcpState::LastAck
+            && segment.class == Class::Ack
+            && self.last.reply != (direction == Direction::Reply)
+            && self.last.class == Class::Syn
+            && self.last.flags & EXPECT_CHALLENGE != 0
+    }
+
+    /// Judges an RST against what the peer has acknowledged.
+    fn reset(&self, segment: &Segment<'_>, context: &Context<'_>) -> Reset {
+        if self.state.is_closing() {
+            // The ends may have begun anew with the same ports; what we know is stale.
+            return Reset::Unchecked;
+        }
+        let direction = context.direction;
+        let last = &self.last;
+        let established = self.state == TcpState::Established;
+        let mut judged = Reset::CheckWindow;
+        if let Some(acked) = self.sides[direction.opposite().index()].acked()
+            && last.class != Class::Syn
+        {
+            let below = (segment.seq.wrapping_sub(acked) as i32) < 0;
+            if segment.seq == 0 && !established {
+                return Reset::CheckWindow;
+            }
+            if below && !context.settings.is_on(Setting::TcpIgnoreInvalidRst) {
+                return Reset::Invalid;
+            }
+            let same_way = last.reply == (direction == Direction::Reply);
+            let contiguous = last.class == Class::Ack && same_way && segment.seq == last.end;
+            if !established || segment.seq == acked || contiguous {
+                return Reset::CheckWindow;
+            }
+            judged = Reset::Inexact;
+        }
+        let answers_noted = (context.status & SEEN_REPLY != 0 && last.class == Class::Syn
+            || context.status & ASSURED == 0 && last.class == Class::Ack)
+            && segment.ack == last.end;
+        let answers_challenge = self.state == TcpState::SynSent
+            && last.class == Class::Ack
+            && last.reply
+            && segment.seq == last.ack;
+        if answers_noted || answers_challenge {
+            return match judged {
+                Reset::Inexact => Reset::InexactUnchecked,
+                _ => Reset::Unchecked,
+            };
+        }
+        judged
+    }
+
+    /// After an out-of-window FIN or RST of an ASSURED connection: a second one
+    /// from the other side shows that we have lost track, so the entry should not linger.
+    fn after_invalid(&mut self, segment: &Segment<'_>, context: &Context<'_>) -> Option<Nanos> {
+        if context.status & ASSURED == 0 || !matches!(segment.class, Class::Rst | Class::Fin) {
+            return None;
+        }
+        let reply = context.direction == Direction::Reply;
+        if self.last.reply == reply || !matches!(self.last.class, Class::Rst | Class::Fin) {
+            self.last.class = segment.class;
+            self.last.reply = reply;
+            return None;
+        }
+        let lowered = context.timeout(Setting::TcpUnacknowledged);
+        (context.left >= Nanos::from_secs(120) && context.left > lowered).then_some(lowered)
+    }
+
+    /// For storage in a record.
+    pub(super) fn pack(&self) -> [u64; PROTO_WORDS] {
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let [a, b] = &self.sides;
+        let last = &self.last;
+        let bytes = [
+            a.scale,
+            a.flags,
+            b.scale,
+            b.flags,
+            self.state as u8,
+            u8::from(last.reply) << 7 | last.class as u8,
+            self.retrans,
+            last.scale,
+        ];
+        [
+            u64::from_le_bytes(bytes),
+            pair(a.end, a.max_end),
+            pair(a.max_win, a.max_ack),
+            pair(b.end, b.max_end),
+            pair(b.max_win, b.max_ack),
+            pair(last.seq, last.ack),
+            pair(last.end, u32::from(last.win) | u32::from(last.flags) << 16),
+            0,
+        ]
+    }
+
+    /// From storage.
+    pub(super) fn unpack(words: &[u64; PROTO_WORDS]) -> Self {
+        let [scale_a, flags_a, scale_b, flags_b, state, way, retrans, last_scale] =
+            words[0].to_le_bytes();
+        let low = |word: usize| words[word] as u32;
+        let high = |word: usize| (words[word] >> 32) as u32;
+        let side = |at: usize, scale, flags| Side {
+            end: low(at),
+            max_end: high(at),
+            max_win: low(at + 1),
+            max_ack: high(at + 1),
+            scale,
+            flags,
+        };
+        Self {
+            state: TcpState::ALL.get(usize::from(state)).copied().unwrap_or(TcpState::None),
+            sides: [side(1, scale_a, flags_a), side(3, scale_b, flags_b)],
+            last: Last {
+                reply: way >> 7 != 0,
+                class: Class::from_index(way & 0x7f),
+                seq: low(5),
+                ack: high(5),
+                end: low(6),
+                win: high(6) as u16,
+                scale: last_scale,
+                flags: (high(6) >> 16) as u8,
+            },
+            retrans,
+        }
+    }
+}
+
+/// How an RST stands to the connection.
+enum Reset {
+    /// Below what the peer has acknowledged.
+    Invalid,
+    /// Closes it, if the window agrees.
+    CheckWindow,
+    /// Closes it without a window check.
+    Unchecked,
+    /// Not exactly where the peer expects it: passes, the state stays.
+    Inexact,
+    /// The same, without a window check.
+    InexactUnchecked,
+}

@@ -1,0 +1,173 @@
+//! What tracking reads of a TCP header.
+
+use super::super::tuple::be16;
+use super::window::{SACK_PERMITTED, SCALE_OFFERED};
+
+pub(crate) const FIN: u8 = 1;
+pub(crate) const SYN: u8 = 1 << 1;
+pub(crate) const RST: u8 = 1 << 2;
+pub(crate) const ACK: u8 = 1 << 4;
+pub(crate) const URG: u8 = 1 << 5;
+
+/// A packet's row in the state table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Class {
+    Syn,
+    SynAck,
+    Fin,
+    Ack,
+    Rst,
+    #[default]
+    None,
+}
+
+impl Class {
+    fn of(flags: u8) -> Self {
+        match flags {
+            f if f & RST != 0 => Self::Rst,
+            f if f & (SYN | ACK) == SYN | ACK => Self::SynAck,
+            f if f & SYN != 0 => Self::Syn,
+            f if f & FIN != 0 => Self::Fin,
+            f if f & ACK != 0 => Self::Ack,
+            _ => Self::None,
+        }
+    }
+
+    pub(super) fn from_index(index: u8) -> Self {
+        match index {
+            0 => Self::Syn,
+            1 => Self::SynAck,
+            2 => Self::Fin,
+            3 => Self::Ack,
+            4 => Self::Rst,
+            _ => Self::None,
+        }
+    }
+}
+
+/// A TCP segment, as far as tracking cares.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment<'p> {
+    pub(super) class: Class,
+    flags: u8,
+    pub(super) seq: u32,
+    pub(super) ack: u32,
+    /// Sequence number after the last byte; SYN and FIN take one each.
+    pub(super) end: u32,
+    pub(super) win: u16,
+    options: &'p [u8],
+}
+
+impl<'p> Segment<'p> {
+    /// Reads the layer 4 bytes of a packet. `None`: cut short, a header length
+    /// below the minimum, or flags that no TCP sends.
+    pub(crate) fn parse(l4: &'p [u8]) -> Option<Self> {
+        let header = l4.first_chunk::<20>()?;
+        let header_len = usize::from(header[12] >> 4) * 4;
+        let options = l4.get(20..header_len)?;
+        let flags = header[13];
+        // PSH, ECE and CWR do not matter.
+        let known = flags & (FIN | SYN | RST | ACK | URG);
+        const VALID: [u8; 9] =
+            [SYN, SYN | URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | URG, ACK, ACK | URG];
+        if !VALID.contains(&known) {
+            return None;
+        }
+        let word = |at: usize| u32::from(be16(header, at)) << 16 | u32::from(be16(header, at + 2));
+        let seq = word(4);
+        let phantom = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+        let length = (l4.len() - header_len) as u32 + phantom;
+        Some(Self {
+            class: Class::of(flags),
+            flags,
+            seq,
+            ack: word(8),
+            end: seq.wrapping_add(length),
+            win: be16(header, 14),
+            options,
+        })
+    }
+
+    pub(super) fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The highest right edge of the SACK blocks, at least `ack`.
+    pub(super) fn highest_sack(&self) -> u32 {
+        let mut highest = self.ack;
+        each_option(self.options, |kind, data| {
+            const SACK: u8 = 5;
+            let is_sack = kind == SACK && !data.is_empty() && data.len() % 8 == 0;
+            if is_sack {
+                for block in data.chunks_exact(8) {
+                    let right = u32::from_be_bytes([block[4], block[5], block[6], block[7]]);
+                    if (right.wrapping_sub(highest) as i32) > 0 {
+                        highest = right;
+                    }
+                }
+            }
+            is_sack
+        });
+        highest
+    }
+}
+
+/// What a SYN offers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Options {
+    /// Window scale, at most 14.
+    pub(super) scale: u8,
+    scale_offered: bool,
+    sack_permitted: bool,
+}
+
+impl Options {
+    pub(super) fn of_syn(segment: &Segment<'_>) -> Self {
+        const WINDOW_SCALE: u8 = 3;
+        const SACK_PERMITTED: u8 = 4;
+        let mut offer = Self::default();
+        each_option(segment.options, |kind, data| {
+            match (kind, data) {
+                (WINDOW_SCALE, &[scale]) => {
+                    offer.scale = scale.min(14);
+                    offer.scale_offered = true;
+                }
+                (SACK_PERMITTED, []) => offer.sack_permitted = true,
+                _ => {}
+            }
+            false
+        });
+        offer
+    }
+
+    /// The offers as flags of a [`super::window::Side`].
+    pub(super) fn side_flags(&self) -> u8 {
+        let scale = if self.scale_offered { SCALE_OFFERED } else { 0 };
+        let sack = if self.sack_permitted { SACK_PERMITTED } else { 0 };
+        scale | sack
+    }
+}
+
+/// Visits options until `visit` returns true, the list ends, or it is malformed.
+fn each_option(mut rest: &[u8], mut visit: impl FnMut(u8, &[u8]) -> bool) {
+    const END: u8 = 0;
+    const PADDING: u8 = 1;
+    while let Some((&kind, tail)) = rest.split_first() {
+        match kind {
+            END => return,
+            PADDING => rest = tail,
+            _ => {
+                let Some(&size) = tail.first() else { return };
+                let size = usize::from(size);
+                if size < 2 || size > rest.len() {
+                    return;
+                }
+                if visit(kind, &rest[2..size]) {
+                    return;
+                }
+                rest = &rest[size..];
+            }
+        }
+    }
+}

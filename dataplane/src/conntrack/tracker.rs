@@ -1,0 +1,450 @@
+//! [`Conntrack`]: a packet's road through connection tracking.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use super::config::{self, Config, ConfigError, ConntrackError, Setting, Settings};
+use super::icmp::{self, Message};
+use super::protocol::Visit;
+use super::status::{ASSURED, CONFIRMED, DST_NAT_DONE, EXPECTED, SEEN_REPLY, SRC_NAT_DONE};
+use super::store::{Evicted, LinkError, Store};
+use super::tcp::{Effect, TcpConn};
+use super::tuple::{Direction, Key, Tuple};
+use super::{ConnId, CtState, Tracking, proto, verify};
+use crate::clock::Nanos;
+use crate::packet::{Family, L4Class, Parsed};
+use crate::verdict::DropReason;
+
+/// The connection table, shared by all workers.
+///
+/// Every method takes `&self`. [`Conntrack::track`] gives a packet its state
+/// and, for the first packet of a connection, an unconfirmed entry that the
+/// caller must [`Conntrack::confirm`] or [`Conntrack::discard`].
+pub struct Conntrack {
+    pub(super) store: Store,
+    pub(super) settings: Settings,
+    capacity: u64,
+    cursor: AtomicU32,
+    /// A connection was refused for want of room: the sweep makes some.
+    pressed: AtomicBool,
+    counts: [AtomicU64; COUNTS],
+}
+
+const COUNTS: usize = 8;
+
+#[derive(Clone, Copy)]
+enum Count {
+    Invalid,
+    Insert,
+    InsertFailed,
+    Drop,
+    EarlyDrop,
+    IcmpError,
+    ClashResolved,
+    NoRoom,
+}
+
+/// What happened in the table since it was made (`conntrack -S`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets that were INVALID.
+    pub invalid: u64,
+    /// Connections confirmed.
+    pub insert: u64,
+    /// Connections lost to a clash or for want of room at confirmation.
+    pub insert_failed: u64,
+    /// Packets dropped because no connection could be made for them.
+    pub drop: u64,
+    /// Connections evicted to make room.
+    pub early_drop: u64,
+    /// ICMP errors that were INVALID.
+    pub icmp_error: u64,
+    /// Clashes that ended with both packets in the winner's connection.
+    pub clash_resolve: u64,
+    /// Confirmations that found all their buckets full.
+    pub chain_toolong: u64,
+}
+
+/// What a packet asks the table, worked out before the table is touched, so
+/// that a burst can compute all and prefetch before it looks anything up.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject(Kind);
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Invalid,
+    Untracked,
+    Flow(Tuple, Key),
+    /// An ICMP error: the tuple that the quoted packet's answer would have.
+    About(Tuple, Key),
+}
+
+impl std::fmt::Debug for Conntrack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Conntrack").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Conntrack {
+    /// A table sized for `config`'s `max`, all memory taken now.
+    ///
+    /// # Errors
+    /// `max` is beyond what a table can hold.
+    pub fn new(config: Config) -> Result<Self, ConntrackError> {
+        let capacity = config.max_entries();
+        Ok(Self {
+            store: Store::new(capacity, config.hash_key())?,
+            settings: Settings::new(&config),
+            capacity: capacity as u64,
+            cursor: AtomicU32::new(0),
+            pressed: AtomicBool::new(false),
+            counts: std::array::from_fn(|_| AtomicU64::new(0)),
+        })
+    }
+
+    /// Changes a setting by the kernel's short name. Timeouts apply from each
+    /// connection's next refresh on.
+    ///
+    /// # Errors
+    /// An unknown name, a value out of range, or a `max` above the size at start.
+    pub fn set(&self, name: &str, value: u64) -> Result<(), ConfigError> {
+        let setting = config::lookup(name, value)?;
+        if setting == Setting::Max && value > self.capacity {
+            return Err(ConfigError::OutOfRange {
+                name: "max",
+                low: 1,
+                high: self.capacity,
+                value,
+            });
+        }
+        self.settings.set(setting, value);
+        Ok(())
+    }
+
+    /// What `parsed` asks of the table.
+    pub fn subject(&self, parsed: &Parsed, frame: &[u8], zone: u16) -> Subject {
+        let l4 = parsed.l4_bytes(frame);
+        let key = |tuple: &Tuple| tuple.key(self.store.hash_key());
+        if parsed.l4_class != L4Class::LaterFragment && speaks_icmp(parsed) {
+            match icmp::classify(parsed, l4, zone) {
+                Message::Invalid => return Subject(Kind::Invalid),
+                Message::Untracked => return Subject(Kind::Untracked),
+                Message::About(tuple) => return Subject(Kind::About(tuple, key(&tuple))),
+                Message::Flow => {}
+            }
+        }
+        match Tuple::of(parsed, frame, zone) {
+            Some(tuple) => Subject(Kind::Flow(tuple, key(&tuple))),
+            None => Subject(Kind::Invalid),
+        }
+    }
+
+    /// Asks memory for what looking `subject` up will read.
+    #[inline]
+    pub fn prefetch(&self, subject: &Subject) {
+        if let Kind::Flow(_, key) | Kind::About(_, key) = &subject.0 {
+            self.store.touch(key.hash);
+        }
+    }
+
+    /// State and connection of a packet. `local_output`: the machine itself
+    /// sends it (checksums are not verified there).
+    ///
+    /// # Errors
+    /// [`DropReason::ConntrackFull`]: a new connection, and no room for it.
+    pub fn track(
+        &self,
+        parsed: &Parsed,
+        frame: &[u8],
+        local_output: bool,
+        now: Nanos,
+    ) -> Result<Tracking, DropReason> {
+        let subject = self.subject(parsed, frame, 0);
+        self.track_subject(&subject, parsed, frame, local_output, now)
+    }
+
+    /// [`Conntrack::track`], with the subject worked out before.
+    ///
+    /// # Errors
+    /// As [`Conntrack::track`].
+    pub fn track_subject(
+        &self,
+        subject: &Subject,
+        parsed: &Parsed,
+        frame: &[u8],
+        local_output: bool,
+        now: Nanos,
+    ) -> Result<Tracking, DropReason> {
+        let l4 = parsed.l4_bytes(frame);
+        let sums = !local_output && self.settings.is_on(Setting::Checksum);
+        match &subject.0 {
+            Kind::Invalid => Ok(self.invalid()),
+            Kind::Untracked if verify::holds(parsed, l4, sums) => Ok(Tracking::UNTRACKED),
+            Kind::About(tuple, key) if verify::holds(parsed, l4, sums) => {
+                Ok(self.related(parsed, tuple, key, now))
+            }
+            Kind::Untracked | Kind::About(..) => Ok(self.icmp_error()),
+            Kind::Flow(tuple, key) => {
+                let direction = Direction::Original;
+                let settings = &self.settings;
+                let visit = Visit { parsed, l4, sums, direction, now, settings };
+                self.flow(tuple, key, visit)
+            }
+        }
+    }
+
+    fn invalid(&self) -> Tracking {
+        self.count(Count::Invalid, 1);
+        Tracking::NONE
+    }
+
+    fn icmp_error(&self) -> Tracking {
+        self.count(Count::IcmpError, 1);
+        self.invalid()
+    }
+
+    /// An ICMP error about `tuple`'s connection, which must be going where
+    /// that connection's packets go. It neither refreshes nor ends anything.
+    fn related(&self, parsed: &Parsed, tuple: &Tuple, key: &Key, now: Nanos) -> Tracking {
+        if parsed.dst != tuple.dst {
+            return self.icmp_error();
+        }
+        match self.store.find(key, now) {
+            Some(hit) => Tracking {
+                state: CtState::Related,
+                direction: hit.direction,
+                conn: Some(hit.id),
+                unconfirmed: false,
+            },
+            None => self.icmp_error(),
+        }
+    }
+
+    fn flow(&self, tuple: &Tuple, key: &Key, visit: Visit<'_>) -> Result<Tracking, DropReason> {
+        // Each further turn follows the death of the entry found before.
+        loop {
+            let Some(hit) = self.store.find(key, visit.now) else {
+                return self.open(tuple, key, visit);
+            };
+            let Some(entry) = self.store.lock(hit.id) else { continue };
+            let before = entry.status();
+            let visit = Visit { direction: hit.direction, ..visit };
+            let effect = visit.apply(&entry);
+            let passes = !matches!(effect, Effect::Invalid(_) | Effect::Reopen);
+            if passes && hit.direction == Direction::Reply {
+                entry.add_status(SEEN_REPLY);
+            }
+            drop(entry);
+            match effect {
+                Effect::Invalid(_) => return Ok(self.invalid()),
+                Effect::Reopen => {
+                    self.store.kill(hit.id);
+                    continue;
+                }
+                Effect::Kill => {
+                    self.store.kill(hit.id);
+                }
+                Effect::Accept { .. } | Effect::Pass => {}
+            }
+            let state = match hit.direction {
+                Direction::Reply => CtState::Established,
+                Direction::Original if before & SEEN_REPLY != 0 => CtState::Established,
+                Direction::Original if before & EXPECTED != 0 => CtState::Related,
+                Direction::Original => CtState::New,
+            };
+            let (direction, conn) = (hit.direction, Some(hit.id));
+            return Ok(Tracking { state, direction, conn, unconfirmed: false });
+        }
+    }
+
+    /// The first packet of a connection. Room is made before the packet is
+    /// judged, as the kernel does it.
+    fn open(&self, tuple: &Tuple, key: &Key, visit: Visit<'_>) -> Result<Tracking, DropReason> {
+        let Some(inverted) = tuple.inverted() else { return Ok(self.invalid()) };
+        let limit = self.settings.get(Setting::Max) as u32;
+        let (reserved, Evicted { early, .. }) = self.store.reserve(limit, key.hash, visit.now);
+        if early > 0 {
+            self.count(Count::EarlyDrop, u64::from(early));
+        }
+        let reply = inverted.key(self.store.hash_key());
+        let created = if reserved { self.store.create(key, &reply) } else { None };
+        let Some((id, entry)) = created else {
+            self.pressed.store(true, Ordering::Relaxed);
+            self.count(Count::Drop, 1);
+            return Err(DropReason::ConntrackFull);
+        };
+        let effect = visit.apply(&entry);
+        drop(entry);
+        if !matches!(effect, Effect::Accept { .. } | Effect::Pass) {
+            self.store.discard(id);
+            return Ok(self.invalid());
+        }
+        Ok(Tracking {
+            state: CtState::New,
+            direction: Direction::Original,
+            conn: Some(id),
+            unconfirmed: true,
+        })
+    }
+
+    /// Makes a new connection visible: its first packet is about to leave. Does
+    /// nothing for other packets.
+    ///
+    /// # Errors
+    /// Another packet's connection holds a tuple of this one
+    /// ([`DropReason::ConntrackClash`]), or the index has no slot for it
+    /// ([`DropReason::ConntrackFull`]). The connection is gone, the packet must
+    /// be dropped.
+    pub fn confirm(&self, tracking: &mut Tracking, now: Nanos) -> Result<(), DropReason> {
+        let Some(id) = tracking.conn.filter(|_| tracking.unconfirmed) else { return Ok(()) };
+        tracking.unconfirmed = false;
+        let reason = match self.store.link(id, now) {
+            Ok(()) => {
+                self.count(Count::Insert, 1);
+                return Ok(());
+            }
+            Err(LinkError::Clash(winner)) if self.may_merge(id, winner.id) => {
+                self.store.discard(id);
+                tracking.conn = Some(winner.id);
+                self.count(Count::ClashResolved, 1);
+                return Ok(());
+            }
+            Err(LinkError::Clash(_) | LinkError::NotOurs) => DropReason::ConntrackClash,
+            Err(LinkError::NoRoom) => {
+                self.count(Count::NoRoom, 1);
+                DropReason::ConntrackFull
+            }
+        };
+        self.store.discard(id);
+        tracking.conn = None;
+        self.count(Count::InsertFailed, 1);
+        self.count(Count::Drop, 1);
+        Err(reason)
+    }
+
+    /// Whether the loser's packet may go on as part of the winner's
+    /// connection: both say the same, and the protocol has no handshake to lose.
+    fn may_merge(&self, loser: ConnId, winner: ConnId) -> bool {
+        let (Some(loser), Some(winner)) = (self.store.contents(loser), self.store.contents(winner))
+        else {
+            return false;
+        };
+        let same = winner.original == loser.original && winner.reply == loser.reply;
+        matches!(winner.original.proto, proto::UDP | proto::UDPLITE | proto::GRE)
+            && (same || winner.status & (SRC_NAT_DONE | DST_NAT_DONE) == 0)
+    }
+
+    /// Forgets an unconfirmed connection: its first packet was dropped. Does
+    /// nothing for other packets.
+    pub fn discard(&self, tracking: Tracking) {
+        if let Some(id) = tracking.conn.filter(|_| tracking.unconfirmed) {
+            self.store.discard(id);
+        }
+    }
+
+    /// Tracking of a packet that this router makes in answer to `original`
+    /// (an ICMP error, a TCP reset): RELATED to the same connection, the other
+    /// way. When the original has no connection, the answer is tracked by itself.
+    ///
+    /// # Errors
+    /// As [`Conntrack::track`].
+    pub fn attach(
+        &self,
+        original: &Tracking,
+        parsed: &Parsed,
+        frame: &[u8],
+        now: Nanos,
+    ) -> Result<Tracking, DropReason> {
+        match original.conn {
+            Some(_) => Ok(Tracking {
+                state: CtState::Related,
+                direction: original.direction.opposite(),
+                conn: original.conn,
+                unconfirmed: false,
+            }),
+            None => self.track(parsed, frame, true, now),
+        }
+    }
+
+    /// A TCP reset was sent on this connection's behalf (REJECT): it is closed.
+    pub fn set_closing(&self, id: ConnId, now: Nanos) {
+        let Some(entry) = self.store.lock(id) else { return };
+        if entry.tuple(Direction::Original).proto != proto::TCP {
+            return;
+        }
+        let mut conn = TcpConn::unpack(&entry.proto());
+        conn.force_close();
+        entry.set_proto(&conn.pack());
+        entry.set_deadline(now.0.saturating_add(self.settings.timeout(Setting::TcpClose).0));
+    }
+
+    /// Ends a confirmed connection (`conntrack -D`). True if it was there.
+    pub fn remove(&self, id: ConnId) -> bool {
+        self.store.kill(id)
+    }
+
+    /// Collects expired connections among the next `budget` records and
+    /// returns how many. Under pressure it also evicts what may be evicted.
+    pub fn sweep(&self, now: Nanos, budget: usize) -> usize {
+        let len = self.store.len();
+        let budget = budget.min(len);
+        let start = self.cursor.fetch_add(budget as u32, Ordering::Relaxed) as usize;
+        let limit = self.settings.get(Setting::Max);
+        let mut collected = 0;
+        for at in start..start + budget {
+            let crowded = self.pressed.load(Ordering::Relaxed)
+                && u64::from(self.store.live()) * 100 >= limit * 95;
+            let ended = self.store.collect(at % len, now, crowded, |contents| {
+                contents.status & ASSURED == 0
+                    || contents.original.proto == proto::TCP
+                        && TcpConn::unpack(&contents.proto).state().is_closing()
+            });
+            if let Some(early) = ended {
+                collected += 1;
+                self.count(Count::EarlyDrop, u64::from(early));
+            }
+        }
+        if u64::from(self.store.live()) * 100 < limit * 95 {
+            self.pressed.store(false, Ordering::Relaxed);
+        }
+        collected
+    }
+
+    /// Connections in the table, unconfirmed and not yet collected ones included.
+    pub fn len(&self) -> usize {
+        self.store.live() as usize
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> Counters {
+        let get = |count: Count| self.counts[count as usize].load(Ordering::Relaxed);
+        Counters {
+            invalid: get(Count::Invalid),
+            insert: get(Count::Insert),
+            insert_failed: get(Count::InsertFailed),
+            drop: get(Count::Drop),
+            early_drop: get(Count::EarlyDrop),
+            icmp_error: get(Count::IcmpError),
+            clash_resolve: get(Count::ClashResolved),
+            chain_toolong: get(Count::NoRoom),
+        }
+    }
+
+    fn count(&self, count: Count, amount: u64) {
+        self.counts[count as usize].fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Whether `id` is in the table.
+    pub fn is_confirmed(&self, id: ConnId) -> bool {
+        self.view(id).is_some_and(|view| view.status & CONFIRMED != 0)
+    }
+}
+
+/// Whether a packet speaks its own family's ICMP.
+fn speaks_icmp(parsed: &Parsed) -> bool {
+    matches!((parsed.family, parsed.proto), (Family::V4, proto::ICMP) | (Family::V6, proto::ICMPV6))
+}

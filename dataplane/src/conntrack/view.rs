@@ -1,0 +1,178 @@
+//! What others see of a connection: rules, NAT, and the listing.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::record::Contents;
+use super::status::{ASSURED, CONFIRMED, DYING, SEEN_REPLY};
+use super::tcp::{TcpConn, TcpState};
+use super::tuple::{Direction, Tuple};
+use super::{ConnId, Conntrack, proto};
+use crate::clock::Nanos;
+use crate::packet::Family;
+
+/// A connection at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnView {
+    /// The connection.
+    pub id: ConnId,
+    /// As the first packet went.
+    pub original: Tuple,
+    /// As its answers come.
+    pub reply: Tuple,
+    /// [`super::status`] bits.
+    pub status: u32,
+    /// The connection's mark.
+    pub mark: u32,
+    /// When it expires; `None` until it is confirmed.
+    pub deadline: Option<Nanos>,
+    /// TCP's state.
+    pub tcp: Option<TcpState>,
+}
+
+impl ConnView {
+    fn new(id: ConnId, contents: &Contents) -> Self {
+        let tcp = contents.original.proto == proto::TCP;
+        let confirmed = contents.status & CONFIRMED != 0;
+        Self {
+            id,
+            original: contents.original,
+            reply: contents.reply,
+            status: contents.status,
+            mark: contents.mark,
+            deadline: confirmed.then_some(Nanos(contents.deadline)),
+            tcp: tcp.then(|| TcpConn::unpack(&contents.proto).state()),
+        }
+    }
+
+    /// Time left, zero for an unconfirmed connection (`--ctexpire`).
+    pub fn expires_in(&self, now: Nanos) -> Nanos {
+        self.deadline.map_or(Nanos(0), |deadline| deadline.saturating_sub(now))
+    }
+}
+
+impl Conntrack {
+    /// A connection's present face. One that just ended can still be seen by the
+    /// packet that ended it; `None` once its record serves another connection.
+    pub fn view(&self, id: ConnId) -> Option<ConnView> {
+        self.store.contents(id).map(|contents| ConnView::new(id, &contents))
+    }
+
+    /// A connection's mark; zero when it is gone.
+    pub fn mark(&self, id: ConnId) -> u32 {
+        self.store.mark(id).unwrap_or(0)
+    }
+
+    /// Sets a connection's mark. False when it is gone.
+    pub fn set_mark(&self, id: ConnId, mark: u32) -> bool {
+        self.store.lock(id).map(|entry| entry.set_mark(mark)).is_some()
+    }
+
+    /// Adds status bits that NAT owns ([`super::status`]). False when the connection is gone.
+    pub fn add_nat_status(&self, id: ConnId, bits: u32) -> bool {
+        use super::status::{DST_NAT, DST_NAT_DONE, SRC_NAT, SRC_NAT_DONE};
+        let bits = bits & (SRC_NAT | DST_NAT | SRC_NAT_DONE | DST_NAT_DONE);
+        self.store.lock(id).map(|entry| entry.add_status(bits)).is_some()
+    }
+
+    /// Gives an unconfirmed connection another reply tuple (NAT's decision).
+    /// False when it is confirmed already, or gone.
+    pub fn set_reply(&self, id: ConnId, reply: &Tuple) -> bool {
+        let Some(entry) = self.store.lock(id) else { return false };
+        if entry.status() & CONFIRMED != 0 {
+            return false;
+        }
+        entry.set_key(Direction::Reply, &reply.key(self.store.hash_key()));
+        true
+    }
+
+    /// Whether a live connection holds `tuple`, in either direction.
+    pub fn is_taken(&self, tuple: &Tuple, now: Nanos) -> bool {
+        self.store.find(&tuple.key(self.store.hash_key()), now).is_some()
+    }
+
+    /// Every confirmed, unexpired connection. Each row is consistent in itself;
+    /// the listing as a whole is not one instant.
+    pub fn rows(&self, now: Nanos) -> impl Iterator<Item = Row> + '_ {
+        (0..self.store.len()).filter_map(move |at| {
+            let (id, contents) = self.store.contents_at(at)?;
+            let shown =
+                contents.status & (CONFIRMED | DYING) == CONFIRMED && contents.deadline > now.0;
+            let view = ConnView::new(id, &contents);
+            shown.then(|| Row { timeout_s: view.expires_in(now).as_secs(), view })
+        })
+    }
+}
+
+/// A line of the listing; prints as `conntrack -L` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The connection.
+    pub view: ConnView,
+    /// Whole seconds left.
+    pub timeout_s: u64,
+}
+
+impl Row {
+    /// The protocol's name as `conntrack -L` prints it.
+    pub fn protocol_name(&self) -> &'static str {
+        match self.view.original.proto {
+            proto::ICMP => "icmp",
+            proto::TCP => "tcp",
+            proto::UDP => "udp",
+            proto::GRE => "gre",
+            proto::ICMPV6 => "icmpv6",
+            proto::SCTP => "sctp",
+            proto::UDPLITE => "udplite",
+            _ => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let view = &self.view;
+        write!(f, "{:<8} {} {} ", self.protocol_name(), view.original.proto, self.timeout_s)?;
+        if let Some(state) = view.tcp {
+            write!(f, "{} ", state.name())?;
+        }
+        write_tuple(f, &view.original)?;
+        if view.status & SEEN_REPLY == 0 {
+            f.write_str("[UNREPLIED] ")?;
+        }
+        write_tuple(f, &view.reply)?;
+        if view.status & ASSURED != 0 {
+            f.write_str("[ASSURED] ")?;
+        }
+        write!(f, "mark={} ", view.mark)?;
+        if view.original.zone != 0 {
+            write!(f, "zone={} ", view.original.zone)?;
+        }
+        f.write_str("use=1")
+    }
+}
+
+fn write_tuple(f: &mut fmt::Formatter<'_>, tuple: &Tuple) -> fmt::Result {
+    match tuple.family {
+        Family::V4 => {
+            let [src, dst] = [tuple.src, tuple.dst].map(|bits| Ipv4Addr::from(bits as u32));
+            write!(f, "src={src} dst={dst} ")?;
+        }
+        Family::V6 => {
+            let [src, dst] = [tuple.src, tuple.dst].map(Ipv6Addr::from);
+            write!(f, "src={src} dst={dst} ")?;
+        }
+    }
+    let (sport, dport) = (tuple.sport, tuple.dport);
+    match tuple.proto {
+        proto::ICMP | proto::ICMPV6 => {
+            let [kind, code] = dport.to_be_bytes();
+            write!(f, "type={kind} code={code} id={sport} ")
+        }
+        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => {
+            write!(f, "sport={sport} dport={dport} ")
+        }
+        proto::GRE => write!(f, "srckey=0x{sport:x} dstkey=0x{dport:x} "),
+        _ => Ok(()),
+    }
+}
