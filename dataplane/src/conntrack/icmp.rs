@@ -1,9 +1,9 @@
 //! ICMP and ICMPv6: which messages are tracked by themselves, which speak of
 //! another connection, and of which.
 
-use super::proto;
-use super::tuple::{Tuple, be16};
-use crate::packet::{Family, Parsed};
+use super::tuple::Tuple;
+use crate::packet::{Family, Fragment, Parsed};
+use crate::wire::{be16, ipv6, proto};
 
 /// What an ICMP message is to tracking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,30 +94,13 @@ fn quoted_v4(quoted: &[u8], zone: u16) -> Option<Tuple> {
 fn quoted_v6(quoted: &[u8], zone: u16) -> Option<Tuple> {
     let header = quoted.first_chunk::<40>()?;
     let address = |at: usize| u128::from_be_bytes(std::array::from_fn(|byte| header[at + byte]));
-    let (protocol, l4) = upper_layer(header[6], &quoted[40..])?;
-    Tuple::from_l4(Family::V6, protocol, (address(8), address(24)), l4, zone)
-}
-
-/// Skips extension headers. `None`: malformed, or a later fragment.
-fn upper_layer(mut next: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
-    loop {
-        let length = match next {
-            proto::NO_NEXT_HEADER => return None,
-            proto::HOP_BY_HOP | proto::ROUTING | proto::DESTINATION => {
-                (usize::from(*rest.get(1)?) + 1) * 8
-            }
-            proto::AH => (usize::from(*rest.get(1)?) + 2) * 4,
-            proto::FRAGMENT => {
-                if be16(rest.first_chunk::<4>()?, 2) & !7 != 0 {
-                    return None;
-                }
-                8
-            }
-            _ => return Some((next, rest)),
-        };
-        next = rest[0];
-        rest = rest.get(length..)?;
+    let payload = &quoted[40..];
+    let upper = ipv6::upper(header[6], payload).ok()?;
+    if matches!(upper.fragment, Fragment::Later { .. }) {
+        return None;
     }
+    let addresses = (address(8), address(24));
+    Tuple::from_l4(Family::V6, upper.proto, addresses, &payload[upper.offset..], zone)
 }
 
 /// Whether a query may start a connection.

@@ -31,23 +31,6 @@ pub use tracker::{Conntrack, Counters, Subject};
 pub use tuple::{Direction, Tuple};
 pub use view::{ConnView, Row};
 
-/// Protocol numbers that tracking treats by name.
-mod proto {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ICMP: u8 = 1;
-    pub(super) const TCP: u8 = 6;
-    pub(super) const UDP: u8 = 17;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const GRE: u8 = 47;
-    pub(super) const AH: u8 = 51;
-    pub(super) const ICMPV6: u8 = 58;
-    pub(super) const NO_NEXT_HEADER: u8 = 59;
-    pub(super) const DESTINATION: u8 = 60;
-    pub(super) const SCTP: u8 = 132;
-    pub(super) const UDPLITE: u8 = 136;
-}
-
 /// Status bits of a connection, in the kernel's numbering.
 pub mod status {
     /// Foreseen by a helper.

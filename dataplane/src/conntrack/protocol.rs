@@ -2,7 +2,6 @@
 
 use super::config::{Setting, Settings};
 use super::icmp;
-use super::proto;
 use super::record::Locked;
 use super::status::{ASSURED, CONFIRMED, SEEN_REPLY};
 use super::tcp::segment::Segment;
@@ -11,6 +10,7 @@ use super::tuple::Direction;
 use super::verify;
 use crate::clock::Nanos;
 use crate::packet::{Family, Parsed};
+use crate::wire::proto;
 
 /// One packet, and the entry it met.
 pub(super) struct Visit<'v> {

@@ -9,10 +9,11 @@ use super::status::{ASSURED, CONFIRMED, DST_NAT_DONE, EXPECTED, SEEN_REPLY, SRC_
 use super::store::{Evicted, LinkError, Store};
 use super::tcp::{Effect, TcpConn};
 use super::tuple::{Direction, Key, Tuple};
-use super::{ConnId, CtState, Tracking, proto, verify};
+use super::{ConnId, CtState, Tracking, verify};
 use crate::clock::Nanos;
 use crate::packet::{Family, L4Class, Parsed};
 use crate::verdict::DropReason;
+use crate::wire::proto;
 
 /// The connection table, shared by all workers.
 ///

@@ -5,8 +5,8 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
-use super::proto;
 use crate::packet::{Family, L4Class, Parsed};
+use crate::wire::{be16, proto};
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,7 +79,8 @@ impl Tuple {
                 (be16(ports, 0), be16(ports, 2))
             }
             proto::GRE => gre_keys(l4)?,
-            proto::NO_NEXT_HEADER if family == Family::V6 => return None,
+            // No upper layer, or a broken header chain.
+            proto::NONE | proto::HOP_BY_HOP if family == Family::V6 => return None,
             _ => (0, 0),
         };
         Some(Self { src, dst, sport, dport, proto: protocol, family, zone })
@@ -167,11 +168,6 @@ impl Key {
             zone: (head >> 16) as u16,
         }
     }
-}
-
-/// Reads two bytes that the caller knows to be there.
-pub(super) fn be16(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
 /// Only enhanced (PPTP) GRE carries a key that tells flows apart; all other

@@ -7,9 +7,10 @@ use super::record::Contents;
 use super::status::{ASSURED, CONFIRMED, DYING, SEEN_REPLY};
 use super::tcp::{TcpConn, TcpState};
 use super::tuple::{Direction, Tuple};
-use super::{ConnId, Conntrack, proto};
+use super::{ConnId, Conntrack};
 use crate::clock::Nanos;
 use crate::packet::Family;
+use crate::wire::proto;
 
 /// A connection at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,6 @@
 //! behaviour is netfilter's (`docs/architecture.md` names the oracle tests).
 
 pub(super) mod segment;
-#[cfg(test)]
-mod tests;
 mod window;
 
 use super::config::{Setting, Settings};
@@ -14,6 +12,7 @@ use super::record::PROTO_WORDS;
 use super::status::{ASSURED, SEEN_REPLY};
 use super::tuple::Direction;
 use crate::clock::Nanos;
+use crate::wire::tcp::flags;
 use segment::{Class, Options, Segment};
 use window::{Fit, Side};
 
@@ -301,7 +300,7 @@ impl TcpConn {
         let refresh = self.timeout(segment, context);
         if context.status & SEEN_REPLY == 0 {
             // Judged before the reply that this packet may be is counted.
-            if segment.has(segment::RST) {
+            if segment.has(flags::RST) {
                 return Effect::Kill;
             }
             if segment.class == Class::Syn && old == TcpState::SynSent {

@@ -1,13 +1,9 @@
 //! What tracking reads of a TCP header.
 
-use super::super::tuple::be16;
 use super::window::{SACK_PERMITTED, SCALE_OFFERED};
-
-pub(crate) const FIN: u8 = 1;
-pub(crate) const SYN: u8 = 1 << 1;
-pub(crate) const RST: u8 = 1 << 2;
-pub(crate) const ACK: u8 = 1 << 4;
-pub(crate) const URG: u8 = 1 << 5;
+use crate::wire::tcp::flags::{ACK, FIN, RST, SYN, URG};
+use crate::wire::tcp::{Options as OptionList, TcpOption};
+use crate::wire::{be16, be32};
 
 /// A packet's row in the state table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,15 +70,14 @@ impl<'p> Segment<'p> {
         if !VALID.contains(&known) {
             return None;
         }
-        let word = |at: usize| u32::from(be16(header, at)) << 16 | u32::from(be16(header, at + 2));
-        let seq = word(4);
+        let seq = be32(header, 4);
         let phantom = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
         let length = (l4.len() - header_len) as u32 + phantom;
         Some(Self {
             class: Class::of(flags),
             flags,
             seq,
-            ack: word(8),
+            ack: be32(header, 8),
             end: seq.wrapping_add(length),
             win: be16(header, 14),
             options,
@@ -96,19 +91,16 @@ impl<'p> Segment<'p> {
     /// The highest right edge of the SACK blocks, at least `ack`.
     pub(super) fn highest_sack(&self) -> u32 {
         let mut highest = self.ack;
-        each_option(self.options, |kind, data| {
-            const SACK: u8 = 5;
-            let is_sack = kind == SACK && !data.is_empty() && data.len() % 8 == 0;
-            if is_sack {
-                for block in data.chunks_exact(8) {
-                    let right = u32::from_be_bytes([block[4], block[5], block[6], block[7]]);
-                    if (right.wrapping_sub(highest) as i32) > 0 {
-                        highest = right;
-                    }
-                }
-            }
-            is_sack
+        // Only the first SACK option counts.
+        let blocks = OptionList::new(self.options).find_map(|option| match option {
+            TcpOption::Sack(blocks) => Some(blocks),
+            _ => None,
         });
+        for (_, right) in blocks.iter().flat_map(|blocks| blocks.iter()) {
+            if (right.wrapping_sub(highest) as i32) > 0 {
+                highest = right;
+            }
+        }
         highest
     }
 }
@@ -124,20 +116,17 @@ pub(super) struct Options {
 
 impl Options {
     pub(super) fn of_syn(segment: &Segment<'_>) -> Self {
-        const WINDOW_SCALE: u8 = 3;
-        const SACK_PERMITTED: u8 = 4;
         let mut offer = Self::default();
-        each_option(segment.options, |kind, data| {
-            match (kind, data) {
-                (WINDOW_SCALE, &[scale]) => {
+        for option in OptionList::new(segment.options) {
+            match option {
+                TcpOption::WindowScale(scale) => {
                     offer.scale = scale.min(14);
                     offer.scale_offered = true;
                 }
-                (SACK_PERMITTED, []) => offer.sack_permitted = true,
+                TcpOption::SackPermitted => offer.sack_permitted = true,
                 _ => {}
             }
-            false
-        });
+        }
         offer
     }
 
@@ -146,28 +135,5 @@ impl Options {
         let scale = if self.scale_offered { SCALE_OFFERED } else { 0 };
         let sack = if self.sack_permitted { SACK_PERMITTED } else { 0 };
         scale | sack
-    }
-}
-
-/// Visits options until `visit` returns true, the list ends, or it is malformed.
-fn each_option(mut rest: &[u8], mut visit: impl FnMut(u8, &[u8]) -> bool) {
-    const END: u8 = 0;
-    const PADDING: u8 = 1;
-    while let Some((&kind, tail)) = rest.split_first() {
-        match kind {
-            END => return,
-            PADDING => rest = tail,
-            _ => {
-                let Some(&size) = tail.first() else { return };
-                let size = usize::from(size);
-                if size < 2 || size > rest.len() {
-                    return;
-                }
-                if visit(kind, &rest[2..size]) {
-                    return;
-                }
-                rest = &rest[size..];
-            }
-        }
     }
 }

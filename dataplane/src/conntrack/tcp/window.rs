@@ -3,8 +3,9 @@
 
 use super::super::config::Setting;
 use super::super::tuple::Direction;
-use super::segment::{ACK, Class, Options, RST, SYN, Segment};
+use super::segment::{Class, Options, Segment};
 use super::{Context, TcpConn, TcpState};
+use crate::wire::tcp::flags::{ACK, RST, SYN};
 
 /// A window scale option was in the SYN.
 pub(super) const SCALE_OFFERED: u8 = 1;

@@ -1,1 +1,97 @@
 //! Tests of tracking on simulated time.
+
+mod behaviours;
+
+use super::{Config, Conntrack, CtState, Direction, Row, Tracking};
+use crate::clock::Nanos;
+use crate::packet::Parsed;
+use crate::verdict::DropReason;
+use crate::wire::build::{ETH_DST, Packet};
+use crate::wire::{Frame, parse};
+
+/// The inside and the outside host of most tests.
+pub(super) const A: &str = "198.51.100.1";
+pub(super) const B: &str = "203.0.113.9";
+
+/// A table, a clock, and packets through both.
+pub(super) struct Lab {
+    pub(super) ct: Conntrack,
+    pub(super) now: Nanos,
+}
+
+pub(super) fn parsed(frame: &[u8]) -> Parsed {
+    match parse(frame, ETH_DST) {
+        Ok(Frame::Ip(parsed)) => parsed,
+        other => panic!("not an IP packet: {other:?}"),
+    }
+}
+
+impl Lab {
+    pub(super) fn new(settings: &[(&str, u64)]) -> Self {
+        let mut config = Config::new([7; 16]);
+        config.set("max", 1024).unwrap();
+        for &(name, value) in settings {
+            config.set(name, value).unwrap();
+        }
+        Self { ct: Conntrack::new(config).unwrap(), now: Nanos::from_secs(1000) }
+    }
+
+    /// Tracks a forwarded packet up to its verdict.
+    pub(super) fn track(&self, packet: &Packet) -> Result<Tracking, DropReason> {
+        let frame = packet.build();
+        self.ct.track(&parsed(&frame), &frame, false, self.now)
+    }
+
+    /// A packet that the policy accepts.
+    pub(super) fn pass(&self, packet: &Packet) -> Result<Tracking, DropReason> {
+        let mut tracking = self.track(packet)?;
+        self.ct.confirm(&mut tracking, self.now)?;
+        Ok(tracking)
+    }
+
+    /// The state of a packet that the policy accepts.
+    pub(super) fn state(&self, packet: &Packet) -> CtState {
+        self.pass(packet).unwrap().state
+    }
+
+    /// A packet that the policy drops.
+    pub(super) fn denied(&self, packet: &Packet) -> CtState {
+        let tracking = self.track(packet).unwrap();
+        self.ct.discard(tracking);
+        tracking.state
+    }
+
+    pub(super) fn wait(&mut self, seconds: u64) {
+        self.wait_ms(seconds * 1000);
+    }
+
+    pub(super) fn wait_ms(&mut self, milliseconds: u64) {
+        self.now = self.now + Nanos::from_millis(milliseconds);
+    }
+
+    /// The only row.
+    pub(super) fn row(&self) -> Row {
+        let rows: Vec<Row> = self.ct.rows(self.now).collect();
+        assert_eq!(rows.len(), 1, "rows: {rows:?}");
+        rows[0]
+    }
+
+    /// Timeout, TCP state (or `-`), and the flags of the only row.
+    pub(super) fn entry(&self) -> String {
+        let row = self.row();
+        let state = row.view.tcp.map_or("-", |state| state.name());
+        let text = row.to_string();
+        let flags: Vec<&str> = text.split(' ').filter(|word| word.starts_with('[')).collect();
+        format!("{} {} {}", row.timeout_s, state, flags.join("")).trim_end().to_owned()
+    }
+}
+
+#[test]
+fn a_reply_goes_the_other_way() {
+    let lab = Lab::new(&[]);
+    let first = lab.pass(&Packet::udp(A, 1, B, 2)).unwrap();
+    let reply = lab.pass(&Packet::udp(B, 2, A, 1)).unwrap();
+    assert_eq!((first.state, first.direction), (CtState::New, Direction::Original));
+    assert_eq!((reply.state, reply.direction), (CtState::Established, Direction::Reply));
+    assert_eq!(first.conn, reply.conn);
+}
