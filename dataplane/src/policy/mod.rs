@@ -9,7 +9,12 @@ pub mod eval;
 pub mod limit;
 pub mod matches;
 pub mod target;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod walk;
+
+#[cfg(test)]
+mod tests;
 
 use classifier::strategy::Strategy;
 

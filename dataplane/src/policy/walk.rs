@@ -1,1 +1,221 @@
 //! The walk: one table's chain at one hook, rule by rule through the classifier.
+//!
+//! The classifier skips rules whose static part cannot match; every rule it
+//! finds is judged by its remaining matches in written order, counted, and
+//! acted on, and the walk goes on behind it unless the target ends it. Packets
+//! whose layer 4 cannot be read whole meet every rule with every match,
+//! because a match may drop them outright.
+
+use classifier::{Address, Classifier, Key};
+
+use super::eval::{Outcome, PacketView};
+use super::target::{ConnmarkTarget, RejectWith, Target};
+use super::{Chain, ChainId, ChainPolicy, CompiledRule, FamilyPolicy, Hook, TableId};
+use crate::effects::{Effects, LogRecord, Step};
+use crate::packet::L4Class;
+use crate::stats::RuleCounters;
+use crate::verdict::DropReason;
+
+/// How one table's walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// On to the next table or stage.
+    Accept,
+    /// The packet ends here.
+    Drop(DropReason),
+    /// The packet ends here and its sender is told.
+    Reject(RejectWith),
+}
+
+/// Where to go on when a called chain ends.
+#[derive(Clone, Copy, Debug)]
+struct Return {
+    chain: ChainId,
+    rule: u32,
+}
+
+/// The return stack: one per worker, sized when a snapshot is adopted, reused by every walk.
+#[derive(Debug, Default)]
+pub struct ReturnStack(Vec<Return>);
+
+impl ReturnStack {
+    /// Makes room for `depth` nested jumps. Allocates only when a policy is
+    /// deeper than any before it.
+    pub fn fit(&mut self, depth: u32) {
+        self.0.clear();
+        self.0.reserve(depth as usize);
+    }
+}
+
+/// What a walk needs besides the packet; built once per packet.
+#[derive(Debug)]
+pub struct Walker<'a, A, E> {
+    /// The policy of the packet's family.
+    pub policy: &'a FamilyPolicy<A>,
+    /// The worker's counters of the same snapshot.
+    pub counters: &'a RuleCounters,
+    /// The return stack; its contents are scratch.
+    pub stack: &'a mut ReturnStack,
+    /// LOG hits and trace steps go here.
+    pub effects: &'a mut E,
+}
+
+impl<A: Address, E: Effects> Walker<'_, A, E> {
+    /// Walks `entry`, the built-in chain of `table` at `hook`. `key` is the
+    /// packet's key at this hook. MARK and CONNMARK take effect on the packet
+    /// and its connection.
+    pub fn walk(
+        &mut self,
+        table: TableId,
+        hook: Hook,
+        entry: ChainId,
+        packet: &mut PacketView<'_>,
+        key: &Key<A>,
+    ) -> Verdict {
+        let policy = self.policy;
+        let bytes = u64::from(packet.parsed.l3_len);
+        let odd = packet.parsed.l4_class == L4Class::Odd;
+        let mut chain_id = entry;
+        let mut from = 0;
+        self.stack.0.clear();
+        loop {
+            let chain = &policy.chains[chain_id.0 as usize];
+            let Some(index) = next_rule(chain, key, from, odd) else {
+                match self.stack.0.pop() {
+                    Some(caller) => (chain_id, from) = (caller.chain, caller.rule),
+                    None => return self.apply_policy(table, hook, entry, packet),
+                }
+                continue;
+            };
+            from = index + 1;
+            let rule = &chain.rules[index as usize];
+            match rule_outcome(rule, packet, key, odd) {
+                Outcome::Yes => {}
+                Outcome::No => continue,
+                Outcome::Hotdrop => return Verdict::Drop(DropReason::Hotdrop),
+            }
+            self.counters.bump(rule.counter, bytes);
+            self.trace(table, hook, chain_id, Some(index), packet);
+            match &rule.target {
+                Target::Count => {}
+                Target::Accept => return Verdict::Accept,
+                Target::Drop => return Verdict::Drop(DropReason::Rule),
+                Target::Reject(with) => return Verdict::Reject(*with),
+                Target::Return => match self.stack.0.pop() {
+                    Some(caller) => (chain_id, from) = (caller.chain, caller.rule),
+                    None => return self.apply_policy(table, hook, entry, packet),
+                },
+                Target::Jump(callee) => {
+                    debug_assert!(self.stack.0.len() < policy.max_depth as usize);
+                    self.stack.0.push(Return { chain: chain_id, rule: from });
+                    (chain_id, from) = (*callee, 0);
+                }
+                Target::Goto(callee) => (chain_id, from) = (*callee, 0),
+                Target::Log(_) | Target::Mark(_) | Target::Connmark(_) => {
+                    self.act(&rule.target, hook, packet);
+                }
+            }
+        }
+    }
+
+    /// The targets that change something and let the walk go on.
+    fn act(&mut self, target: &Target, hook: Hook, packet: &mut PacketView<'_>) {
+        match target {
+            Target::Log(target) => self.effects.log(&LogRecord {
+                now: packet.now,
+                target,
+                hook,
+                input: packet.input,
+                output: packet.output,
+                frame: packet.frame,
+                has_link_header: packet.has_link_header,
+                parsed: packet.parsed,
+                mark: packet.mark,
+            }),
+            Target::Mark(mark) => packet.mark = (packet.mark & !mark.clear) ^ mark.toggle,
+            Target::Connmark(target) => connmark(*target, packet),
+            _ => unreachable!("only non-terminal targets are acted on"),
+        }
+    }
+
+    /// A built-in chain was walked to its end.
+    fn apply_policy(
+        &mut self,
+        table: TableId,
+        hook: Hook,
+        entry: ChainId,
+        packet: &PacketView<'_>,
+    ) -> Verdict {
+        let Some((verdict, counter)) = self.policy.chains[entry.0 as usize].policy else {
+            debug_assert!(false, "hooks enter built-in chains only");
+            return Verdict::Accept;
+        };
+        self.counters.bump(counter, u64::from(packet.parsed.l3_len));
+        self.trace(table, hook, entry, None, packet);
+        match verdict {
+            ChainPolicy::Accept => Verdict::Accept,
+            ChainPolicy::Drop => Verdict::Drop(DropReason::ChainPolicy),
+        }
+    }
+
+    fn trace(
+        &mut self,
+        table: TableId,
+        hook: Hook,
+        chain: ChainId,
+        rule: Option<u32>,
+        packet: &PacketView<'_>,
+    ) {
+        if E::TRACE {
+            let family = packet.parsed.family;
+            self.effects.step(Step { family, table, hook, chain, rule });
+        }
+    }
+}
+
+#[inline]
+fn next_rule<A: Address>(chain: &Chain<A>, key: &Key<A>, from: u32, odd: bool) -> Option<u32> {
+    if odd {
+        return (from < chain.rules.len() as u32).then_some(from);
+    }
+    chain.classifier.first_at_or_after(key, from)
+}
+
+/// Evaluates what the classifier has not decided, in written order.
+fn rule_outcome<A: Address>(
+    rule: &CompiledRule<A>,
+    packet: &PacketView<'_>,
+    key: &Key<A>,
+    odd: bool,
+) -> Outcome {
+    if odd || rule.check_base {
+        match rule.base.evaluate(key, packet.parsed) {
+            Outcome::Yes => {}
+            other => return other,
+        }
+    }
+    let matches = if odd { &rule.matches } else { &rule.residual };
+    for one in matches {
+        match one.evaluate(packet) {
+            Outcome::Yes => {}
+            other => return other,
+        }
+    }
+    Outcome::Yes
+}
+
+fn connmark(target: ConnmarkTarget, packet: &mut PacketView<'_>) {
+    let (Some(conn), table) = (packet.tracking.conn, packet.conntrack) else { return };
+    let old = table.mark(conn);
+    match target {
+        ConnmarkTarget::Set { clear, toggle } => {
+            table.set_mark(conn, (old & !clear) ^ toggle);
+        }
+        ConnmarkTarget::Save { nfmask, ctmask } => {
+            table.set_mark(conn, (old & !ctmask) ^ (packet.mark & nfmask));
+        }
+        ConnmarkTarget::Restore { nfmask, ctmask } => {
+            packet.mark = (packet.mark & !nfmask) ^ (old & ctmask);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The burst engine: the packet's road, driven identically by AF_XDP, pcap,
+//! memory and fault-injecting ports.
+//!
+//! It does no I/O, reads no clock, and allocates nothing per packet. The road
+//! itself is one readable sequence of stages in [`road`]; [`bridge`] is the
+//! shorter road of a transparent pair, [`egress`] the way out, and
+//! [`originate`] what the router itself sends.
+//!
+//! Limits: packets are decided one after the other in burst order, so that a
+//! connection's second packet sees what its first one did.
+
+mod bridge;
+mod egress;
+mod originate;
+mod road;
+
+use arrayvec::ArrayVec;
+use classifier::Address;
+
+use crate::clock::Nanos;
+use crate::conntrack::{Conntrack, Tracking};
+use crate::effects::{Effects, Outcome};
+use crate::fib::Network;
+use crate::packet::{Family, Mac, PktType, PortId};
+use crate::policy::FamilyPolicy;
+use crate::policy::walk::ReturnStack;
+use crate::snapshot::Snapshot;
+use crate::stats::WorkerStats;
+use crate::verdict::{Disposition, DropReason};
+use crate::wire::{self, Frame};
+use road::{Packet, Road};
+
+/// Frames in one burst at most.
+pub const BURST: usize = 64;
+
+/// One frame on its way through the engine: bytes in somebody else's buffer.
+#[derive(Debug)]
+pub struct Slot<'f> {
+    /// The whole buffer, headroom and tailroom included.
+    pub buf: &'f mut [u8],
+    /// Where the Ethernet header starts in `buf`. The engine may move it.
+    pub start: usize,
+    /// Frame length in bytes, Ethernet header included. The engine may change it.
+    pub len: usize,
+    /// The port it arrived on.
+    pub port: PortId,
+    /// What the engine decided.
+    pub disposition: Disposition,
+}
+
+impl Slot<'_> {
+    /// The frame from its Ethernet header on.
+    pub fn frame(&self) -> &[u8] {
+        &self.buf[self.start..self.start + self.len]
+    }
+    /// The frame, writable.
+    pub fn frame_mut(&mut self) -> &mut [u8] {
+        &mut self.buf[self.start..self.start + self.len]
+    }
+}
+
+/// What a burst is decided against: one snapshot, one network, one instant.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    /// Policy and counters.
+    pub snapshot: &'a Snapshot,
+    /// Which of the snapshot's counter blocks is this worker's.
+    pub worker: usize,
+    /// Ports, routes and neighbours.
+    pub network: &'a Network,
+    /// The connection table.
+    pub conntrack: &'a Conntrack,
+    /// Counts the engine's own packets. Frames of the burst are counted by
+    /// whoever drives the engine, by their dispositions.
+    pub stats: &'a WorkerStats,
+    /// The time of the burst.
+    pub now: Nanos,
+}
+
+/// One worker's engine: scratch space that outlives a burst.
+#[derive(Debug, Default)]
+pub struct Engine {
+    stack: ReturnStack,
+}
+
+/// Where the frames of a burst come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A port.
+    Wire,
+    /// This machine.
+    Host,
+}
+
+impl Engine {
+    /// An engine with empty scratch space.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Decides every frame of a burst that arrived on ports: sets each slot's
+    /// disposition, and its bytes where they change.
+    pub fn process<E: Effects>(
+        &mut self,
+        world: &World<'_>,
+        burst: &mut [Slot<'_>],
+        effects: &mut E,
+    ) {
+        self.decide(world, burst, Origin::Wire, effects);
+    }
+
+    /// Decides frames that this machine itself sends (OUTPUT). Their Ethernet
+    /// headers and [`Slot::port`] are ignored.
+    pub fn output<E: Effects>(
+        &mut self,
+        world: &World<'_>,
+        burst: &mut [Slot<'_>],
+        effects: &mut E,
+    ) {
+        self.decide(world, burst, Origin::Host, effects);
+    }
+
+    /// Tells the sender of `frame`, which was to leave on a port, that its next
+    /// hop does not answer.
+    pub fn unresolved<E: Effects>(&mut self, world: &World<'_>, frame: &mut [u8], effects: &mut E) {
+        let Ok(Frame::Ip(parsed)) = wire::parse(frame, Mac::default()) else { return };
+        let mut packet = Packet::new(frame, parsed, None);
+        let policy = &world.snapshot.policy;
+        match parsed.family {
+            Family::V4 => self.road(world, &policy.v4, effects).next_hop_silent(&mut packet),
+            Family::V6 => self.road(world, &policy.v6, effects).next_hop_silent(&mut packet),
+        }
+    }
+
+    fn decide<E: Effects>(
+        &mut self,
+        world: &World<'_>,
+        burst: &mut [Slot<'_>],
+        origin: Origin,
+        effects: &mut E,
+    ) {
+        let policy = &world.snapshot.policy;
+        self.stack.fit(policy.v4.max_depth.max(policy.v6.max_depth));
+        for (chunk_index, chunk) in burst.chunks_mut(BURST).enumerate() {
+            let frames: ArrayVec<_, BURST> =
+                chunk.iter().map(|slot| parse(world, slot, origin)).collect();
+            for (offset, (slot, frame)) in chunk.iter_mut().zip(frames).enumerate() {
+                let ended = self.decide_one(world, slot, frame, origin, effects);
+                slot.disposition = ended.disposition;
+                if E::TRACE {
+                    effects.outcome(&Outcome {
+                        index: chunk_index * BURST + offset,
+                        tracking: ended.tracking,
+                        mark: ended.mark,
+                        disposition: ended.disposition,
+                        rejected: ended.disposition == Disposition::Drop(DropReason::Reject),
+                    });
+                }
+            }
+        }
+    }
+
+    fn decide_one<E: Effects>(
+        &mut self,
+        world: &World<'_>,
+        slot: &mut Slot<'_>,
+        frame: Result<Frame, DropReason>,
+        origin: Origin,
+        effects: &mut E,
+    ) -> Ended {
+        let parsed = match frame {
+            Ok(Frame::Ip(parsed)) => parsed,
+            Ok(_) if origin == Origin::Wire => {
+                return bridge::cross(world.network, slot.port, slot.len);
+            }
+            Ok(_) => return Ended::early(Disposition::Drop(DropReason::UnknownEtherType)),
+            Err(reason) => return Ended::early(Disposition::Drop(reason)),
+        };
+        let input = (origin == Origin::Wire).then_some(slot.port);
+        let mut packet = Packet::new(slot.frame_mut(), parsed, input);
+        let policy = &world.snapshot.policy;
+        match parsed.family {
+            Family::V4 => self.road(world, &policy.v4, effects).travel(&mut packet),
+            Family::V6 => self.road(world, &policy.v6, effects).travel(&mut packet),
+        }
+    }
+
+    fn road<'a, A: Address, E: Effects>(
+        &'a mut self,
+        world: &'a World<'a>,
+        policy: &'a FamilyPolicy<A>,
+        effects: &'a mut E,
+    ) -> Road<'a, A, E> {
+        let counters = world.snapshot.counters(world.worker);
+        Road { world, policy, counters, stack: &mut self.stack, effects }
+    }
+}
+
+/// How one frame's road ended.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    disposition: Disposition,
+    tracking: Tracking,
+    mark: u32,
+}
+
+impl Ended {
+    /// Before any rule saw the frame.
+    fn early(disposition: Disposition) -> Self {
+        Self { disposition, tracking: Tracking::NONE, mark: 0 }
+    }
+}
+
+/// Parses one frame as its origin demands.
+fn parse(world: &World<'_>, slot: &Slot<'_>, origin: Origin) -> Result<Frame, DropReason> {
+    let mac = match origin {
+        Origin::Wire => world.network.port(slot.port).mac,
+        Origin::Host => Mac::default(),
+    };
+    let mut frame = wire::parse(slot.frame(), mac)?;
+    if let (Origin::Host, Frame::Ip(parsed)) = (origin, &mut frame) {
+        parsed.pkt_type = PktType::Host;
+    }
+    Ok(frame)
+}

@@ -1,0 +1,379 @@
+//! The packet's road: netfilter's hooks and the router between them, stage by
+//! stage in the order that the kernel fixes.
+//!
+//! A stage returns `Err` with the packet's [`End`] to leave the road; what is
+//! owed then (an answer to the sender, a connection to forget) is settled in
+//! one place, [`Road::travel`].
+
+use classifier::Address;
+
+use super::{Ended, World, egress};
+use crate::conntrack::{CtState, Tracking};
+use crate::effects::Effects;
+use crate::fib::{InputRoute, Mode, Query, RouteKind};
+use crate::packet::{Family, Fragment, Parsed, PktType, PortId};
+use crate::policy::eval::PacketView;
+use crate::policy::walk::{ReturnStack, Verdict, Walker};
+use crate::policy::{FamilyPolicy, Hook, RejectWith, TableId};
+use crate::stats::RuleCounters;
+use crate::verdict::{Disposition, DropReason};
+use crate::wire::proto;
+
+/// One packet in flight.
+pub(super) struct Packet<'f> {
+    /// The frame from its Ethernet header on.
+    pub(super) frame: &'f mut [u8],
+    /// Parsed facts about `frame`, kept true when it changes.
+    pub(super) parsed: Parsed,
+    /// The port it arrived on; `None` for this machine's own packets.
+    pub(super) input: Option<PortId>,
+    /// The port it will leave on, once routed.
+    pub(super) output: Option<PortId>,
+    /// The packet's mark.
+    pub(super) mark: u32,
+    /// What tracking said.
+    pub(super) tracking: Tracking,
+    /// Whether it opens its connection, or answers the packet that does.
+    pub(super) opening: bool,
+    /// Manipulations that the nat table has already been asked about.
+    pub(super) asked: Asked,
+}
+
+/// Which of a connection's two translations the nat table has been asked about.
+/// Both, for every connection that is in the table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    /// PREROUTING or OUTPUT.
+    pub(super) destination: bool,
+    /// INPUT or POSTROUTING.
+    pub(super) source: bool,
+}
+
+impl<'f> Packet<'f> {
+    pub(super) fn new(frame: &'f mut [u8], parsed: Parsed, input: Option<PortId>) -> Self {
+        Self {
+            frame,
+            parsed,
+            input,
+            output: None,
+            mark: 0,
+            tracking: Tracking::NONE,
+            opening: false,
+            asked: Asked::default(),
+        }
+    }
+}
+
+/// Where a packet goes next, once routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hop {
+    /// The port it leaves on.
+    pub(super) port: PortId,
+    /// The next hop's family and address.
+    pub(super) next_hop: (Family, u128),
+    /// Longest IP packet in bytes that may leave in one piece.
+    pub(super) mtu: u32,
+}
+
+/// What a router answers: an ICMP or ICMPv6 error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// Type.
+    pub(super) kind: u8,
+    /// Code.
+    pub(super) code: u8,
+    /// The four bytes after the checksum (an MTU).
+    pub(super) word: u32,
+}
+
+impl Problem {
+    fn expired(family: Family) -> Self {
+        let kind = if family == Family::V4 { 11 } else { 3 };
+        Self { kind, code: 0, word: 0 }
+    }
+    fn too_big(family: Family, mtu: u32) -> Self {
+        let (kind, code) = if family == Family::V4 { (3, 4) } else { (2, 0) };
+        Self { kind, code, word: mtu }
+    }
+    pub(super) fn host_unreachable(family: Family) -> Self {
+        let (kind, code) = if family == Family::V4 { (3, 1) } else { (1, 3) };
+        Self { kind, code, word: 0 }
+    }
+}
+
+/// Why a packet left the road before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Silently.
+    Drop(DropReason),
+    /// By a REJECT rule at this hook.
+    Reject(RejectWith, Hook),
+    /// The router cannot forward it and says so.
+    Refused(DropReason, Problem),
+}
+
+impl End {
+    fn reason(self) -> DropReason {
+        match self {
+            Self::Drop(reason) | Self::Refused(reason, _) => reason,
+            Self::Reject(..) => DropReason::Reject,
+        }
+    }
+}
+
+/// Everything the stages of one packet's road share.
+pub(super) struct Road<'a, A, E> {
+    pub(super) world: &'a World<'a>,
+    pub(super) policy: &'a FamilyPolicy<A>,
+    pub(super) counters: &'a RuleCounters,
+    pub(super) stack: &'a mut ReturnStack,
+    pub(super) effects: &'a mut E,
+}
+
+impl<A: Address, E: Effects> Road<'_, A, E> {
+    /// Takes the packet from where it entered to where it ends.
+    pub(super) fn travel(&mut self, packet: &mut Packet<'_>) -> Ended {
+        let result = match (self.world.network.mode(), packet.input) {
+            (_, None) => self.route_output(packet).and_then(|hop| self.sent(packet, hop)),
+            (Mode::Bridge(_), Some(input)) => self.bridged(packet, input),
+            (Mode::Routed | Mode::Host, Some(input)) => self.received(packet, input),
+        };
+        let disposition = result.unwrap_or_else(|end| self.settle(packet, end));
+        Ended { disposition, tracking: packet.tracking, mark: packet.mark }
+    }
+
+    /// Pays what is owed for a packet that left the road.
+    pub(super) fn settle(&mut self, packet: &mut Packet<'_>, end: End) -> Disposition {
+        match end {
+            End::Drop(_) => {}
+            End::Reject(with, hook) => self.reject(packet, with, hook),
+            End::Refused(_, problem) => self.complain(packet, problem),
+        }
+        self.world.conntrack.discard(packet.tracking);
+        Disposition::Drop(end.reason())
+    }
+
+    /// From a port: PREROUTING, the routing decision, then INPUT or FORWARD.
+    fn received(&mut self, packet: &mut Packet<'_>, input: PortId) -> Result<Disposition, End> {
+        if packet.parsed.pkt_type == PktType::OtherHost {
+            return Err(End::Drop(DropReason::NotForUs));
+        }
+        self.prerouting(packet)?;
+        match self.route_input(packet, input)? {
+            None => self.input(packet),
+            Some(hop) => self.forward(packet, hop),
+        }
+    }
+
+    /// From this machine: OUTPUT, POSTROUTING. `hop` is the first routing decision;
+    /// `None` when the packet is addressed to this machine itself.
+    pub(super) fn sent(
+        &mut self,
+        packet: &mut Packet<'_>,
+        mut hop: Option<Hop>,
+    ) -> Result<Disposition, End> {
+        self.refuse_fragments(packet)?;
+        packet.output = hop.map(|hop| hop.port);
+        self.hook(packet, Hook::Output, &[TableId::Raw])?;
+        self.track(packet)?;
+        let mark = packet.mark;
+        self.hook(packet, Hook::Output, &[TableId::Mangle])?;
+        if packet.mark != mark {
+            // The rest of OUTPUT still sees the first decision's port.
+            hop = self.route_output(packet)?;
+        }
+        self.hook(packet, Hook::Output, &[TableId::Nat, TableId::Filter, TableId::Security])?;
+        packet.asked.destination = true;
+        packet.output = hop.map(|hop| hop.port);
+        self.postrouting(packet)?;
+        match hop {
+            Some(hop) => self.leave(packet, hop),
+            None => Ok(Disposition::Deliver),
+        }
+    }
+
+    /// raw, tracking, mangle, nat.
+    pub(super) fn prerouting(&mut self, packet: &mut Packet<'_>) -> Result<(), End> {
+        self.refuse_fragments(packet)?;
+        self.hook(packet, Hook::Prerouting, &[TableId::Raw])?;
+        self.track(packet)?;
+        self.hook(packet, Hook::Prerouting, &[TableId::Mangle, TableId::Nat])?;
+        packet.asked.destination = true;
+        Ok(())
+    }
+
+    /// mangle, filter, security, nat, confirm.
+    fn input(&mut self, packet: &mut Packet<'_>) -> Result<Disposition, End> {
+        if packet.parsed.family == Family::V4 && packet.parsed.fragment != Fragment::Whole {
+            // The kernel reassembles before INPUT.
+            return Err(End::Drop(DropReason::Fragment));
+        }
+        let tables = [TableId::Mangle, TableId::Filter, TableId::Security, TableId::Nat];
+        self.hook(packet, Hook::Input, &tables)?;
+        packet.asked.source = true;
+        self.confirm(packet)?;
+        Ok(Disposition::Deliver)
+    }
+
+    /// A router's checks, then FORWARD, POSTROUTING and out.
+    fn forward(&mut self, packet: &mut Packet<'_>, hop: Hop) -> Result<Disposition, End> {
+        let family = packet.parsed.family;
+        if packet.parsed.ttl <= 1 {
+            return Err(End::Refused(DropReason::TtlExpired, Problem::expired(family)));
+        }
+        let too_long = u32::from(packet.parsed.l3_len) > hop.mtu;
+        if too_long && (family == Family::V6 || egress::dont_fragment(packet)) {
+            return Err(End::Refused(DropReason::TooBig, Problem::too_big(family, hop.mtu)));
+        }
+        egress::decrement_hops(packet);
+        packet.output = Some(hop.port);
+        self.forward_tables(packet)?;
+        self.postrouting(packet)?;
+        self.leave(packet, hop)
+    }
+
+    /// mangle, filter, security.
+    pub(super) fn forward_tables(&mut self, packet: &mut Packet<'_>) -> Result<(), End> {
+        self.hook(packet, Hook::Forward, &[TableId::Mangle, TableId::Filter, TableId::Security])
+    }
+
+    /// mangle, nat, confirm.
+    pub(super) fn postrouting(&mut self, packet: &mut Packet<'_>) -> Result<(), End> {
+        self.hook(packet, Hook::Postrouting, &[TableId::Mangle, TableId::Nat])?;
+        packet.asked.source = true;
+        self.confirm(packet)
+    }
+
+    /// The routing decision for a packet from a port.
+    fn route_input(&self, packet: &Packet<'_>, input: PortId) -> Result<Option<Hop>, End> {
+        let parsed = &packet.parsed;
+        let query = Query { iif: Some(input), ..query(packet) };
+        match self.world.network.input(input, &query, parsed.pkt_type) {
+            InputRoute::Deliver => Ok(None),
+            InputRoute::Forward { .. } if *self.world.network.mode() == Mode::Host => {
+                Err(End::Drop(DropReason::NotForwarded))
+            }
+            InputRoute::Forward { port, next_hop, mtu, .. } => {
+                Ok(Some(Hop { port, next_hop, mtu }))
+            }
+            InputRoute::Drop { reason, answer: None } => Err(End::Drop(reason)),
+            InputRoute::Drop { reason, answer: Some((kind, code)) } => {
+                Err(End::Refused(reason, Problem { kind, code, word: 0 }))
+            }
+        }
+    }
+
+    /// The routing decision for a packet of our own; `None`: to this machine itself.
+    pub(super) fn route_output(&self, packet: &Packet<'_>) -> Result<Option<Hop>, End> {
+        let network = self.world.network;
+        let query = query(packet);
+        let Some(route) = network.route(&query) else {
+            return Err(End::Drop(DropReason::NoRoute));
+        };
+        match route.kind {
+            RouteKind::Unicast(port) => {
+                let next_hop = route.next_hop(query.family, query.dst);
+                Ok(Some(Hop { port, next_hop, mtu: network.mtu(&route, port) }))
+            }
+            RouteKind::Local => Ok(None),
+            RouteKind::Foreign => Err(End::Drop(DropReason::RouteForeign)),
+            RouteKind::Broadcast => Err(End::Drop(DropReason::NotForwarded)),
+            RouteKind::Blackhole
+            | RouteKind::Unreachable
+            | RouteKind::Prohibit
+            | RouteKind::Throw => Err(End::Drop(DropReason::RouteRefused)),
+        }
+    }
+
+    /// Tracks the packet, unless its family is not tracked or its connection is
+    /// known (answers that the router itself makes carry the connection of the
+    /// packet that they answer).
+    fn track(&mut self, packet: &mut Packet<'_>) -> Result<(), End> {
+        if !self.policy.needs_conntrack || packet.tracking.conn.is_some() {
+            return Ok(());
+        }
+        let World { conntrack, now, .. } = self.world;
+        let ours = packet.input.is_none();
+        let tracked = conntrack.track(&packet.parsed, packet.frame, ours, *now);
+        packet.tracking = tracked.map_err(End::Drop)?;
+        packet.opening = packet.tracking.unconfirmed;
+        Ok(())
+    }
+
+    /// Makes the packet's connection visible, if this is its first packet.
+    fn confirm(&mut self, packet: &mut Packet<'_>) -> Result<(), End> {
+        let World { conntrack, now, .. } = self.world;
+        conntrack.confirm(&mut packet.tracking, *now).map_err(End::Drop)
+    }
+
+    /// With tracking on, the kernel reassembles before any rule.
+    fn refuse_fragments(&self, packet: &Packet<'_>) -> Result<(), End> {
+        match self.policy.needs_conntrack && packet.parsed.fragment != Fragment::Whole {
+            true => Err(End::Drop(DropReason::Fragment)),
+            false => Ok(()),
+        }
+    }
+
+    /// Walks the built-in chains of `tables` at `hook`.
+    fn hook(&mut self, packet: &mut Packet<'_>, hook: Hook, tables: &[TableId]) -> Result<(), End> {
+        let entries = &self.policy.hooks[hook as usize];
+        if tables.iter().all(|&table| entries[table as usize].is_none()) {
+            return Ok(());
+        }
+        let mut view = PacketView {
+            parsed: &packet.parsed,
+            frame: packet.frame,
+            has_link_header: packet.input.is_some(),
+            input: packet.input,
+            output: packet.output,
+            mark: packet.mark,
+            tracking: packet.tracking,
+            conntrack: self.world.conntrack,
+            now: self.world.now,
+        };
+        let key = view.key();
+        let mut walker = Walker {
+            policy: self.policy,
+            counters: self.counters,
+            stack: self.stack,
+            effects: self.effects,
+        };
+        for &table in tables {
+            let Some(entry) = entries[table as usize] else { continue };
+            if table == TableId::Nat && !nat_is_asked(packet, hook) {
+                continue;
+            }
+            let verdict = walker.walk(table, hook, entry, &mut view, &key);
+            packet.mark = view.mark;
+            match verdict {
+                Verdict::Accept => {}
+                Verdict::Drop(reason) => return Err(End::Drop(reason)),
+                Verdict::Reject(with) => return Err(End::Reject(with, hook)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the nat table sees this packet at this hook: the first packet of a
+/// connection, once per manipulation. ICMP errors about a connection follow its
+/// translation and never see a rule; a reset for a refused first packet does.
+fn nat_is_asked(packet: &Packet<'_>, hook: Hook) -> bool {
+    let icmp = matches!(packet.parsed.proto, proto::ICMP | proto::ICMPV6);
+    let first = match packet.tracking.state {
+        CtState::New => true,
+        CtState::Related => !icmp,
+        CtState::Established | CtState::Invalid | CtState::Untracked => false,
+    };
+    let asked = match hook {
+        Hook::Prerouting | Hook::Output => packet.asked.destination,
+        Hook::Input | Hook::Forward | Hook::Postrouting => packet.asked.source,
+    };
+    first && packet.opening && !asked
+}
+
+/// What routing is asked for a packet of our own.
+fn query(packet: &Packet<'_>) -> Query {
+    let parsed = &packet.parsed;
+    Query { family: parsed.family, src: parsed.src, dst: parsed.dst, iif: None, mark: packet.mark }
+}
