@@ -7,6 +7,7 @@
 //! the clock, once a turn. Nothing is shared with other workers but statistics
 //! (one writer) and bounded lock-free queues.
 
+mod live;
 mod outlets;
 mod pipeline;
 mod waiting;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+pub use live::EnginePipeline;
 pub use outlets::{LogEntry, NeighbourRequest, Outlets, PortEvent, WorkerEvent};
 pub use pipeline::{CrossConnect, LinkAddresses, Pipeline};
 pub use waiting::WAITING_MAX;
@@ -117,6 +119,12 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     #[must_use]
     pub fn with_idle(mut self, idle: Idle) -> Self {
         self.idle = idle;
+        self
+    }
+    /// Counts into `stats`, which the pipeline may share: both run on this thread.
+    #[must_use]
+    pub fn with_stats(mut self, stats: Arc<WorkerStats>) -> Self {
+        self.stats = stats;
         self
     }
     /// The statistics, to be read by other threads. `turns` is the heartbeat.

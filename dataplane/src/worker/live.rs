@@ -1,0 +1,99 @@
+//! The pipeline of a running daemon: the engine, with subscriptions to what the
+//! control thread publishes.
+
+use std::sync::Arc;
+
+use super::pipeline::{LinkAddresses, Pipeline};
+use crate::clock::Nanos;
+use crate::conntrack::Conntrack;
+use crate::effects::Effects;
+use crate::engine::{Engine, Slot, World};
+use crate::fib::Network;
+use crate::packet::{Family, PortId};
+use crate::publish::Subscription;
+use crate::snapshot::Snapshot;
+use crate::stats::WorkerStats;
+
+/// One worker's engine and its view of the published world.
+#[derive(Debug)]
+pub struct EnginePipeline {
+    engine: Engine,
+    worker: usize,
+    snapshots: Subscription<Snapshot>,
+    networks: Subscription<Network>,
+    snapshot: Arc<Snapshot>,
+    network: Arc<Network>,
+    conntrack: Arc<Conntrack>,
+    stats: Arc<WorkerStats>,
+}
+
+impl EnginePipeline {
+    /// The pipeline of worker number `worker`, whose statistics are `stats`.
+    pub fn new(
+        worker: usize,
+        mut snapshots: Subscription<Snapshot>,
+        mut networks: Subscription<Network>,
+        conntrack: Arc<Conntrack>,
+        stats: Arc<WorkerStats>,
+    ) -> Self {
+        let snapshot = Arc::clone(snapshots.refresh());
+        let network = Arc::clone(networks.refresh());
+        let engine = Engine::new();
+        Self { engine, worker, snapshots, networks, snapshot, network, conntrack, stats }
+    }
+
+    /// The engine, and what it decides against at `now`.
+    fn parts(&mut self, now: Nanos) -> (&mut Engine, World<'_>) {
+        let world = World {
+            snapshot: &self.snapshot,
+            worker: self.worker,
+            network: &self.network,
+            conntrack: &self.conntrack,
+            stats: &self.stats,
+            now,
+        };
+        (&mut self.engine, world)
+    }
+}
+
+/// Takes over a newly published value; true when there was one.
+fn adopt<T>(held: &mut Arc<T>, subscription: &mut Subscription<T>) -> bool {
+    let current = subscription.refresh();
+    let changed = !Arc::ptr_eq(held, current);
+    if changed {
+        *held = Arc::clone(current);
+    }
+    changed
+}
+
+impl Pipeline for EnginePipeline {
+    fn refresh(&mut self) -> bool {
+        if adopt(&mut self.snapshot, &mut self.snapshots) {
+            self.stats.swaps.add(1);
+        }
+        adopt(&mut self.network, &mut self.networks)
+    }
+    fn process(&mut self, burst: &mut [Slot<'_>], now: Nanos, effects: &mut impl Effects) {
+        let (engine, world) = self.parts(now);
+        engine.process(&world, burst, effects);
+    }
+    fn link_addresses(
+        &self,
+        port: PortId,
+        family: Family,
+        next_hop: u128,
+    ) -> Option<LinkAddresses> {
+        let destination = self.network.neighbour(port, family, next_hop)?;
+        Some(LinkAddresses { destination, source: self.network.port(port).mac })
+    }
+    fn unresolved(
+        &mut self,
+        _port: PortId,
+        frame: &mut [u8],
+        now: Nanos,
+        effects: &mut impl Effects,
+    ) {
+        let (engine, world) = self.parts(now);
+        engine.unresolved(&world, frame, effects);
+    }
+}
