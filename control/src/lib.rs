@@ -13,3 +13,5 @@ pub mod daemon;
 pub mod interpret;
 pub mod model;
 pub mod net;
+pub mod replay;
+pub mod selfcheck;

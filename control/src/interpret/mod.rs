@@ -8,6 +8,8 @@
 //! which tables stand at which hook, in netfilter's order.
 
 mod buckets;
+#[cfg(test)]
+pub(crate) mod generate;
 mod matching;
 pub mod packet;
 #[cfg(test)]

@@ -1,0 +1,531 @@
+//! `topo.toml`: everything that the kernel would otherwise supply.
+//!
+//! Unknown keys and impossible values are refused with file, line and column.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use dataplane::fib::{Mode, NeighbourEntry, PortInfo, RouteEntry, RouteKind, RuleEntry, Topology};
+use dataplane::packet::{Family, MAX_PORTS, Mac, PortId};
+use serde::Deserialize;
+use toml::Spanned;
+
+#[cfg(test)]
+mod tests;
+
+const MAIN: u32 = 254;
+
+/// A topology file, checked.
+#[derive(Clone, Debug)]
+pub struct TopologyFile {
+    /// Ports, routes, rules and neighbours.
+    pub topology: Topology,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[conntrack]`: sysctls by their short names, in file order of the keys' names.
+    pub conntrack: Vec<Sysctl>,
+}
+
+/// `[limits]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Connections that the table holds.
+    pub conntrack_max: Option<u32>,
+}
+
+/// One key of `[conntrack]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sysctl {
+    /// The kernel's name without `nf_conntrack_`.
+    pub name: String,
+    /// Its value; `true` and `false` count as 1 and 0.
+    pub value: u64,
+    /// Where the key stands.
+    pub at: Position,
+    /// Where the value stands.
+    pub value_at: Position,
+}
+
+/// A place in the file, counted from 1; columns count characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Line.
+    pub line: usize,
+    /// Column.
+    pub column: usize,
+}
+
+/// What is wrong with a topology file, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}:{}:{}: {problem}", file.display(), at.line, at.column)]
+pub struct TopologyError {
+    /// The file.
+    pub file: PathBuf,
+    /// The place.
+    pub at: Position,
+    /// The problem.
+    pub problem: Problem,
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    Unreadable(std::io::ErrorKind),
+    /// TOML or its shape: the library's words.
+    #[error("{0}")]
+    Syntax(String),
+    /// A mode that does not exist.
+    #[error("unknown mode `{0}` (routed, bridge or host)")]
+    Mode(String),
+    /// `mode = "bridge"` and `bridge` must come together.
+    #[error("`bridge` goes with mode = \"bridge\", and that mode needs it")]
+    BridgeMode,
+    /// A port in two pairs, or paired with itself.
+    #[error("port `{0}` stands in a bridge pair twice")]
+    BridgedTwice(String),
+    /// `mode = "host"` has exactly one port.
+    #[error("mode = \"host\" takes one port")]
+    HostPorts,
+    /// No port at all.
+    #[error("no [[port]]")]
+    NoPorts,
+    /// More ports than the engine can hold.
+    #[error("more than {MAX_PORTS} ports")]
+    TooManyPorts,
+    /// An interface name that the kernel would refuse.
+    #[error("`{0}` is no interface name")]
+    PortName(String),
+    /// The same port again.
+    #[error("port `{0}` is defined twice")]
+    DuplicatePort(String),
+    /// A device that is not a port of this file.
+    #[error("no port `{0}`")]
+    NoSuchPort(String),
+    /// Not six octets, or not a unicast address.
+    #[error("`{0}` is no unicast MAC address")]
+    Mac(String),
+    /// An MTU outside what Ethernet and IP allow.
+    #[error("an MTU of {0} is impossible (68 to 65535)")]
+    Mtu(u32),
+    /// Not an IP address.
+    #[error("`{0}` is no IP address")]
+    Address(String),
+    /// Not ADDRESS/LENGTH.
+    #[error("`{0}` is no ADDRESS/LENGTH")]
+    Prefix(String),
+    /// A destination with bits beyond its length.
+    #[error("`{0}` has bits set beyond the prefix length")]
+    HostBits(String),
+    /// Addresses of two families in one entry.
+    #[error("both IPv4 and IPv6 in one entry")]
+    MixedFamilies,
+    /// A mark that is not VALUE or VALUE/MASK.
+    #[error("`{0}` is no mark (VALUE or VALUE/MASK)")]
+    Fwmark(String),
+    /// A route type that does not exist.
+    #[error("unknown route type `{0}` (unicast, blackhole, unreachable, prohibit or throw)")]
+    RouteType(String),
+    /// A unicast route needs a device, the others take none.
+    #[error("a unicast route needs `dev`; other types take neither `dev` nor `via`")]
+    RouteDevice,
+    /// A family that does not exist.
+    #[error("unknown family `{0}` (v4 or v6)")]
+    Family(String),
+    /// A sysctl value that is not a number.
+    #[error("expected a whole number or a boolean")]
+    SysctlValue,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    mode: Spanned<String>,
+    bridge: Option<Spanned<Vec<[Spanned<String>; 2]>>>,
+    #[serde(default)]
+    port: Vec<Port>,
+    #[serde(default)]
+    route: Vec<Route>,
+    #[serde(default)]
+    rule: Vec<Rule>,
+    #[serde(default)]
+    neighbour: Vec<Neighbour>,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    conntrack: BTreeMap<Spanned<String>, Spanned<toml::Value>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Port {
+    name: Spanned<String>,
+    mac: Spanned<String>,
+    mtu: Option<Spanned<u32>>,
+    #[serde(default)]
+    addresses: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Route {
+    to: Spanned<String>,
+    via: Option<Spanned<String>>,
+    dev: Option<Spanned<String>>,
+    #[serde(rename = "type")]
+    kind: Option<Spanned<String>>,
+    table: Option<u32>,
+    metric: Option<u32>,
+    mtu: Option<Spanned<u32>>,
+    src: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    priority: u32,
+    table: u32,
+    fwmark: Option<Spanned<String>>,
+    from: Option<Spanned<String>>,
+    to: Option<Spanned<String>>,
+    iif: Option<Spanned<String>>,
+    family: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Neighbour {
+    dev: Spanned<String>,
+    address: Spanned<String>,
+    mac: Spanned<String>,
+}
+
+impl TopologyFile {
+    /// Reads and checks a file.
+    pub fn read(file: &Path) -> Result<Self, TopologyError> {
+        let text = std::fs::read_to_string(file).map_err(|error| TopologyError {
+            file: file.to_owned(),
+            at: Position { line: 1, column: 1 },
+            problem: Problem::Unreadable(error.kind()),
+        })?;
+        Self::parse(file, &text)
+    }
+
+    /// Checks `text`; `file` is for the errors.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, TopologyError> {
+        let refuse = |at: usize, problem| TopologyError {
+            file: file.to_owned(),
+            at: position(text, at),
+            problem,
+        };
+        let parsed: File = toml::from_str(text).map_err(|error: toml::de::Error| {
+            let at = error.span().map_or(0, |span: Range<usize>| span.start);
+            refuse(at, Problem::Syntax(error.message().to_owned()))
+        })?;
+        let conntrack = sysctls(&parsed.conntrack, text)
+            .map_err(|Fault { at, problem }| refuse(at, problem))?;
+        let limits = parsed.limits;
+        let topology =
+            Checker::default().file(&parsed).map_err(|fault| refuse(fault.at, fault.problem))?;
+        Ok(Self { topology, limits, conntrack })
+    }
+}
+
+fn sysctls(
+    keys: &BTreeMap<Spanned<String>, Spanned<toml::Value>>,
+    text: &str,
+) -> Result<Vec<Sysctl>, Fault> {
+    keys.iter()
+        .map(|(name, value)| {
+            let number = match value.get_ref() {
+                toml::Value::Integer(number) => u64::try_from(*number).ok(),
+                toml::Value::Boolean(on) => Some(u64::from(*on)),
+                _ => None,
+            };
+            Ok(Sysctl {
+                name: name.get_ref().clone(),
+                value: number.ok_or_else(|| fault(value, Problem::SysctlValue))?,
+                at: position(text, name.span().start),
+                value_at: position(text, value.span().start),
+            })
+        })
+        .collect()
+}
+
+fn position(text: &str, at: usize) -> Position {
+    let before = text.get(..at).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    Position {
+        line: before.matches('\n').count() + 1,
+        column: before[line_start..].chars().count() + 1,
+    }
+}
+
+/// A problem at a byte offset.
+struct Fault {
+    at: usize,
+    problem: Problem,
+}
+
+fn fault<T>(place: &Spanned<T>, problem: Problem) -> Fault {
+    Fault { at: place.span().start, problem }
+}
+
+#[derive(Default)]
+struct Checker {
+    ports: Vec<PortInfo>,
+}
+
+impl Checker {
+    fn file(mut self, file: &File) -> Result<Topology, Fault> {
+        for port in &file.port {
+            self.port(port)?;
+        }
+        if self.ports.is_empty() {
+            return Err(fault(&file.mode, Problem::NoPorts));
+        }
+        let mode = self.mode(file)?;
+        let routes = file.route.iter().map(|route| self.route(route)).collect::<Result<_, _>>()?;
+        let neighbours = file
+            .neighbour
+            .iter()
+            .map(|neighbour| {
+                Ok(NeighbourEntry {
+                    port: self.find(&neighbour.dev)?,
+                    address: address(&neighbour.address)?,
+                    mac: mac(&neighbour.mac)?,
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        let mut rules = Vec::new();
+        for rule in &file.rule {
+            self.rule(rule, &mut rules)?;
+        }
+        if !rules.is_empty() {
+            default_rules(&mut rules);
+        }
+        Ok(Topology { mode, ports: self.ports, routes, rules, neighbours })
+    }
+
+    fn port(&mut self, port: &Port) -> Result<(), Fault> {
+        let name = port.name.get_ref();
+        let refuse = |problem: fn(String) -> Problem| Err(fault(&port.name, problem(name.clone())));
+        let odd = |c: char| c.is_whitespace() || c.is_control() || c == '/' || c == ':';
+        // `host` names the machine's own packets on the command line.
+        let reserved = matches!(name.as_str(), "" | "." | ".." | "host");
+        if reserved || name.len() > 15 || name.contains(odd) {
+            return refuse(Problem::PortName);
+        }
+        if self.ports.iter().any(|known| known.name == *name) {
+            return refuse(Problem::DuplicatePort);
+        }
+        if self.ports.len() == MAX_PORTS {
+            return Err(fault(&port.name, Problem::TooManyPorts));
+        }
+        let addresses = port.addresses.iter().map(prefix).collect::<Result<_, _>>()?;
+        self.ports.push(PortInfo {
+            name: name.clone(),
+            mac: mac(&port.mac)?,
+            mtu: port.mtu.as_ref().map_or(Ok(1500), mtu)?,
+            addresses,
+            up: true,
+        });
+        Ok(())
+    }
+
+    fn mode(&self, file: &File) -> Result<Mode, Fault> {
+        match (file.mode.get_ref().as_str(), &file.bridge) {
+            ("routed", None) => Ok(Mode::Routed),
+            ("host", None) if self.ports.len() == 1 => Ok(Mode::Host),
+            ("host", None) => Err(fault(&file.mode, Problem::HostPorts)),
+            ("bridge", Some(pairs)) => self.pairs(pairs.get_ref()),
+            ("bridge", None) => Err(fault(&file.mode, Problem::BridgeMode)),
+            ("routed" | "host", Some(pairs)) => Err(fault(pairs, Problem::BridgeMode)),
+            (other, _) => Err(fault(&file.mode, Problem::Mode(other.to_owned()))),
+        }
+    }
+
+    fn pairs(&self, pairs: &[[Spanned<String>; 2]]) -> Result<Mode, Fault> {
+        let mut used = Vec::new();
+        let mut found = Vec::new();
+        for [one, other] in pairs {
+            for name in [one, other] {
+                let port = self.find(name)?;
+                if used.contains(&port) {
+                    return Err(fault(name, Problem::BridgedTwice(name.get_ref().clone())));
+                }
+                used.push(port);
+            }
+            found.push((self.find(one)?, self.find(other)?));
+        }
+        Ok(Mode::Bridge(found))
+    }
+
+    fn find(&self, name: &Spanned<String>) -> Result<PortId, Fault> {
+        self.ports
+            .iter()
+            .position(|port| port.name == *name.get_ref())
+            .map(|index| PortId(index as u8))
+            .ok_or_else(|| fault(name, Problem::NoSuchPort(name.get_ref().clone())))
+    }
+
+    fn route(&self, route: &Route) -> Result<RouteEntry, Fault> {
+        let to = network(&route.to)?;
+        let same_family = |at: &Spanned<String>| {
+            let found = address(at)?;
+            match found.is_ipv4() == to.0.is_ipv4() {
+                true => Ok(found),
+                false => Err(fault(at, Problem::MixedFamilies)),
+            }
+        };
+        let via = route.via.as_ref().map(same_family).transpose()?;
+        let kind = match &route.kind {
+            None => None,
+            Some(kind) => match kind.get_ref().as_str() {
+                "unicast" => None,
+                "blackhole" => Some(RouteKind::Blackhole),
+                "unreachable" => Some(RouteKind::Unreachable),
+                "prohibit" => Some(RouteKind::Prohibit),
+                "throw" => Some(RouteKind::Throw),
+                other => return Err(fault(kind, Problem::RouteType(other.to_owned()))),
+            },
+        };
+        let kind = match (kind, &route.dev) {
+            (None, Some(dev)) => RouteKind::Unicast(self.find(dev)?),
+            (Some(kind), None) if via.is_none() => kind,
+            _ => return Err(fault(&route.to, Problem::RouteDevice)),
+        };
+        Ok(RouteEntry {
+            to,
+            via,
+            kind,
+            table: route.table.unwrap_or(MAIN),
+            metric: route.metric.unwrap_or(if to.0.is_ipv4() { 0 } else { 1024 }),
+            mtu: route.mtu.as_ref().map(mtu).transpose()?,
+            prefsrc: route.src.as_ref().map(same_family).transpose()?,
+        })
+    }
+
+    fn rule(&self, rule: &Rule, rules: &mut Vec<RuleEntry>) -> Result<(), Fault> {
+        let from = rule.from.as_ref().map(network).transpose()?;
+        let to = rule.to.as_ref().map(network).transpose()?;
+        let given = match &rule.family {
+            None => None,
+            Some(family) => match family.get_ref().as_str() {
+                "v4" => Some(Family::V4),
+                "v6" => Some(Family::V6),
+                other => return Err(fault(family, Problem::Family(other.to_owned()))),
+            },
+        };
+        let of = |prefix: Option<(IpAddr, u8)>| prefix.map(|(address, _)| family_of(address));
+        let mut known = [given, of(from), of(to)].into_iter().flatten();
+        let first = known.next();
+        if known.any(|family| Some(family) != first) {
+            let place = [&rule.to, &rule.from, &rule.family].into_iter().flatten().next();
+            return Err(match place {
+                Some(place) => fault(place, Problem::MixedFamilies),
+                None => Fault { at: 0, problem: Problem::MixedFamilies },
+            });
+        }
+        let families = first.map_or(vec![Family::V4, Family::V6], |family| vec![family]);
+        for family in families {
+            rules.push(RuleEntry {
+                family,
+                priority: rule.priority,
+                fwmark: rule.fwmark.as_ref().map(fwmark).transpose()?,
+                from,
+                to,
+                iif: rule.iif.as_ref().map(|port| self.find(port)).transpose()?,
+                table: rule.table,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn family_of(address: IpAddr) -> Family {
+    if address.is_ipv4() { Family::V4 } else { Family::V6 }
+}
+
+/// What `ip rule` shows on a fresh machine: local, main, default.
+fn default_rules(rules: &mut Vec<RuleEntry>) {
+    for family in [Family::V4, Family::V6] {
+        let tables: &[(u32, u32)] = match family {
+            Family::V4 => &[(0, 255), (32766, MAIN), (32767, 253)],
+            Family::V6 => &[(0, 255), (32766, MAIN)],
+        };
+        rules.extend(tables.iter().map(|&(priority, table)| RuleEntry {
+            family,
+            priority,
+            fwmark: None,
+            from: None,
+            to: None,
+            iif: None,
+            table,
+        }));
+    }
+    rules.sort_by_key(|rule| rule.priority);
+}
+
+fn address(text: &Spanned<String>) -> Result<IpAddr, Fault> {
+    let parsed = text.get_ref().parse();
+    parsed.map_err(|_| fault(text, Problem::Address(text.get_ref().clone())))
+}
+
+fn prefix(text: &Spanned<String>) -> Result<(IpAddr, u8), Fault> {
+    let parse = || {
+        let (address, length) = text.get_ref().split_once('/')?;
+        let address: IpAddr = address.parse().ok()?;
+        let length: u8 = length.parse().ok()?;
+        (length <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, length))
+    };
+    parse().ok_or_else(|| fault(text, Problem::Prefix(text.get_ref().clone())))
+}
+
+fn network(text: &Spanned<String>) -> Result<(IpAddr, u8), Fault> {
+    let (address, length) = prefix(text)?;
+    let beyond = match address {
+        IpAddr::V4(v4) => u32::from(v4).checked_shl(length.into()).unwrap_or(0) != 0,
+        IpAddr::V6(v6) => u128::from(v6).checked_shl(length.into()).unwrap_or(0) != 0,
+    };
+    match beyond {
+        true => Err(fault(text, Problem::HostBits(text.get_ref().clone()))),
+        false => Ok((address, length)),
+    }
+}
+
+fn mac(text: &Spanned<String>) -> Result<Mac, Fault> {
+    let parse = || {
+        let mut octets = [0; 6];
+        let mut parts = text.get_ref().split(':');
+        for octet in &mut octets {
+            let part = parts.next().filter(|part| (1..=2).contains(&part.len()))?;
+            *octet = u8::from_str_radix(part, 16).ok()?;
+        }
+        (parts.next().is_none() && octets[0] & 1 == 0 && octets != [0; 6]).then_some(Mac(octets))
+    };
+    parse().ok_or_else(|| fault(text, Problem::Mac(text.get_ref().clone())))
+}
+
+fn mtu(mtu: &Spanned<u32>) -> Result<u32, Fault> {
+    match *mtu.get_ref() {
+        value @ 68..=65535 => Ok(value),
+        value => Err(fault(mtu, Problem::Mtu(value))),
+    }
+}
+
+fn fwmark(text: &Spanned<String>) -> Result<(u32, u32), Fault> {
+    let number = |text: &str| match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let parse = || match text.get_ref().split_once('/') {
+        Some((value, mask)) => Some((number(value)?, number(mask)?)),
+        None => Some((number(text.get_ref())?, u32::MAX)),
+    };
+    parse().ok_or_else(|| fault(text, Problem::Fwmark(text.get_ref().clone())))
+}

@@ -1,0 +1,250 @@
+//! Compares a compiled policy with `interpret` before it may be published.
+//!
+//! For the rules of every chain, boundary packets (corners, and one step beyond
+//! each edge) take the compiled walk and the interpreter's; verdict, matched
+//! path and marks must agree. A difference is a fault of the compiler, and a
+//! hard error: the policy is not published.
+//!
+//! Limits: a [`Budget`] bounds packets and rule comparisons. When it does not
+//! suffice for every rule, evenly spaced ones are taken. The walk spends from
+//! `limit` buckets, so the policy handed in must not be the one in service.
+
+mod probes;
+#[cfg(test)]
+mod tests;
+pub(crate) mod walks;
+
+use classifier::Address;
+use dataplane::clock::Nanos;
+use dataplane::conntrack::{Config, Conntrack, CtState, Tracking};
+use dataplane::packet::{Family, Mac};
+use dataplane::policy::{FamilyPolicy, Hook, TableId};
+use dataplane::wire::{self, Frame};
+
+use crate::compile::{self, CompileError, Compiled, DynamicState};
+use crate::interpret::{Interpreter, Tracked};
+use crate::model::{Chain, Ruleset, Span, Table};
+use walks::{CompiledSide, Probe, Walked};
+
+/// How much work a self-check may do, for each family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Packets at most.
+    pub packets: usize,
+    /// Rules that the interpreter looks at, over all packets, at most. A
+    /// million take some tens of milliseconds.
+    pub visits: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { packets: 20_000, visits: 4_000_000 }
+    }
+}
+
+/// What a self-check did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Packets walked.
+    pub packets: usize,
+    /// Rules looked at by the interpreter.
+    pub visits: usize,
+    /// Rules from which packets were made.
+    pub rules: usize,
+    /// Rules in all.
+    pub rules_total: usize,
+}
+
+/// Why a policy must not be published.
+#[derive(Debug, thiserror::Error)]
+pub enum SelfCheckError {
+    /// It does not compile.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The compiled walk and the interpreter disagree.
+    #[error(transparent)]
+    Differs(#[from] Box<Difference>),
+}
+
+/// A packet on which the compiled walk and the interpreter disagree.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "self-check: table {} at {}: compiled {compiled}, interpreted {interpreted} (a fault of the policy compiler)",
+    table.name(),
+    hook.chain_name()
+)]
+pub struct Difference {
+    /// Family.
+    pub family: Family,
+    /// Table.
+    pub table: TableId,
+    /// Hook.
+    pub hook: Hook,
+    /// The rule whose edges the packet probes.
+    pub span: Span,
+    /// The packet.
+    pub frame: Vec<u8>,
+    /// Verdict, path and marks of the compiled walk.
+    pub compiled: String,
+    /// Verdict, path and marks of the interpreter.
+    pub interpreted: String,
+}
+
+/// Compiles and checks. What comes back shares no bucket with what was checked.
+pub fn compile_checked(
+    input: compile::Input<'_>,
+    previous: &DynamicState,
+    budget: Budget,
+) -> Result<(Compiled, Report), SelfCheckError> {
+    let compiled = compile::compile(input, previous)?;
+    let report = match compiled.dynamic.is_empty() {
+        true => check(input, &compiled, budget)?,
+        false => {
+            let twin = compile::compile(input, &DynamicState::default())?;
+            check(input, &twin, budget)?
+        }
+    };
+    Ok((compiled, report))
+}
+
+/// Checks a policy that is not in service.
+pub fn check(
+    input: compile::Input<'_>,
+    compiled: &Compiled,
+    budget: Budget,
+) -> Result<Report, Box<Difference>> {
+    let mut report = Report::default();
+    let counters = compiled.policy.counters;
+    FamilyCheck::new(input.v4, &compiled.policy.v4, input.ports, counters)
+        .run(budget, &mut report)?;
+    FamilyCheck::new(input.v6, &compiled.policy.v6, input.ports, counters)
+        .run(budget, &mut report)?;
+    Ok(report)
+}
+
+struct FamilyCheck<'a, A> {
+    rules: &'a Ruleset,
+    policy: &'a FamilyPolicy<A>,
+    ports: &'a [String],
+    interpreter: Interpreter<'a>,
+    compiled: CompiledSide,
+    conntrack: Conntrack,
+}
+
+/// Where a chain is entered from, and what packets must look like to get there.
+struct Approach<'m> {
+    table: &'m Table,
+    hook: Hook,
+    chain: &'m Chain,
+    fields: probes::Fields,
+}
+
+impl<'a, A: Address> FamilyCheck<'a, A> {
+    fn new(
+        rules: &'a Ruleset,
+        policy: &'a FamilyPolicy<A>,
+        ports: &'a [String],
+        counters: u32,
+    ) -> Self {
+        let mut config = Config::new([0; 16]);
+        config.set("max", 1).expect("a table of one is possible");
+        Self {
+            rules,
+            policy,
+            ports,
+            interpreter: Interpreter::new(rules),
+            compiled: CompiledSide::new(counters),
+            conntrack: Conntrack::new(config).expect("a table of one is possible"),
+        }
+    }
+
+    fn approaches(&self) -> Vec<Approach<'a>> {
+        let mut found = Vec::new();
+        for table in &self.rules.tables {
+            for hook in Hook::ALL {
+                let Some(entry) = table.chain(hook.chain_name()) else { continue };
+                for (chain, fields) in probes::approaches(table, entry, self.ports) {
+                    found.push(Approach { table, hook, chain, fields });
+                }
+            }
+        }
+        found
+    }
+
+    fn run(mut self, budget: Budget, report: &mut Report) -> Result<(), Box<Difference>> {
+        let approaches = self.approaches();
+        let total: usize = approaches.iter().map(|approach| approach.chain.rules.len()).sum();
+        report.rules_total += total;
+        // About sixteen packets a rule, each of which meets half of the rules.
+        let affordable = (budget.visits / (8 * total.max(1))).min(budget.packets / 16).max(1);
+        let stride = total.div_ceil(affordable).max(1);
+        let (mut packets, mut visits, mut position) = (0, 0, 0);
+        for approach in &approaches {
+            self.probe(approach, Span::default(), approach.fields)?;
+            packets += 1;
+            for rule in &approach.chain.rules {
+                position += 1;
+                if position % stride != 0 {
+                    continue;
+                }
+                report.rules += 1;
+                let family = self.rules.family;
+                for fields in probes::of_rule(rule, approach.fields, self.ports, family) {
+                    if packets >= budget.packets || visits >= budget.visits {
+                        break;
+                    }
+                    packets += 1;
+                    visits += self.probe(approach, rule.span, fields)?;
+                }
+            }
+        }
+        report.packets += packets;
+        report.visits += visits;
+        Ok(())
+    }
+
+    /// One packet through both; returns how many rules the interpreter looked at.
+    fn probe(
+        &mut self,
+        approach: &Approach<'_>,
+        span: Span,
+        fields: probes::Fields,
+    ) -> Result<usize, Box<Difference>> {
+        let frame = fields.frame(self.rules.family);
+        let Ok(Frame::Ip(parsed)) = wire::parse(&frame, Mac::default()) else { return Ok(0) };
+        let at = (approach.table.id, approach.hook);
+        let (input, output) = probes::interfaces(&fields, approach.hook);
+        let raw = at.0 == TableId::Raw;
+        let state = fields.state.filter(|_| !raw).unwrap_or(CtState::Invalid);
+        let tracking = Tracking { state, ..Tracking::NONE };
+        let probe = Probe {
+            frame: &frame,
+            parsed: &parsed,
+            input,
+            output,
+            mark: fields.mark.unwrap_or(0),
+            tracking,
+            now: Nanos::from_secs(1),
+        };
+        let tracked = Tracked { state, ..Tracked::NONE };
+        let Some(compiled) = self.compiled.walk(self.policy, at, &probe, &self.conntrack) else {
+            return Ok(0);
+        };
+        let interpreted =
+            walks::interpreted(&mut self.interpreter, at, &probe, self.ports, tracked);
+        let Some((interpreted, visits)) = interpreted else { return Ok(0) };
+        if compiled == interpreted {
+            return Ok(visits);
+        }
+        let text = |walked: &Walked| format!("{walked:?}");
+        Err(Box::new(Difference {
+            family: self.rules.family,
+            table: at.0,
+            hook: at.1,
+            span,
+            compiled: text(&compiled),
+            interpreted: text(&interpreted),
+            frame,
+        }))
+    }
+}

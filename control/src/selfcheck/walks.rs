@@ -1,0 +1,172 @@
+//! The same packet through the compiled walk and through `interpret`.
+
+use classifier::Address;
+use dataplane::clock::Nanos;
+use dataplane::conntrack::{Conntrack, Direction, Tracking, status};
+use dataplane::effects::{Effects, LogRecord, Step};
+use dataplane::packet::{Family, Parsed, PortId};
+use dataplane::policy::eval::PacketView;
+use dataplane::policy::walk::{ReturnStack, Verdict as WalkVerdict, Walker};
+use dataplane::policy::{ChainId, FamilyPolicy, Hook, TableId};
+use dataplane::stats::RuleCounters;
+use dataplane::verdict::DropReason;
+
+use crate::interpret::{
+    Connection, DropCause, Interpreter, Outcome, Packet, Subject, Tracked, Verdict, Visit,
+};
+
+/// A packet at one hook.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probe<'f> {
+    pub(crate) frame: &'f [u8],
+    pub(crate) parsed: &'f Parsed,
+    pub(crate) input: Option<PortId>,
+    pub(crate) output: Option<PortId>,
+    pub(crate) mark: u32,
+    pub(crate) tracking: Tracking,
+    pub(crate) now: Nanos,
+}
+
+/// What one walk did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Walked {
+    /// How it ended.
+    pub(crate) verdict: Verdict,
+    /// Rules that matched and policies that applied: chain name and rule index.
+    pub(crate) path: Vec<(Box<str>, Option<u32>)>,
+    /// The packet's mark afterwards.
+    pub(crate) mark: u32,
+    /// The connection's mark afterwards.
+    pub(crate) connmark: Option<u32>,
+}
+
+impl Tracked {
+    /// What the data plane's tracking looks like to the interpreter.
+    pub fn of(conntrack: &Conntrack, tracking: Tracking, now: Nanos) -> Self {
+        let view = tracking.conn.and_then(|conn| conntrack.view(conn));
+        Self {
+            state: tracking.state,
+            original: tracking.direction == Direction::Original,
+            connection: view.map(|view| Connection {
+                original: view.original,
+                reply: view.reply,
+                status: view.status,
+                expires_s: view.expires_in(now).as_secs().min(u64::from(u32::MAX)) as u32,
+                mark: view.mark,
+                source_translated: view.status & status::SRC_NAT != 0,
+                destination_translated: view.status & status::DST_NAT != 0,
+            }),
+        }
+    }
+}
+
+/// Steps of the compiled walk.
+#[derive(Debug, Default)]
+struct Recorder(Vec<(ChainId, Option<u32>)>);
+
+impl Effects for Recorder {
+    const TRACE: bool = true;
+    fn emit(&mut self, _: PortId, _: &[u8]) -> bool {
+        true
+    }
+    fn deliver(&mut self, _: &[u8]) {}
+    fn log(&mut self, _: &LogRecord<'_>) {}
+    fn want_neighbour(&mut self, _: PortId, _: Family, _: u128) {}
+    fn step(&mut self, step: Step) {
+        self.0.push((step.chain, step.rule));
+    }
+}
+
+/// Walks the compiled policy; owns the scratch space that this takes.
+#[derive(Debug)]
+pub(crate) struct CompiledSide {
+    stack: ReturnStack,
+    counters: RuleCounters,
+}
+
+impl CompiledSide {
+    /// `counters` as in the policy.
+    pub(crate) fn new(counters: u32) -> Self {
+        Self { stack: ReturnStack::default(), counters: RuleCounters::new(counters as usize) }
+    }
+
+    /// Walks `table` at `hook`; `None` when there is no such chain.
+    pub(crate) fn walk<A: Address>(
+        &mut self,
+        policy: &FamilyPolicy<A>,
+        (table, hook): (TableId, Hook),
+        probe: &Probe<'_>,
+        conntrack: &Conntrack,
+    ) -> Option<Walked> {
+        let entry = policy.hooks[hook as usize][table as usize]?;
+        let mut recorder = Recorder::default();
+        self.stack.fit(policy.max_depth);
+        let mut packet = PacketView {
+            parsed: probe.parsed,
+            frame: probe.frame,
+            has_link_header: true,
+            input: probe.input,
+            output: probe.output,
+            mark: probe.mark,
+            tracking: probe.tracking,
+            conntrack,
+            now: probe.now,
+        };
+        let key = packet.key();
+        let mut walker = Walker {
+            policy,
+            counters: &self.counters,
+            stack: &mut self.stack,
+            effects: &mut recorder,
+        };
+        let verdict = match walker.walk(table, hook, entry, &mut packet, &key) {
+            WalkVerdict::Accept => Verdict::Accept,
+            WalkVerdict::Reject(with) => Verdict::Reject(with),
+            WalkVerdict::Drop(DropReason::ChainPolicy) => Verdict::Drop(DropCause::Policy),
+            WalkVerdict::Drop(DropReason::Hotdrop) => Verdict::Drop(DropCause::Hotdrop),
+            WalkVerdict::Drop(_) => Verdict::Drop(DropCause::Rule),
+        };
+        let named =
+            |(chain, rule): (ChainId, _)| (policy.chains[chain.0 as usize].name.clone(), rule);
+        Some(Walked {
+            verdict,
+            path: recorder.0.into_iter().map(named).collect(),
+            mark: packet.mark,
+            connmark: probe.tracking.conn.map(|conn| conntrack.mark(conn)),
+        })
+    }
+}
+
+/// Walks the model; returns also how many rules were looked at.
+pub(crate) fn interpreted(
+    interpreter: &mut Interpreter<'_>,
+    (table, hook): (TableId, Hook),
+    probe: &Probe<'_>,
+    ports: &[String],
+    tracked: Tracked,
+) -> Option<(Walked, usize)> {
+    let name = |port: Option<PortId>| {
+        port.and_then(|port| ports.get(port.index())).map_or("", String::as_str)
+    };
+    let mut packet = Packet::read(probe.frame)?;
+    packet.pkt_type = probe.parsed.pkt_type;
+    let mut subject = Subject {
+        packet,
+        input: name(probe.input),
+        output: name(probe.output),
+        has_link_header: true,
+        mark: probe.mark,
+        tracked,
+        now: probe.now,
+    };
+    let (mut path, mut visits) = (Vec::new(), 0);
+    let mut visit = |visit: Visit<'_>| {
+        visits += 1;
+        if visit.outcome == Outcome::Matched {
+            path.push((visit.chain.name.as_str().into(), visit.rule.map(|rule| rule as u32)));
+        }
+    };
+    let verdict = interpreter.table(table, hook, &mut subject, &mut visit);
+    let connmark = subject.tracked.connection.map(|conn| conn.mark);
+    Some((Walked { verdict, path, mark: subject.mark, connmark }, visits))
+}
