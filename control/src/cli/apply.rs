@@ -1,8 +1,11 @@
 //! `portcullis apply`: replaces the running policy, all or nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::client::{ask, findings, unexpected};
 use super::{Exit, Output};
+use crate::api::protocol::{self, Applied, Source};
+use crate::api::{Request, Response};
 
 const EXAMPLES: &str = "Examples:
   portcullis apply --rules rules.v4
@@ -29,7 +32,48 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(_args: Args, output: &Output) -> Exit {
-    output.error("apply: not linked in yet");
-    Exit::Internal
+pub fn run(args: Args, output: &Output) -> Exit {
+    let texts = source(args.rules.as_deref(), output)
+        .and_then(|rules| Ok((rules, source(args.rules6.as_deref(), output)?)));
+    let (rules, rules6) = match texts {
+        Ok(texts) => texts,
+        Err(exit) => return exit,
+    };
+    let apply = protocol::Apply { rules, rules6, counters: args.counters };
+    match ask(&args.socket, Request::Apply(apply), output) {
+        Ok(Response::Applied(applied)) => {
+            print(&applied, output);
+            Exit::Ok
+        }
+        Ok(_) => unexpected(output),
+        Err(exit) => exit,
+    }
+}
+
+fn source(path: Option<&Path>, output: &Output) -> Result<Option<Source>, Exit> {
+    let Some(path) = path else { return Ok(None) };
+    let name = path.display().to_string();
+    let refuse = |reason: &dyn std::fmt::Display| {
+        output.error(format_args!("{name}: {reason}"));
+        Exit::Refused
+    };
+    let bytes = std::fs::read(path).map_err(|error| refuse(&error))?;
+    let text = String::from_utf8(bytes).map_err(|error| refuse(&error.utf8_error()))?;
+    Ok(Some(Source { name, text }))
+}
+
+fn print(applied: &Applied, output: &Output) {
+    if output.json() {
+        return output.object(applied);
+    }
+    findings(&applied.findings, output);
+    let Applied { generation, rules_v4, rules_v6, adopted, stages, .. } = applied;
+    output.line(format_args!(
+        "generation {generation}: {rules_v4} IPv4 and {rules_v6} IPv6 rules{}",
+        if *adopted { "" } else { ", not yet adopted by every worker" }
+    ));
+    output.line(format_args!(
+        "parse {} us, compile {} us, self-check {} us, publish {} us, adopted after {} us",
+        stages.parse_us, stages.compile_us, stages.selfcheck_us, stages.publish_us, stages.adopt_us
+    ));
 }

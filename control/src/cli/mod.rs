@@ -7,11 +7,14 @@
 
 pub mod apply;
 pub mod check;
+mod client;
 pub mod explain;
 pub mod output;
 pub mod replay;
 pub mod run;
 pub mod show;
+pub mod stop;
+mod table;
 pub mod version;
 
 use std::path::PathBuf;
@@ -84,6 +87,8 @@ enum Command {
     Apply(apply::Args),
     /// Show what the daemon is doing.
     Show(show::Args),
+    /// Stop the daemon cleanly.
+    Stop(stop::Args),
     /// Follow a described packet through the policy, step by step.
     Explain(explain::Args),
     /// Run captures through the engine, offline.
@@ -109,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args, &output),
         Command::Apply(args) => apply::run(args, &output),
         Command::Show(args) => show::run(args, &output),
+        Command::Stop(args) => stop::run(args, &output),
         Command::Explain(args) => explain::run(args, &output),
         Command::Replay(args) => replay::run(args, &output),
         Command::Version(args) => version::run(args, &output),

@@ -35,6 +35,10 @@ impl Output {
             let _ = out.write_all(b"\n");
         }
     }
+    /// Prints a line of text on standard error.
+    pub fn complaint(&self, text: impl Display) {
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
     /// Prints a complaint: `portcullis: ...` on standard error, or with
     /// `--json` an object with `severity` and `message` on standard output.
     pub fn error(&self, message: impl Display) {

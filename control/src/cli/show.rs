@@ -1,13 +1,20 @@
 //! `portcullis show`: the policy, ports, statistics and connections of the running daemon.
 
+use std::net::IpAddr;
+
+use super::client::{ask, unexpected};
+use super::table::{Align, Table};
 use super::{Exit, Output};
+use crate::api::protocol::{ConntrackPage, ConntrackQuery, FamilyName, Ports, Rules, Stats};
+use crate::api::{Request, Response};
 
 const EXAMPLES: &str = "Examples:
   portcullis show rules
   portcullis show rules --save > rules.v4
+  portcullis show rules -6 --save --counters > rules.v6
   portcullis show ports
   portcullis --json show stats
-  portcullis show conntrack --proto tcp --limit 50";
+  portcullis show conntrack --proto tcp --dport 443 --limit 50";
 
 /// What to show.
 #[derive(Debug, clap::Args)]
@@ -17,25 +24,357 @@ pub struct Args {
     #[command(subcommand)]
     pub what: What,
     /// Where the daemon listens.
-    #[command(flatten)]
-    pub socket: super::Socket,
+    #[arg(long, global = true, value_name = "PATH", default_value = super::DEFAULT_SOCKET)]
+    pub socket: std::path::PathBuf,
 }
 
 /// The views.
 #[derive(Debug, clap::Subcommand)]
 pub enum What {
     /// The policy with its counters.
-    Rules,
+    Rules(RulesArgs),
     /// Ports: the mode really in force, queues, link state, rings.
     Ports,
     /// Counters per worker, and drops by reason.
     Stats,
     /// The connection table.
-    Conntrack,
+    Conntrack(ConntrackArgs),
+}
+
+/// A choice of family.
+#[derive(Debug, clap::Args)]
+pub struct FamilyArgs {
+    /// IPv4 only.
+    #[arg(short = '4', long = "ipv4", conflicts_with = "v6")]
+    pub v4: bool,
+    /// IPv6 only.
+    #[arg(short = '6', long = "ipv6")]
+    pub v6: bool,
+}
+
+impl FamilyArgs {
+    fn choice(&self) -> Option<FamilyName> {
+        match (self.v4, self.v6) {
+            (true, _) => Some(FamilyName::V4),
+            (_, true) => Some(FamilyName::V6),
+            _ => None,
+        }
+    }
+}
+
+/// Which rules.
+#[derive(Debug, clap::Args)]
+pub struct RulesArgs {
+    /// Family.
+    #[command(flatten)]
+    pub family: FamilyArgs,
+    /// Only this table.
+    #[arg(long, value_name = "NAME", conflicts_with = "save")]
+    pub table: Option<String>,
+    /// Only this chain.
+    #[arg(long, value_name = "NAME", conflicts_with = "save")]
+    pub chain: Option<String>,
+    /// Print an iptables-save file (IPv4 unless -6).
+    #[arg(long)]
+    pub save: bool,
+    /// With --save: print counters as iptables-save -c does.
+    #[arg(short = 'c', long, requires = "save")]
+    pub counters: bool,
+}
+
+/// Which connections.
+#[derive(Debug, clap::Args)]
+pub struct ConntrackArgs {
+    /// Family.
+    #[command(flatten)]
+    pub family: FamilyArgs,
+    /// Only this protocol: tcp, udp, icmp, icmpv6, ... or a number.
+    #[arg(long, value_name = "PROTO", value_parser = protocol)]
+    pub proto: Option<u8>,
+    /// Only connections opened from this address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub src: Option<IpAddr>,
+    /// Only connections opened to this address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub dst: Option<IpAddr>,
+    /// Only connections opened to this port.
+    #[arg(long, value_name = "PORT")]
+    pub dport: Option<u16>,
+    /// Print at most this many.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+}
+
+fn protocol(text: &str) -> Result<u8, String> {
+    let known = [
+        ("icmp", 1),
+        ("tcp", 6),
+        ("udp", 17),
+        ("gre", 47),
+        ("esp", 50),
+        ("ah", 51),
+        ("icmpv6", 58),
+        ("ipv6-icmp", 58),
+        ("sctp", 132),
+        ("udplite", 136),
+    ];
+    let named = known.iter().find(|(name, _)| *name == text).map(|(_, number)| *number);
+    named.or_else(|| text.parse().ok()).ok_or_else(|| format!("unknown protocol {text}"))
 }
 
 /// Runs the command.
-pub fn run(_args: Args, output: &Output) -> Exit {
-    output.error("show: not linked in yet");
-    Exit::Internal
+pub fn run(args: Args, output: &Output) -> Exit {
+    let socket = super::Socket { socket: args.socket };
+    let result = match &args.what {
+        What::Rules(which) if which.save => save(which, &socket, output),
+        What::Rules(which) => rules(which, &socket, output),
+        What::Ports => ports(&socket, output),
+        What::Stats => stats(&socket, output),
+        What::Conntrack(which) => conntrack(which, &socket, output),
+    };
+    match result {
+        Ok(()) => Exit::Ok,
+        Err(exit) => exit,
+    }
+}
+
+fn save(which: &RulesArgs, socket: &super::Socket, output: &Output) -> Result<(), Exit> {
+    let family = which.family.choice().unwrap_or(FamilyName::V4);
+    let request = Request::SaveRules { family, counters: which.counters };
+    let response = ask(socket, request, output)?;
+    let Response::Saved { text, .. } = &response else { return Err(unexpected(output)) };
+    if output.json() {
+        output.object(&response);
+    } else {
+        output.raw(text);
+    }
+    Ok(())
+}
+
+fn rules(which: &RulesArgs, socket: &super::Socket, output: &Output) -> Result<(), Exit> {
+    let request = Request::ShowRules {
+        family: which.family.choice(),
+        table: which.table.clone(),
+        chain: which.chain.clone(),
+    };
+    let Response::Rules(rules) = ask(socket, request, output)? else {
+        return Err(unexpected(output));
+    };
+    if output.json() {
+        output.object(&rules);
+    } else {
+        output.raw(&render_rules(&rules));
+    }
+    Ok(())
+}
+
+fn render_rules(rules: &Rules) -> String {
+    let mut text = format!("generation {}\n", rules.generation);
+    for chain in &rules.chains {
+        let family = match chain.family {
+            FamilyName::V4 => "IPv4",
+            FamilyName::V6 => "IPv6",
+        };
+        let policy = chain.policy.as_ref().map_or_else(String::new, |policy| {
+            format!(" (policy {policy}, {} packets, {} bytes)", chain.packets, chain.bytes)
+        });
+        let idle = if chain.enforced { "" } else { " [loaded, not enforced]" };
+        text.push_str(&format!("\n{family} {} {}{policy}{idle}\n", chain.table, chain.chain));
+        let mut table = Table::new(&[
+            ("num", Align::Right),
+            ("packets", Align::Right),
+            ("bytes", Align::Right),
+            ("rule", Align::Left),
+        ]);
+        let append = format!("-A {} ", chain.chain);
+        for rule in &chain.rules {
+            let said = rule.text.strip_prefix(&append).unwrap_or(&rule.text);
+            table.row([
+                rule.number.to_string(),
+                rule.packets.to_string(),
+                rule.bytes.to_string(),
+                said.to_owned(),
+            ]);
+        }
+        if !table.is_empty() {
+            text.push_str(&table.render());
+        }
+    }
+    text
+}
+
+fn ports(socket: &super::Socket, output: &Output) -> Result<(), Exit> {
+    let Response::Ports(ports) = ask(socket, Request::ShowPorts {}, output)? else {
+        return Err(unexpected(output));
+    };
+    if output.json() {
+        output.object(&ports);
+    } else {
+        output.raw(&render_ports(&ports));
+    }
+    Ok(())
+}
+
+fn render_ports(ports: &Ports) -> String {
+    let mut text = format!("mode {}\n\n", ports.mode);
+    let mut table = Table::new(&[
+        ("port", Align::Left),
+        ("link", Align::Left),
+        ("xdp", Align::Left),
+        ("queues", Align::Right),
+        ("copy", Align::Left),
+        ("mtu", Align::Right),
+        ("mac", Align::Left),
+        ("rx packets", Align::Right),
+        ("rx bytes", Align::Right),
+        ("tx packets", Align::Right),
+        ("tx bytes", Align::Right),
+        ("addresses", Align::Left),
+    ]);
+    for port in &ports.ports {
+        let zero_copy = port.queues.iter().filter(|queue| queue.zero_copy).count();
+        let copy = match zero_copy {
+            0 => "copy",
+            all if all == port.queues.len() => "zero-copy",
+            _ => "mixed",
+        };
+        table.row([
+            port.name.clone(),
+            if port.up { "up" } else { "down" }.to_owned(),
+            port.xdp.clone(),
+            port.queues.len().to_string(),
+            copy.to_owned(),
+            port.mtu.to_string(),
+            port.mac.clone(),
+            port.rx_packets.to_string(),
+            port.rx_bytes.to_string(),
+            port.tx_packets.to_string(),
+            port.tx_bytes.to_string(),
+            port.addresses.join(" "),
+        ]);
+    }
+    text.push_str(&table.render());
+    for port in &ports.ports {
+        for queue in &port.queues {
+            let losses: Vec<String> = queue
+                .counters
+                .iter()
+                .filter(|(_, count)| **count > 0)
+                .map(|(name, count)| format!("{name} {count}"))
+                .collect();
+            if !losses.is_empty() {
+                let list = losses.join(", ");
+                text.push_str(&format!("{} queue {}: {list}\n", port.name, queue.queue));
+            }
+        }
+    }
+    for note in &ports.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    text
+}
+
+fn stats(socket: &super::Socket, output: &Output) -> Result<(), Exit> {
+    let Response::Stats(stats) = ask(socket, Request::ShowStats {}, output)? else {
+        return Err(unexpected(output));
+    };
+    if output.json() {
+        output.object(&stats);
+    } else {
+        output.raw(&render_stats(&stats));
+    }
+    Ok(())
+}
+
+fn render_stats(stats: &Stats) -> String {
+    let mut text = format!(
+        "up {} s, generation {}, {} of {} connections, {} log lines written, {} lost\n\n",
+        stats.uptime_ms / 1000,
+        stats.generation,
+        stats.conntrack.entries,
+        stats.conntrack.capacity,
+        stats.log_written,
+        stats.log_lost
+    );
+    let mut table = Table::new(&[
+        ("worker", Align::Right),
+        ("core", Align::Right),
+        ("generation", Align::Right),
+        ("bursts", Align::Right),
+        ("rx packets", Align::Right),
+        ("tx packets", Align::Right),
+        ("drops", Align::Right),
+        ("replies", Align::Right),
+        ("logged", Align::Right),
+        ("log lost", Align::Right),
+    ]);
+    for worker in &stats.workers {
+        table.row([
+            worker.worker.to_string(),
+            worker.core.map_or_else(|| "-".to_owned(), |core| core.to_string()),
+            worker.generation.to_string(),
+            worker.bursts.to_string(),
+            worker.rx_packets.to_string(),
+            worker.tx_packets.to_string(),
+            worker.drops.values().sum::<u64>().to_string(),
+            worker.replies.to_string(),
+            worker.logged.to_string(),
+            worker.log_lost.to_string(),
+        ]);
+    }
+    text.push_str(&table.render());
+    for (title, counters) in
+        [("drops", &stats.drops), ("xdp", &stats.xdp), ("conntrack", &stats.conntrack.counters)]
+    {
+        if counters.is_empty() {
+            continue;
+        }
+        let mut table = Table::new(&[(title, Align::Left), ("count", Align::Right)]);
+        for (name, count) in counters {
+            table.row([name.clone(), count.to_string()]);
+        }
+        text.push('\n');
+        text.push_str(&table.render());
+    }
+    text
+}
+
+/// Rows fetched at a time.
+const PAGE: u32 = 1000;
+
+fn conntrack(which: &ConntrackArgs, socket: &super::Socket, output: &Output) -> Result<(), Exit> {
+    let mut left = which.limit.unwrap_or(u64::MAX);
+    let mut query = ConntrackQuery {
+        family: which.family.choice(),
+        proto: which.proto,
+        src: which.src,
+        dst: which.dst,
+        dport: which.dport,
+        cursor: 0,
+        limit: PAGE,
+    };
+    while left > 0 {
+        query.limit = left.min(u64::from(PAGE)) as u32;
+        let request = Request::ShowConntrack(query.clone());
+        let Response::Conntrack(page) = ask(socket, request, output)? else {
+            return Err(unexpected(output));
+        };
+        print_page(&page, output);
+        left = left.saturating_sub(page.rows.len() as u64);
+        match page.next {
+            Some(next) => query.cursor = next,
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+fn print_page(page: &ConntrackPage, output: &Output) {
+    for row in &page.rows {
+        if output.json() {
+            output.object(row);
+        } else {
+            output.line(&row.text);
+        }
+    }
 }
