@@ -18,6 +18,10 @@ impl Cell {
     pub fn add(&self, amount: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }
+    /// Sets; only the owning worker may call this.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
     /// Reads the current value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -73,6 +77,8 @@ pub struct WorkerStats {
     pub bursts: Cell,
     /// Snapshots adopted.
     pub swaps: Cell,
+    /// Generation of the snapshot in use.
+    pub generation: Cell,
     /// Frames that INPUT accepted for the local stack.
     pub delivered: Cell,
     /// Turns of the worker's loop: its heartbeat.
@@ -90,6 +96,7 @@ impl Default for WorkerStats {
             log_lost: Cell::default(),
             bursts: Cell::default(),
             swaps: Cell::default(),
+            generation: Cell::default(),
             delivered: Cell::default(),
             turns: Cell::default(),
         }

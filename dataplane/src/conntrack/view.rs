@@ -95,12 +95,17 @@ impl Conntrack {
     /// Every confirmed, unexpired connection. Each row is consistent in itself;
     /// the listing as a whole is not one instant.
     pub fn rows(&self, now: Nanos) -> impl Iterator<Item = Row> + '_ {
-        (0..self.store.len()).filter_map(move |at| {
+        self.rows_from(0, now).map(|(_, row)| row)
+    }
+
+    /// The rows from place `from` on, each with its place: for paging.
+    pub fn rows_from(&self, from: usize, now: Nanos) -> impl Iterator<Item = (usize, Row)> + '_ {
+        (from..self.store.len()).filter_map(move |at| {
             let (id, contents) = self.store.contents_at(at)?;
             let shown =
                 contents.status & (CONFIRMED | DYING) == CONFIRMED && contents.deadline > now.0;
             let view = ConnView::new(id, &contents);
-            shown.then(|| Row { timeout_s: view.expires_in(now).as_secs(), view })
+            shown.then(|| (at, Row { timeout_s: view.expires_in(now).as_secs(), view }))
         })
     }
 }

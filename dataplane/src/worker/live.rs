@@ -38,6 +38,7 @@ impl EnginePipeline {
     ) -> Self {
         let snapshot = Arc::clone(snapshots.refresh());
         let network = Arc::clone(networks.refresh());
+        stats.generation.set(snapshot.generation);
         let engine = Engine::new();
         Self { engine, worker, snapshots, networks, snapshot, network, conntrack, stats }
     }
@@ -70,6 +71,7 @@ impl Pipeline for EnginePipeline {
     fn refresh(&mut self) -> bool {
         if adopt(&mut self.snapshot, &mut self.snapshots) {
             self.stats.swaps.add(1);
+            self.stats.generation.set(self.snapshot.generation);
         }
         adopt(&mut self.network, &mut self.networks)
     }

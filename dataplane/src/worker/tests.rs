@@ -1,9 +1,14 @@
 //! Tests of the worker over ports in memory.
 
 use super::*;
+use crate::conntrack::{Config, Conntrack};
 use crate::effects::Effects;
+use crate::fib::{Mode, Network, PortInfo, Topology};
 use crate::packet::{Family, Mac};
+use crate::policy::{FamilyPolicy, Policy, TABLES};
 use crate::port::memory::MemoryPort;
+use crate::publish::Publisher;
+use crate::snapshot::Snapshot;
 
 const A: PortId = PortId(0);
 const B: PortId = PortId(1);
@@ -187,4 +192,65 @@ fn a_stopped_worker_returns() {
     let mut worker = worker(CrossConnect::new(&[(A, B)]));
     let stop = AtomicBool::new(true);
     assert!(worker.run_pinned(None, &stop));
+}
+
+/// No tables: everything is accepted.
+fn empty_policy() -> Policy {
+    fn family<A: classifier::Address>() -> FamilyPolicy<A> {
+        FamilyPolicy {
+            chains: Box::new([]),
+            hooks: [[None; TABLES]; 5],
+            needs_conntrack: false,
+            max_depth: 0,
+        }
+    }
+    Policy { v4: family(), v6: family(), counters: 0 }
+}
+
+fn network(mode: Mode) -> Arc<Network> {
+    let port = |name: &str, last| PortInfo {
+        name: name.to_owned(),
+        mac: Mac([2, 0, 0, 0, 0, last]),
+        mtu: 1500,
+        addresses: Vec::new(),
+        up: true,
+    };
+    let topology = Topology {
+        mode,
+        ports: vec![port("a", 1), port("b", 2)],
+        routes: Vec::new(),
+        rules: Vec::new(),
+        neighbours: Vec::new(),
+    };
+    Arc::new(Network::build(&topology).unwrap())
+}
+
+#[test]
+fn the_firewall_adopts_what_is_published_between_turns() {
+    let bridge = || network(Mode::Bridge(vec![(A, B)]));
+    let mut policies = Publisher::new(Arc::new(Snapshot::new(1, empty_policy(), 1)));
+    let mut networks = Publisher::new(bridge());
+    let conntrack = Arc::new(Conntrack::new(Config::new([0; 16])).unwrap());
+    let stats = Arc::new(WorkerStats::default());
+    let (policy, net) = (policies.subscribe(), networks.subscribe());
+    let firewall = EnginePipeline::new(0, policy, net, conntrack, Arc::clone(&stats));
+    let mut worker = worker(firewall).with_stats(Arc::clone(&stats));
+    let arp = {
+        let mut frame = [0xff; 60];
+        frame[12..14].copy_from_slice(&[0x08, 0x06]);
+        frame
+    };
+    inject(&mut worker, A, &arp);
+    worker.turn(Nanos::SECOND);
+    assert_eq!(collect(&mut worker, B).len(), 1);
+    assert_eq!((stats.generation.get(), stats.swaps.get()), (1, 0));
+
+    drop(policies.publish(Arc::new(Snapshot::new(2, empty_policy(), 1))));
+    drop(networks.publish(network(Mode::Routed)));
+    assert_eq!((policies.reclaim(), networks.reclaim()), (1, 1), "the worker holds the old ones");
+    inject(&mut worker, A, &arp);
+    worker.turn(Nanos::SECOND);
+    assert_eq!(collect(&mut worker, B).len(), 0, "a router does not pass ARP on");
+    assert_eq!((stats.generation.get(), stats.swaps.get()), (2, 1));
+    assert_eq!((policies.reclaim(), networks.reclaim()), (0, 0));
 }
