@@ -1,0 +1,89 @@
+//! The stable identifiers of findings.
+
+use serde::Serialize;
+
+/// What kind of thing a finding is about. The kebab-case name is stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// The file cannot be read.
+    Unreadable,
+    /// Bytes that are not UTF-8, or a NUL.
+    BadEncoding,
+    /// A line, word or file above its bound.
+    TooLong,
+    /// Something that has no place where it stands.
+    UnexpectedText,
+    /// A quote without its end.
+    UnterminatedQuote,
+    /// `*name` names no table.
+    UnknownTable,
+    /// A table without its COMMIT.
+    MissingCommit,
+    /// The same table again.
+    RepeatedTable,
+    /// `:CHAIN` line without policy, or with a wrong one.
+    BadPolicy,
+    /// A malformed `[packets:bytes]`.
+    BadCounters,
+    /// A chain name that the tools refuse.
+    BadChainName,
+    /// A chain declared twice.
+    DuplicateChain,
+    /// A chain that does not exist where it is used.
+    MissingChain,
+    /// A chain that cannot be deleted or renamed as asked.
+    ChainInUse,
+    /// A rule number, or a rule to delete, that does not exist.
+    NoSuchRule,
+    /// Jumps that come back to where they started.
+    JumpLoop,
+    /// No command, two commands, or one we do not honour in a file.
+    BadCommand,
+    /// An option that nothing here knows.
+    UnknownOption,
+    /// An option given twice.
+    RepeatedOption,
+    /// Options that exclude each other.
+    ConflictingOptions,
+    /// An option or argument that must be there.
+    MissingOption,
+    /// `!` where it means nothing.
+    BadNegation,
+    /// An operand that cannot be read or is out of range.
+    BadValue,
+    /// A host name where an address is needed.
+    HostName,
+    /// A match that iptables has and we do not yet.
+    UnsupportedMatch,
+    /// A target that iptables has and we do not yet.
+    UnsupportedTarget,
+    /// A match that iptables does not have either.
+    UnknownMatch,
+    /// A match or target that needs a `-p`.
+    NeedsProtocol,
+    /// Not allowed in this table.
+    WrongTable,
+    /// Not allowed in a chain that is reached from this hook.
+    WrongHook,
+    /// Loads, but can never match.
+    NeverMatches,
+    /// Read, but without effect.
+    NoEffect,
+    /// Loaded, but not enforced yet.
+    NotEnforced,
+    /// A kind of file that is not supported yet.
+    UnsupportedFile,
+    /// More findings than are reported.
+    TooMany,
+}
+
+impl Code {
+    /// The stable kebab-case name.
+    pub fn name(self) -> String {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::String(name)) => name,
+            _ => unreachable!("a unit variant serialises to its name"),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Putting a command together once all its words are read.
+
+use super::{Action, Command, MAX_CHAIN_NAME, Reader, Word, matches};
+use crate::diagnostics::Code;
+use crate::iptables::extension::Problem;
+use crate::model::{MatchSpec, Rule, Span};
+use dataplane::packet::Family;
+use dataplane::policy::matches::{AddressMask, Neg};
+
+impl Reader<'_> {
+    /// The command; `None` with an error noted if it makes no sense as a whole.
+    pub(super) fn finish(&mut self) -> Option<Command> {
+        let Some((letter, action, chain)) = self.command.take() else {
+            let message = "no command: a line begins with -A, -I, -D, -N or the like";
+            self.error(Problem::new(Code::BadCommand, self.span, message));
+            return None;
+        };
+        let for_rule = matches!(
+            action,
+            Action::Append
+                | Action::Insert(_)
+                | Action::Delete
+                | Action::Replace(_)
+                | Action::Check
+        );
+        self.check_options(letter, for_rule);
+        if chain.is_none() && !matches!(letter, 'F' | 'X' | 'Z' | 'L' | 'S') {
+            let message = format!("-{letter} needs the name of a chain");
+            self.error(Problem::new(Code::BadCommand, self.span, message));
+            return None;
+        }
+        if !for_rule {
+            return Some(Command { action, chain, rules: Vec::new() });
+        }
+        if let Some(chain) = &chain {
+            self.check_interfaces(&chain.text);
+        }
+        self.finish_modules();
+        if !self.errors.is_empty() {
+            return None;
+        }
+        let rules = self.expand();
+        if matches!(action, Action::Replace(_)) && rules.len() != 1 {
+            let message = "-R needs a single source and a single destination";
+            self.error(Problem::new(Code::BadCommand, self.span, message));
+            return None;
+        }
+        Some(Command { action, chain, rules })
+    }
+
+    /// Options that this command does not take.
+    fn check_options(&mut self, letter: char, for_rule: bool) {
+        let misplaced = self.places.iter().find(|(option, _)| match option {
+            '4' | '6' | 'v' => false,
+            'c' => !for_rule && letter != 'Z',
+            'n' | 'x' | '0' => true,
+            _ => !for_rule,
+        });
+        let loose = (!for_rule && !self.matches.is_empty()).then_some(('m', self.span));
+        if let Some((option, at)) = misplaced.copied().or(loose) {
+            let message = format!("option -{option} does not go with -{letter}");
+            self.error(Problem::new(Code::BadCommand, at, message));
+        }
+    }
+
+    /// A packet has no output interface yet in some chains, no input interface in others.
+    fn check_interfaces(&mut self, chain: &str) {
+        let forbidden = match chain {
+            "PREROUTING" | "INPUT" => 'o',
+            "POSTROUTING" | "OUTPUT" => 'i',
+            _ => return,
+        };
+        if let Some((_, at)) = self.places.iter().find(|(option, _)| *option == forbidden) {
+            let message = format!("-{forbidden} cannot be used in {chain}");
+            self.error(Problem::new(Code::WrongHook, *at, message));
+        }
+    }
+
+    fn finish_modules(&mut self) {
+        let loaded = std::mem::take(&mut self.matches);
+        for one in &loaded {
+            match one.module.finish(one.span, one.seen, &self.rule) {
+                Ok(body) => self.rule.matches.push(MatchSpec { body, span: one.span }),
+                // A value that was refused also looks like one that is missing.
+                Err(_) if !self.errors.is_empty() => {}
+                Err(problem) => self.error(problem),
+            }
+        }
+        if let Some(target) = self.target.take() {
+            let table = self.around.table;
+            match target.module.finish(target.span, target.seen, &self.rule, table) {
+                Ok(spec) => self.rule.target = spec,
+                Err(_) if !self.errors.is_empty() => {}
+                Err(problem) => self.error(problem),
+            }
+        }
+    }
+
+    /// One rule for each pair of addresses, sources outermost.
+    fn expand(&self) -> Vec<Rule> {
+        let selectors = |list: &[AddressMask], single: Option<Neg<AddressMask>>| {
+            if list.len() <= 1 {
+                return vec![single];
+            }
+            let says = |one: &AddressMask| (one.mask != 0).then_some(Neg::plain(*one));
+            list.iter().map(says).collect()
+        };
+        let sources = selectors(&self.sources, self.rule.src);
+        let destinations = selectors(&self.destinations, self.rule.dst);
+        let mut rules = Vec::with_capacity(sources.len() * destinations.len());
+        for src in &sources {
+            for dst in &destinations {
+                rules.push(Rule { src: *src, dst: *dst, ..self.rule.clone() });
+            }
+        }
+        rules
+    }
+}
+
+/// Refuses chain names that no command takes.
+pub(crate) fn check_chain_name(word: &Word) -> Result<(), Problem> {
+    let name = word.text.as_str();
+    let bad = |message: String| Err(Problem::new(Code::BadChainName, word.span, message));
+    if name.is_empty() {
+        return bad("the chain name is empty".to_string());
+    }
+    if name.starts_with(['-', '!']) {
+        return bad(format!("chain name `{name}' begins with `-' or `!'"));
+    }
+    if name.len() > MAX_CHAIN_NAME {
+        return bad(format!("chain name `{name}' is longer than {MAX_CHAIN_NAME} bytes"));
+    }
+    if name.contains(char::is_whitespace) {
+        return bad(format!("chain name `{name}' contains a blank"));
+    }
+    Ok(())
+}
+
+/// The refusal of `-s ! X`.
+pub(super) fn intraposed(span: Span, usage: &str) -> Problem {
+    Problem::new(Code::BadNegation, span, "`!' must stand before the option")
+        .remedy(format!("write `! {usage}'"))
+}
+
+/// The refusal of a word that belongs to nothing.
+pub(super) fn stray(word: &Word) -> Problem {
+    let problem = Problem::new(
+        Code::UnexpectedText,
+        word.span,
+        format!("`{}' belongs to no option", word.text),
+    );
+    if word.text.starts_with('#') {
+        problem.remedy("a comment needs a line of its own that begins with `#'")
+    } else if word.text.starts_with('\u{2013}') || word.text.starts_with('\u{2014}') {
+        problem.remedy("the dash is typographic; write `-'")
+    } else if word.text.ends_with('\'') {
+        problem.remedy("single quotes do not hold words together; use double quotes")
+    } else if word.text.starts_with('!') && word.text.len() > 1 {
+        problem.remedy("leave a blank after `!'")
+    } else {
+        problem
+    }
+}
+
+/// A supported match that has the option, for the remedy of an unknown one.
+pub(super) fn owner(option: &str, family: Family) -> Option<String> {
+    const NAMES: [&str; 18] = [
+        "tcp",
+        "udp",
+        "icmp",
+        "icmp6",
+        "multiport",
+        "conntrack",
+        "state",
+        "limit",
+        "comment",
+        "iprange",
+        "mark",
+        "mac",
+        "length",
+        "ttl",
+        "hl",
+        "dscp",
+        "tos",
+        "pkttype",
+    ];
+    let name = option.strip_prefix("--")?.split('=').next()?;
+    let has = |module: &&&str| {
+        matches::load(module, family)
+            .is_some_and(|module| module.options().iter().any(|opt| opt.name == name))
+    };
+    let found: Vec<String> = NAMES.iter().filter(has).map(|name| format!("`-m {name}'")).collect();
+    if !found.is_empty() {
+        return Some(found.join(" or "));
+    }
+    let targets = ["REJECT", "LOG", "MARK", "CONNMARK"];
+    let target = targets.iter().find(|target| {
+        super::targets::load(target)
+            .is_some_and(|module| module.options().iter().any(|opt| opt.name == name))
+    })?;
+    Some(format!("`-j {target}'"))
+}

@@ -1,0 +1,103 @@
+//! The match modules, one file a family.
+
+mod comment;
+mod conntrack;
+mod icmp;
+mod iprange;
+mod length;
+mod limit;
+mod mac;
+mod mark;
+mod multiport;
+mod pkttype;
+mod tcp;
+mod tos;
+mod ttl;
+mod udp;
+
+use dataplane::packet::Family;
+use dataplane::policy::matches::{Neg, Range};
+
+use super::extension::{Context, MatchModule, Operand, Problem};
+use crate::diagnostics::Code;
+
+pub(crate) use conntrack::{STATE_NAMES, STATUS_NAMES};
+pub(crate) use limit::RATE_UNITS;
+pub(crate) use tcp::FLAG_NAMES;
+
+/// A fresh module of that name, if this family has it and we support it.
+pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
+    let v4 = family == Family::V4;
+    Some(match name {
+        "comment" => Box::new(comment::Comment::default()),
+        "conntrack" => Box::new(conntrack::Conntrack::default()),
+        "state" => Box::new(conntrack::State::default()),
+        "icmp" if v4 => Box::new(icmp::Icmp::new(false)),
+        "icmp6" | "icmpv6" | "ipv6-icmp" if !v4 => Box::new(icmp::Icmp::new(true)),
+        "iprange" => Box::new(iprange::IpRange::default()),
+        "length" => Box::new(length::Length::default()),
+        "limit" => Box::new(limit::Limit::default()),
+        "mac" => Box::new(mac::Mac::default()),
+        "mark" => Box::new(mark::Mark::new(false)),
+        "connmark" => Box::new(mark::Mark::new(true)),
+        "multiport" => Box::new(multiport::Multiport::default()),
+        "pkttype" => Box::new(pkttype::PktTypeMatch::default()),
+        "tcp" => Box::new(tcp::Tcp::default()),
+        "tos" => Box::new(tos::Tos::default()),
+        "dscp" => Box::new(tos::Dscp::default()),
+        "ttl" if v4 => Box::new(ttl::Hops::new(false)),
+        "hl" if !v4 => Box::new(ttl::Hops::new(true)),
+        "udp" => Box::new(udp::Udp::default()),
+        _ => return None,
+    })
+}
+
+/// The module that an option of an unnamed match loads after `-p`.
+pub(crate) fn of_protocol(proto: u8, family: Family) -> Option<&'static str> {
+    Some(match (proto, family) {
+        (6, _) => "tcp",
+        (17, _) => "udp",
+        (1, Family::V4) => "icmp",
+        (58, Family::V6) => "icmp6",
+        (132, _) => "sctp",
+        (33, _) => "dccp",
+        (50, _) => "esp",
+        (51, _) => "ah",
+        (108, _) => "ipcomp",
+        (135, Family::V6) => "mh",
+        _ => return None,
+    })
+}
+
+/// The error of a port that is none.
+fn bad_port(operand: &Operand<'_>, part: &str) -> Problem {
+    let problem = operand.bad(format!("`{part}' is no port or service"));
+    if part.contains(',') {
+        problem.remedy("a list of ports needs `-m multiport --dports' (or --sports, --ports)")
+    } else if part.contains('-') && part.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
+        problem.remedy("a range is written LOW:HIGH")
+    } else {
+        problem.remedy("write a number from 0 to 65535 or a name from /etc/services")
+    }
+}
+
+/// `--dport 0:65535` compares nothing and the tools drop it.
+fn unless_all_ports(ports: Neg<Range<u16>>) -> Option<Neg<Range<u16>>> {
+    let all = ports.value.low == 0 && ports.value.high == u16::MAX;
+    (ports.negated || !all).then_some(ports)
+}
+
+/// Warns of a range that nothing lies in; the tools take it.
+fn warn_reversed<T: PartialOrd>(
+    range: &Range<T>,
+    operand: &Operand<'_>,
+    context: &mut Context<'_>,
+) {
+    if range.low > range.high {
+        context.warnings.push(Problem::new(
+            Code::NeverMatches,
+            operand.span,
+            format!("`{}' is reversed: no value lies in it", operand.text),
+        ));
+    }
+}

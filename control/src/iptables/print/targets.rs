@@ -1,0 +1,72 @@
+//! Targets in normal form.
+
+use dataplane::policy::target::{ConnmarkTarget, LogTarget, RejectWith};
+
+use super::{push, quoted};
+use crate::iptables::targets::{REJECT_V4, REJECT_V6};
+use crate::model::TargetSpec;
+
+/// Level that is not printed.
+const DEFAULT_LEVEL: u8 = 4;
+
+pub(super) fn target(out: &mut String, target: &TargetSpec) {
+    match target {
+        TargetSpec::None => {}
+        TargetSpec::Accept => out.push_str(" -j ACCEPT"),
+        TargetSpec::Drop => out.push_str(" -j DROP"),
+        TargetSpec::Return => out.push_str(" -j RETURN"),
+        TargetSpec::Jump(chain) => push(out, format_args!(" -j {chain}")),
+        TargetSpec::Goto(chain) => push(out, format_args!(" -g {chain}")),
+        TargetSpec::Reject(with) => reject(out, *with),
+        TargetSpec::Log(log) => log_target(out, log),
+        TargetSpec::Mark(mark) => {
+            let (value, mask) = (mark.toggle, mark.clear);
+            push(out, format_args!(" -j MARK --set-xmark 0x{value:x}/0x{mask:x}"));
+        }
+        TargetSpec::Connmark(connmark) => connmark_target(out, *connmark),
+    }
+}
+
+fn reject(out: &mut String, with: RejectWith) {
+    let known = REJECT_V4.iter().chain(REJECT_V6).find(|(_, _, meaning)| *meaning == with);
+    let name = known.map_or("tcp-reset", |(name, _, _)| *name);
+    push(out, format_args!(" -j REJECT --reject-with {name}"));
+}
+
+fn log_target(out: &mut String, log: &LogTarget) {
+    out.push_str(" -j LOG");
+    if !log.prefix.is_empty() {
+        out.push_str(" --log-prefix");
+        quoted(out, &log.prefix);
+    }
+    if log.level != DEFAULT_LEVEL {
+        push(out, format_args!(" --log-level {}", log.level));
+    }
+    for (option, set) in [
+        (" --log-tcp-sequence", log.tcp_sequence),
+        (" --log-tcp-options", log.tcp_options),
+        (" --log-ip-options", log.ip_options),
+        (" --log-uid", log.uid),
+        (" --log-macdecode", log.mac_decode),
+    ] {
+        if set {
+            out.push_str(option);
+        }
+    }
+}
+
+fn connmark_target(out: &mut String, connmark: ConnmarkTarget) {
+    match connmark {
+        ConnmarkTarget::Set { clear, toggle } => {
+            push(out, format_args!(" -j CONNMARK --set-xmark 0x{toggle:x}/0x{clear:x}"));
+        }
+        ConnmarkTarget::Save { nfmask, ctmask } => {
+            let masks = format!("--nfmask 0x{nfmask:x} --ctmask 0x{ctmask:x}");
+            push(out, format_args!(" -j CONNMARK --save-mark {masks}"));
+        }
+        ConnmarkTarget::Restore { nfmask, ctmask } => {
+            let masks = format!("--nfmask 0x{nfmask:x} --ctmask 0x{ctmask:x}");
+            push(out, format_args!(" -j CONNMARK --restore-mark {masks}"));
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What the kernel checks when a whole table is loaded: loops of jumps, and
+//! matches that only work at some hooks.
+
+use std::collections::HashMap;
+
+use dataplane::policy::Hook;
+use dataplane::policy::matches::Match;
+
+use super::extension::Problem;
+use super::table;
+use crate::diagnostics::Code;
+use crate::model::{MatchBody, Ruleset, Table, TargetSpec};
+
+/// All problems of a parsed ruleset.
+pub(super) fn verify(ruleset: &Ruleset) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for table in &ruleset.tables {
+        let graph = Graph::new(table);
+        graph.loops(&mut problems);
+        graph.hooks(&mut problems);
+    }
+    problems
+}
+
+/// The jumps of one table by chain index.
+struct Graph<'t> {
+    table: &'t Table,
+    /// For each chain, its rules that jump and where to.
+    jumps: Vec<Vec<(usize, usize)>>,
+}
+
+/// State of a chain in the search for loops.
+#[derive(Clone, Copy, PartialEq)]
+enum Visit {
+    New,
+    Open,
+    Done,
+}
+
+impl<'t> Graph<'t> {
+    fn new(table: &'t Table) -> Self {
+        let index: HashMap<&str, usize> =
+            table.chains.iter().enumerate().map(|(i, chain)| (chain.name.as_str(), i)).collect();
+        let jumps = table.chains.iter().map(|chain| {
+            let targets = chain.rules.iter().enumerate().filter_map(|(at, rule)| {
+                let (TargetSpec::Jump(to) | TargetSpec::Goto(to)) = &rule.target else {
+                    return None;
+                };
+                Some((at, *index.get(to.as_str())?))
+            });
+            targets.collect()
+        });
+        Self { table, jumps: jumps.collect() }
+    }
+
+    /// Reports each jump that closes a loop, whether or not a packet can get
+    /// there: a loop is never meant.
+    fn loops(&self, problems: &mut Vec<Problem>) {
+        let mut state = vec![Visit::New; self.jumps.len()];
+        for start in 0..self.jumps.len() {
+            if state[start] != Visit::New {
+                continue;
+            }
+            state[start] = Visit::Open;
+            let mut path = vec![(start, 0)];
+            while let Some((chain, next)) = path.last_mut() {
+                let from = *chain;
+                let Some(&(rule, to)) = self.jumps[from].get(*next) else {
+                    state[from] = Visit::Done;
+                    path.pop();
+                    continue;
+                };
+                *next += 1;
+                match state[to] {
+                    Visit::Done => {}
+                    Visit::Open => {
+                        let loop_ = path.iter().map(|(chain, _)| *chain);
+                        let names = loop_.skip_while(|chain| *chain != to).chain([to]);
+                        problems.push(self.loop_problem(from, rule, names));
+                    }
+                    Visit::New => {
+                        state[to] = Visit::Open;
+                        path.push((to, 0));
+                    }
+                }
+            }
+        }
+    }
+
+    fn loop_problem(
+        &self,
+        chain: usize,
+        rule: usize,
+        path: impl Iterator<Item = usize>,
+    ) -> Problem {
+        let names: Vec<&str> =
+            path.map(|index| self.table.chains[index].name.as_str()).take(16).collect();
+        let rule = &self.table.chains[chain].rules[rule];
+        let message = format!("this jump closes a loop: {}", names.join(" -> "));
+        Problem::new(Code::JumpLoop, rule.target_span, message)
+    }
+
+    /// Hooks that each chain can be reached from, as bits.
+    fn reach(&self) -> Vec<u8> {
+        let mut reached = vec![0_u8; self.jumps.len()];
+        for (start, hook) in table::hooks(self.table.id).iter().enumerate() {
+            let bit = 1 << *hook as u8;
+            let mut waiting = vec![start];
+            while let Some(chain) = waiting.pop() {
+                if reached[chain] & bit == 0 {
+                    reached[chain] |= bit;
+                    waiting.extend(self.jumps[chain].iter().map(|(_, to)| *to));
+                }
+            }
+        }
+        reached
+    }
+
+    /// `-m mac` needs a packet that came in through an interface.
+    fn hooks(&self, problems: &mut Vec<Problem>) {
+        let reached = self.reach();
+        for (chain, reached) in self.table.chains.iter().zip(reached) {
+            let wrong = [Hook::Output, Hook::Postrouting]
+                .into_iter()
+                .find(|hook| reached & (1 << *hook as u8) != 0);
+            let Some(hook) = wrong else { continue };
+            for spec in chain.rules.iter().flat_map(|rule| &rule.matches) {
+                if matches!(spec.body, MatchBody::Plain(Match::MacSource(_))) {
+                    let message = format!(
+                        "the mac match works in PREROUTING, INPUT and FORWARD only, \
+                         and this rule is reached from {}",
+                        hook.chain_name()
+                    );
+                    problems.push(Problem::new(Code::WrongHook, spec.span, message));
+                }
+            }
+        }
+    }
+}
