@@ -12,7 +12,13 @@ const MAX_FILE_LINES: usize = 500;
 const LONG_FILES: &[(&str, &str)] = &[];
 
 /// The only files that may hold `unsafe`: rings, shared memory, raw sockets.
-const UNSAFE_FILES: &[&str] = &["dataplane/src/port/poll.rs", "dataplane/src/port/pool.rs"];
+const UNSAFE_FILES: &[&str] = &[
+    "dataplane/src/port/afxdp/ring.rs",
+    "dataplane/src/port/afxdp/socket.rs",
+    "dataplane/src/port/afxdp/sys.rs",
+    "dataplane/src/port/poll.rs",
+    "dataplane/src/port/pool.rs",
+];
 
 /// Each crate and the workspace crates it may depend on.
 const TIERS: &[(&str, &[&str])] = &[

@@ -6,6 +6,7 @@
 //! between threads. All kinds of port run under the same worker: AF_XDP sockets,
 //! queues in memory, captures, and any of them behind faults.
 
+pub mod afxdp;
 pub mod fault;
 pub mod memory;
 pub mod pcap;

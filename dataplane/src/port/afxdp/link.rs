@@ -1,0 +1,90 @@
+//! What the kernel says of a network device: asked over netlink, never assumed.
+
+use std::io;
+
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+
+use super::sys;
+use crate::port::AttachMode;
+
+/// One device, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// Its layer 3 MTU in bytes.
+    pub mtu: u32,
+    /// Queues in use, the larger of receive and transmit.
+    pub queues: u32,
+    /// Whether it is set up.
+    pub up: bool,
+    /// How an XDP program is attached, if one is.
+    pub attached: Option<AttachMode>,
+}
+
+impl LinkInfo {
+    /// Asks for a device by name.
+    ///
+    /// # Errors
+    /// The kernel's answer; `ENODEV` when there is no such device.
+    pub fn of(name: &str) -> io::Result<Self> {
+        let ifindex = sys::interface_index(name)?;
+        let mut info =
+            Self { ifindex, name: name.to_owned(), mtu: 0, queues: 1, up: false, attached: None };
+        let message = get_link(ifindex)?;
+        info.up = message.header.flags.contains(LinkFlags::Up);
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => info.name.clone_from(name),
+                LinkAttribute::Mtu(mtu) => info.mtu = *mtu,
+                LinkAttribute::NumRxQueues(queues) => info.queues = *queues,
+                LinkAttribute::Xdp(xdp) => info.attached = attach_mode(xdp),
+                _ => {}
+            }
+        }
+        // Drivers allocate more queues than they use; those that cannot tell use all.
+        match sys::channels(&info.name) {
+            Ok(0) | Err(_) => {}
+            Ok(queues) => info.queues = queues,
+        }
+        Ok(info)
+    }
+}
+
+fn attach_mode(attributes: &[LinkXdp]) -> Option<AttachMode> {
+    attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::Attached(XdpAttached::Driver) => Some(AttachMode::Native),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(AttachMode::Generic),
+        LinkXdp::Attached(XdpAttached::Hardware) => Some(AttachMode::Offloaded),
+        _ => None,
+    })
+}
+
+/// One `RTM_GETLINK`.
+fn get_link(ifindex: u32) -> io::Result<LinkMessage> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    let mut question = LinkMessage::default();
+    question.header.index = ifindex;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST;
+    let mut message =
+        NetlinkMessage::new(header, NetlinkPayload::from(RouteNetlinkMessage::GetLink(question)));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    match answer.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(link),
+        NetlinkPayload::Error(error) => Err(error.to_io()),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}

@@ -1,0 +1,372 @@
+//! AF_XDP: real network devices as ports.
+//!
+//! [`open`] loads the XDP program, attaches it to every device, and gives each
+//! worker a pool registered with all its sockets: worker *i* owns queue *i* of
+//! every port. A device must therefore have exactly as many queues as there are
+//! workers; a queue without a socket would lose its flows, a worker without a
+//! queue could not send on that port.
+//!
+//! Life cycle: while the program is attached and a socket is not yet bound, or
+//! bound no more, the program's `no_socket` verdict applies. Dropping
+//! [`Program`] detaches it first; a process that dies does the same.
+
+mod link;
+mod program;
+mod ring;
+mod socket;
+mod sys;
+mod umem;
+
+use std::io;
+
+pub use link::LinkInfo;
+pub use program::{BlocklistSize, BpfError, NoSocket, Program, ProgramConfig, ProgramCounters};
+pub use ring::RingLayoutError;
+pub use socket::{AfxdpPort, Observer};
+
+use super::{MAX_FRAME, Pool, PoolError};
+use crate::packet::{MAX_PORTS, PortId};
+use umem::{Place, Umem};
+
+/// Bytes of Ethernet header and two VLAN tags on top of the layer 3 MTU.
+const LINK_OVERHEAD: u32 = 14 + 8;
+/// The largest MTU whose frames fit a chunk, in bytes.
+pub const MAX_MTU: u32 = MAX_FRAME as u32 - LINK_OVERHEAD;
+
+/// How the program may be attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachChoice {
+    /// By the driver, else by the network stack.
+    #[default]
+    Auto,
+    /// By the driver only.
+    Native,
+    /// By the network stack only.
+    Generic,
+}
+
+/// How frames may be received and sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CopyMode {
+    /// Zero-copy, else copy; per port.
+    #[default]
+    Auto,
+    /// Copy only.
+    Copy,
+    /// Zero-copy only.
+    ZeroCopy,
+}
+
+/// What to open.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Device names; positions become [`PortId`]s.
+    pub devices: Vec<String>,
+    /// Workers, each with one queue of every device.
+    pub workers: usize,
+    /// Entries in each ring: a power of two.
+    pub ring_size: u32,
+    /// Whether to try huge pages for frames.
+    pub huge_pages: bool,
+    /// How the program may be attached.
+    pub attach: AttachChoice,
+    /// How frames may be received and sent.
+    pub copy: CopyMode,
+    /// Routed mode; else bridge mode.
+    pub routed: bool,
+    /// What happens to frames while no socket takes them.
+    pub no_socket: NoSocket,
+    /// Room for blocked sources; `None` switches the blocklist off.
+    pub blocklist: Option<BlocklistSize>,
+}
+
+impl Config {
+    /// Routed mode with what is best on each device, open on failure.
+    pub fn new(devices: impl IntoIterator<Item = String>, workers: usize) -> Self {
+        Self {
+            devices: devices.into_iter().collect(),
+            workers,
+            ring_size: 2048,
+            huge_pages: true,
+            attach: AttachChoice::Auto,
+            copy: CopyMode::Auto,
+            routed: true,
+            no_socket: NoSocket::Pass,
+            blocklist: None,
+        }
+    }
+    /// Frames that one worker's pool needs: every fill and transmit ring full,
+    /// and bursts, waiting frames and replies in hand beside them.
+    fn chunks(&self) -> usize {
+        let rings = self.devices.len() * 2 * self.ring_size as usize;
+        // A whole number of huge pages.
+        (rings + 1024).next_multiple_of(512)
+    }
+}
+
+/// Why ports cannot be opened. Every message says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AfxdpError {
+    /// No such device.
+    #[error("no network device {device}: {source}")]
+    NoDevice {
+        /// Its name.
+        device: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A device named twice would be two ports on the same queues.
+    #[error("device {device} is given twice")]
+    Twice {
+        /// Its name.
+        device: String,
+    },
+    /// More ports than can be told apart, or none.
+    #[error("{count} ports: 1 to {MAX_PORTS} are possible")]
+    PortCount {
+        /// Ports asked for.
+        count: usize,
+    },
+    /// Ring sizes are powers of two.
+    #[error("a ring of {size} entries: a power of two from 64 to 65536 is needed")]
+    RingSize {
+        /// Size asked for.
+        size: u32,
+    },
+    /// Queues and workers must match.
+    #[error(
+        "device {device} has {queues} queue(s) but there are {workers} worker(s): run \
+         `ethtool -L {device} combined {workers}`, or start with --workers {queues}"
+    )]
+    Queues {
+        /// The device.
+        device: String,
+        /// Queues it uses.
+        queues: u32,
+        /// Workers asked for.
+        workers: usize,
+    },
+    /// Frames of this device can be longer than a chunk.
+    #[error(
+        "device {device} has MTU {mtu}, and frames of at most MTU {MAX_MTU} can be taken: run \
+         `ip link set {device} mtu {MAX_MTU}` or less"
+    )]
+    Mtu {
+        /// The device.
+        device: String,
+        /// Its MTU.
+        mtu: u32,
+    },
+    /// Somebody else's XDP program is attached.
+    #[error(
+        "device {device} already has an XDP program: is another portcullis running on it? \
+         See `ip -d link show {device}`"
+    )]
+    ProgramBusy {
+        /// The device.
+        device: String,
+    },
+    /// The program cannot be attached.
+    #[error(
+        "the XDP program cannot be attached to {device} ({choice:?}): {source}{}",
+        attach_hint(source)
+    )]
+    Attach {
+        /// The device.
+        device: String,
+        /// The mode asked for.
+        choice: AttachChoice,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The kernel says that nothing is attached after all.
+    #[error("device {device} shows no XDP program although one was attached")]
+    NotAttached {
+        /// The device.
+        device: String,
+    },
+    /// Somebody else's socket is bound to the queue.
+    #[error("queue {queue} of {device} is in use by another AF_XDP socket")]
+    QueueBusy {
+        /// The device.
+        device: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// Zero-copy was asked for and is not possible.
+    #[error("device {device} queue {queue} has no zero-copy support: use copy mode")]
+    NoZeroCopy {
+        /// The device.
+        device: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// The socket cannot be bound.
+    #[error("queue {queue} of {device} cannot be bound: {source}")]
+    Bind {
+        /// The device.
+        device: String,
+        /// The queue.
+        queue: u32,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A system call failed.
+    #[error("{call} for {device}: {source}{}", privilege_hint(source))]
+    Call {
+        /// The device.
+        device: String,
+        /// The call.
+        call: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The kernel's ring offsets make no sense.
+    #[error(transparent)]
+    Ring(#[from] RingLayoutError),
+    /// The XDP program or its maps.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// Frame memory.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+}
+
+impl AfxdpError {
+    /// Whether the kernel refused for lack of a privilege.
+    pub fn is_privilege(&self) -> bool {
+        let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        match self {
+            Self::NoDevice { source, .. }
+            | Self::Attach { source, .. }
+            | Self::Bind { source, .. }
+            | Self::Call { source, .. } => denied(source),
+            Self::Bpf(error) => caused_by(error, &denied),
+            _ => false,
+        }
+    }
+}
+
+/// Whether an I/O error among an error's causes satisfies `test`.
+fn caused_by(error: &(dyn std::error::Error + 'static), test: &dyn Fn(&io::Error) -> bool) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref::<io::Error>().is_some_and(test) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn privilege_hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            " (root, or CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK, is needed)"
+        }
+        Some(libc::EAFNOSUPPORT) => " (this kernel has no AF_XDP: Linux 5.11 or newer is needed)",
+        Some(libc::ENOBUFS) => " (the memory lock limit is too low: see `ulimit -l`)",
+        _ => "",
+    }
+}
+
+fn attach_hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => " (the driver has no native XDP: use generic mode)",
+        Some(libc::ERANGE | libc::EINVAL) => {
+            " (for a veth, the peer's MTU must be at most 3506, or generic mode used)"
+        }
+        _ => privilege_hint(source),
+    }
+}
+
+/// One worker's share: a pool and one port object for every device, by [`PortId`].
+#[derive(Debug)]
+pub struct WorkerPorts {
+    /// Frames of this worker.
+    pub pool: Pool,
+    /// One queue of every device.
+    pub ports: Vec<AfxdpPort>,
+}
+
+/// Everything opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The attached program; keep it as long as frames shall flow.
+    pub program: Program,
+    /// Each worker's share.
+    pub workers: Vec<WorkerPorts>,
+    /// The devices as they were when opened.
+    pub links: Vec<LinkInfo>,
+}
+
+/// Loads and attaches the program, makes the pools, and binds every queue.
+/// `local` is what [`Program::set_local`] is given before the first attachment.
+/// Frames flow to the sockets when this returns.
+///
+/// # Errors
+/// [`AfxdpError`]; nothing stays attached then.
+pub fn open(
+    config: &Config,
+    local: impl IntoIterator<Item = (std::net::IpAddr, u8)>,
+) -> Result<Opened, AfxdpError> {
+    let links = inspect(config)?;
+    let mut program = Program::load(ProgramConfig {
+        routed: config.routed,
+        no_socket: config.no_socket,
+        queues: config.workers as u32,
+        blocklist: config.blocklist,
+    })?;
+    program.set_local(local)?;
+    let mut modes = Vec::with_capacity(links.len());
+    for (index, link) in links.iter().enumerate() {
+        modes.push(program.attach(PortId(index as u8), link, config.attach)?);
+    }
+    let mut workers = Vec::with_capacity(config.workers);
+    for queue in 0..config.workers as u32 {
+        let mut pool = Pool::new(config.chunks(), config.huge_pages)?;
+        let mut umem = Umem::default();
+        let mut ports = Vec::with_capacity(links.len());
+        for (link, attach) in links.iter().zip(&modes) {
+            let place = Place { link, attach: *attach, queue, ring_size: config.ring_size };
+            ports.push(umem.open(&mut pool, place, config.copy)?);
+        }
+        workers.push(WorkerPorts { pool, ports });
+    }
+    // Last, so that no socket takes frames before all can send them on.
+    for worker in &workers {
+        for (index, port) in worker.ports.iter().enumerate() {
+            program.set_socket(PortId(index as u8), port.queue(), port.fd())?;
+        }
+    }
+    Ok(Opened { program, workers, links })
+}
+
+/// Looks at every device before anything is changed.
+fn inspect(config: &Config) -> Result<Vec<LinkInfo>, AfxdpError> {
+    let count = config.devices.len();
+    if !(1..=MAX_PORTS).contains(&count) {
+        return Err(AfxdpError::PortCount { count });
+    }
+    if !config.ring_size.is_power_of_two() || !(64..=65_536).contains(&config.ring_size) {
+        return Err(AfxdpError::RingSize { size: config.ring_size });
+    }
+    let mut links: Vec<LinkInfo> = Vec::with_capacity(count);
+    for device in &config.devices {
+        let link = LinkInfo::of(device)
+            .map_err(|source| AfxdpError::NoDevice { device: device.clone(), source })?;
+        let (device, queues, workers) = (device.clone(), link.queues, config.workers);
+        if links.iter().any(|other| other.ifindex == link.ifindex) {
+            return Err(AfxdpError::Twice { device });
+        }
+        if queues as usize != workers {
+            return Err(AfxdpError::Queues { device, queues, workers });
+        }
+        if link.mtu > MAX_MTU {
+            return Err(AfxdpError::Mtu { device, mtu: link.mtu });
+        }
+        links.push(link);
+    }
+    Ok(links)
+}

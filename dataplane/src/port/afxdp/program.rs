@@ -1,0 +1,357 @@
+//! The XDP program: loading it, its maps, and its attachment to devices.
+//!
+//! One loaded instance serves all ports and their maps are shared, so a
+//! blocklist or a change of local addresses is written once. Attachment is by
+//! `bpf_link` only: it ends with this process, whatever ends it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::programs::{ProgramError, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+
+use super::{AfxdpError, AttachChoice, LinkInfo, sys};
+use crate::packet::{MAX_PORTS, PortId};
+use crate::port::AttachMode;
+
+/// The built program; `scripts/build-bpf` makes it from its source.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/portcullis.bpf.o");
+
+/// Counters per port in the program.
+const CAUSES: u32 = 8;
+
+/// Why the program cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BpfError {
+    /// The kernel or the library refused the object.
+    #[error("the XDP program cannot be loaded: {0}")]
+    Load(#[from] EbpfError),
+    /// The kernel's verifier refused the program.
+    #[error("the XDP program is refused: {0}")]
+    Verify(#[from] ProgramError),
+    /// A map could not be read or written.
+    #[error("a map of the XDP program: {0}")]
+    Map(#[from] MapError),
+    /// The object lacks a part that this code expects.
+    #[error("the XDP program has no {0}: it is of another version")]
+    Missing(&'static str),
+    /// More local addresses or blocked sources than the map was made for.
+    #[error("the map {0} of the XDP program is full")]
+    Full(&'static str),
+    /// The blocklist was not switched on when the program was loaded.
+    #[error("the blocklist is switched off")]
+    NoBlocklist,
+}
+
+/// What the program does with frames for the engine while no socket takes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSocket {
+    /// The kernel carries on by itself: on failure, open.
+    Pass,
+    /// They are dropped: on failure, closed.
+    Drop,
+}
+
+/// Room in the blocklist maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlocklistSize {
+    /// Single addresses of each family.
+    pub hosts: u32,
+    /// Prefixes of each family.
+    pub prefixes: u32,
+}
+
+/// What is fixed when the program is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramConfig {
+    /// Leaves to the kernel what a router's own stack needs; else (bridge mode)
+    /// every frame goes to the sockets.
+    pub routed: bool,
+    /// The verdict while no socket is bound.
+    pub no_socket: NoSocket,
+    /// Queues that a port can have at most.
+    pub queues: u32,
+    /// Drops sources that are on the blocklist, if given.
+    pub blocklist: Option<BlocklistSize>,
+}
+
+/// Frames of one port by what the program did with them, since it was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgramCounters {
+    /// Redirected to a socket. Those whose ring is full are counted by the socket.
+    pub redirected: u64,
+    /// Left to the kernel: not plain IPv4 or IPv6.
+    pub passed_link: u64,
+    /// Left to the kernel: to an address of this machine.
+    pub passed_local: u64,
+    /// Left to the kernel: broadcast, multicast, neighbour discovery.
+    pub passed_group: u64,
+    /// Dropped: the source is on the blocklist.
+    pub blocked: u64,
+    /// No socket was bound: passed or dropped as configured.
+    pub no_socket: u64,
+}
+
+/// The loaded program. Dropping it detaches it from every device.
+pub struct Program {
+    links: Vec<(u32, OwnedFd)>,
+    ebpf: Ebpf,
+    ports: HashMap<MapData, u32, u32>,
+    sockets: XskMap<MapData>,
+    counters: PerCpuArray<MapData, u64>,
+    local: Addresses,
+    blocked: Addresses,
+    current_local: BTreeSet<(IpAddr, u8)>,
+    config: ProgramConfig,
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Program").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Program {
+    /// Loads the program for up to [`MAX_PORTS`] ports.
+    ///
+    /// # Errors
+    /// [`BpfError`] when the kernel refuses it.
+    pub fn load(config: ProgramConfig) -> Result<Self, BpfError> {
+        let routed = u32::from(config.routed);
+        let no_socket = match config.no_socket {
+            NoSocket::Drop => 1u32,
+            NoSocket::Pass => 2,
+        };
+        let blocklist = u32::from(config.blocklist.is_some());
+        let size = config.blocklist.unwrap_or(BlocklistSize { hosts: 1, prefixes: 1 });
+        let mut ebpf = EbpfLoader::new()
+            .override_global("ROUTED", &routed, true)
+            .override_global("NO_SOCKET", &no_socket, true)
+            .override_global("QUEUES", &config.queues, true)
+            .override_global("BLOCKLIST", &blocklist, true)
+            .map_max_entries("sockets", MAX_PORTS as u32 * config.queues)
+            .map_max_entries("block4", size.hosts)
+            .map_max_entries("block6", size.hosts)
+            .map_max_entries("block4_net", size.prefixes)
+            .map_max_entries("block6_net", size.prefixes)
+            .load(OBJECT)?;
+        program(&mut ebpf)?.load()?;
+        let local = Addresses::take(&mut ebpf, ["local4", "local6", "local4_net", "local6_net"])?;
+        let blocked = Addresses::take(&mut ebpf, ["block4", "block6", "block4_net", "block6_net"])?;
+        Ok(Self {
+            links: Vec::new(),
+            ports: take(&mut ebpf, "ports")?.try_into()?,
+            sockets: take(&mut ebpf, "sockets")?.try_into()?,
+            counters: take(&mut ebpf, "counters")?.try_into()?,
+            local,
+            blocked,
+            ebpf,
+            current_local: BTreeSet::new(),
+            config,
+        })
+    }
+
+    /// Attaches the program to a device as port `port`; returns how the kernel
+    /// says it is attached.
+    ///
+    /// # Errors
+    /// [`AfxdpError`]: another program is there, the mode is not possible, or
+    /// a privilege is missing.
+    pub fn attach(
+        &mut self,
+        port: PortId,
+        link: &LinkInfo,
+        choice: AttachChoice,
+    ) -> Result<AttachMode, AfxdpError> {
+        self.ports.insert(link.ifindex, u32::from(port.0), 0).map_err(BpfError::from)?;
+        let program = program(&mut self.ebpf)?.fd().map_err(BpfError::from)?.as_fd();
+        let fd = attach(program, link, choice)?;
+        self.links.push((link.ifindex, fd));
+        // Asked, not assumed; by name, as the index is not enough for the library.
+        let now = LinkInfo::of(&link.name)
+            .map_err(|source| AfxdpError::NoDevice { device: link.name.clone(), source })?;
+        now.attached.ok_or_else(|| AfxdpError::NotAttached { device: link.name.clone() })
+    }
+
+    /// Lets frames of a port's queue go to a socket.
+    pub(super) fn set_socket(
+        &mut self,
+        port: PortId,
+        queue: u32,
+        socket: BorrowedFd<'_>,
+    ) -> Result<(), BpfError> {
+        use std::os::fd::AsRawFd;
+        if queue >= self.config.queues {
+            return Err(BpfError::Full("sockets"));
+        }
+        let index = u32::from(port.0) * self.config.queues + queue;
+        Ok(self.sockets.set(index, socket.as_raw_fd(), 0)?)
+    }
+
+    /// Says which destinations stay with the kernel: its local and broadcast
+    /// addresses and prefixes. What was there before and is not in `prefixes` goes.
+    ///
+    /// # Errors
+    /// [`BpfError`] when a map is full; what fitted is in force.
+    pub fn set_local(
+        &mut self,
+        prefixes: impl IntoIterator<Item = (IpAddr, u8)>,
+    ) -> Result<(), BpfError> {
+        let wanted: BTreeSet<_> = prefixes.into_iter().collect();
+        for gone in self.current_local.difference(&wanted) {
+            self.local.remove(*gone)?;
+        }
+        self.current_local.retain(|prefix| wanted.contains(prefix));
+        for prefix in wanted {
+            if !self.current_local.contains(&prefix) {
+                self.local.insert(prefix)?;
+                self.current_local.insert(prefix);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a source prefix on the blocklist.
+    ///
+    /// # Errors
+    /// [`BpfError`] when the blocklist is off or full.
+    pub fn block(&mut self, prefix: (IpAddr, u8)) -> Result<(), BpfError> {
+        self.config.blocklist.ok_or(BpfError::NoBlocklist)?;
+        self.blocked.insert(prefix)
+    }
+    /// Takes a source prefix off the blocklist; no error when it is not on it.
+    ///
+    /// # Errors
+    /// [`BpfError`] when the map refuses.
+    pub fn unblock(&mut self, prefix: (IpAddr, u8)) -> Result<(), BpfError> {
+        self.blocked.remove(prefix)
+    }
+
+    /// What the program did with the frames of a port, over all CPUs.
+    ///
+    /// # Errors
+    /// [`BpfError`] when the map cannot be read.
+    pub fn counters(&self, port: PortId) -> Result<ProgramCounters, BpfError> {
+        let count = |cause: u32| -> Result<u64, BpfError> {
+            let values = self.counters.get(&(u32::from(port.0) * CAUSES + cause), 0)?;
+            Ok(values.iter().sum())
+        };
+        // The order of the list in portcullis.bpf.c.
+        Ok(ProgramCounters {
+            redirected: count(0)?,
+            passed_link: count(1)?,
+            passed_local: count(2)?,
+            passed_group: count(3)?,
+            blocked: count(4)?,
+            no_socket: count(5)?,
+        })
+    }
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, BpfError> {
+    let program = ebpf.program_mut("portcullis").ok_or(BpfError::Missing("program"))?;
+    Ok(program.try_into()?)
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, BpfError> {
+    ebpf.take_map(name).ok_or(BpfError::Missing(name))
+}
+
+/// Creates the link in the chosen mode.
+fn attach(
+    program: BorrowedFd<'_>,
+    link: &LinkInfo,
+    choice: AttachChoice,
+) -> Result<OwnedFd, AfxdpError> {
+    let native = || sys::attach_link(program, link.ifindex, sys::XDP_FLAGS_DRV_MODE);
+    let generic = || sys::attach_link(program, link.ifindex, sys::XDP_FLAGS_SKB_MODE);
+    let result = match choice {
+        AttachChoice::Native => native(),
+        AttachChoice::Generic => generic(),
+        AttachChoice::Auto => native().or_else(|error| match error.raw_os_error() {
+            // These would stop the other mode too, or must be seen by the operator.
+            Some(libc::EBUSY | libc::EPERM | libc::EACCES | libc::ENODEV) => Err(error),
+            _ => generic(),
+        }),
+    };
+    result.map_err(|source| attach_error(link, choice, source))
+}
+
+fn attach_error(link: &LinkInfo, choice: AttachChoice, source: io::Error) -> AfxdpError {
+    let device = link.name.clone();
+    match source.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST) => AfxdpError::ProgramBusy { device },
+        Some(libc::ENODEV) => AfxdpError::NoDevice { device, source },
+        _ => AfxdpError::Attach { device, choice, source },
+    }
+}
+
+/// A set of addresses and prefixes of both families, in four maps.
+#[derive(Debug)]
+struct Addresses {
+    names: [&'static str; 4],
+    hosts4: HashMap<MapData, [u8; 4], u8>,
+    hosts6: HashMap<MapData, [u8; 16], u8>,
+    nets4: LpmTrie<MapData, [u8; 4], u8>,
+    nets6: LpmTrie<MapData, [u8; 16], u8>,
+}
+
+impl Addresses {
+    fn take(ebpf: &mut Ebpf, names: [&'static str; 4]) -> Result<Self, BpfError> {
+        Ok(Self {
+            names,
+            hosts4: take(ebpf, names[0])?.try_into()?,
+            hosts6: take(ebpf, names[1])?.try_into()?,
+            nets4: take(ebpf, names[2])?.try_into()?,
+            nets6: take(ebpf, names[3])?.try_into()?,
+        })
+    }
+    fn insert(&mut self, prefix: (IpAddr, u8)) -> Result<(), BpfError> {
+        let (name, result) = match prefix {
+            (IpAddr::V4(a), 32) => (self.names[0], self.hosts4.insert(a.octets(), 1, 0)),
+            (IpAddr::V6(a), 128) => (self.names[1], self.hosts6.insert(a.octets(), 1, 0)),
+            (IpAddr::V4(a), len) => {
+                let key = Key::new(u32::from(len), a.octets());
+                (self.names[2], self.nets4.insert(&key, 1, 0))
+            }
+            (IpAddr::V6(a), len) => {
+                let key = Key::new(u32::from(len), a.octets());
+                (self.names[3], self.nets6.insert(&key, 1, 0))
+            }
+        };
+        result.map_err(|error| if is_full(&error) { BpfError::Full(name) } else { error.into() })
+    }
+    fn remove(&mut self, prefix: (IpAddr, u8)) -> Result<(), BpfError> {
+        let result = match prefix {
+            (IpAddr::V4(a), 32) => self.hosts4.remove(&a.octets()),
+            (IpAddr::V6(a), 128) => self.hosts6.remove(&a.octets()),
+            (IpAddr::V4(a), len) => self.nets4.remove(&Key::new(u32::from(len), a.octets())),
+            (IpAddr::V6(a), len) => self.nets6.remove(&Key::new(u32::from(len), a.octets())),
+        };
+        match result {
+            Err(error) if !is_absent(&error) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn errno(error: &MapError) -> Option<i32> {
+    match error {
+        MapError::SyscallError(call) => call.io_error.raw_os_error(),
+        _ => None,
+    }
+}
+
+/// Hash maps answer `E2BIG` when they are full, tries `ENOSPC`.
+fn is_full(error: &MapError) -> bool {
+    matches!(errno(error), Some(libc::E2BIG | libc::ENOSPC))
+}
+
+fn is_absent(error: &MapError) -> bool {
+    matches!(error, MapError::KeyNotFound) || errno(error) == Some(libc::ENOENT)
+}

@@ -1,0 +1,176 @@
+//! The system calls of AF_XDP, each behind a safe function.
+
+#![allow(unsafe_code, reason = "libc takes raw pointers and descriptors")]
+
+use std::ffi::CString;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Socket option: frames the kernel sends for one wakeup (Linux 6.17; not in libc yet).
+pub(super) const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+/// Attach flag: by the driver.
+pub(super) const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+/// Attach flag: by the network stack.
+pub(super) const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+
+/// Any bits are a value of these plain kernel structures, and none has padding.
+pub(super) trait Plain: Copy {}
+impl Plain for u32 {}
+impl Plain for libc::xdp_umem_reg {}
+impl Plain for libc::xdp_mmap_offsets {}
+impl Plain for libc::xdp_statistics {}
+impl Plain for libc::xdp_options {}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes a descriptor that a system call just returned.
+fn owned(descriptor: libc::c_int) -> io::Result<OwnedFd> {
+    check(descriptor)?;
+    // SAFETY: the kernel has just opened it for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Opens an AF_XDP socket.
+pub(super) fn socket() -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointers.
+    owned(unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) })
+}
+
+/// Sets an option of level `SOL_XDP`.
+pub(super) fn set_option<T: Plain>(
+    socket: BorrowedFd<'_>,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    let len = size_of::<T>() as libc::socklen_t;
+    let value = std::ptr::from_ref(value).cast();
+    // SAFETY: the pointer and the length describe `value`, which is only read.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_XDP, name, value, len) })
+}
+
+/// Reads an option of level `SOL_XDP`.
+pub(super) fn get_option<T: Plain>(socket: BorrowedFd<'_>, name: libc::c_int) -> io::Result<T> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    let mut len = size_of::<T>() as libc::socklen_t;
+    let (fd, place) = (socket.as_raw_fd(), value.as_mut_ptr().cast());
+    // SAFETY: the pointers describe `value` and `len`; the kernel writes no more than `len`.
+    check(unsafe { libc::getsockopt(fd, libc::SOL_XDP, name, place, &mut len) })?;
+    // SAFETY: zeroed before, and any bits are a `T`.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// Binds a socket to a queue of a device. `shared` is the socket whose memory it uses.
+pub(super) fn bind(
+    socket: BorrowedFd<'_>,
+    ifindex: u32,
+    queue: u32,
+    flags: u16,
+    shared: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let address = libc::sockaddr_xdp {
+        sxdp_family: libc::AF_XDP as u16,
+        sxdp_flags: flags,
+        sxdp_ifindex: ifindex,
+        sxdp_queue_id: queue,
+        sxdp_shared_umem_fd: shared.map_or(0, |fd| fd.as_raw_fd() as u32),
+    };
+    let len = size_of_val(&address) as libc::socklen_t;
+    let address = std::ptr::from_ref(&address).cast();
+    // SAFETY: the pointer and the length describe `address`, which is only read.
+    check(unsafe { libc::bind(socket.as_raw_fd(), address, len) })
+}
+
+/// Lets the kernel send what is in the transmit ring.
+pub(super) fn wake_transmit(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let (fd, none) = (socket.as_raw_fd(), std::ptr::null());
+    // SAFETY: a null buffer of length zero and no address.
+    let sent = unsafe { libc::sendto(fd, none, 0, libc::MSG_DONTWAIT, none.cast(), 0) };
+    check(sent as libc::c_int)
+}
+
+/// Lets the kernel look at the fill ring; says whether the device is still there.
+pub(super) fn wake_receive(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let (fd, none) = (socket.as_raw_fd(), std::ptr::null_mut());
+    // SAFETY: a null buffer of length zero.
+    let received = unsafe { libc::recv(fd, none, 0, libc::MSG_DONTWAIT) };
+    check(received as libc::c_int)
+}
+
+/// The index of an interface.
+pub(super) fn interface_index(name: &str) -> io::Result<u32> {
+    let name = CString::new(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: a string that ends in zero and outlives the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
+}
+
+/// `struct ethtool_channels`, which libc does not have.
+#[repr(C)]
+#[derive(Default)]
+struct Channels {
+    command: u32,
+    max: [u32; 4],
+    receive: u32,
+    transmit: u32,
+    other: u32,
+    combined: u32,
+}
+
+/// Queues that a device uses now (`ethtool -l`): the larger of receive and transmit.
+pub(super) fn channels(name: &str) -> io::Result<u32> {
+    const ETHTOOL_GCHANNELS: u32 = 0x3c;
+    // SAFETY: takes no pointers.
+    let socket = owned(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0) })?;
+    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+    if name.len() >= libc::IFNAMSIZ {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let mut ifr_name = [0; libc::IFNAMSIZ];
+    for (to, from) in ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    let ifr_data = std::ptr::from_mut(&mut channels).cast();
+    let mut request =
+        libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: ifr_data } };
+    // SAFETY: `request` names the device and points to `channels`; both outlive the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) })?;
+    Ok(channels.combined + channels.receive.max(channels.transmit))
+}
+
+/// Attaches an XDP program to a device by a `bpf_link`: it is gone when the
+/// descriptor is. Unlike the library's, this never falls back to netlink,
+/// whose attachments would outlive us.
+pub(super) fn attach_link(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    /// The start of `union bpf_attr` for this command; the rest is zero.
+    #[repr(C)]
+    struct LinkCreate {
+        program: u32,
+        ifindex: u32,
+        attach_type: u32,
+        flags: u32,
+        rest: [u64; 4],
+    }
+    const BPF_LINK_CREATE: libc::c_long = 28;
+    const BPF_XDP: u32 = 37;
+    let attributes = LinkCreate {
+        program: program.as_raw_fd() as u32,
+        ifindex,
+        attach_type: BPF_XDP,
+        flags,
+        rest: [0; 4],
+    };
+    let (pointer, len) = (std::ptr::from_ref(&attributes), size_of_val(&attributes));
+    // SAFETY: the pointer and the length describe `attributes`, which is only read.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, pointer, len) };
+    owned(fd as libc::c_int)
+}
