@@ -55,6 +55,8 @@ pub struct Route {
     pub prefsrc: Option<u128>,
     /// The table it was found in.
     pub table: u32,
+    /// Its prefix length.
+    pub prefix_len: u8,
 }
 
 impl Route {
@@ -215,8 +217,11 @@ impl Network {
         } else {
             return None;
         };
-        let table = if kind == RouteKind::Local { derive::LOCAL } else { derive::MAIN };
-        Some(Route { kind, via: None, mtu: None, prefsrc: None, table })
+        let (table, prefix_len) = match kind {
+            RouteKind::Local => (derive::LOCAL, 128),
+            _ => (derive::MAIN, 64),
+        };
+        Some(Route { kind, via: None, mtu: None, prefsrc: None, table, prefix_len })
     }
 }
 
@@ -260,6 +265,7 @@ impl Routes {
                 mtu: entry.mtu,
                 prefsrc: entry.prefsrc.map(address_bits),
                 table: entry.table,
+                prefix_len: entry.to.1,
             });
         }
         let mut tables: Vec<_> = prefixes.into_iter().collect();
