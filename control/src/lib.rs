@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod diagnostics;
 pub mod interpret;
 pub mod iptables;
+pub mod lint;
 pub mod model;
 pub mod net;
 pub mod replay;
