@@ -1,8 +1,11 @@
 //! `portcullis check`: do these policy files load, and if not, why and where?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Exit, Output};
+use crate::check::{self, Checked, corpus};
+use crate::diagnostics::{Severity, render_all};
+use crate::iptables::TableNames;
 
 const EXAMPLES: &str = "Examples:
   portcullis check --rules rules.v4
@@ -20,10 +23,66 @@ pub struct Args {
     /// An ip6tables-save file; may be given more than once.
     #[arg(long, value_name = "FILE")]
     pub rules6: Vec<PathBuf>,
+    /// An `ipset save` file; may be given more than once.
+    #[arg(long, value_name = "FILE")]
+    pub ipset: Vec<PathBuf>,
+    /// Check a directory of rulesets against its MANIFEST.tsv.
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub corpus: Option<PathBuf>,
 }
 
 /// Runs the command.
-pub fn run(_args: Args, output: &Output) -> Exit {
-    output.error("check: the parser is not linked in yet");
-    Exit::Internal
+pub fn run(args: Args, output: &Output) -> Exit {
+    let names = TableNames::of_host();
+    if let Some(directory) = &args.corpus {
+        return run_corpus(directory, &names, output);
+    }
+    let request = check::Request { rules: args.rules, rules6: args.rules6, ipset: args.ipset };
+    if request.rules.is_empty() && request.rules6.is_empty() && request.ipset.is_empty() {
+        output.error("check: no file given; try --rules FILE or --rules6 FILE");
+        return Exit::Usage;
+    }
+    let checked = check::run(&request, &names);
+    for file in &checked {
+        report(file, output);
+    }
+    if checked.iter().all(Checked::loads) { Exit::Ok } else { Exit::Refused }
+}
+
+/// Findings go to standard output: they are the result.
+fn report(file: &Checked, output: &Output) {
+    if output.json() {
+        file.findings.iter().for_each(|finding| output.object(finding));
+        return;
+    }
+    if !file.findings.is_empty() {
+        output.line(render_all(&file.findings, file.source.as_deref()));
+        output.line("");
+    }
+    let count =
+        |wanted: Severity| file.findings.iter().filter(|one| one.severity == wanted).count();
+    let path = file.path.display();
+    match &file.ruleset {
+        Some(ruleset) => {
+            let chains = ruleset.tables.iter().flat_map(|table| &table.chains);
+            let rules: usize = chains.map(|chain| chain.rules.len()).sum();
+            let (tables, warnings) = (ruleset.tables.len(), count(Severity::Warning));
+            output.line(format!(
+                "{path}: loads: {rules} rules in {tables} tables, {warnings} warnings"
+            ));
+        }
+        None => output.line(format!("{path}: refused: {} errors", count(Severity::Error))),
+    }
+}
+
+fn run_corpus(directory: &Path, names: &TableNames, output: &Output) -> Exit {
+    let rows = match corpus::check(directory, names) {
+        Ok(rows) => rows,
+        Err(error) => {
+            output.error(format!("{}: {error}", directory.display()));
+            return Exit::Usage;
+        }
+    };
+    output.raw(&corpus::render(&rows));
+    if rows.iter().all(|row| row.failure().is_none()) { Exit::Ok } else { Exit::Refused }
 }

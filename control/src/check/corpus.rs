@@ -1,0 +1,211 @@
+//! Checks a directory of rulesets against what the kernel's tools said of them.
+//!
+//! The directory holds `MANIFEST.tsv` (a header line, then one line for each
+//! file: name, family and the verdicts of both kernel tools among its columns)
+//! and for files that the tools load a `.saved` twin with what they print back.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use dataplane::packet::Family;
+use thiserror::Error;
+
+use super::{Checked, rules_file};
+use crate::diagnostics::{Code, Finding, Severity};
+use crate::iptables::{Names, print};
+
+/// Why a corpus cannot be checked.
+#[derive(Debug, Error)]
+pub enum CorpusError {
+    /// No readable manifest.
+    #[error("MANIFEST.tsv cannot be read: {0}")]
+    Manifest(#[from] std::io::Error),
+    /// The manifest lacks a column.
+    #[error("MANIFEST.tsv has no column `{0}'")]
+    Column(&'static str),
+}
+
+/// What the printed form was compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoundTrip {
+    /// It did not load, or has no twin.
+    None,
+    /// The same as the twin.
+    Same,
+    /// First line that differs: ours, then the twin's.
+    Differs(String, String),
+}
+
+/// One file's outcome.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Path in the corpus.
+    pub file: String,
+    /// First error, if refused.
+    pub refused: Option<Finding>,
+    /// Parsing or printing panicked.
+    pub panicked: bool,
+    /// What iptables-nft-restore said: `ok` or its error.
+    pub kernel_nft: String,
+    /// What iptables-legacy-restore said: `ok` or its error.
+    pub kernel_legacy: String,
+    /// Printed form against the twin.
+    pub round_trip: RoundTrip,
+}
+
+impl Row {
+    /// Whether either of the kernel's tools loads it.
+    pub fn kernel_loads(&self) -> bool {
+        self.kernel_nft == "ok" || self.kernel_legacy == "ok"
+    }
+
+    /// What is wrong with us, if anything is.
+    pub fn failure(&self) -> Option<&'static str> {
+        if self.panicked {
+            Some("panic")
+        } else if self.refused.is_none() && !self.kernel_loads() {
+            Some("loads, but both kernel tools refuse it")
+        } else if matches!(self.round_trip, RoundTrip::Differs(..)) {
+            Some("prints differently from the kernel")
+        } else {
+            None
+        }
+    }
+
+    /// Refused for another reason than a feature that is still to come.
+    pub fn refused_for_good(&self) -> bool {
+        self.refused.as_ref().is_some_and(|finding| {
+            !matches!(finding.code, Code::UnsupportedMatch | Code::UnsupportedTarget)
+        })
+    }
+}
+
+/// Checks every `.rules` file that the manifest names.
+///
+/// # Errors
+/// If there is no manifest to go by.
+pub fn check(directory: &Path, names: &dyn Names) -> Result<Vec<Row>, CorpusError> {
+    let manifest = std::fs::read_to_string(directory.join("MANIFEST.tsv"))?;
+    let mut lines = manifest.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    let header = lines.next().unwrap_or_default();
+    let column = |name: &'static str| {
+        header.iter().position(|title| *title == name).ok_or(CorpusError::Column(name))
+    };
+    let (file, family) = (column("file")?, column("family")?);
+    let (nft, legacy) = (column("kernel_nft_test")?, column("kernel_legacy_test")?);
+    let mut rows = Vec::new();
+    for line in lines {
+        let cell = |index: usize| line.get(index).copied().unwrap_or_default();
+        if !cell(file).ends_with(".rules") {
+            continue;
+        }
+        let family = if cell(family) == "v6" { Family::V6 } else { Family::V4 };
+        let mut row = Row {
+            file: cell(file).to_string(),
+            refused: None,
+            panicked: false,
+            kernel_nft: cell(nft).to_string(),
+            kernel_legacy: cell(legacy).to_string(),
+            round_trip: RoundTrip::None,
+        };
+        let attempt = AssertUnwindSafe(|| one(&mut row, directory, family, names));
+        row.panicked = catch_unwind(attempt).is_err();
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn one(row: &mut Row, directory: &Path, family: Family, names: &dyn Names) {
+    let path = directory.join(&row.file);
+    let Checked { ruleset, findings, .. } = rules_file(&path, family, names);
+    row.refused = findings.into_iter().find(|finding| finding.severity == Severity::Error);
+    let (Some(ruleset), None) = (ruleset, &row.refused) else { return };
+    let twin = std::fs::read_to_string(directory.join(format!("{}.saved", row.file)));
+    if let Ok(twin) = twin {
+        row.round_trip = compare(&print(&ruleset, names, None), &twin);
+    }
+}
+
+/// Compares table by table: the tools print tables in the order the kernel
+/// loaded their modules, which says nothing.
+fn compare(ours: &str, twin: &str) -> RoundTrip {
+    let (ours, twin) = (tables(ours), tables(twin));
+    for (name, theirs) in &twin {
+        let mine = ours.get(name).map(Vec::as_slice).unwrap_or_default();
+        let longer = mine.len().max(theirs.len());
+        for index in 0..longer {
+            let line = |lines: &[&str]| lines.get(index).copied().unwrap_or("(end)").to_string();
+            if line(mine) != line(theirs) {
+                return RoundTrip::Differs(line(mine), line(theirs));
+            }
+        }
+    }
+    match ours.keys().find(|name| !twin.contains_key(*name)) {
+        Some(extra) => RoundTrip::Differs((*extra).to_string(), "(no such table)".to_string()),
+        None => RoundTrip::Same,
+    }
+}
+
+fn tables(text: &str) -> BTreeMap<&str, Vec<&str>> {
+    let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut current = "";
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if line.starts_with('*') {
+            current = line;
+        }
+        found.entry(current).or_default().push(line);
+    }
+    found
+}
+
+/// The table for people, and the sums under it.
+pub fn render(rows: &[Row]) -> String {
+    let mut out = String::new();
+    let mut text = |line: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{line}");
+    };
+    for row in rows {
+        let ours = match &row.refused {
+            None => "loads".to_string(),
+            Some(finding) => {
+                format!("refused {}:{} {}", finding.line, finding.column, finding.message)
+            }
+        };
+        let kernel = match (row.kernel_nft == "ok", row.kernel_legacy == "ok") {
+            (true, true) => "both",
+            (true, false) => "nft",
+            (false, true) => "legacy",
+            (false, false) => "neither",
+        };
+        let round = match &row.round_trip {
+            RoundTrip::None => "-",
+            RoundTrip::Same => "same",
+            RoundTrip::Differs(..) => "DIFFERS",
+        };
+        text(format!("{}\t{kernel}\t{round}\t{ours}", row.file));
+    }
+    let count = |wanted: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| wanted(row)).count();
+    text(format!(
+        "{} files: {} load ({} printed as the kernel prints them, {} without a twin), {} refused \
+         ({} for a feature still to come, {} that the kernel's tools refuse too)",
+        rows.len(),
+        count(&|row| row.refused.is_none()),
+        count(&|row| row.round_trip == RoundTrip::Same),
+        count(&|row| row.refused.is_none() && row.round_trip == RoundTrip::None),
+        count(&|row| row.refused.is_some()),
+        count(&|row| row.refused.is_some() && !row.refused_for_good()),
+        count(&|row| row.refused.is_some() && !row.kernel_loads()),
+    ));
+    for row in rows {
+        if let Some(failure) = row.failure() {
+            text(format!("FAILED {}: {failure}", row.file));
+            if let RoundTrip::Differs(ours, theirs) = &row.round_trip {
+                text(format!("  ours   {ours}\n  kernel {theirs}"));
+            }
+        }
+    }
+    out
+}

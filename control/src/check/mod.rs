@@ -1,0 +1,123 @@
+//! `portcullis check` as a library: do these files load, and if not, why and where?
+
+pub mod corpus;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use dataplane::packet::Family;
+use dataplane::policy::{ChainPolicy, Hook};
+
+use crate::diagnostics::{Code, Finding, Severity, has_errors};
+use crate::iptables::{self, MAX_FILE_BYTES, Names, whole_file};
+use crate::model::{Chain, Ruleset, Span};
+
+/// What to check.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// iptables-save files.
+    pub rules: Vec<PathBuf>,
+    /// ip6tables-save files.
+    pub rules6: Vec<PathBuf>,
+    /// ipset save files.
+    pub ipset: Vec<PathBuf>,
+}
+
+/// What became of one file.
+#[derive(Debug)]
+pub struct Checked {
+    /// The file.
+    pub path: PathBuf,
+    /// Its text, if it could be read.
+    pub source: Option<String>,
+    /// What it says, if it loads.
+    pub ruleset: Option<Ruleset>,
+    /// Everything found, in file order.
+    pub findings: Vec<Finding>,
+}
+
+impl Checked {
+    /// Whether the file loads.
+    pub fn loads(&self) -> bool {
+        !has_errors(&self.findings)
+    }
+}
+
+/// Checks every file of the request, in order.
+pub fn run(request: &Request, names: &dyn Names) -> Vec<Checked> {
+    let families = [(&request.rules, Family::V4), (&request.rules6, Family::V6)];
+    let mut checked = Vec::new();
+    for (paths, family) in families {
+        checked.extend(paths.iter().map(|path| rules_file(path, family, names)));
+    }
+    checked.extend(request.ipset.iter().map(|path| {
+        let message = "ipset files are not supported yet";
+        let finding = whole_file(&path.to_string_lossy(), Code::UnsupportedFile, message);
+        Checked { path: path.clone(), source: None, ruleset: None, findings: vec![finding] }
+    }));
+    checked
+}
+
+/// Reads and checks one rules file.
+pub fn rules_file(path: &Path, family: Family, names: &dyn Names) -> Checked {
+    let name = path.to_string_lossy();
+    let mut checked =
+        Checked { path: path.to_path_buf(), source: None, ruleset: None, findings: Vec::new() };
+    let bytes = match read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let message = format!("cannot be read: {error}");
+            checked.findings.push(whole_file(&name, Code::Unreadable, message));
+            return checked;
+        }
+    };
+    match iptables::parse_bytes(&bytes, &name, family, names) {
+        Ok(parsed) => {
+            checked.findings = parsed.findings;
+            checked.findings.extend(not_enforced(&parsed.ruleset, &name));
+            checked.ruleset = Some(parsed.ruleset);
+        }
+        Err(findings) => checked.findings = findings,
+    }
+    checked.source = Some(String::from_utf8_lossy(&bytes).into_owned());
+    checked
+}
+
+/// At most one byte more than the parser takes, so that it can refuse.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Notes for chains of the machine's own traffic, which the daemon does not
+/// enforce yet: one for each that would do something.
+pub fn not_enforced(ruleset: &Ruleset, file: &str) -> Vec<Finding> {
+    let mut notes = Vec::new();
+    for table in &ruleset.tables {
+        for hook in [Hook::Input, Hook::Output] {
+            let chain = table.chain(hook.chain_name()).filter(|chain| acts(chain));
+            let Some(chain) = chain else { continue };
+            let span = chain.rules.first().map_or(chain.span, |rule| rule.span);
+            let span = Span { len: span.len.max(1), ..span };
+            let message = format!(
+                "{} rules of table {} are loaded but not yet enforced: `run' leaves the \
+                 machine's own traffic to the kernel",
+                chain.name,
+                table.id.name()
+            );
+            let file = std::sync::Arc::from(file);
+            notes.push(
+                Finding::new(Severity::Note, Code::NotEnforced, &file, span, message)
+                    .with_remedy("keep these rules in the kernel's iptables for now"),
+            );
+        }
+    }
+    notes
+}
+
+fn acts(chain: &Chain) -> bool {
+    let drops = chain.policy.is_some_and(|(policy, _)| policy == ChainPolicy::Drop);
+    chain.policy.is_some() && (drops || !chain.rules.is_empty())
+}
