@@ -74,7 +74,7 @@ impl WaitingRoom {
         ready: &mut Vec<(PortId, Frame)>,
     ) {
         for mut waiting in self.frames.extract_if(.., |waiting| {
-            let family = family_of(memory.bytes(&waiting.frame));
+            let family = family_of(waiting.next_hop, memory.bytes(&waiting.frame));
             match resolve(waiting.port, family, waiting.next_hop) {
                 Some(link) => {
                     address(memory.bytes_mut(&mut waiting.frame), link);
@@ -96,9 +96,13 @@ impl WaitingRoom {
     }
 }
 
-/// The family of a frame that waits for a next hop: the engine has parsed it,
-/// so its EtherType, behind any tags, is one of two.
-fn family_of(frame: &[u8]) -> Family {
+/// The family of the next hop that a frame waits for. A long address is IPv6,
+/// also for an IPv4 frame (`via inet6`); else it is the frame's own family, which
+/// its EtherType, behind any tags, tells.
+fn family_of(next_hop: u128, frame: &[u8]) -> Family {
+    if next_hop > u128::from(u32::MAX) {
+        return Family::V6;
+    }
     const IPV6: [u8; 2] = [0x86, 0xdd];
     let mut at = 12;
     while matches!(frame.get(at..at + 2), Some([0x81, 0x00] | [0x88, 0xa8])) {
@@ -112,5 +116,26 @@ fn address(frame: &mut [u8], link: LinkAddresses) {
     if let Some(header) = frame.get_mut(..12) {
         header[..6].copy_from_slice(&link.destination.0);
         header[6..].copy_from_slice(&link.source.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_hops_family_is_told_by_its_address_or_the_frame() {
+        let mut frame = [0; 60];
+        for (types, family) in [
+            (&[0x08, 0x00][..], Family::V4),
+            (&[0x86, 0xdd], Family::V6),
+            (&[0x81, 0x00, 0x00, 0x05, 0x86, 0xdd], Family::V6),
+            (&[0x88, 0xa8, 0, 1, 0x81, 0, 0, 5, 0x08, 0x00], Family::V4),
+        ] {
+            frame[12..12 + types.len()].copy_from_slice(types);
+            assert_eq!(family_of(0xc612_0101, &frame), family);
+            assert_eq!(family_of(0xfe80 << 112 | 1, &frame), Family::V6);
+        }
+        assert_eq!(family_of(1, &[0x81; 13]), Family::V4, "cut short");
     }
 }

@@ -4,9 +4,11 @@
 //! are needed.
 
 mod lab;
+mod program;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dataplane::clock::{Nanos, monotonic};
@@ -21,7 +23,7 @@ use dataplane::port::{
 };
 use dataplane::stats::WorkerStats;
 use dataplane::verdict::DropReason;
-use dataplane::worker::{CrossConnect, Outlets, PortEvent, Worker};
+use dataplane::worker::{CrossConnect, Idle, Outlets, PortEvent, Worker};
 use lab::{Lab, attempt, inside, run};
 
 const A: PortId = PortId(0);
@@ -370,6 +372,24 @@ fn a_restart_works_at_once() {
 }
 
 #[test]
+fn a_queue_that_is_being_released_is_waited_for() {
+    let _alone = alone();
+    let lab = Lab::new(1);
+    let config = config(&["f0", "f1"]);
+    let Opened { program, workers, .. } = open_in(&lab.boxed(), &config).expect("it opens");
+    drop(program);
+    let error = open_in(&lab.boxed(), &config).expect_err("the sockets are still there");
+    assert!(matches!(error, AfxdpError::QueueBusy { queue: 0, .. }), "{error}");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            drop(workers);
+        });
+        open_in(&lab.boxed(), &config).expect("it waits for them to go");
+    });
+}
+
+#[test]
 fn a_second_daemon_on_the_same_ports_is_refused() {
     let _alone = alone();
     let lab = Lab::new(1);
@@ -627,13 +647,18 @@ fn frames_that_the_peer_cannot_take_do_not_stop_the_others() {
 }
 
 /// The process that a kill test kills: holds the ports of the namespace named
-/// in the environment until its input ends. By itself it is a test that
+/// in the environment (none: where it is) until its input ends. By itself it is a test that
 /// opened ports are attached and dropped ones are not.
 #[test]
 fn held_ports_are_attached_and_dropped_ones_are_not() {
     if let Ok(namespace) = std::env::var(HELD) {
-        let _opened = open_in(&namespace, &config(&["f0", "f1"])).expect("the box opens");
-        println!("\nheld");
+        let config = config(&["f0", "f1"]);
+        let opened =
+            if namespace.is_empty() { open(&config, []) } else { open_in(&namespace, &config) };
+        match &opened {
+            Ok(_) => println!("\nheld"),
+            Err(error) => println!("\nrefused, privilege {}: {error}", error.is_privilege()),
+        }
         let mut line = String::new();
         let _end = std::io::stdin().read_line(&mut line);
         return;
@@ -646,6 +671,7 @@ fn held_ports_are_attached_and_dropped_ones_are_not() {
     assert!(!lab.show(&lab.boxed(), "f0").contains("xdp"));
 }
 
+const HOLDER: &str = "held_ports_are_attached_and_dropped_ones_are_not";
 const HELD: &str = "PORTCULLIS_TEST_HELD_NAMESPACE";
 
 #[test]
@@ -656,7 +682,7 @@ fn a_killed_process_leaves_nothing_attached_and_a_restart_works_at_once() {
     let mut right = Peer::new(&lab.right(), "r0", 1);
     for _ in 0..3 {
         let mut child = Command::new(std::env::current_exe().expect("the test's own path"))
-            .args(["--exact", "held_ports_are_attached_and_dropped_ones_are_not", "--nocapture"])
+            .args(["--exact", HOLDER, "--nocapture"])
             .env(HELD, lab.boxed())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -672,4 +698,54 @@ fn a_killed_process_leaves_nothing_attached_and_a_restart_works_at_once() {
         let mut gateway = Gateway::open(&lab, &config(&["f0", "f1"]));
         assert!(crosses(&mut gateway, &mut left, &mut right, 0));
     }
+}
+
+#[test]
+fn a_lost_privilege_is_named() {
+    let _alone = alone();
+    let lab = Lab::new(1);
+    // Another process: the library remembers what this one may do.
+    let output = Command::new("ip")
+        .args(["netns", "exec", &lab.boxed(), "setpriv", "--bounding-set=-all", "--inh-caps=-all"])
+        .arg(std::env::current_exe().expect("the test's own path"))
+        .args(["--exact", HOLDER, "--nocapture"])
+        .env(HELD, "")
+        .output()
+        .expect("the test can run itself");
+    let output = String::from_utf8_lossy(&output.stdout);
+    let refused = output.lines().find(|line| line.starts_with("refused")).expect(&output);
+    println!("{refused}");
+    assert!(refused.starts_with("refused, privilege true"), "{refused}");
+}
+
+#[test]
+fn a_running_worker_sleeps_wakes_forwards_and_stops() {
+    let _alone = alone();
+    let lab = Lab::new(1);
+    let mut gateway = Gateway::open(&lab, &config(&["f0", "f1"]));
+    let mut left = Peer::new(&lab.left(), "l0", 1);
+    let mut right = Peer::new(&lab.right(), "r0", 1);
+    let patience = std::time::Duration::from_millis(100);
+    let idle = Idle::Sleep { spins: 4, timeout: patience };
+    let mut worker = gateway.workers.remove(0).with_idle(idle);
+    let stats = worker.stats();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| worker.run_pinned(Some(0), &stop));
+        assert!(soon(|| stats.turns.get() > 4));
+        for number in 0..200 {
+            let frame = pattern(number, 60);
+            let start = monotonic();
+            assert_eq!(left.send(0, [&frame[..]]), 1);
+            assert!(soon(|| right.collect(0).contains(&frame)), "frame {number}");
+            let took = (monotonic() - start).0;
+            assert!(took < patience.as_nanos() as u64, "woken by the frame, not by the clock");
+        }
+        let turns = stats.turns.get();
+        std::thread::sleep(3 * patience);
+        assert!(stats.turns.get() - turns < 20, "it sleeps when nothing arrives");
+        stop.store(true, Ordering::Relaxed);
+        assert!(thread.join().expect("it does not panic"), "it could be pinned");
+    });
+    assert_eq!(stats.port(B).tx.get(), (200, 12_000));
 }

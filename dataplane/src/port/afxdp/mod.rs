@@ -225,9 +225,12 @@ pub enum AfxdpError {
     /// The kernel's ring offsets make no sense.
     #[error(transparent)]
     Ring(#[from] RingLayoutError),
+    /// The kernel refuses the XDP program to this user.
+    #[error("{NEEDED}: {0}")]
+    Privilege(BpfError),
     /// The XDP program or its maps.
     #[error(transparent)]
-    Bpf(#[from] BpfError),
+    Bpf(BpfError),
     /// Frame memory.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -242,11 +245,21 @@ impl AfxdpError {
             | Self::Attach { source, .. }
             | Self::Bind { source, .. }
             | Self::Call { source, .. } => denied(source),
-            Self::Bpf(error) => caused_by(error, &denied),
+            Self::Privilege(_) => true,
             _ => false,
         }
     }
 }
+
+impl From<BpfError> for AfxdpError {
+    fn from(error: BpfError) -> Self {
+        let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        if caused_by(&error, &denied) { Self::Privilege(error) } else { Self::Bpf(error) }
+    }
+}
+
+/// What a refusal for lack of privilege asks for.
+const NEEDED: &str = "root, or CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK, is needed";
 
 /// Whether an I/O error among an error's causes satisfies `test`.
 fn caused_by(error: &(dyn std::error::Error + 'static), test: &dyn Fn(&io::Error) -> bool) -> bool {
@@ -260,22 +273,20 @@ fn caused_by(error: &(dyn std::error::Error + 'static), test: &dyn Fn(&io::Error
     false
 }
 
-fn privilege_hint(source: &io::Error) -> &'static str {
+fn privilege_hint(source: &io::Error) -> String {
     match source.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            " (root, or CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK, is needed)"
-        }
-        Some(libc::EAFNOSUPPORT) => " (this kernel has no AF_XDP: Linux 5.11 or newer is needed)",
-        Some(libc::ENOBUFS) => " (the memory lock limit is too low: see `ulimit -l`)",
-        _ => "",
+        Some(libc::EPERM | libc::EACCES) => format!(" ({NEEDED})"),
+        Some(libc::EAFNOSUPPORT) => " (this kernel has no AF_XDP)".to_owned(),
+        Some(libc::ENOBUFS) => " (the memory lock limit is too low: see `ulimit -l`)".to_owned(),
+        _ => String::new(),
     }
 }
 
-fn attach_hint(source: &io::Error) -> &'static str {
+fn attach_hint(source: &io::Error) -> String {
     match source.raw_os_error() {
-        Some(libc::EOPNOTSUPP) => " (the driver has no native XDP: use generic mode)",
+        Some(libc::EOPNOTSUPP) => " (the driver has no native XDP: use generic mode)".to_owned(),
         Some(libc::ERANGE | libc::EINVAL) => {
-            " (for a veth, the peer's MTU must be at most 3506, or generic mode used)"
+            " (for a veth, the peer's MTU must be at most 3506, or generic mode used)".to_owned()
         }
         _ => privilege_hint(source),
     }
