@@ -4,10 +4,15 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortId(pub u8);
 
-/// Interfaces are one bit each in a classifier key; one bit stays free.
+/// Interfaces are one bit each in a classifier key; [`PortId::LOOPBACK`] and "no
+/// interface" take the other two.
 pub const MAX_PORTS: usize = 62;
 
 impl PortId {
+    /// The machine's loopback interface: no port, but what `-i lo` means for
+    /// packets that this machine sends itself.
+    pub const LOOPBACK: Self = Self(MAX_PORTS as u8);
+
     /// The port's class bit in a classifier key.
     #[inline]
     pub const fn bit(self) -> u64 {

@@ -48,6 +48,9 @@ pub(super) fn base<A: Address>(rule: &model::Rule, ports: &[String]) -> BaseMatc
     }
 }
 
+/// What every Linux machine calls its loopback interface.
+const LOOPBACK_NAME: &str = "lo";
+
 /// The ports that a name means; a packet without an interface has the empty name.
 fn interfaces(selector: Option<&(model::Interface, bool)>, ports: &[String]) -> ClassSet {
     let Some((interface, negated)) = selector else { return ClassSet::ANY };
@@ -57,8 +60,9 @@ fn interfaces(selector: Option<&(model::Interface, bool)>, ports: &[String]) -> 
     };
     let mut set = if matches("") { NO_INTERFACE } else { 0 };
     let mut known = NO_INTERFACE;
-    for (index, name) in ports.iter().enumerate() {
-        let bit = PortId(index as u8).bit();
+    let ports = ports.iter().enumerate().map(|(index, name)| (PortId(index as u8), name.as_str()));
+    for (port, name) in ports.chain([(PortId::LOOPBACK, LOOPBACK_NAME)]) {
+        let bit = port.bit();
         known |= bit;
         if matches(name) {
             set |= bit;

@@ -199,15 +199,17 @@ fn a_match_behind_a_limit_is_not_indexed() {
 fn interface_names_become_port_sets() {
     let (eth0, eth1, eth10, wan0) =
         (PortId(0).bit(), PortId(1).bit(), PortId(2).bit(), PortId(3).bit());
+    let lo = PortId::LOOPBACK.bit();
     let cases = [
         ("eth0", false, false, eth0),
         ("eth1", true, false, eth1 | eth10),
-        ("eth0", false, true, eth1 | eth10 | wan0 | NO_INTERFACE),
+        ("eth0", false, true, eth1 | eth10 | wan0 | lo | NO_INTERFACE),
         ("", true, false, u64::MAX),
         ("", true, true, 0),
-        ("lo", false, false, 0),
-        ("lo", false, true, u64::MAX),
-        ("eth", true, true, wan0 | NO_INTERFACE),
+        ("lo", false, false, lo),
+        ("lo", false, true, eth0 | eth1 | eth10 | wan0 | NO_INTERFACE),
+        ("eth2", false, true, u64::MAX),
+        ("eth", true, true, wan0 | lo | NO_INTERFACE),
     ];
     for (name, prefix, negated, set) in cases {
         let mut written = rule(vec![], TargetSpec::None);

@@ -5,12 +5,12 @@ use classifier::Address;
 use super::road::{End, Hop, Packet, Road};
 use crate::effects::Effects;
 use crate::packet::{Family, Mac};
+use crate::reply::fragment::fragment;
 use crate::verdict::{Disposition, DropReason};
 use crate::wire::ipv4;
 
-/// The longest fragment that is built, its Ethernet header included. Longer
-/// MTUs are fragmented as if they were this.
-const FRAGMENT_MAX: usize = 9216;
+/// Longest frame that a fragment can be.
+const FRAME_MAX: usize = 9216;
 
 /// Lowers TTL or hop limit by one.
 pub(super) fn decrement_hops(packet: &mut Packet<'_>) {
@@ -64,72 +64,14 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         if fits {
             return Ok(Disposition::Transmit(hop.port));
         }
-        let mut emit = |fragment: &[u8]| self.effects.emit(hop.port, fragment);
-        match fragment(packet, hop.mtu as usize, &mut emit) {
-            true => Ok(Disposition::Fragmented),
-            false => Err(End::Drop(DropReason::TxRingFull)),
+        let (mut scratch, mut refused) = ([0; FRAME_MAX], false);
+        let pieces = fragment(packet.frame, &packet.parsed, hop.mtu, &mut scratch, |piece| {
+            refused |= !self.effects.emit(hop.port, piece);
+        });
+        match (pieces, refused) {
+            (0, _) => Err(End::Drop(DropReason::TooBig)),
+            (_, true) => Err(End::Drop(DropReason::NoFrame)),
+            (_, false) => Ok(Disposition::Fragmented),
         }
-    }
-}
-
-/// Cuts an IPv4 packet, itself perhaps a fragment, into pieces of at most
-/// `mtu` bytes, each with the packet's Ethernet header. Returns false when
-/// `emit` refused one, or when no piece would fit.
-fn fragment(packet: &Packet<'_>, mtu: usize, emit: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-    let l3 = usize::from(packet.parsed.l3);
-    let bytes = packet.parsed.l3_bytes(packet.frame);
-    let Ok(ip) = ipv4::Packet::new_header(bytes) else { return false };
-    let (header, word) = (ip.header_len(), ip.fragment_word());
-    let payload = &bytes[header..];
-    let room = mtu.min(FRAGMENT_MAX - l3).saturating_sub(header);
-    if room < 8 {
-        return false;
-    }
-    let mut scratch = [0; FRAGMENT_MAX];
-    scratch[..l3 + header].copy_from_slice(&packet.frame[..l3 + header]);
-    let mut sent = 0;
-    while sent < payload.len() {
-        let left = payload.len() - sent;
-        let len = if left > room { room & !7 } else { left };
-        let last = len == left;
-        let piece = &mut scratch[..l3 + header + len];
-        piece[l3 + header..].copy_from_slice(&payload[sent..sent + len]);
-        let Ok(mut ip) = ipv4::Packet::new_header(&mut piece[l3..]) else { return false };
-        let offset = (word & ipv4::OFFSET_MASK) + (sent / 8) as u16;
-        let more = if last { word & ipv4::MF } else { ipv4::MF };
-        ip.set_total_len((header + len) as u16);
-        ip.set_fragment_word(offset | more);
-        ip.fill_checksum();
-        if !emit(piece) {
-            return false;
-        }
-        if word & ipv4::OFFSET_MASK == 0 && sent == 0 {
-            blank_uncopied_options(&mut scratch[l3 + ipv4::HEADER..l3 + header]);
-        }
-        sent += len;
-    }
-    true
-}
-
-/// Overwrites the options that only a first fragment carries with no-operations.
-fn blank_uncopied_options(options: &mut [u8]) {
-    const END: u8 = 0;
-    const NO_OPERATION: u8 = 1;
-    const COPIED: u8 = 0x80;
-    let mut at = 0;
-    while let Some(&kind) = options.get(at) {
-        let length = match kind {
-            END => return,
-            NO_OPERATION => 1,
-            _ => usize::from(options.get(at + 1).copied().unwrap_or(0)),
-        };
-        let Some(option) = options.get_mut(at..at + length).filter(|option| !option.is_empty())
-        else {
-            return;
-        };
-        if kind & COPIED == 0 {
-            option.fill(NO_OPERATION);
-        }
-        at += length;
     }
 }

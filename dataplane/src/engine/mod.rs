@@ -14,6 +14,9 @@ mod egress;
 mod originate;
 mod road;
 
+#[cfg(test)]
+mod tests;
+
 use arrayvec::ArrayVec;
 use classifier::Address;
 
@@ -24,6 +27,7 @@ use crate::fib::Network;
 use crate::packet::{Family, Mac, PktType, PortId};
 use crate::policy::FamilyPolicy;
 use crate::policy::walk::ReturnStack;
+use crate::reply::limit::{Limiter, Settings};
 use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
 use crate::verdict::{Disposition, DropReason};
@@ -78,10 +82,22 @@ pub struct World<'a> {
 }
 
 /// One worker's engine: scratch space that outlives a burst.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Engine {
-    stack: ReturnStack,
+    scratch: Scratch,
 }
+
+/// What one worker keeps between packets.
+#[derive(Debug)]
+struct Scratch {
+    stack: ReturnStack,
+    limiter: Limiter,
+    /// IPv4 identification of our last ICMP error.
+    identification: u16,
+}
+
+/// Destinations whose ICMP errors are limited one by one.
+const LIMITED_DESTINATIONS: usize = 4096;
 
 /// Where the frames of a burst come from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,10 +108,22 @@ enum Origin {
     Host,
 }
 
+impl Default for Engine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Engine {
-    /// An engine with empty scratch space.
+    /// An engine that limits ICMP errors as the kernel does by default.
     pub fn new() -> Self {
-        Self::default()
+        Self::with_limits(Settings::default())
+    }
+
+    /// An engine with other limits on ICMP errors. They hold per worker.
+    pub fn with_limits(settings: Settings) -> Self {
+        let limiter = Limiter::new(settings, LIMITED_DESTINATIONS);
+        Self { scratch: Scratch { stack: ReturnStack::default(), limiter, identification: 0 } }
     }
 
     /// Decides every frame of a burst that arrived on ports: sets each slot's
@@ -120,11 +148,19 @@ impl Engine {
         self.decide(world, burst, Origin::Host, effects);
     }
 
-    /// Tells the sender of `frame`, which was to leave on a port, that its next
+    /// Tells the sender of `frame`, which was to leave on `port`, that its next
     /// hop does not answer.
-    pub fn unresolved<E: Effects>(&mut self, world: &World<'_>, frame: &mut [u8], effects: &mut E) {
-        let Ok(Frame::Ip(parsed)) = wire::parse(frame, Mac::default()) else { return };
+    pub fn unresolved<E: Effects>(
+        &mut self,
+        world: &World<'_>,
+        port: PortId,
+        frame: &mut [u8],
+        effects: &mut E,
+    ) {
+        let Ok(Frame::Ip(mut parsed)) = wire::parse(frame, Mac::default()) else { return };
+        parsed.pkt_type = PktType::Host;
         let mut packet = Packet::new(frame, parsed, None);
+        packet.output = Some(port);
         let policy = &world.snapshot.policy;
         match parsed.family {
             Family::V4 => self.road(world, &policy.v4, effects).next_hop_silent(&mut packet),
@@ -140,7 +176,7 @@ impl Engine {
         effects: &mut E,
     ) {
         let policy = &world.snapshot.policy;
-        self.stack.fit(policy.v4.max_depth.max(policy.v6.max_depth));
+        self.scratch.stack.fit(policy.v4.max_depth.max(policy.v6.max_depth));
         for (chunk_index, chunk) in burst.chunks_mut(BURST).enumerate() {
             let frames: ArrayVec<_, BURST> =
                 chunk.iter().map(|slot| parse(world, slot, origin)).collect();
@@ -192,7 +228,7 @@ impl Engine {
         effects: &'a mut E,
     ) -> Road<'a, A, E> {
         let counters = world.snapshot.counters(world.worker);
-        Road { world, policy, counters, stack: &mut self.stack, effects }
+        Road { world, policy, counters, scratch: &mut self.scratch, effects, depth: 0 }
     }
 }
 

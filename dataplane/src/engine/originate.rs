@@ -1,22 +1,233 @@
 //! What the router itself sends: ICMP errors and resets, on their own road
 //! through OUTPUT and POSTROUTING.
+//!
+//! An answer carries the connection of the packet that it answers, RELATED and
+//! the other way, as the kernel attaches it. Answers to answers are possible
+//! (a rule in OUTPUT that rejects a reset) and bounded: no ICMP error and no
+//! reset is ever answered by its own kind, and [`DEPTH_MAX`] stops the rest.
 
 use classifier::Address;
 
-use super::road::{Packet, Problem, Road};
+use super::World;
+use super::road::{Hop, Packet, Road};
 use crate::effects::Effects;
-use crate::policy::{Hook, RejectWith};
+use crate::fib::{Mode, Query, RouteKind};
+use crate::packet::{Family, Parsed, PktType, PortId};
+use crate::policy::RejectWith;
+use crate::reply::{self, About, Message, Origin};
+use crate::verdict::{Disposition, DropReason};
+use crate::wire::{ethernet, ethertype, parse};
+
+/// Answers that may hang on one packet of the burst.
+const DEPTH_MAX: u8 = 2;
+/// Longest frame that is made here: an IPv6 error and its Ethernet header.
+const FRAME_MAX: usize = ethernet::HEADER + 1280;
+/// MTU of the way to this machine itself.
+const LOOPBACK_MTU: u32 = 65536;
+/// ICMP code.
+const HOST_UNREACHABLE: u8 = 1;
+/// ICMPv6 code.
+const ADDRESS_UNREACHABLE: u8 = 3;
+
+/// A frame under construction: the Ethernet header is written on the way out.
+type Frame = [u8; FRAME_MAX];
+
+/// The way back to a packet's source.
+struct Way {
+    source: u128,
+    /// `None`: to this machine itself.
+    hop: Option<Hop>,
+    mtu: u32,
+    /// Prefix length of the route: wider ones may hear more.
+    prefix_len: u8,
+}
 
 impl<A: Address, E: Effects> Road<'_, A, E> {
     /// Answers a packet that a REJECT rule refused.
-    pub(super) fn reject(&mut self, _packet: &mut Packet<'_>, _with: RejectWith, _hook: Hook) {}
+    pub(super) fn reject(&mut self, packet: &mut Packet<'_>, with: RejectWith) {
+        if let (Mode::Bridge(_), Some(port)) = (self.world.network.mode(), packet.input) {
+            return self.reject_across(packet, with, port);
+        }
+        let Some(way) = self.way_back(packet) else { return };
+        let mut frame = [0; FRAME_MAX];
+        let room = &mut frame[ethernet::HEADER..];
+        let origin = self.origin(&way);
+        let Some(length) = reply::reject(room, &self.about(packet), with, &origin) else { return };
+        let family = packet.parsed.family;
+        match with {
+            RejectWith::TcpReset => {
+                // Routed by its own source, which need not be ours.
+                let Parsed { src, dst, .. } = packet.parsed;
+                let query = Query { src: dst, dst: src, iif: packet.input, mark: 0, family };
+                let Ok(hop) = self.route_output(&query) else { return };
+                self.close(packet);
+                self.send(packet, &mut frame, length, hop);
+            }
+            RejectWith::Icmp(code) | RejectWith::Icmp6(code) => {
+                let message = Message::unreachable(family, code);
+                if self.may_say(packet, message, &way, DropReason::Reject) {
+                    self.send(packet, &mut frame, length, way.hop);
+                }
+            }
+        }
+    }
 
-    /// Tells the sender why its packet cannot be forwarded.
-    pub(super) fn complain(&mut self, _packet: &mut Packet<'_>, _problem: Problem) {}
+    /// Tells the sender why the router cannot forward its packet.
+    pub(super) fn complain(&mut self, packet: &mut Packet<'_>, why: DropReason, message: Message) {
+        if !reply::icmp::may_answer(&self.about(packet), message) {
+            return;
+        }
+        let Some(way) = self.way_back(packet) else { return };
+        if !self.may_say(packet, message, &way, why) {
+            return;
+        }
+        let mut frame = [0; FRAME_MAX];
+        let room = &mut frame[ethernet::HEADER..];
+        let origin = self.origin(&way);
+        let length = reply::icmp::error(room, &self.about(packet), message, &origin);
+        if let Some(length) = length {
+            self.send(packet, &mut frame, length, way.hop);
+        }
+    }
 
     /// Tells the sender of a packet that its next hop does not answer.
     pub(super) fn next_hop_silent(&mut self, packet: &mut Packet<'_>) {
-        let problem = Problem::host_unreachable(packet.parsed.family);
-        self.complain(packet, problem);
+        let family = packet.parsed.family;
+        let code = match family {
+            Family::V4 => HOST_UNREACHABLE,
+            Family::V6 => ADDRESS_UNREACHABLE,
+        };
+        let message = Message::unreachable(family, code);
+        self.complain(packet, DropReason::NeighbourUnresolved, message);
     }
+
+    fn about<'p>(&self, packet: &'p Packet<'_>) -> About<'p> {
+        let network = self.world.network;
+        let query = Query { iif: packet.input, ..packet.query() };
+        let group = network.route(&query).is_some_and(|route| route.kind == RouteKind::Broadcast);
+        About { frame: packet.frame, parsed: &packet.parsed, group }
+    }
+
+    fn origin(&mut self, way: &Way) -> Origin {
+        let id = &mut self.scratch.identification;
+        *id = id.wrapping_add(1);
+        Origin { source: way.source, id: *id, mtu: way.mtu }
+    }
+
+    /// How an ICMP error gets back to the packet's source.
+    fn way_back(&self, packet: &Packet<'_>) -> Option<Way> {
+        let network = self.world.network;
+        let Parsed { family, src, dst, .. } = packet.parsed;
+        let wire = packet.input.filter(|&port| port != PortId::LOOPBACK);
+        if wire.is_none() && network.is_local(family, src) {
+            let full = if family == Family::V4 { 32 } else { 128 };
+            return Some(Way { source: src, hop: None, mtu: LOOPBACK_MTU, prefix_len: full });
+        }
+        let near = wire.or(packet.output).filter(|&port| port != PortId::LOOPBACK)?;
+        let (source, port, route) = network.error_source(family, src, dst, near)?;
+        let mtu = network.mtu(&route, port);
+        let hop = Some(Hop { port, next_hop: route.next_hop(family, src), mtu });
+        Some(Way { source, hop, mtu, prefix_len: route.prefix_len })
+    }
+
+    /// Whether rate limits let this error out.
+    fn may_say(&mut self, packet: &Packet<'_>, said: Message, way: &Way, why: DropReason) -> bool {
+        let (family, to, now) = (packet.parsed.family, packet.parsed.src, self.world.now);
+        let by_route = matches!(why, DropReason::NoRoute | DropReason::RouteRefused);
+        let allowed = if by_route && family == Family::V4 {
+            self.scratch.limiter.allow_route_error(now, said, to)
+        } else {
+            self.scratch.limiter.allow(now, family, said, to, way.prefix_len)
+        };
+        if !allowed {
+            self.world.stats.replies_limited.add(1);
+        }
+        allowed
+    }
+
+    /// A reset on a connection's behalf closes it, once it is in the table.
+    fn close(&self, packet: &Packet<'_>) {
+        if let (Some(conn), false) = (packet.tracking.conn, packet.tracking.unconfirmed) {
+            self.world.conntrack.set_closing(conn, self.world.now);
+        }
+    }
+
+    /// Sends an answer of `length` bytes on its own road.
+    fn send(&mut self, original: &Packet<'_>, frame: &mut Frame, length: usize, hop: Option<Hop>) {
+        if self.depth == DEPTH_MAX {
+            return;
+        }
+        let Some(mut answer) = answer_packet(original, frame, length) else { return };
+        if original.tracking.conn.is_some() {
+            let World { conntrack, now, .. } = self.world;
+            let tracking = conntrack.attach(&original.tracking, &answer.parsed, answer.frame, *now);
+            let Ok(tracking) = tracking else { return };
+            answer.tracking = tracking;
+            answer.opening = original.opening;
+            answer.asked = original.asked;
+        }
+        self.depth += 1;
+        let disposition = match self.sent(&mut answer, hop) {
+            Ok(disposition) => disposition,
+            Err(end) => self.settle(&mut answer, end),
+        };
+        self.depth -= 1;
+        self.dispatch(&answer, disposition);
+    }
+
+    /// Carries out the disposition of a packet of our own.
+    fn dispatch(&mut self, answer: &Packet<'_>, disposition: Disposition) {
+        let stats = self.world.stats;
+        match disposition {
+            Disposition::Transmit(port) if self.effects.emit(port, answer.frame) => {
+                stats.replies.add(1);
+            }
+            Disposition::Transmit(_) => stats.drop(DropReason::NoFrame),
+            Disposition::Deliver => self.effects.deliver(answer.frame),
+            Disposition::Fragmented => stats.replies.add(1),
+            // Nobody keeps our own packets: the sender will try again.
+            Disposition::AwaitNeighbour { .. } => stats.drop(DropReason::NeighbourUnresolved),
+            Disposition::Drop(reason) => stats.drop(reason),
+        }
+    }
+
+    /// Answers across a bridge, which has no addresses: in the name of the
+    /// destination, straight back, as nftables' bridge family rejects.
+    fn reject_across(&mut self, packet: &mut Packet<'_>, with: RejectWith, port: PortId) {
+        let mtu = self.world.network.port(port).mtu;
+        let origin = Origin { source: packet.parsed.dst, id: 0, mtu };
+        let mut frame = [0; FRAME_MAX];
+        let room = &mut frame[ethernet::HEADER..];
+        let Some(length) = reply::reject(room, &self.about(packet), with, &origin) else { return };
+        if with == RejectWith::TcpReset {
+            self.close(packet);
+        }
+        frame[..6].copy_from_slice(&packet.frame[6..12]);
+        frame[6..12].copy_from_slice(&packet.frame[..6]);
+        frame[12..ethernet::HEADER].copy_from_slice(&packet.frame[12..ethernet::HEADER]);
+        let sent = self.effects.emit(port, &frame[..ethernet::HEADER + length]);
+        match sent {
+            true => self.world.stats.replies.add(1),
+            false => self.world.stats.drop(DropReason::NoFrame),
+        }
+    }
+}
+
+/// A finished answer as a packet of this machine.
+fn answer_packet<'f>(
+    original: &Packet<'_>,
+    frame: &'f mut Frame,
+    length: usize,
+) -> Option<Packet<'f>> {
+    let frame = &mut frame[..ethernet::HEADER + length];
+    let kind = match original.parsed.family {
+        Family::V4 => ethertype::IPV4,
+        Family::V6 => ethertype::IPV6,
+    };
+    frame[12..ethernet::HEADER].copy_from_slice(&kind.to_be_bytes());
+    let parsed = match original.parsed.family {
+        Family::V4 => parse::parse_ipv4(frame, ethernet::HEADER, PktType::Host),
+        Family::V6 => parse::parse_ipv6(frame, ethernet::HEADER, PktType::Host),
+    };
+    Some(Packet::new(frame, parsed.ok()?, None))
 }

@@ -7,14 +7,15 @@
 
 use classifier::Address;
 
-use super::{Ended, World, egress};
+use super::{Ended, Scratch, World, egress};
 use crate::conntrack::{CtState, Tracking};
 use crate::effects::Effects;
 use crate::fib::{InputRoute, Mode, Query, RouteKind};
 use crate::packet::{Family, Fragment, Parsed, PktType, PortId};
 use crate::policy::eval::PacketView;
-use crate::policy::walk::{ReturnStack, Verdict, Walker};
+use crate::policy::walk::{Verdict, Walker};
 use crate::policy::{FamilyPolicy, Hook, RejectWith, TableId};
+use crate::reply::Message;
 use crate::stats::RuleCounters;
 use crate::verdict::{Disposition, DropReason};
 use crate::wire::proto;
@@ -62,6 +63,12 @@ impl<'f> Packet<'f> {
             asked: Asked::default(),
         }
     }
+
+    /// What routing is asked for a packet of our own.
+    pub(super) fn query(&self) -> Query {
+        let Parsed { family, src, dst, .. } = self.parsed;
+        Query { family, src, dst, iif: None, mark: self.mark }
+    }
 }
 
 /// Where a packet goes next, once routed.
@@ -75,48 +82,22 @@ pub(super) struct Hop {
     pub(super) mtu: u32,
 }
 
-/// What a router answers: an ICMP or ICMPv6 error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Problem {
-    /// Type.
-    pub(super) kind: u8,
-    /// Code.
-    pub(super) code: u8,
-    /// The four bytes after the checksum (an MTU).
-    pub(super) word: u32,
-}
-
-impl Problem {
-    fn expired(family: Family) -> Self {
-        let kind = if family == Family::V4 { 11 } else { 3 };
-        Self { kind, code: 0, word: 0 }
-    }
-    fn too_big(family: Family, mtu: u32) -> Self {
-        let (kind, code) = if family == Family::V4 { (3, 4) } else { (2, 0) };
-        Self { kind, code, word: mtu }
-    }
-    pub(super) fn host_unreachable(family: Family) -> Self {
-        let (kind, code) = if family == Family::V4 { (3, 1) } else { (1, 3) };
-        Self { kind, code, word: 0 }
-    }
-}
-
 /// Why a packet left the road before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// Silently.
     Drop(DropReason),
-    /// By a REJECT rule at this hook.
-    Reject(RejectWith, Hook),
+    /// By a REJECT rule.
+    Reject(RejectWith),
     /// The router cannot forward it and says so.
-    Refused(DropReason, Problem),
+    Refused(DropReason, Message),
 }
 
 impl End {
     fn reason(self) -> DropReason {
         match self {
             Self::Drop(reason) | Self::Refused(reason, _) => reason,
-            Self::Reject(..) => DropReason::Reject,
+            Self::Reject(_) => DropReason::Reject,
         }
     }
 }
@@ -126,15 +107,17 @@ pub(super) struct Road<'a, A, E> {
     pub(super) world: &'a World<'a>,
     pub(super) policy: &'a FamilyPolicy<A>,
     pub(super) counters: &'a RuleCounters,
-    pub(super) stack: &'a mut ReturnStack,
+    pub(super) scratch: &'a mut Scratch,
     pub(super) effects: &'a mut E,
+    /// How many of our own packets are being sent because of one another.
+    pub(super) depth: u8,
 }
 
 impl<A: Address, E: Effects> Road<'_, A, E> {
     /// Takes the packet from where it entered to where it ends.
     pub(super) fn travel(&mut self, packet: &mut Packet<'_>) -> Ended {
         let result = match (self.world.network.mode(), packet.input) {
-            (_, None) => self.route_output(packet).and_then(|hop| self.sent(packet, hop)),
+            (_, None) => self.route_output(&packet.query()).and_then(|hop| self.sent(packet, hop)),
             (Mode::Bridge(_), Some(input)) => self.bridged(packet, input),
             (Mode::Routed | Mode::Host, Some(input)) => self.received(packet, input),
         };
@@ -146,8 +129,8 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     pub(super) fn settle(&mut self, packet: &mut Packet<'_>, end: End) -> Disposition {
         match end {
             End::Drop(_) => {}
-            End::Reject(with, hook) => self.reject(packet, with, hook),
-            End::Refused(_, problem) => self.complain(packet, problem),
+            End::Reject(with) => self.reject(packet, with),
+            End::Refused(why, message) => self.complain(packet, why, message),
         }
         self.world.conntrack.discard(packet.tracking);
         Disposition::Drop(end.reason())
@@ -173,23 +156,31 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         mut hop: Option<Hop>,
     ) -> Result<Disposition, End> {
         self.refuse_fragments(packet)?;
-        packet.output = hop.map(|hop| hop.port);
+        let port = |hop: Option<Hop>| Some(hop.map_or(PortId::LOOPBACK, |hop| hop.port));
+        packet.output = port(hop);
         self.hook(packet, Hook::Output, &[TableId::Raw])?;
         self.track(packet)?;
         let mark = packet.mark;
         self.hook(packet, Hook::Output, &[TableId::Mangle])?;
         if packet.mark != mark {
             // The rest of OUTPUT still sees the first decision's port.
-            hop = self.route_output(packet)?;
+            hop = self.route_output(&packet.query())?;
         }
         self.hook(packet, Hook::Output, &[TableId::Nat, TableId::Filter, TableId::Security])?;
         packet.asked.destination = true;
-        packet.output = hop.map(|hop| hop.port);
+        packet.output = port(hop);
         self.postrouting(packet)?;
         match hop {
             Some(hop) => self.leave(packet, hop),
-            None => Ok(Disposition::Deliver),
+            None => self.loop_back(packet),
         }
+    }
+
+    /// Back in through the loopback interface, with the connection it left with.
+    fn loop_back(&mut self, packet: &mut Packet<'_>) -> Result<Disposition, End> {
+        (packet.input, packet.output) = (Some(PortId::LOOPBACK), None);
+        self.prerouting(packet)?;
+        self.input(packet)
     }
 
     /// raw, tracking, mangle, nat.
@@ -219,11 +210,11 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     fn forward(&mut self, packet: &mut Packet<'_>, hop: Hop) -> Result<Disposition, End> {
         let family = packet.parsed.family;
         if packet.parsed.ttl <= 1 {
-            return Err(End::Refused(DropReason::TtlExpired, Problem::expired(family)));
+            return Err(End::Refused(DropReason::TtlExpired, Message::time_exceeded(family)));
         }
         let too_long = u32::from(packet.parsed.l3_len) > hop.mtu;
         if too_long && (family == Family::V6 || egress::dont_fragment(packet)) {
-            return Err(End::Refused(DropReason::TooBig, Problem::too_big(family, hop.mtu)));
+            return Err(End::Refused(DropReason::TooBig, Message::too_big(family, hop.mtu)));
         }
         egress::decrement_hops(packet);
         packet.output = Some(hop.port);
@@ -247,7 +238,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     /// The routing decision for a packet from a port.
     fn route_input(&self, packet: &Packet<'_>, input: PortId) -> Result<Option<Hop>, End> {
         let parsed = &packet.parsed;
-        let query = Query { iif: Some(input), ..query(packet) };
+        let query = Query { iif: Some(input), ..packet.query() };
         match self.world.network.input(input, &query, parsed.pkt_type) {
             InputRoute::Deliver => Ok(None),
             InputRoute::Forward { .. } if *self.world.network.mode() == Mode::Host => {
@@ -258,16 +249,15 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             }
             InputRoute::Drop { reason, answer: None } => Err(End::Drop(reason)),
             InputRoute::Drop { reason, answer: Some((kind, code)) } => {
-                Err(End::Refused(reason, Problem { kind, code, word: 0 }))
+                Err(End::Refused(reason, Message { kind, code, word: 0 }))
             }
         }
     }
 
     /// The routing decision for a packet of our own; `None`: to this machine itself.
-    pub(super) fn route_output(&self, packet: &Packet<'_>) -> Result<Option<Hop>, End> {
+    pub(super) fn route_output(&self, query: &Query) -> Result<Option<Hop>, End> {
         let network = self.world.network;
-        let query = query(packet);
-        let Some(route) = network.route(&query) else {
+        let Some(route) = network.route(query) else {
             return Err(End::Drop(DropReason::NoRoute));
         };
         match route.kind {
@@ -293,7 +283,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             return Ok(());
         }
         let World { conntrack, now, .. } = self.world;
-        let ours = packet.input.is_none();
+        let ours = packet.input.is_none_or(|port| port == PortId::LOOPBACK);
         let tracked = conntrack.track(&packet.parsed, packet.frame, ours, *now);
         packet.tracking = tracked.map_err(End::Drop)?;
         packet.opening = packet.tracking.unconfirmed;
@@ -323,7 +313,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let mut view = PacketView {
             parsed: &packet.parsed,
             frame: packet.frame,
-            has_link_header: packet.input.is_some(),
+            has_link_header: packet.input.is_some_and(|port| port != PortId::LOOPBACK),
             input: packet.input,
             output: packet.output,
             mark: packet.mark,
@@ -335,7 +325,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let mut walker = Walker {
             policy: self.policy,
             counters: self.counters,
-            stack: self.stack,
+            stack: &mut self.scratch.stack,
             effects: self.effects,
         };
         for &table in tables {
@@ -348,7 +338,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             match verdict {
                 Verdict::Accept => {}
                 Verdict::Drop(reason) => return Err(End::Drop(reason)),
-                Verdict::Reject(with) => return Err(End::Reject(with, hook)),
+                Verdict::Reject(with) => return Err(End::Reject(with)),
             }
         }
         Ok(())
@@ -370,10 +360,4 @@ fn nat_is_asked(packet: &Packet<'_>, hook: Hook) -> bool {
         Hook::Input | Hook::Forward | Hook::Postrouting => packet.asked.source,
     };
     first && packet.opening && !asked
-}
-
-/// What routing is asked for a packet of our own.
-fn query(packet: &Packet<'_>) -> Query {
-    let parsed = &packet.parsed;
-    Query { family: parsed.family, src: parsed.src, dst: parsed.dst, iif: None, mark: packet.mark }
 }

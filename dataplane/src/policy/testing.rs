@@ -38,10 +38,6 @@ impl<A: Address> Spec<A> {
         self.base.src = (Masked::new(address, mask), negated);
         self
     }
-    pub(crate) fn dst(mut self, address: A, mask: A, negated: bool) -> Self {
-        self.base.dst = (Masked::new(address, mask), negated);
-        self
-    }
     pub(crate) fn proto(mut self, proto: u8) -> Self {
         self.base.proto = Some((proto, false));
         self

@@ -90,12 +90,12 @@ impl Pipeline for EnginePipeline {
     }
     fn unresolved(
         &mut self,
-        _port: PortId,
+        port: PortId,
         frame: &mut [u8],
         now: Nanos,
         effects: &mut impl Effects,
     ) {
         let (engine, world) = self.parts(now);
-        engine.unresolved(&world, frame, effects);
+        engine.unresolved(&world, port, frame, effects);
     }
 }
