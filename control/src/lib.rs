@@ -15,6 +15,7 @@ pub mod diagnostics;
 pub mod interpret;
 pub mod iptables;
 pub mod lint;
+pub mod log;
 pub mod model;
 pub mod net;
 pub mod replay;

@@ -1,0 +1,197 @@
+//! LOG records: what is kept of one, and the line that the kernel would print.
+//!
+//! [`Entry::copy`] takes what the line needs out of a worker's record, without
+//! allocating; [`line()`] formats it later, off the hot path.
+
+mod ipv4;
+mod ipv6;
+mod transport;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use arrayvec::{ArrayString, ArrayVec};
+use dataplane::clock::Nanos;
+use dataplane::effects::LogRecord;
+use dataplane::packet::{Family, PortId};
+use dataplane::policy::Hook;
+
+/// Bytes of the IP packet that an entry keeps: every header that a line can
+/// show, and those of the packet that an ICMP error quotes. Chains of IPv6
+/// extension headers that are longer show as cut short.
+pub const KEPT: usize = 448;
+
+/// Longest line in bytes; the kernel cuts longer ones there.
+pub const LINE: usize = 1016;
+
+/// Bytes of an Ethernet header.
+const LINK: usize = 14;
+
+/// `-j LOG` switches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Switches {
+    /// `--log-tcp-sequence`.
+    pub tcp_sequence: bool,
+    /// `--log-tcp-options`.
+    pub tcp_options: bool,
+    /// `--log-ip-options`.
+    pub ip_options: bool,
+    /// `--log-macdecode`.
+    pub mac_decode: bool,
+}
+
+/// One LOG hit, owned; a plain value of fixed size. `--log-uid` leaves no
+/// trace: packets that are received or forwarded have no owner.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// When.
+    pub now: Nanos,
+    /// syslog level, 0-7.
+    pub level: u8,
+    /// The rule's prefix.
+    pub prefix: ArrayString<30>,
+    /// What the rule asks to show.
+    pub switches: Switches,
+    /// The hook it was met at.
+    pub hook: Hook,
+    /// Input port.
+    pub input: Option<PortId>,
+    /// Output port.
+    pub output: Option<PortId>,
+    /// Network-layer family.
+    pub family: Family,
+    /// The packet's mark.
+    pub mark: u32,
+    /// Length of the IP packet in bytes; more than is kept, perhaps.
+    pub length: u16,
+    /// The Ethernet header, when it is real.
+    pub link: Option<[u8; LINK]>,
+    /// The start of the IP packet.
+    pub packet: ArrayVec<u8, KEPT>,
+}
+
+impl Entry {
+    /// Keeps what the line will show. Does not allocate.
+    pub fn copy(record: &LogRecord<'_>) -> Self {
+        let packet = record.parsed.l3_bytes(record.frame);
+        let mut prefix = ArrayString::new();
+        for letter in record.target.prefix.chars() {
+            if prefix.try_push(letter).is_err() {
+                break;
+            }
+        }
+        let link = record.frame.first_chunk().filter(|_| record.has_link_header);
+        Self {
+            now: record.now,
+            level: record.target.level,
+            prefix,
+            switches: Switches {
+                tcp_sequence: record.target.tcp_sequence,
+                tcp_options: record.target.tcp_options,
+                ip_options: record.target.ip_options,
+                mac_decode: record.target.mac_decode,
+            },
+            hook: record.hook,
+            input: record.input,
+            output: record.output,
+            family: record.parsed.family,
+            mark: record.mark,
+            length: record.parsed.l3_len,
+            link: link.copied(),
+            packet: packet.iter().copied().take(KEPT).collect(),
+        }
+    }
+}
+
+/// The kernel's line about an entry, without level and newline. `name` gives
+/// interface names.
+pub fn line<'n>(entry: &Entry, name: impl Fn(PortId) -> &'n str) -> String {
+    let mut out = Line(String::with_capacity(256));
+    let port = |port: Option<PortId>| port.map_or("", &name);
+    out.put(format_args!("{}IN={} OUT={} ", entry.prefix, port(entry.input), port(entry.output)));
+    if entry.input.is_some() {
+        link_header(&mut out, entry);
+    }
+    let packet = Bytes { kept: &entry.packet, length: entry.length.into() };
+    match entry.family {
+        Family::V4 => ipv4::packet(&mut out, &packet, 0, entry),
+        Family::V6 => ipv6::packet(&mut out, &packet, 0, entry),
+    }
+    out.0
+}
+
+fn link_header(out: &mut Line, entry: &Entry) {
+    match entry.link {
+        None => out.put(format_args!("MAC= ")),
+        Some(header) if entry.switches.mac_decode => {
+            let (dst, src, kind) = (&header[..6], &header[6..12], &header[12..]);
+            out.put(format_args!("MACSRC={} MACDST={} ", Colons(src), Colons(dst)));
+            out.put(format_args!("MACPROTO={:02x}{:02x} ", kind[0], kind[1]));
+        }
+        Some(header) => out.put(format_args!("MAC={} ", Colons(&header))),
+    }
+}
+
+/// A line of bounded length.
+struct Line(String);
+
+impl Line {
+    fn put(&mut self, text: fmt::Arguments<'_>) {
+        if self.0.len() < LINE {
+            self.0.push_str(&text.to_string());
+            if self.0.len() > LINE {
+                let end = (0..=LINE).rev().find(|&at| self.0.is_char_boundary(at));
+                self.0.truncate(end.unwrap_or(0));
+            }
+        }
+    }
+
+    /// Bytes as pairs of upper-case digits, in the kernel's parentheses.
+    fn options(&mut self, bytes: &[u8]) {
+        self.put(format_args!("OPT ("));
+        for byte in bytes {
+            self.put(format_args!("{byte:02X}"));
+        }
+        self.put(format_args!(") "));
+    }
+}
+
+/// The IP packet: the bytes kept of it, and its real length.
+struct Bytes<'a> {
+    kept: &'a [u8],
+    length: usize,
+}
+
+impl<'a> Bytes<'a> {
+    /// `length` bytes from `at` on, if the packet has them.
+    fn get(&self, at: usize, length: usize) -> Option<&'a [u8]> {
+        self.kept.get(at..at.checked_add(length)?)
+    }
+    /// Bytes of the packet from `at` on, as the kernel counts them: modulo 2^32.
+    fn left(&self, at: usize) -> u32 {
+        (self.length as u32).wrapping_sub(at as u32)
+    }
+}
+
+/// Bytes as pairs of digits with colons between them.
+struct Colons<'a>(&'a [u8]);
+
+impl fmt::Display for Colons<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, byte) in self.0.iter().enumerate() {
+            let colon = if index == 0 { "" } else { ":" };
+            write!(f, "{colon}{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+fn be16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn be32(bytes: &[u8], at: usize) -> u32 {
+    u32::from(be16(bytes, at)) << 16 | u32::from(be16(bytes, at + 2))
+}

@@ -1,0 +1,1 @@
+//! Lines captured from the kernel.
