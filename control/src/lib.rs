@@ -14,7 +14,6 @@ pub mod daemon;
 pub mod diagnostics;
 pub mod interpret;
 pub mod iptables;
-pub mod lint;
 pub mod log;
 pub mod model;
 pub mod net;

@@ -55,3 +55,11 @@ pub fn monotonic() -> Nanos {
     // Starts well above zero so that "an hour ago" is representable.
     Nanos(elapsed.as_nanos() as u64) + Nanos::from_secs(3600)
 }
+
+/// Microseconds since 1970, for people who read logs. Never used for decisions.
+pub fn wall_us() -> u64 {
+    #[allow(clippy::disallowed_methods, reason = "this is the one clock")]
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    since.as_micros() as u64
+}

@@ -223,6 +223,8 @@ pub struct Stages {
 pub struct Finding {
     /// `error`, `warning` or `note`.
     pub severity: String,
+    /// Stable identifier of the kind of remark.
+    pub code: String,
     /// The text's name.
     pub file: String,
     /// Line, from 1; 0 when it concerns the whole text.
@@ -306,6 +308,8 @@ pub struct PortStatus {
     pub addresses: Vec<String>,
     /// How the XDP program is attached: `native` or `generic`.
     pub xdp: String,
+    /// What the XDP program did with its frames, by name.
+    pub xdp_counters: BTreeMap<String, u64>,
     /// Its sockets, one per queue.
     pub queues: Vec<QueueStatus>,
     /// Frames received by workers.

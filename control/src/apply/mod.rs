@@ -24,8 +24,9 @@ use dataplane::publish::{Publisher, Subscription};
 use dataplane::snapshot::Snapshot;
 use thiserror::Error;
 
-use crate::compile::{self, CompileError, CounterMap, DynamicState, Limits};
+use crate::compile::{self, CounterMap, DynamicState, Limits};
 use crate::model::{Counters, Ruleset};
+use crate::selfcheck::{self, Budget, SelfCheckError};
 
 use identity::Identity;
 
@@ -41,9 +42,9 @@ pub enum ApplyError {
         /// The current generation.
         generation: u64,
     },
-    /// It does not compile.
+    /// It does not compile, or the self-check failed.
     #[error(transparent)]
-    Compile(#[from] CompileError),
+    Check(#[from] SelfCheckError),
 }
 
 /// A change: a family that is `None` keeps its policy.
@@ -323,12 +324,18 @@ fn prepare(
 
     let start = monotonic();
     let input = compile::Input { v4: &v4, v6: &v6, ports, limits };
-    let compiled = compile::compile(input, previous)?;
+    let compiled = compile::compile(input, previous).map_err(SelfCheckError::from)?;
     let compiled_at = monotonic();
+    selfcheck::check_before_service(input, &compiled, Budget::default())?;
+    let checked_at = monotonic();
     let identities = identity::of(&v4, &v6, &compiled.counters);
     let generation = current.map_or(1, |running| running.snapshot.generation + 1);
     let snapshot = Arc::new(Snapshot::new(generation, compiled.policy, workers));
-    let timing = Timing { compile: compiled_at - start, ..Timing::default() };
+    let timing = Timing {
+        compile: compiled_at - start,
+        selfcheck: checked_at - compiled_at,
+        ..Timing::default()
+    };
     let (counters, dynamic) = (compiled.counters, compiled.dynamic);
     Ok((Running { v4, v6, counters, dynamic, identities, snapshot }, timing))
 }

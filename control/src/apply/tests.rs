@@ -149,7 +149,7 @@ fn a_change_that_fails_changes_nothing() {
     let before = store.read(|view| Arc::as_ptr(view.snapshot()));
     let looping = Rule { target: TargetSpec::Jump("NOWHERE".to_owned()), ..rule(1) };
     let error = store.install(v4(vec![rule(17), looping])).unwrap_err();
-    assert!(matches!(error, ApplyError::Compile(_)), "{error}");
+    assert!(matches!(error, ApplyError::Check(_)), "{error}");
     assert_eq!(store.generation(), 1);
     assert_eq!(store.read(|view| Arc::as_ptr(view.snapshot())), before);
     assert_eq!(store.read(|view| view.rules(Family::V4).rule_count()), 1);

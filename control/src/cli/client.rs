@@ -35,7 +35,7 @@ pub(super) fn findings(findings: &[Finding], output: &Output) {
             output.object(finding);
             continue;
         }
-        let Finding { severity, file, line, column, message, remedy } = finding;
+        let Finding { severity, file, line, column, message, remedy, .. } = finding;
         let place = match (line, column) {
             (0, _) => file.clone(),
             (line, 0) => format!("{file}:{line}"),

@@ -2,14 +2,25 @@
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
+use dataplane::fib::Mode;
+use dataplane::packet::PortId;
+use dataplane::port::afxdp::{AttachChoice, CopyMode};
+
 use super::{Exit, Output};
+use crate::apply::ApplyError;
+use crate::daemon::{self, Config, DaemonError, Ready};
+use crate::diagnostics::{json_line, render};
 
 const EXAMPLES: &str = "Examples:
   portcullis run --port eth0 --port eth1 --rules rules.v4
   portcullis run --port eth0 --port eth1 --mode bridge --rules rules.v4 --rules6 rules.v6
   portcullis run --port eth0 --port eth1 --workers 4 --xdp native --conntrack-max 1000000
+  portcullis run --port eth0 --port eth1 --rules rules.v4 --sysctl tcp_loose=0
 
-SIGTERM and SIGINT stop cleanly, SIGHUP reloads the rule files as one transaction.";
+SIGTERM and SIGINT stop cleanly, SIGHUP reads the rule files again as one change and
+opens the log file anew. When the daemon ends, however it ends, the kernel carries on by
+itself (and forwards, if net.ipv4.ip_forward is 1).";
 
 /// What to run on.
 #[derive(Debug, clap::Args)]
@@ -24,13 +35,203 @@ pub struct Args {
     /// The IPv6 policy, an ip6tables-save file.
     #[arg(long, value_name = "FILE")]
     pub rules6: Option<PathBuf>,
+    /// What to do with frames: route between ports, cross between the ports of a
+    /// pair, or (host) serve this machine only.
+    #[arg(long, value_enum, default_value_t = ModeName::Routed)]
+    pub mode: ModeName,
+    /// In bridge mode: a pair of ports. Two ports need not be named.
+    #[arg(long, value_name = "A,B", value_parser = pair)]
+    pub bridge: Vec<(String, String)>,
+    /// Workers, one for each queue of every port [default: the ports' queues].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: Option<u16>,
+    /// How to attach the XDP program.
+    #[arg(long, value_enum, default_value_t = XdpName::Auto)]
+    pub xdp: XdpName,
+    /// Whether frames may cross without a copy.
+    #[arg(long, value_enum, default_value_t = ZeroCopyName::Auto)]
+    pub zero_copy: ZeroCopyName,
     /// Where to listen for commands.
     #[command(flatten)]
     pub socket: super::Socket,
+    /// Let members of this group (a numeric id) use the control socket.
+    #[arg(long, value_name = "GID")]
+    pub socket_group: Option<u32>,
+    /// Append LOG lines to this file instead of standard error.
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Most connections at once.
+    #[arg(long, value_name = "N")]
+    pub conntrack_max: Option<u64>,
+    /// A connection tracking setting by the kernel's short name, as tcp_loose=0.
+    #[arg(long = "sysctl", value_name = "NAME=VALUE", value_parser = setting)]
+    pub settings: Vec<(String, u64)>,
+}
+
+/// `--mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ModeName {
+    /// A gateway.
+    Routed,
+    /// Transparent pairs of ports.
+    Bridge,
+    /// One port, INPUT and OUTPUT only.
+    Host,
+}
+
+/// `--xdp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum XdpName {
+    /// By the driver, else by the network stack.
+    Auto,
+    /// By the driver only.
+    Native,
+    /// By the network stack only.
+    Generic,
+}
+
+/// `--zero-copy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ZeroCopyName {
+    /// Where the driver can.
+    Auto,
+    /// Or refuse to start.
+    Force,
+    /// Never.
+    Off,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once(',') {
+        Some((a, b)) if !a.is_empty() && !b.is_empty() && !b.contains(',') => {
+            Ok((a.to_owned(), b.to_owned()))
+        }
+        _ => Err("two ports are needed, as eth0,eth1".to_owned()),
+    }
+}
+
+fn setting(text: &str) -> Result<(String, u64), String> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is needed, as tcp_loose=0")?;
+    // The long form is accepted as well.
+    let name = name.trim_start_matches("net.netfilter.").trim_start_matches("nf_conntrack_");
+    let value = value.parse().map_err(|error| format!("{value}: {error}"))?;
+    Ok((name.to_owned(), value))
+}
+
+impl Args {
+    fn mode(&self) -> Result<Mode, String> {
+        match self.mode {
+            ModeName::Routed | ModeName::Host if !self.bridge.is_empty() => {
+                Err("--bridge needs --mode bridge".to_owned())
+            }
+            ModeName::Routed => Ok(Mode::Routed),
+            ModeName::Host => Ok(Mode::Host),
+            ModeName::Bridge if self.bridge.is_empty() && self.ports.len() == 2 => {
+                Ok(Mode::Bridge(vec![(PortId(0), PortId(1))]))
+            }
+            ModeName::Bridge => {
+                let id = |name: &String| -> Result<PortId, String> {
+                    let position = self.ports.iter().position(|port| port == name);
+                    let position = position.ok_or_else(|| format!("{name} is not a --port"))?;
+                    Ok(PortId(position as u8))
+                };
+                let pairs = self.bridge.iter().map(|(a, b)| Ok((id(a)?, id(b)?)));
+                Ok(Mode::Bridge(pairs.collect::<Result<_, String>>()?))
+            }
+        }
+    }
+
+    fn config(self) -> Result<Config, String> {
+        let mode = self.mode()?;
+        let mut conntrack = self.settings;
+        conntrack.extend(self.conntrack_max.map(|max| ("max".to_owned(), max)));
+        Ok(Config {
+            ports: self.ports,
+            rules: self.rules,
+            rules6: self.rules6,
+            mode,
+            workers: self.workers.map(usize::from),
+            attach: match self.xdp {
+                XdpName::Auto => AttachChoice::Auto,
+                XdpName::Native => AttachChoice::Native,
+                XdpName::Generic => AttachChoice::Generic,
+            },
+            copy: match self.zero_copy {
+                ZeroCopyName::Auto => CopyMode::Auto,
+                ZeroCopyName::Force => CopyMode::ZeroCopy,
+                ZeroCopyName::Off => CopyMode::Copy,
+            },
+            socket: self.socket.socket,
+            socket_group: self.socket_group,
+            log: self.log,
+            conntrack,
+        })
+    }
 }
 
 /// Runs the command.
-pub fn run(_args: Args, output: &Output) -> Exit {
-    output.error("run: not linked in yet");
-    Exit::Internal
+pub fn run(args: Args, output: &Output) -> Exit {
+    let config = match args.config() {
+        Ok(config) => config,
+        Err(message) => {
+            output.error(message);
+            return Exit::Usage;
+        }
+    };
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .with_ansi(false)
+        .try_init();
+    let ports = config.ports.join(", ");
+    let announce = |ready: &Ready<'_>| {
+        for finding in ready.findings {
+            if output.json() {
+                output.line(json_line(finding));
+            } else {
+                output.complaint(render(finding, ready.texts.text_of(&finding.file)));
+            }
+        }
+        for note in ready.notes {
+            output.warning(note);
+        }
+        let workers = ready.workers;
+        if output.json() {
+            output.object(&serde_json::json!({"event": "ready", "workers": workers}));
+        } else {
+            output.line(format_args!("ready: {workers} worker(s) on {ports}"));
+        }
+    };
+    match daemon::run(config, announce) {
+        Ok(()) => Exit::Ok,
+        Err(error) => report(&error, output),
+    }
+}
+
+fn report(error: &DaemonError, output: &Output) -> Exit {
+    if let DaemonError::Policy { findings, texts } = error {
+        for finding in findings {
+            if output.json() {
+                output.line(json_line(finding));
+            } else {
+                output.complaint(render(finding, texts.text_of(&finding.file)));
+            }
+        }
+    }
+    output.error(error);
+    match error {
+        DaemonError::Policy { .. } | DaemonError::Setting(_) | DaemonError::Conntrack(_) => {
+            Exit::Refused
+        }
+        DaemonError::Apply(ApplyError::Check(_)) | DaemonError::WorkerFell(_) => Exit::Internal,
+        DaemonError::Preflight(daemon::preflight::PreflightError::Mode(_)) => Exit::Usage,
+        DaemonError::Apply(_)
+        | DaemonError::Preflight(_)
+        | DaemonError::Socket(_)
+        | DaemonError::Net(_)
+        | DaemonError::Network(_)
+        | DaemonError::Ports(_)
+        | DaemonError::System { .. } => Exit::Environment,
+    }
 }

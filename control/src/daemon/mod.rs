@@ -1,4 +1,345 @@
 //! The daemon: one process that owns ports, workers, the network mirror, the
 //! running policy and the control socket.
+//!
+//! Life cycle: everything that can be refused is refused before anything is
+//! touched (policy, machine, control socket, ports, network); then the ports are
+//! taken, workers start, and the control socket answers. A stop, a signal or a
+//! fallen worker ends it: workers first, then the process, whose end detaches
+//! the XDP program (links live as long as the process), so that the kernel
+//! carries on by itself. `kill -9` is the same without the farewell.
+//!
+//! Threads: one worker for each queue, the control thread and its connections,
+//! the log thread, and housekeeping on the main thread.
 
+mod fleet;
+mod housekeeping;
+mod logwriter;
+pub mod policy;
 pub mod preflight;
+mod service;
+mod views;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dataplane::clock::Nanos;
+use dataplane::conntrack::{self, ConfigError, Conntrack, ConntrackError};
+use dataplane::fib::{Mode, Network, NetworkError};
+use dataplane::packet::PortId;
+use dataplane::port::afxdp::{
+    self, AfxdpError, AttachChoice, BpfError, CopyMode, LinkInfo, NoSocket, Program,
+    ProgramCounters,
+};
+use dataplane::publish::Publisher;
+use dataplane::worker::Outlets;
+use thiserror::Error;
+
+use crate::api::{Server, ServerError};
+use crate::apply::{ApplyError, PolicyStore};
+use crate::diagnostics::Finding;
+use crate::net::{Mirror, NetError, PrefixList};
+use fleet::Fleet;
+use housekeeping::{NetworkSide, Signals};
+use logwriter::LogThread;
+use policy::Texts;
+use preflight::{Holds, PreflightError};
+use service::{NetworkInForce, Parts, Service};
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Interfaces; positions become port ids.
+    pub ports: Vec<String>,
+    /// IPv4 policy.
+    pub rules: Option<PathBuf>,
+    /// IPv6 policy.
+    pub rules6: Option<PathBuf>,
+    /// What to do with frames.
+    pub mode: Mode,
+    /// Workers; by default as many as the ports have queues.
+    pub workers: Option<usize>,
+    /// How the XDP program may be attached.
+    pub attach: AttachChoice,
+    /// Whether frames may cross without a copy.
+    pub copy: CopyMode,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// A group whose members may use it, besides root.
+    pub socket_group: Option<u32>,
+    /// Where LOG lines go; standard error by default.
+    pub log: Option<PathBuf>,
+    /// Connection tracking settings by the kernel's short names.
+    pub conntrack: Vec<(String, u64)>,
+}
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The policy files were refused.
+    #[error("the policy is refused")]
+    Policy {
+        /// Why and where.
+        findings: Vec<Finding>,
+        /// The texts they speak of.
+        texts: Box<Texts>,
+    },
+    /// The policy does not get through the compiler.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// A connection tracking setting is wrong.
+    #[error(transparent)]
+    Setting(#[from] ConfigError),
+    /// The connection table cannot be made.
+    #[error(transparent)]
+    Conntrack(#[from] ConntrackError),
+    /// The machine, its privileges or its ports do not allow it.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The control socket.
+    #[error(transparent)]
+    Socket(#[from] ServerError),
+    /// The kernel's network configuration cannot be read or honoured.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// It contradicts itself.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The ports cannot be opened.
+    #[error(transparent)]
+    Ports(#[from] AfxdpError),
+    /// A thread or signal handler could not be made.
+    #[error("{what}: {source}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A worker's thread ended by itself.
+    #[error("worker {0} has fallen; the kernel takes over")]
+    WorkerFell(usize),
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> DaemonError {
+    move |source| DaemonError::System { what, source }
+}
+
+/// LOG hits that may wait for the log thread.
+const LOG_QUEUE: usize = 4096;
+/// Neighbour requests and port events that may wait.
+const REQUEST_QUEUE: usize = 1024;
+/// How long the log thread may take to write what is left at the end.
+const LOG_FAREWELL: Nanos = Nanos::SECOND;
+
+/// The XDP program, shared between the network side and whoever reads counters.
+#[derive(Clone, Debug)]
+struct ProgramSight(Arc<Mutex<Program>>);
+
+impl ProgramSight {
+    fn read(&self, port: PortId) -> ProgramCounters {
+        let program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        program.counters(port).unwrap_or_default()
+    }
+    fn set_local(&self, prefixes: PrefixList) -> Result<(), BpfError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).set_local(prefixes)
+    }
+    /// What it did with the frames of one port, by name.
+    fn counters(&self, port: PortId) -> BTreeMap<String, u64> {
+        let counters = self.read(port);
+        let named = [
+            ("redirected", counters.redirected),
+            ("passed_link", counters.passed_link),
+            ("passed_local", counters.passed_local),
+            ("passed_group", counters.passed_group),
+            ("blocked", counters.blocked),
+            ("no_socket", counters.no_socket),
+        ];
+        named.map(|(name, count)| (name.to_owned(), count)).into()
+    }
+    /// The same over the first `ports` ports.
+    fn totals(&self, ports: usize) -> BTreeMap<String, u64> {
+        let mut totals = BTreeMap::new();
+        for port in 0..ports {
+            for (name, count) in self.counters(PortId(port as u8)) {
+                *totals.entry(name).or_default() += count;
+            }
+        }
+        totals
+    }
+}
+
+/// A daemon that has its ports.
+#[derive(Debug)]
+struct Daemon {
+    config: Config,
+    service: Arc<Service>,
+    network: NetworkSide,
+    conntrack: Arc<Conntrack>,
+    outlets: Outlets,
+    fleet: Fleet,
+    log: LogThread,
+    _holds: Holds,
+    _promiscuous: Vec<std::os::fd::OwnedFd>,
+}
+
+/// Runs the daemon until it is told to stop. `ready` is called once frames flow and the
+/// control socket answers, with the remarks on the policy and the network.
+pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonError> {
+    let signals = listen()?;
+    let texts = Texts::read(config.rules.as_deref(), config.rules6.as_deref())
+        .map_err(|findings| refused(findings, Texts::default()))?;
+    let parsed =
+        policy::parse(&texts, true).map_err(|findings| refused(findings, texts.clone()))?;
+    let conntrack = Arc::new(conntrack_table(&config)?);
+    preflight::mode(&config.mode, config.ports.len())?;
+    preflight::machine()?;
+    let server = Server::bind(&config.socket, config.socket_group)?;
+    let mirror = Mirror::open(config.mode.clone(), config.ports.clone())?;
+    let links = preflight::ports(mirror.view(), &config.ports)?;
+    let holds = preflight::hold(&links)?;
+    let workers = worker_count(&config)?;
+    let store = match PolicyStore::open(parsed.change, config.ports.clone(), workers) {
+        Ok(store) => store,
+        Err(error) => {
+            return Err(match policy::compile_finding(&error, &texts) {
+                Some(finding) => refused(vec![finding], texts),
+                None => error.into(),
+            });
+        }
+    };
+    let mut daemon = Daemon::start(config, store, workers, conntrack, mirror, holds, &signals)?;
+    let notes = daemon.service.network().notes;
+    let control = serve(server, &daemon.service, &signals)?;
+    ready(&Ready { workers, findings: &parsed.findings, texts: &texts, notes: &notes });
+    let outcome = daemon.keep_house(&signals);
+    signals.stop.store(true, Ordering::Relaxed);
+    daemon.fleet.stop();
+    daemon.log.finish(LOG_FAREWELL);
+    let _ = control.join();
+    outcome
+}
+
+/// What there is to say once the daemon runs.
+#[derive(Debug)]
+pub struct Ready<'a> {
+    /// Workers.
+    pub workers: usize,
+    /// Warnings about the policy.
+    pub findings: &'a [Finding],
+    /// The texts they speak of.
+    pub texts: &'a Texts,
+    /// What of the kernel's routing was simplified.
+    pub notes: &'a [String],
+}
+
+fn refused(findings: Vec<Finding>, texts: Texts) -> DaemonError {
+    DaemonError::Policy { findings, texts: Box::new(texts) }
+}
+
+/// SIGTERM and SIGINT stop, the second time at once; SIGHUP reloads.
+fn listen() -> Result<Signals, DaemonError> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::flag;
+    let signals = Signals {
+        stop: Arc::new(AtomicBool::new(false)),
+        reload: Arc::new(AtomicBool::new(false)),
+    };
+    let failed = || system("signal handler");
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.stop))
+            .map_err(failed())?;
+        flag::register(signal, Arc::clone(&signals.stop)).map_err(failed())?;
+    }
+    flag::register(SIGHUP, Arc::clone(&signals.reload)).map_err(failed())?;
+    Ok(signals)
+}
+
+fn conntrack_table(config: &Config) -> Result<Conntrack, DaemonError> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).map_err(|error| system("random numbers")(io::Error::other(error)))?;
+    let mut settings = conntrack::Config::new(key);
+    for (name, value) in &config.conntrack {
+        settings.set(name, *value)?;
+    }
+    Ok(Conntrack::new(settings)?)
+}
+
+/// As many workers as asked for, or as the first port has queues.
+fn worker_count(config: &Config) -> Result<usize, DaemonError> {
+    if let Some(workers) = config.workers {
+        return Ok(workers);
+    }
+    let Some(port) = config.ports.first() else { return Ok(1) };
+    let link = LinkInfo::of(port).map_err(system("asking for queues"))?;
+    Ok(link.queues.max(1) as usize)
+}
+
+/// Starts the control thread.
+fn serve(
+    server: Server,
+    service: &Arc<Service>,
+    signals: &Signals,
+) -> Result<std::thread::JoinHandle<()>, DaemonError> {
+    let (service, stop) = (Arc::clone(service), Arc::clone(&signals.stop));
+    std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || server.serve(&service, &stop))
+        .map_err(system("control thread"))
+}
+
+impl Daemon {
+    /// Takes the ports and starts the threads that forward.
+    fn start(
+        config: Config,
+        store: PolicyStore,
+        workers: usize,
+        conntrack: Arc<Conntrack>,
+        mirror: Mirror,
+        holds: Holds,
+        signals: &Signals,
+    ) -> Result<Self, DaemonError> {
+        let update = mirror.current()?;
+        let network = Arc::new(Network::build(&update.topology)?);
+        let notes = update.notes.iter().map(ToString::to_string).collect();
+        let networks = Publisher::new(Arc::clone(&network));
+
+        let mut wanted = afxdp::Config::new(config.ports.iter().cloned(), workers);
+        wanted.attach = config.attach;
+        wanted.copy = config.copy;
+        wanted.routed = !matches!(config.mode, Mode::Bridge(_));
+        wanted.no_socket = NoSocket::Pass;
+        let opened = afxdp::open(&wanted, update.local)?;
+        let program = ProgramSight(Arc::new(Mutex::new(opened.program)));
+
+        let outlets = Outlets::new(LOG_QUEUE, REQUEST_QUEUE);
+        let format = logwriter::kernel_lines(config.ports.clone());
+        let log = LogThread::start(config.log.as_deref(), Arc::clone(&outlets.log), format)
+            .map_err(system("log thread"))?;
+        let fleet = Fleet::start(opened.workers, &store, &networks, &conntrack, &outlets)
+            .map_err(system("worker thread"))?;
+        let service = Arc::new(Service::new(Parts {
+            store,
+            conntrack: Arc::clone(&conntrack),
+            network: NetworkInForce { network, notes },
+            workers: fleet.sights().to_vec(),
+            log: Arc::clone(log.counters()),
+            program: program.clone(),
+            rule_files: (config.rules.clone(), config.rules6.clone()),
+            stop: Arc::clone(&signals.stop),
+        }));
+        Ok(Self {
+            config,
+            service,
+            network: NetworkSide::new(mirror, networks, program),
+            conntrack,
+            outlets,
+            fleet,
+            log,
+            _holds: holds,
+            _promiscuous: opened.promiscuous,
+        })
+    }
+}

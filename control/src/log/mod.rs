@@ -75,7 +75,10 @@ pub struct Entry {
 impl Entry {
     /// Keeps what the line will show. Does not allocate.
     pub fn copy(record: &LogRecord<'_>) -> Self {
-        let packet = record.parsed.l3_bytes(record.frame);
+        // A worker's record may hold the first bytes of the frame only.
+        let start = record.frame.len().min(record.parsed.l3.into());
+        let end = record.frame.len().min(start + usize::from(record.parsed.l3_len));
+        let packet = &record.frame[start..end];
         let mut prefix = ArrayString::new();
         for letter in record.target.prefix.chars() {
             if prefix.try_push(letter).is_err() {

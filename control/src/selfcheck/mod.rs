@@ -97,14 +97,22 @@ pub fn compile_checked(
     budget: Budget,
 ) -> Result<(Compiled, Report), SelfCheckError> {
     let compiled = compile::compile(input, previous)?;
-    let report = match compiled.dynamic.is_empty() {
-        true => check(input, &compiled, budget)?,
-        false => {
-            let twin = compile::compile(input, &DynamicState::default())?;
-            check(input, &twin, budget)?
-        }
-    };
+    let report = check_before_service(input, &compiled, budget)?;
     Ok((compiled, report))
+}
+
+/// Checks what is about to enter service. When it owns buckets, which may be in
+/// service already, a twin with buckets of its own is checked in its place.
+pub fn check_before_service(
+    input: compile::Input<'_>,
+    compiled: &Compiled,
+    budget: Budget,
+) -> Result<Report, SelfCheckError> {
+    if compiled.dynamic.is_empty() {
+        return Ok(check(input, compiled, budget)?);
+    }
+    let twin = compile::compile(input, &DynamicState::default())?;
+    Ok(check(input, &twin, budget)?)
 }
 
 /// Checks a policy that is not in service.

@@ -410,6 +410,17 @@ impl Conntrack {
         collected
     }
 
+    /// Most connections at once.
+    pub fn capacity(&self) -> u64 {
+        self.settings.get(Setting::Max)
+    }
+
+    /// Places for records: what [`Conntrack::sweep`] and
+    /// [`Conntrack::rows_from`] go over.
+    pub fn places(&self) -> usize {
+        self.store.len()
+    }
+
     /// Connections in the table, unconfirmed and not yet collected ones included.
     pub fn len(&self) -> usize {
         self.store.live() as usize

@@ -40,7 +40,8 @@ pub struct LogEntry {
 }
 
 impl LogEntry {
-    fn new(record: &LogRecord<'_>) -> Self {
+    /// Copies what a log line may show.
+    pub fn new(record: &LogRecord<'_>) -> Self {
         let target = record.target;
         let mut prefix = ArrayString::new();
         for letter in target.prefix.chars() {

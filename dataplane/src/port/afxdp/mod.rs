@@ -18,6 +18,7 @@ mod sys;
 mod umem;
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 pub use link::LinkInfo;
 pub use program::{BlocklistSize, BpfError, NoSocket, Program, ProgramConfig, ProgramCounters};
@@ -310,6 +311,8 @@ pub struct Opened {
     pub workers: Vec<WorkerPorts>,
     /// The devices as they were when opened.
     pub links: Vec<LinkInfo>,
+    /// In bridge mode, keep these too: they make the devices take every frame.
+    pub promiscuous: Vec<OwnedFd>,
 }
 
 /// Loads and attaches the program, makes the pools, and binds every queue.
@@ -345,13 +348,22 @@ pub fn open(
         }
         workers.push(WorkerPorts { pool, ports });
     }
+    let mut promiscuous = Vec::new();
+    for link in links.iter().filter(|_| !config.routed) {
+        let hold = sys::promiscuous(link.ifindex).map_err(|source| AfxdpError::Call {
+            device: link.name.clone(),
+            call: "promiscuous mode",
+            source,
+        })?;
+        promiscuous.push(hold);
+    }
     // Last, so that no socket takes frames before all can send them on.
     for worker in &workers {
         for (index, port) in worker.ports.iter().enumerate() {
             program.set_socket(PortId(index as u8), port.queue(), port.fd())?;
         }
     }
-    Ok(Opened { program, workers, links })
+    Ok(Opened { program, workers, links, promiscuous })
 }
 
 /// Looks at every device before anything is changed.

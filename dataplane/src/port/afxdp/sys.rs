@@ -84,6 +84,26 @@ pub(super) fn bind(
     check(unsafe { libc::bind(socket.as_raw_fd(), address, len) })
 }
 
+/// Makes a device take frames for every MAC address as long as the returned
+/// socket is open, however the process ends. The socket itself receives nothing.
+pub(super) fn promiscuous(ifindex: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointers. Protocol 0 receives no frames.
+    let socket =
+        owned(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) })?;
+    let request = libc::packet_mreq {
+        mr_ifindex: ifindex as libc::c_int,
+        mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    let len = size_of_val(&request) as libc::socklen_t;
+    let (fd, value) = (socket.as_raw_fd(), std::ptr::from_ref(&request).cast());
+    let (level, name) = (libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP);
+    // SAFETY: the pointer and the length describe `request`, which is only read.
+    check(unsafe { libc::setsockopt(fd, level, name, value, len) })?;
+    Ok(socket)
+}
+
 /// Lets the kernel send what is in the transmit ring.
 pub(super) fn wake_transmit(socket: BorrowedFd<'_>) -> io::Result<()> {
     let (fd, none) = (socket.as_raw_fd(), std::ptr::null());

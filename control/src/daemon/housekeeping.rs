@@ -1,0 +1,178 @@
+//! Housekeeping: the main thread's loop while the workers forward.
+//!
+//! Each round takes in what the kernel says of the network and publishes it,
+//! asks the kernel for next hops, collects expired connections, frees what the
+//! workers have left behind, and looks after signals. Every step is bounded.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dataplane::clock::{Nanos, monotonic};
+use dataplane::conntrack::Conntrack;
+use dataplane::fib::Network;
+use dataplane::packet::Family;
+use dataplane::publish::Publisher;
+use dataplane::worker::{NeighbourRequest, Outlets, PortEvent};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::service::Service;
+use super::{Daemon, DaemonError, ProgramSight};
+use crate::net::{Mirror, Update};
+
+/// Longest pause of a round: bounds how long a next hop waits to be asked for.
+const PAUSE_MS: i64 = 5;
+/// The whole connection table is swept in about this time.
+const SWEEP_PERIOD: Nanos = Nanos::from_secs(10);
+/// Next hops asked for in one round at most.
+const REQUESTS: usize = 256;
+/// How often neighbours that the kernel considers stale are refreshed.
+const REFRESH_EVERY: Nanos = Nanos::from_secs(5);
+/// At most this many of them each time.
+const REFRESH_MAX: usize = 64;
+
+/// What signals ask for.
+#[derive(Clone, Debug)]
+pub(super) struct Signals {
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) reload: Arc<AtomicBool>,
+}
+
+/// The network side of the daemon: mirror, publication, and the XDP program's
+/// idea of what is local.
+#[derive(Debug)]
+pub(super) struct NetworkSide {
+    pub(super) mirror: Mirror,
+    pub(super) networks: Publisher<Network>,
+    pub(super) program: ProgramSight,
+    next_refresh: Nanos,
+    /// The last complaint about the mirror, so that it is made once.
+    complaint: String,
+}
+
+impl NetworkSide {
+    pub(super) fn new(mirror: Mirror, networks: Publisher<Network>, program: ProgramSight) -> Self {
+        Self { mirror, networks, program, next_refresh: Nanos(0), complaint: String::new() }
+    }
+
+    /// Takes in changes. A network that cannot be honoured leaves the old one in force.
+    fn follow(&mut self, service: &Service) {
+        let outcome = self.mirror.drain().and_then(|_| self.mirror.refresh(monotonic));
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(update)) => self.publish(update, service),
+            Err(error) => self.complain(error.to_string(), service),
+        }
+        self.networks.reclaim();
+    }
+
+    fn publish(&mut self, update: Update, service: &Service) {
+        let network = match Network::build(&update.topology) {
+            Ok(network) => Arc::new(network),
+            Err(error) => return self.complain(error.to_string(), service),
+        };
+        // A new local address stays with the kernel before it is routed to.
+        if let Err(error) = self.program.set_local(update.local) {
+            self.complain(error.to_string(), service);
+        }
+        drop(self.networks.publish(Arc::clone(&network)));
+        let notes = update.notes.iter().map(ToString::to_string).collect();
+        service.set_network(network, notes);
+        self.complaint.clear();
+    }
+
+    fn complain(&mut self, complaint: String, service: &Service) {
+        if complaint != self.complaint {
+            tracing::error!("the network cannot be followed, the last one stays: {complaint}");
+            service.add_note(format!("not followed: {complaint}"));
+            self.complaint = complaint;
+        }
+    }
+
+    /// Hands the workers' wishes to the kernel, and keeps alive what it would forget
+    /// because the traffic does not pass through it.
+    fn neighbours(&mut self, outlets: &Outlets, now: Nanos) {
+        for _ in 0..REQUESTS {
+            let Some(NeighbourRequest { port, family, next_hop }) = outlets.neighbours.pop() else {
+                break;
+            };
+            let address = match family {
+                Family::V4 => IpAddr::V4(Ipv4Addr::from(next_hop as u32)),
+                Family::V6 => IpAddr::V6(Ipv6Addr::from(next_hop)),
+            };
+            if let Err(error) = self.mirror.solicit(port, address) {
+                tracing::debug!("{address}: {error}");
+            }
+        }
+        if now >= self.next_refresh {
+            self.next_refresh = now + REFRESH_EVERY;
+            for (port, address) in self.mirror.stale_neighbours(REFRESH_MAX) {
+                if let Err(error) = self.mirror.solicit(port, address) {
+                    tracing::debug!("{address}: {error}");
+                }
+            }
+        }
+    }
+}
+
+/// Sweeps the connection table at an even pace.
+#[derive(Debug)]
+struct Sweeper {
+    last: Nanos,
+}
+
+impl Sweeper {
+    fn sweep(&mut self, conntrack: &Conntrack, now: Nanos) {
+        let elapsed = now.saturating_sub(self.last).0.min(Nanos::SECOND.0);
+        let share = u128::from(elapsed) * conntrack.places() as u128;
+        let budget = (share / u128::from(SWEEP_PERIOD.0)) as usize;
+        if budget > 0 {
+            conntrack.sweep(now, budget);
+            self.last = now;
+        }
+    }
+}
+
+impl Daemon {
+    /// Runs until a signal or the control socket says stop, or a worker falls.
+    pub(super) fn keep_house(&mut self, signals: &Signals) -> Result<(), DaemonError> {
+        let mut sweeper = Sweeper { last: monotonic() };
+        let pause = Timespec { tv_sec: 0, tv_nsec: PAUSE_MS * 1_000_000 };
+        while !signals.stop.load(Ordering::Relaxed) {
+            {
+                let events = self.network.mirror.events();
+                let mut fds = [PollFd::new(&events, PollFlags::IN)];
+                // An interrupted poll is a short pause.
+                let _ = poll(&mut fds, Some(&pause));
+            }
+            let now = monotonic();
+            self.network.follow(&self.service);
+            self.network.neighbours(&self.outlets, now);
+            sweeper.sweep(&self.conntrack, now);
+            self.service.store().settle();
+            self.report_events();
+            if signals.reload.swap(false, Ordering::Relaxed) {
+                self.log.reopen();
+                self.service.reload_in_background();
+            }
+            if let Some(worker) = self.fleet.fallen() {
+                return Err(DaemonError::WorkerFell(worker));
+            }
+        }
+        Ok(())
+    }
+
+    fn report_events(&self) {
+        while let Some(event) = self.outlets.events.pop() {
+            let port = self.config.ports.get(event.port.index()).map_or("?", String::as_str);
+            let worker = event.worker;
+            match event.event {
+                PortEvent::LinkDown => tracing::warn!("{port}: link down (worker {worker})"),
+                PortEvent::LinkUp => tracing::info!("{port}: link up (worker {worker})"),
+                PortEvent::Failed(error) => {
+                    tracing::error!("{port}: out of service until a restart: {error}");
+                }
+            }
+        }
+    }
+}

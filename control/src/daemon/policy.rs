@@ -1,0 +1,145 @@
+//! From policy texts to a change, with every remark on the way.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dataplane::clock::{Nanos, monotonic};
+use dataplane::packet::Family;
+
+use crate::api::protocol::{self, Source};
+use crate::apply::{ApplyError, Change};
+use crate::check;
+use crate::compile::CompileError;
+use crate::diagnostics::{Code, Finding, Severity, has_errors};
+use crate::iptables::{self, TableNames};
+use crate::model::{Ruleset, Span};
+use crate::selfcheck::SelfCheckError;
+
+/// Texts of one or both families.
+#[derive(Clone, Debug, Default)]
+pub struct Texts {
+    /// IPv4.
+    pub v4: Option<Source>,
+    /// IPv6.
+    pub v6: Option<Source>,
+}
+
+impl Texts {
+    /// Reads the files, all of them or none.
+    pub fn read(v4: Option<&Path>, v6: Option<&Path>) -> Result<Self, Vec<Finding>> {
+        Ok(Self { v4: read(v4)?, v6: read(v6)? })
+    }
+    /// The text that a finding speaks of.
+    pub fn text_of(&self, file: &str) -> Option<&str> {
+        let sources = [&self.v4, &self.v6].into_iter().flatten();
+        sources.into_iter().find(|source| source.name == file).map(|source| source.text.as_str())
+    }
+}
+
+fn read(path: Option<&Path>) -> Result<Option<Source>, Vec<Finding>> {
+    let Some(path) = path else { return Ok(None) };
+    let name = path.display().to_string();
+    let file: Arc<str> = name.as_str().into();
+    let fail =
+        |code, span, message| vec![Finding::new(Severity::Error, code, &file, span, message)];
+    let bytes = std::fs::read(path).map_err(|error| {
+        fail(Code::Unreadable, Span::default(), format!("cannot be read: {error}"))
+    })?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Some(Source { name, text })),
+        // The parser says where.
+        Err(error) => {
+            let names = TableNames::well_known();
+            let parsed = iptables::parse_bytes(error.as_bytes(), &name, Family::V4, &names);
+            Err(parsed.err().unwrap_or_else(|| {
+                fail(Code::BadEncoding, Span::default(), "is not UTF-8".to_owned())
+            }))
+        }
+    }
+}
+
+/// A parsed change.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The change.
+    pub change: Change,
+    /// Warnings and notes.
+    pub findings: Vec<Finding>,
+    /// What parsing took.
+    pub took: Nanos,
+}
+
+/// Parses both texts; the errors of both are reported together.
+pub fn parse(texts: &Texts, written_counters: bool) -> Result<Parsed, Vec<Finding>> {
+    let start = monotonic();
+    let names = TableNames::of_host();
+    let mut findings = Vec::new();
+    let mut family = |source: &Option<Source>, family| -> Option<Ruleset> {
+        let source = source.as_ref()?;
+        match iptables::parse(&source.text, &source.name, family, &names) {
+            Ok(parsed) => {
+                findings.extend(parsed.findings);
+                findings.extend(check::not_enforced(&parsed.ruleset, &source.name));
+                Some(parsed.ruleset)
+            }
+            Err(errors) => {
+                findings.extend(errors);
+                None
+            }
+        }
+    };
+    let v4 = family(&texts.v4, Family::V4);
+    let v6 = family(&texts.v6, Family::V6);
+    if has_errors(&findings) {
+        return Err(findings);
+    }
+    let took = monotonic() - start;
+    Ok(Parsed { change: Change { v4, v6, written_counters }, findings, took })
+}
+
+/// A refusal by the compiler as a finding in the text it speaks of.
+pub fn compile_finding(error: &ApplyError, texts: &Texts) -> Option<Finding> {
+    let ApplyError::Check(SelfCheckError::Compile(error)) = error else { return None };
+    let (family, span) = match error {
+        CompileError::TooManyRules { family, span, .. }
+        | CompileError::TooManyChains { family, span, .. }
+        | CompileError::TooManyMatches { family, span, .. }
+        | CompileError::TooDeep { family, span, .. }
+        | CompileError::Loop { family, span, .. }
+        | CompileError::NoSuchChain { family, span, .. }
+        | CompileError::Limit { family, span, .. } => (*family, *span),
+        CompileError::TooManyPorts(_) => return None,
+    };
+    let source = match family {
+        Family::V4 => texts.v4.as_ref()?,
+        Family::V6 => texts.v6.as_ref()?,
+    };
+    let file: Arc<str> = source.name.as_str().into();
+    let code = match error {
+        CompileError::Loop { .. } => Code::JumpLoop,
+        CompileError::NoSuchChain { .. } => Code::MissingChain,
+        _ => Code::TooMany,
+    };
+    Some(Finding::new(Severity::Error, code, &file, span, error.to_string()))
+}
+
+/// Findings as the control socket carries them.
+pub fn on_the_wire(findings: &[Finding]) -> Vec<protocol::Finding> {
+    findings
+        .iter()
+        .map(|finding| protocol::Finding {
+            severity: match finding.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+                Severity::Note => "note",
+            }
+            .to_owned(),
+            code: finding.code.name(),
+            file: finding.file.to_string(),
+            line: finding.line,
+            column: finding.column,
+            message: finding.message.clone(),
+            remedy: finding.remedy.clone(),
+        })
+        .collect()
+}

@@ -1,0 +1,263 @@
+//! What the control socket can ask of the daemon. Called from many threads.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dataplane::clock::{Nanos, monotonic};
+use dataplane::conntrack::Conntrack;
+use dataplane::fib::Network;
+
+use super::fleet::WorkerSight;
+use super::logwriter::LogCounters;
+use super::policy::{self, Texts};
+use super::views;
+use crate::api::protocol::{Applied, Apply, Stages, VersionInfo};
+use crate::api::{Code, Failure, Handler, Request, Response};
+use crate::apply::{ApplyError, Installed, PolicyStore};
+use crate::diagnostics::Finding;
+
+/// The network in force, and what of it was simplified.
+#[derive(Clone, Debug)]
+pub(super) struct NetworkInForce {
+    pub(super) network: Arc<Network>,
+    pub(super) notes: Vec<String>,
+}
+
+/// The daemon as the control socket sees it.
+#[derive(Debug)]
+pub(super) struct Service {
+    store: PolicyStore,
+    conntrack: Arc<Conntrack>,
+    network: Mutex<NetworkInForce>,
+    workers: Vec<WorkerSight>,
+    log: Arc<LogCounters>,
+    program: super::ProgramSight,
+    rule_files: (Option<PathBuf>, Option<PathBuf>),
+    stop: Arc<AtomicBool>,
+    started: Nanos,
+}
+
+/// What a [`Service`] is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) store: PolicyStore,
+    pub(super) conntrack: Arc<Conntrack>,
+    pub(super) network: NetworkInForce,
+    pub(super) workers: Vec<WorkerSight>,
+    pub(super) log: Arc<LogCounters>,
+    pub(super) program: super::ProgramSight,
+    pub(super) rule_files: (Option<PathBuf>, Option<PathBuf>),
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+impl Service {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            store: parts.store,
+            conntrack: parts.conntrack,
+            network: Mutex::new(parts.network),
+            workers: parts.workers,
+            log: parts.log,
+            program: parts.program,
+            rule_files: parts.rule_files,
+            stop: parts.stop,
+            started: monotonic(),
+        }
+    }
+
+    /// The running policy.
+    pub(super) fn store(&self) -> &PolicyStore {
+        &self.store
+    }
+
+    pub(super) fn set_network(&self, network: Arc<Network>, notes: Vec<String>) {
+        *self.network.lock().unwrap_or_else(PoisonError::into_inner) =
+            NetworkInForce { network, notes };
+    }
+
+    pub(super) fn add_note(&self, note: String) {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner).notes.push(note);
+    }
+
+    pub(super) fn network(&self) -> NetworkInForce {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the rule files that the daemon was started with again, as one change.
+    pub(super) fn reload_in_background(self: &Arc<Self>) {
+        let service = Arc::clone(self);
+        let spawned =
+            std::thread::Builder::new().name("reload".to_owned()).spawn(move || service.reload());
+        if let Err(error) = spawned {
+            tracing::error!("reload: {error}; the old policy stays");
+        }
+    }
+
+    fn reload(&self) {
+        let (v4, v6) = &self.rule_files;
+        if v4.is_none() && v6.is_none() {
+            return tracing::warn!("reload: the daemon was started without rule files");
+        }
+        let outcome = Texts::read(v4.as_deref(), v6.as_deref())
+            .map_err(Refusal::Findings)
+            .and_then(|texts| self.change(&texts, false));
+        match outcome {
+            Ok(done) => tracing::info!("reload: generation {}", done.installed.generation),
+            Err(refusal) => {
+                for line in refusal.lines() {
+                    tracing::error!("reload: {line}");
+                }
+                tracing::error!("reload: refused, the old policy stays");
+            }
+        }
+    }
+
+    fn change(&self, texts: &Texts, written_counters: bool) -> Result<Done, Refusal> {
+        let parsed = policy::parse(texts, written_counters).map_err(Refusal::Findings)?;
+        let installed = self.store.install(parsed.change).map_err(|error| {
+            match policy::compile_finding(&error, texts) {
+                Some(finding) => Refusal::Findings(vec![finding]),
+                None => Refusal::Apply(error),
+            }
+        })?;
+        Ok(Done { installed, findings: parsed.findings, parse: parsed.took })
+    }
+
+    fn apply(&self, apply: Apply) -> Result<Response, Failure> {
+        let texts = Texts { v4: apply.rules, v6: apply.rules6 };
+        if texts.v4.is_none() && texts.v6.is_none() {
+            return Err(Failure::new(Code::BadRequest, "apply needs rules or rules6"));
+        }
+        match self.change(&texts, apply.counters) {
+            Ok(done) => Ok(Response::Applied(done.answer())),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    fn explain(&self, _packet: &[String]) -> Result<Response, Failure> {
+        Err(Failure::new(Code::Refused, "explain is not linked in yet"))
+    }
+
+    fn version(&self) -> VersionInfo {
+        VersionInfo {
+            portcullis: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            pid: std::process::id(),
+            generation: self.store.generation(),
+            uptime_ms: self.uptime_ms(),
+        }
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        (monotonic() - self.started).0 / Nanos::MILLISECOND.0
+    }
+}
+
+impl Handler for Service {
+    fn handle(&self, request: Request) -> Result<Response, Failure> {
+        match request {
+            Request::Version {} => Ok(Response::Version(self.version())),
+            Request::Apply(apply) => self.apply(apply),
+            Request::ShowRules { family, table, chain } => {
+                let wanted = views::Wanted { family, table, chain };
+                Ok(Response::Rules(self.store.read(|view| views::rules(view, &wanted))))
+            }
+            Request::SaveRules { family, counters } => {
+                let text = self.store.read(|view| views::save(view, family, counters));
+                Ok(Response::Saved { family, text })
+            }
+            Request::ShowPorts {} => {
+                let network = self.network();
+                let counters = |port| self.program.counters(port);
+                Ok(Response::Ports(views::ports(&network, &self.workers, counters)))
+            }
+            Request::ShowStats {} => {
+                let mut stats = views::stats(&self.workers, &self.conntrack, &self.log);
+                stats.uptime_ms = self.uptime_ms();
+                stats.generation = self.store.generation();
+                stats.retired = self.store.retired();
+                stats.xdp = self.program.totals(self.network().network.ports().len());
+                Ok(Response::Stats(stats))
+            }
+            Request::ShowConntrack(query) => {
+                Ok(Response::Conntrack(views::conntrack(&self.conntrack, &query, monotonic())))
+            }
+            Request::Explain { packet } => self.explain(&packet),
+            Request::Stop {} => {
+                self.stop.store(true, Ordering::Relaxed);
+                Ok(Response::Stopping {})
+            }
+        }
+    }
+}
+
+/// A change that was made.
+struct Done {
+    installed: Installed,
+    findings: Vec<Finding>,
+    parse: Nanos,
+}
+
+impl Done {
+    fn answer(self) -> Applied {
+        let micros = |time: Nanos| time.0 / 1000;
+        let Installed { generation, rules_v4, rules_v6, adopted, timing } = self.installed;
+        Applied {
+            generation,
+            rules_v4,
+            rules_v6,
+            adopted,
+            stages: Stages {
+                parse_us: micros(self.parse),
+                compile_us: micros(timing.compile),
+                selfcheck_us: micros(timing.selfcheck),
+                publish_us: micros(timing.publish),
+                adopt_us: micros(timing.adopt),
+            },
+            findings: policy::on_the_wire(&self.findings),
+        }
+    }
+}
+
+/// A change that was not.
+enum Refusal {
+    Findings(Vec<Finding>),
+    Apply(ApplyError),
+}
+
+impl Refusal {
+    fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Apply(error) => vec![error.to_string()],
+            Self::Findings(findings) => findings
+                .iter()
+                .map(|f| format!("{}:{}:{}: {}", f.file, f.line, f.column, f.message))
+                .collect(),
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Findings(findings) => {
+                let errors = findings
+                    .iter()
+                    .filter(|f| f.severity == crate::diagnostics::Severity::Error)
+                    .count();
+                let plural = if errors == 1 { "" } else { "s" };
+                let message =
+                    format!("refused: {errors} error{plural}; the old policy keeps running");
+                let findings = policy::on_the_wire(&findings);
+                Self { code: Code::Refused, message, findings }
+            }
+            Refusal::Apply(error @ (ApplyError::Busy | ApplyError::Draining { .. })) => {
+                Self::new(Code::Busy, error.to_string())
+            }
+            Refusal::Apply(error) => {
+                Self::new(Code::Internal, format!("{error}; the old policy keeps running"))
+            }
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! What `show` shows: the daemon's state as protocol values.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::Ordering;
+
+use dataplane::clock::Nanos;
+use dataplane::conntrack::{Conntrack, Row, Tuple, status};
+use dataplane::fib::Mode;
+use dataplane::packet::{Family, Mac, PortId};
+use dataplane::policy::{ChainPolicy, Hook};
+use dataplane::port::{Description, PortStatistics};
+use dataplane::stats::WorkerStats;
+use dataplane::verdict::DropReason;
+
+use super::fleet::WorkerSight;
+use super::logwriter::LogCounters;
+use super::service::NetworkInForce;
+use crate::api::protocol::{
+    ChainInfo, ConntrackPage, ConntrackQuery, ConntrackRow, ConntrackStats, FamilyName, PortStatus,
+    Ports, QueueStatus, RuleInfo, Rules, Stats, TupleInfo, WorkerInfo,
+};
+use crate::apply::PolicyView;
+use crate::iptables::{TableNames, print};
+use crate::model::Counters;
+
+/// Built-in chains that packets do not pass yet: the XDP program leaves to the
+/// kernel what is addressed to this machine, and never sees what it sends.
+fn is_enforced(chain: &str) -> bool {
+    chain != Hook::Input.chain_name() && chain != Hook::Output.chain_name()
+}
+
+/// Rows of the connection table in one answer at most.
+const CONNTRACK_PAGE: u32 = 10_000;
+/// Places of the connection table looked at for one answer at most.
+const CONNTRACK_PLACES: usize = 1 << 20;
+
+/// Which chains are asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) family: Option<FamilyName>,
+    pub(super) table: Option<String>,
+    pub(super) chain: Option<String>,
+}
+
+fn of_name(name: FamilyName) -> Family {
+    match name {
+        FamilyName::V4 => Family::V4,
+        FamilyName::V6 => Family::V6,
+    }
+}
+
+/// The chains with their rules and counters.
+pub(super) fn rules(view: &PolicyView<'_>, wanted: &Wanted) -> Rules {
+    let names = TableNames::of_host();
+    let mut chains = Vec::new();
+    for name in [FamilyName::V4, FamilyName::V6] {
+        let family = of_name(name);
+        let ruleset = view.rules(family);
+        let entries = view.counters().chains().iter().filter(|entry| entry.family == family);
+        let all = ruleset.tables.iter().flat_map(|t| t.chains.iter().map(move |c| (t.id, c)));
+        for ((table, chain), entry) in all.zip(entries) {
+            let skipped = wanted.family.is_some_and(|family| family != name)
+                || wanted.table.as_ref().is_some_and(|only| only != table.name())
+                || wanted.chain.as_ref().is_some_and(|only| *only != chain.name);
+            if skipped {
+                continue;
+            }
+            let (packets, bytes) = entry.policy.map_or((0, 0), |id| view.count(id));
+            let rules = chain.rules.iter().enumerate().map(|(index, rule)| {
+                let (packets, bytes) = entry.rule(index).map_or((0, 0), |id| view.count(id));
+                let said = print::rule_text(rule, family, &names);
+                let text = format!("-A {}{said}", chain.name);
+                RuleInfo { number: index as u32 + 1, packets, bytes, text }
+            });
+            chains.push(ChainInfo {
+                family: name,
+                table: table.name().to_owned(),
+                chain: chain.name.clone(),
+                policy: chain.policy.map(|(policy, _)| policy_name(policy).to_owned()),
+                packets,
+                bytes,
+                enforced: is_enforced(&chain.name),
+                rules: rules.collect(),
+            });
+        }
+    }
+    Rules { generation: view.generation(), chains }
+}
+
+fn policy_name(policy: ChainPolicy) -> &'static str {
+    match policy {
+        ChainPolicy::Accept => "ACCEPT",
+        ChainPolicy::Drop => "DROP",
+    }
+}
+
+/// The policy as an iptables-save file.
+pub(super) fn save(view: &PolicyView<'_>, family: FamilyName, counters: bool) -> String {
+    let family = of_name(family);
+    let names = TableNames::of_host();
+    let count = |table, chain: &str, rule: Option<usize>| {
+        let entry = view.counters().chain(family, table, chain);
+        let id = entry.and_then(|entry| match rule {
+            Some(index) => entry.rule(index),
+            None => entry.policy,
+        });
+        let (packets, bytes) = id.map_or((0, 0), |id| view.count(id));
+        Counters { packets, bytes }
+    };
+    print::print(view.rules(family), &names, counters.then_some(&count))
+}
+
+/// The ports as the kernel has them and as the workers use them.
+pub(super) fn ports(
+    in_force: &NetworkInForce,
+    workers: &[WorkerSight],
+    program: impl Fn(PortId) -> BTreeMap<String, u64>,
+) -> Ports {
+    let network = &in_force.network;
+    let mode = match network.mode() {
+        Mode::Routed => "routed",
+        Mode::Bridge(_) => "bridge",
+        Mode::Host => "host",
+    };
+    let ports = network.ports().iter().enumerate().map(|(index, info)| {
+        let id = PortId(index as u8);
+        let mut status = PortStatus {
+            name: info.name.clone(),
+            up: info.up,
+            mac: mac_text(info.mac),
+            mtu: info.mtu,
+            addresses: info.addresses.iter().map(|(a, len)| format!("{a}/{len}")).collect(),
+            xdp: "none".to_owned(),
+            xdp_counters: program(id),
+            queues: Vec::new(),
+            rx_packets: 0,
+            rx_bytes: 0,
+            tx_packets: 0,
+            tx_bytes: 0,
+        };
+        for (worker, sight) in workers.iter().enumerate() {
+            add_worker(&mut status, worker, sight, id);
+        }
+        status
+    });
+    Ports { mode: mode.to_owned(), ports: ports.collect(), notes: in_force.notes.clone() }
+}
+
+fn add_worker(status: &mut PortStatus, worker: usize, sight: &WorkerSight, id: PortId) {
+    let stats = sight.stats.port(id);
+    let ((rx_packets, rx_bytes), (tx_packets, tx_bytes)) = (stats.rx.get(), stats.tx.get());
+    status.rx_packets += rx_packets;
+    status.rx_bytes += rx_bytes;
+    status.tx_packets += tx_packets;
+    status.tx_bytes += tx_bytes;
+    let Some(socket) = sight.sockets.get(id.index()) else { return };
+    if let Description::AfXdp { queue, attach, zero_copy, .. } = socket.description() {
+        status.xdp = attach.to_string();
+        status.queues.push(QueueStatus {
+            queue: *queue,
+            worker,
+            zero_copy: *zero_copy,
+            counters: socket.statistics().map(ring_counters).unwrap_or_default(),
+        });
+    }
+}
+
+fn ring_counters(statistics: PortStatistics) -> BTreeMap<String, u64> {
+    let counters = [
+        ("rx_dropped", statistics.rx_dropped),
+        ("rx_invalid", statistics.rx_invalid),
+        ("tx_invalid", statistics.tx_invalid),
+        ("rx_ring_full", statistics.rx_ring_full),
+        ("fill_ring_empty", statistics.fill_ring_empty),
+        ("tx_ring_empty", statistics.tx_ring_empty),
+    ];
+    counters.map(|(name, count)| (name.to_owned(), count)).into()
+}
+
+fn mac_text(mac: Mac) -> String {
+    mac.0.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Counters of workers, connection tracking and the log thread. The caller adds
+/// what only it knows.
+pub(super) fn stats(workers: &[WorkerSight], conntrack: &Conntrack, log: &LogCounters) -> Stats {
+    let mut drops = BTreeMap::new();
+    let workers: Vec<WorkerInfo> = workers
+        .iter()
+        .enumerate()
+        .map(|(worker, sight)| {
+            let info = worker_info(worker, sight);
+            for (reason, count) in &info.drops {
+                *drops.entry(reason.clone()).or_default() += count;
+            }
+            info
+        })
+        .collect();
+    let counters = conntrack.counters();
+    let named = [
+        ("invalid", counters.invalid),
+        ("insert", counters.insert),
+        ("insert_failed", counters.insert_failed),
+        ("drop", counters.drop),
+        ("early_drop", counters.early_drop),
+        ("icmp_error", counters.icmp_error),
+        ("clash_resolve", counters.clash_resolve),
+        ("chain_toolong", counters.chain_toolong),
+    ];
+    let queue_lost: u64 = workers.iter().map(|worker| worker.log_lost).sum();
+    Stats {
+        uptime_ms: 0,
+        generation: 0,
+        retired: 0,
+        drops,
+        xdp: BTreeMap::new(),
+        conntrack: ConntrackStats {
+            entries: conntrack.len() as u64,
+            capacity: conntrack.capacity(),
+            counters: named.map(|(name, count)| (name.to_owned(), count)).into(),
+        },
+        log_written: log.written.load(Ordering::Relaxed),
+        log_lost: log.lost.load(Ordering::Relaxed) + queue_lost,
+        workers,
+    }
+}
+
+fn worker_info(worker: usize, sight: &WorkerSight) -> WorkerInfo {
+    let stats: &WorkerStats = &sight.stats;
+    let ports = || (0..sight.sockets.len()).map(|index| stats.port(PortId(index as u8)));
+    let dropped = |reason: &DropReason| {
+        let count = stats.drops(*reason);
+        (count > 0).then(|| (reason.name().to_owned(), count))
+    };
+    WorkerInfo {
+        worker,
+        core: sight.core,
+        generation: stats.generation.get(),
+        bursts: stats.bursts.get(),
+        swaps: stats.swaps.get(),
+        replies: stats.replies.get(),
+        replies_limited: stats.replies_limited.get(),
+        logged: stats.logged.get(),
+        log_lost: stats.log_lost.get(),
+        rx_packets: ports().map(|port| port.rx.get().0).sum(),
+        tx_packets: ports().map(|port| port.tx.get().0).sum(),
+        drops: DropReason::ALL.iter().filter_map(dropped).collect(),
+    }
+}
+
+/// One page of the connection table. A page may hold fewer rows than asked for, or
+/// none, and still have a successor: the work of one answer is bounded.
+pub(super) fn conntrack(table: &Conntrack, query: &ConntrackQuery, now: Nanos) -> ConntrackPage {
+    let limit = query.limit.min(CONNTRACK_PAGE) as usize;
+    let places = table.places();
+    let from = usize::try_from(query.cursor).unwrap_or(places).min(places);
+    let end = places.min(from + CONNTRACK_PLACES);
+    let mut rows = Vec::new();
+    let mut next = (end < places).then_some(end as u64);
+    for (at, row) in table.rows_from(from, now).take_while(|(at, _)| *at < end) {
+        if rows.len() == limit {
+            next = Some(at as u64);
+            break;
+        }
+        if matches(query, &row) {
+            rows.push(conntrack_row(&row));
+        }
+    }
+    let (entries, capacity) = (table.len() as u64, table.capacity());
+    ConntrackPage { entries, capacity, rows, next }
+}
+
+fn matches(query: &ConntrackQuery, row: &Row) -> bool {
+    let original = &row.view.original;
+    let address = |wanted: Option<IpAddr>, actual| {
+        wanted.is_none_or(|wanted| wanted == ip(original.family, actual))
+    };
+    query.family.is_none_or(|family| of_name(family) == original.family)
+        && query.proto.is_none_or(|proto| proto == original.proto)
+        && query.dport.is_none_or(|port| port == original.dport)
+        && address(query.src, original.src)
+        && address(query.dst, original.dst)
+}
+
+fn ip(family: Family, bits: u128) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::from(bits as u32)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::from(bits)),
+    }
+}
+
+fn conntrack_row(row: &Row) -> ConntrackRow {
+    let view = &row.view;
+    let tuple = |tuple: &Tuple| TupleInfo {
+        src: ip(tuple.family, tuple.src),
+        dst: ip(tuple.family, tuple.dst),
+        sport: tuple.sport,
+        dport: tuple.dport,
+    };
+    ConntrackRow {
+        proto: view.original.proto,
+        timeout_s: row.timeout_s,
+        state: view.tcp.map(|state| state.name().to_owned()),
+        original: tuple(&view.original),
+        reply: tuple(&view.reply),
+        seen_reply: view.status & status::SEEN_REPLY != 0,
+        assured: view.status & status::ASSURED != 0,
+        mark: view.mark,
+        text: row.to_string(),
+    }
+}
