@@ -1,14 +1,20 @@
 //! Tests of the worker over ports in memory.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::conntrack::{Config, Conntrack};
-use crate::effects::Effects;
+use crate::effects::{Effects, LogRecord};
 use crate::fib::{Mode, Network, PortInfo, Topology};
 use crate::packet::{Family, Mac};
-use crate::policy::{FamilyPolicy, Policy, TABLES};
+use crate::policy::target::LogTarget;
+use crate::policy::{FamilyPolicy, Hook, Policy, TABLES};
+use crate::port::fault::{FaultPort, Faults, PerMillion};
 use crate::port::memory::MemoryPort;
+use crate::port::pcap::{CapturePort, Reader};
 use crate::publish::Publisher;
 use crate::snapshot::Snapshot;
+use crate::wire;
 
 const A: PortId = PortId(0);
 const B: PortId = PortId(1);
@@ -253,4 +259,154 @@ fn the_firewall_adopts_what_is_published_between_turns() {
     assert_eq!(collect(&mut worker, B).len(), 0, "a router does not pass ARP on");
     assert_eq!((stats.generation.get(), stats.swaps.get()), (2, 1));
     assert_eq!((policies.reclaim(), networks.reclaim()), (0, 0));
+}
+
+/// Logs every frame once.
+#[derive(Debug)]
+struct LogAll(LogTarget);
+
+impl Pipeline for LogAll {
+    fn refresh(&mut self) -> bool {
+        false
+    }
+    fn process(&mut self, burst: &mut [Slot<'_>], now: Nanos, effects: &mut impl Effects) {
+        for slot in burst {
+            let Ok(wire::Frame::Ip(parsed)) = wire::parse(slot.frame(), Mac::default()) else {
+                panic!("the test sends IP");
+            };
+            effects.log(&LogRecord {
+                now,
+                target: &self.0,
+                hook: Hook::Forward,
+                input: Some(slot.port),
+                output: Some(B),
+                frame: slot.frame(),
+                has_link_header: true,
+                parsed: &parsed,
+                mark: 7,
+            });
+        }
+    }
+    fn link_addresses(&self, _: PortId, _: Family, _: u128) -> Option<LinkAddresses> {
+        None
+    }
+    fn unresolved(&mut self, _: PortId, _: &mut [u8], _: Nanos, _: &mut impl Effects) {}
+}
+
+/// An IPv4 UDP packet with `payload` bytes, checksums right.
+fn udp(payload: usize) -> Vec<u8> {
+    let total = (28 + payload) as u16;
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9, 8, 0];
+    frame.extend([0x45, 0]);
+    frame.extend(total.to_be_bytes());
+    frame.extend([0, 1, 0, 0, 64, 17, 0, 0, 198, 18, 1, 2, 198, 18, 2, 2]);
+    let sum: u32 =
+        frame[14..34].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame.extend([0x12, 0x34, 0, 53]);
+    frame.extend((8 + payload as u16).to_be_bytes());
+    frame.extend([0, 0]);
+    frame.resize(frame.len() + payload, 0x55);
+    frame
+}
+
+#[test]
+fn log_hits_are_queued_whole_and_losses_are_counted() {
+    let target = LogTarget {
+        level: 6,
+        prefix: "twenty-nine bytes are allowed".into(),
+        tcp_sequence: true,
+        tcp_options: false,
+        ip_options: true,
+        uid: false,
+        mac_decode: true,
+    };
+    let mut worker = worker(LogAll(target.clone()));
+    for _ in 0..10 {
+        inject(&mut worker, A, &udp(1000));
+    }
+    worker.turn(Nanos::SECOND);
+    let stats = worker.stats();
+    assert_eq!((stats.logged.get(), stats.log_lost.get()), (4, 6));
+    let entry = worker.outlets.log.pop().expect("four were queued");
+    assert_eq!(entry.target(), target);
+    let record = entry.record(&target);
+    assert_eq!((record.now, record.mark, record.hook), (Nanos::SECOND, 7, Hook::Forward));
+    assert_eq!((record.input, record.output), (Some(A), Some(B)));
+    assert_eq!(record.frame, &udp(1000)[..512], "the headers, not the payload");
+    assert_eq!(record.parsed.l3_len, 1028);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Every port in turn feeds the whole engine what no sane sender sends.
+    #[test]
+    fn malformed_frames_through_every_port_leave_nothing_behind(
+        seed in any::<u64>(),
+        routed in any::<bool>(),
+        frames in prop::collection::vec(hostile(), 1..64),
+    ) {
+        let mut capture = Vec::new();
+        for (index, frame) in frames.iter().enumerate() {
+            capture.extend([[0; 4], (index as u32).to_le_bytes()].concat());
+            capture.extend([frame.len() as u32; 2].iter().flat_map(|len| len.to_le_bytes()));
+            capture.extend(frame);
+        }
+        let head = [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, 65_535, 1];
+        let capture = [head.iter().flat_map(|word| word.to_le_bytes()).collect(), capture].concat();
+        let reader = Reader::new(std::io::Cursor::new(capture), "hostile".as_ref()).unwrap();
+        let mut memory = MemoryPort::new(1024);
+        let mut pool = Pool::new(2048, false).unwrap();
+        for frame in &frames {
+            assert!(memory.inject(&mut pool, frame));
+        }
+        let some = PerMillion(200_000);
+        let faults = Faults { corruption: some, truncation: some, duplication: some, ..Faults::default() };
+        let ports: Vec<Box<dyn Port>> = vec![
+            Box::new(FaultPort::new(memory, seed, faults, faults)),
+            Box::new(CapturePort::new(Some(reader), None)),
+        ];
+        let mode = if routed { Mode::Routed } else { Mode::Bridge(vec![(A, B)]) };
+        let mut snapshots = Publisher::new(Arc::new(Snapshot::new(1, empty_policy(), 1)));
+        let networks = Publisher::new(network(mode));
+        let conntrack = Arc::new(Conntrack::new(Config::new([0; 16])).unwrap());
+        let stats = Arc::new(WorkerStats::default());
+        let (policy, net) = (snapshots.subscribe(), networks.subscribe());
+        let firewall = EnginePipeline::new(0, policy, net, conntrack, Arc::clone(&stats));
+        let mut worker = Worker::new(0, pool, ports, firewall, Outlets::new(4, 4)).with_stats(stats);
+        for turn in 0..12 {
+            worker.turn(Nanos::SECOND + Nanos(turn));
+        }
+        drop(snapshots.publish(Arc::new(Snapshot::new(2, empty_policy(), 1))));
+        worker.turn(Nanos::from_secs(10));
+        let stats = worker.stats();
+        let received = stats.port(A).rx.get().0 + stats.port(B).rx.get().0;
+        prop_assert!(received >= 2 * frames.len() as u64);
+        let dropped: u64 = DropReason::ALL.iter().map(|reason| stats.drops(*reason)).sum();
+        let sent = stats.port(A).tx.get().0 + stats.port(B).tx.get().0;
+        prop_assert_eq!(received + stats.replies.get(), dropped + sent + stats.delivered.get());
+        prop_assert_eq!(worker.waiting(), 0);
+    }
+}
+
+/// Frames near to sound ones, and noise behind every EtherType.
+fn hostile() -> impl Strategy<Value = Vec<u8>> {
+    let types = prop::sample::select(vec![[8, 0], [0x86, 0xdd], [8, 6], [0x81, 0], [0x88, 0xa8]]);
+    let noise = (types, prop::collection::vec(any::<u8>(), 0..200)).prop_map(|(kind, rest)| {
+        [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9][..], &kind, &rest].concat()
+    });
+    let near = (0usize..300, 0usize..360, prop::collection::vec((0usize..60, any::<u8>()), 0..4))
+        .prop_map(|(payload, cut, damage)| {
+            let mut frame = udp(payload);
+            for (at, value) in damage {
+                if let Some(byte) = frame.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            frame.truncate(cut);
+            frame
+        });
+    prop_oneof![noise, near]
 }

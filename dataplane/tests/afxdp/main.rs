@@ -14,8 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::packet::PortId;
 use dataplane::port::afxdp::{
-    AfxdpError, AfxdpPort, AttachChoice, BlocklistSize, BpfError, Config, CopyMode, MAX_MTU,
-    NoSocket, Opened, Program, open,
+    AfxdpError, AfxdpPort, AttachChoice, BlocklistSize, BpfError, Config, CopyMode, LinkInfo,
+    MAX_MTU, NoSocket, Opened, Program, open,
 };
 use dataplane::port::fault::{FaultPort, Faults, PerMillion};
 use dataplane::port::{
@@ -369,6 +369,27 @@ fn a_restart_works_at_once() {
         assert!(crosses(&mut gateway, &mut left, &mut right, 0), "round {round}");
     }
     assert!(!lab.show(&lab.boxed(), "f0").contains("xdp"), "nothing stays attached");
+}
+
+#[test]
+fn what_a_device_is_comes_from_the_kernel() {
+    let _alone = alone();
+    let lab = Lab::new(2);
+    let f = lab.boxed();
+    let info = || inside(&lab.boxed(), || LinkInfo::of("f0")).expect("it exists");
+    let before = info();
+    assert_eq!((before.name.as_str(), before.mtu, before.queues), ("f0", 1500, 2));
+    assert_eq!((before.up, before.strips_vlan_tags, before.attached), (true, true, None));
+    run(&format!("ip netns exec {f} ethtool -K f0 rxvlan off"));
+    run(&format!("ip netns exec {f} ethtool -L f0 rx 1 tx 1"));
+    run(&format!("ip -n {f} link set f0 down mtu 1400"));
+    let after = info();
+    assert_eq!(
+        (after.mtu, after.queues, after.up, after.strips_vlan_tags),
+        (1400, 1, false, false)
+    );
+    let missing = inside(&f, || LinkInfo::of("f9")).expect_err("there is none");
+    assert_eq!(missing.raw_os_error(), Some(libc::ENODEV));
 }
 
 #[test]

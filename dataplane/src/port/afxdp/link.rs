@@ -23,6 +23,10 @@ pub struct LinkInfo {
     pub queues: u32,
     /// Whether it is set up.
     pub up: bool,
+    /// Whether the device takes VLAN tags out of received frames: the program
+    /// and the sockets then see them as if they had none. Only
+    /// `ethtool -K DEVICE rxvlan off` shows them (for a veth: `txvlan off` on its peer).
+    pub strips_vlan_tags: bool,
     /// How an XDP program is attached, if one is.
     pub attached: Option<AttachMode>,
 }
@@ -34,8 +38,15 @@ impl LinkInfo {
     /// The kernel's answer; `ENODEV` when there is no such device.
     pub fn of(name: &str) -> io::Result<Self> {
         let ifindex = sys::interface_index(name)?;
-        let mut info =
-            Self { ifindex, name: name.to_owned(), mtu: 0, queues: 1, up: false, attached: None };
+        let mut info = Self {
+            ifindex,
+            name: name.to_owned(),
+            mtu: 0,
+            queues: 1,
+            up: false,
+            strips_vlan_tags: false,
+            attached: None,
+        };
         let message = get_link(ifindex)?;
         info.up = message.header.flags.contains(LinkFlags::Up);
         for attribute in &message.attributes {
@@ -52,6 +63,7 @@ impl LinkInfo {
             Ok(0) | Err(_) => {}
             Ok(queues) => info.queues = queues,
         }
+        info.strips_vlan_tags = sys::strips_vlan_tags(&info.name).unwrap_or(false);
         Ok(info)
     }
 }

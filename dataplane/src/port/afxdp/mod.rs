@@ -6,6 +6,9 @@
 //! workers; a queue without a socket would lose its flows, a worker without a
 //! queue could not send on that port.
 //!
+//! Limits: one frame, one chunk (no `XDP_USE_SG`). A device that strips VLAN tags
+//! hides them from us ([`LinkInfo::strips_vlan_tags`]), in either attach mode.
+//!
 //! Life cycle: while the program is attached and a socket is not yet bound, or
 //! bound no more, the program's `no_socket` verdict applies. Dropping
 //! [`Program`] detaches it first; a process that dies does the same.

@@ -145,9 +145,24 @@ struct Channels {
 /// Queues that a device uses now (`ethtool -l`): the larger of receive and transmit.
 pub(super) fn channels(name: &str) -> io::Result<u32> {
     const ETHTOOL_GCHANNELS: u32 = 0x3c;
+    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+    ethtool(name, &mut channels)?;
+    Ok(channels.combined + channels.receive.max(channels.transmit))
+}
+
+/// Whether a device takes VLAN tags out of the frames it receives (`ethtool -k`, rxvlan).
+pub(super) fn strips_vlan_tags(name: &str) -> io::Result<bool> {
+    const ETHTOOL_GFLAGS: u32 = 0x25;
+    const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+    let mut value = [ETHTOOL_GFLAGS, 0];
+    ethtool(name, &mut value)?;
+    Ok(value[1] & ETH_FLAG_RXVLAN != 0)
+}
+
+/// One ethtool request; `T` starts with its command, and the kernel knows its size by that.
+fn ethtool<T>(name: &str, value: &mut T) -> io::Result<()> {
     // SAFETY: takes no pointers.
     let socket = owned(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0) })?;
-    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
     if name.len() >= libc::IFNAMSIZ {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
@@ -155,12 +170,11 @@ pub(super) fn channels(name: &str) -> io::Result<u32> {
     for (to, from) in ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
-    let ifr_data = std::ptr::from_mut(&mut channels).cast();
-    let mut request =
-        libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: ifr_data } };
-    // SAFETY: `request` names the device and points to `channels`; both outlive the call.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) })?;
-    Ok(channels.combined + channels.receive.max(channels.transmit))
+    let ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_data: std::ptr::from_mut(value).cast() };
+    let mut request = libc::ifreq { ifr_name, ifr_ifru };
+    // SAFETY: `request` names the device and points to `value`, which is the
+    // structure of its command; both outlive the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) })
 }
 
 /// Attaches an XDP program to a device by a `bpf_link`: it is gone when the
