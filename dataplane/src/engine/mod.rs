@@ -21,7 +21,7 @@ use arrayvec::ArrayVec;
 use classifier::Address;
 
 use crate::clock::Nanos;
-use crate::conntrack::{Conntrack, Tracking};
+use crate::conntrack::{Conntrack, Subject, Tracking};
 use crate::effects::{Effects, Outcome};
 use crate::fib::Network;
 use crate::packet::{Family, Mac, PktType, PortId};
@@ -180,8 +180,14 @@ impl Engine {
         for (chunk_index, chunk) in burst.chunks_mut(BURST).enumerate() {
             let frames: ArrayVec<_, BURST> =
                 chunk.iter().map(|slot| parse(world, slot, origin)).collect();
-            for (offset, (slot, frame)) in chunk.iter_mut().zip(frames).enumerate() {
-                let ended = self.decide_one(world, slot, frame, origin, effects);
+            let subjects: ArrayVec<_, BURST> = chunk
+                .iter()
+                .zip(&frames)
+                .map(|(slot, frame)| subject(world, slot, frame))
+                .collect();
+            let arrived = frames.into_iter().zip(subjects);
+            for (offset, (slot, arrived)) in chunk.iter_mut().zip(arrived).enumerate() {
+                let ended = self.decide_one(world, slot, arrived, origin, effects);
                 slot.disposition = ended.disposition;
                 if E::TRACE {
                     effects.outcome(&Outcome {
@@ -200,7 +206,7 @@ impl Engine {
         &mut self,
         world: &World<'_>,
         slot: &mut Slot<'_>,
-        frame: Result<Frame, DropReason>,
+        (frame, subject): (Result<Frame, DropReason>, Option<Subject>),
         origin: Origin,
         effects: &mut E,
     ) -> Ended {
@@ -214,6 +220,7 @@ impl Engine {
         };
         let input = (origin == Origin::Wire).then_some(slot.port);
         let mut packet = Packet::new(slot.frame_mut(), parsed, input);
+        packet.subject = subject;
         let policy = &world.snapshot.policy;
         match parsed.family {
             Family::V4 => self.road(world, &policy.v4, effects).travel(&mut packet),
@@ -245,6 +252,23 @@ impl Ended {
     fn early(disposition: Disposition) -> Self {
         Self { disposition, tracking: Tracking::NONE, mark: 0 }
     }
+}
+
+/// What the frame will ask of the connection table, which is told to fetch it:
+/// by the time the packet is tracked, its bucket has arrived.
+#[inline]
+fn subject(
+    world: &World<'_>,
+    slot: &Slot<'_>,
+    frame: &Result<Frame, DropReason>,
+) -> Option<Subject> {
+    let Ok(Frame::Ip(parsed)) = frame else { return None };
+    if !world.snapshot.policy.needs_conntrack(parsed.family) {
+        return None;
+    }
+    let subject = world.conntrack.subject(parsed, slot.frame(), 0);
+    world.conntrack.prefetch(&subject);
+    Some(subject)
 }
 
 /// Parses one frame as its origin demands.

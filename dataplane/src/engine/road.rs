@@ -8,7 +8,7 @@
 use classifier::Address;
 
 use super::{Ended, Scratch, World, egress};
-use crate::conntrack::{CtState, Tracking};
+use crate::conntrack::{CtState, Subject, Tracking};
 use crate::effects::Effects;
 use crate::fib::{InputRoute, Mode, Query, RouteKind};
 use crate::packet::{Family, Fragment, Parsed, PktType, PortId};
@@ -32,6 +32,8 @@ pub(super) struct Packet<'f> {
     pub(super) output: Option<PortId>,
     /// The packet's mark.
     pub(super) mark: u32,
+    /// What it asks of the connection table, if that was worked out before.
+    pub(super) subject: Option<Subject>,
     /// What tracking said.
     pub(super) tracking: Tracking,
     /// Whether it opens its connection, or answers the packet that does.
@@ -58,6 +60,7 @@ impl<'f> Packet<'f> {
             input,
             output: None,
             mark: 0,
+            subject: None,
             tracking: Tracking::NONE,
             opening: false,
             asked: Asked::default(),
@@ -284,7 +287,10 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         }
         let World { conntrack, now, .. } = self.world;
         let ours = packet.input.is_none_or(|port| port == PortId::LOOPBACK);
-        let tracked = conntrack.track(&packet.parsed, packet.frame, ours, *now);
+        let Packet { frame, parsed, .. } = packet;
+        let subject = packet.subject.take();
+        let subject = subject.unwrap_or_else(|| conntrack.subject(parsed, frame, 0));
+        let tracked = conntrack.track_subject(&subject, parsed, frame, ours, *now);
         packet.tracking = tracked.map_err(End::Drop)?;
         packet.opening = packet.tracking.unconfirmed;
         Ok(())

@@ -18,6 +18,8 @@ mod tests;
 
 use classifier::strategy::Strategy;
 
+use crate::packet::Family;
+
 pub use matches::Match;
 pub use target::{RejectWith, Target};
 
@@ -202,4 +204,15 @@ pub struct Policy {
     pub v6: FamilyPolicy<u128>,
     /// Number of counters that `CounterId`s index, over both families.
     pub counters: u32,
+}
+
+impl Policy {
+    /// Whether a family is tracked.
+    #[inline]
+    pub fn needs_conntrack(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.v4.needs_conntrack,
+            Family::V6 => self.v6.needs_conntrack,
+        }
+    }
 }
