@@ -121,10 +121,6 @@ fn bad_address(host: &str, family: Family, span: Span) -> Problem {
         )
         .remedy(format!("move the rule to the {that} file"));
     }
-    if host == "!" {
-        return Problem::new(Code::BadNegation, span, "`!' must stand before the option")
-            .remedy("write `! -s ADDRESS' instead of `-s ! ADDRESS'");
-    }
     let name = !host.is_empty()
         && host.chars().any(|c| c.is_ascii_alphabetic())
         && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
@@ -167,6 +163,11 @@ pub(crate) fn parse_interface(text: &str, span: Span) -> Result<Interface, Probl
             span,
             format!("interface name `{text}' is longer than {MAX_INTERFACE} characters"),
         ));
+    }
+    if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"') {
+        // No such interface can exist, and iptables-save prints what it cannot read.
+        let message = format!("no interface can be named `{text}'");
+        return Err(Problem::new(Code::BadValue, span, message));
     }
     let (name, prefix) = match text.strip_suffix('+') {
         Some(name) => (name, true),

@@ -225,9 +225,9 @@ impl<'r> Reader<'r> {
                 Step::Option { meaning, name, operand } => match meaning {
                     Meaning::Base(letter) => self.base(letter, name, operand)?,
                     Meaning::Match(index, position) => {
-                        self.match_option(index, position, name, operand);
+                        self.match_option(index, position, name, operand)?;
                     }
-                    Meaning::Target(position) => self.target_option(position, name, operand),
+                    Meaning::Target(position) => self.target_option(position, name, operand)?,
                 },
             }
             self.invert = None;
@@ -279,6 +279,13 @@ impl<'r> Reader<'r> {
                 .remedy(format!("write `-{letter} {}'", word.text));
             return Err(self.stop(problem));
         }
+        if let Some(Operand { word, .. }) = &operand
+            && word.text == "!"
+            && "psdio".contains(letter)
+        {
+            let problem = intraposed(word.span, &format!("-{letter} ..."));
+            return Err(self.stop(problem));
+        }
         if "ADCIRNEPLSFZX".contains(letter) {
             return self.set_command(letter, name, operand);
         }
@@ -302,6 +309,10 @@ impl<'r> Reader<'r> {
             ('m', Some(word)) => self.load_match(&word)?,
             ('j' | 'g', Some(word)) => self.jump(&word, letter == 'g')?,
             ('c', Some(word)) => self.set_counters(&word),
+            ('M', _) => {
+                let message = "-M has no effect: no kernel modules are loaded";
+                self.warnings.push(Problem::new(Code::NoEffect, name, message));
+            }
             ('t', _) => {
                 let message = "-t cannot be used inside a rule file";
                 let problem = Problem::new(Code::BadCommand, name, message)
@@ -411,13 +422,9 @@ impl<'r> Reader<'r> {
         let name = word.text.to_ascii_lowercase();
         let number = value::number8(&name).or_else(|| self.around.names.protocol_number(&name));
         let Some(number) = number else {
-            let problem = if word.text == "!" {
-                intraposed(word.span, "-p PROTOCOL")
-            } else {
-                let message = format!("unknown protocol `{}'", word.text);
-                Problem::new(Code::BadValue, word.span, message)
-                    .remedy("write a number from 0 to 255 or a name from /etc/protocols")
-            };
+            let message = format!("unknown protocol `{}'", word.text);
+            let problem = Problem::new(Code::BadValue, word.span, message)
+                .remedy("write a number from 0 to 255 or a name from /etc/protocols");
             return Err(self.stop(problem));
         };
         let negated = self.invert.is_some();
@@ -465,12 +472,7 @@ impl<'r> Reader<'r> {
         match address::parse_interface(&word.text, word.span) {
             Err(problem) => self.error(problem),
             Ok(interface) => {
-                if word.text == "!" {
-                    let problem = intraposed(word.span, &format!("-{letter} INTERFACE"));
-                    self.error(problem);
-                    return;
-                }
-                if word.text.contains(['/', ' ']) {
+                if word.text.contains('/') {
                     let message = format!("the kernel allows no interface named `{}'", word.text);
                     self.warnings.push(Problem::new(Code::NeverMatches, word.span, message));
                 }

@@ -2,6 +2,25 @@
 //!
 //! [`parse`] reads what `iptables-restore` reads and refuses what it refuses,
 //! with all errors at once; [`print()`] writes what `iptables-save` writes.
+//!
+//! The road of a line: `restore` (tables, chains, COMMIT) -> `lexer` (words) ->
+//! `getopt` (options) -> `command` with `matches` and `targets` (one rule) ->
+//! `table` (where it goes); `verify` looks at whole tables at the end.
+//!
+//! Version 1.8.9 was observed, legacy and nft; `observed.tsv` holds what both
+//! do. Where they differ, the one that accepts is followed if its meaning is
+//! clear. On purpose we differ from both in this:
+//! - CRLF line ends, blanks-only lines and a missing final newline are accepted.
+//! - Host names are refused: an offline gateway must not depend on a resolver.
+//! - Refused although nft takes them, because it ignores what was written: a
+//!   policy on a user chain, a user chain declared twice, `--limit-burst 0`.
+//! - Refused although both take them, because they do not do what they say: an
+//!   operand glued to `-i` or `-o` (`-ieth0` is read as an interface of that
+//!   whole name), a quote that the line does not close, `-V`, `-h`; and blanks or
+//!   quotes in names of chains and interfaces, which iptables-save prints unquoted.
+//! - A loop of jumps is refused even where no packet can get to it.
+//! - An inverted full port range never matches and is printed, not dropped.
+//! - A table that comes twice keeps the policies of the first, as legacy does.
 
 mod address;
 mod command;

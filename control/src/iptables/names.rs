@@ -39,6 +39,7 @@ const FIXED_PROTOCOLS: &[(&str, u8)] = &[
 /// Well-known protocols, for hosts without `/etc/protocols`: name, number, alias.
 const WELL_KNOWN_PROTOCOLS: &[(&str, u8, &str)] = &[
     ("ip", 0, "IP"),
+    ("hopopt", 0, "HOPOPT"),
     ("icmp", 1, "ICMP"),
     ("igmp", 2, "IGMP"),
     ("ipencap", 4, "IP-ENCAP"),
@@ -85,6 +86,7 @@ const WELL_KNOWN_SERVICES: &[(&str, u16, &[&str])] = &[
     ("snmp", 161, &["tcp", "udp"]),
     ("ldap", 389, &["tcp", "udp"]),
     ("https", 443, &["tcp", "udp"]),
+    ("syslog", 514, &["tcp", "udp"]),
     ("submission", 587, &["tcp"]),
     ("imaps", 993, &["tcp"]),
     ("pop3s", 995, &["tcp"]),

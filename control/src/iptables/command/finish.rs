@@ -7,6 +7,9 @@ use crate::model::{MatchSpec, Rule, Span};
 use dataplane::packet::Family;
 use dataplane::policy::matches::{AddressMask, Neg};
 
+/// Most rules that one line's address lists may stand for.
+const MAX_EXPANDED: usize = 65_536;
+
 impl Reader<'_> {
     /// The command; `None` with an error noted if it makes no sense as a whole.
     pub(super) fn finish(&mut self) -> Option<Command> {
@@ -39,6 +42,11 @@ impl Reader<'_> {
         if !self.errors.is_empty() {
             return None;
         }
+        if self.sources.len().max(1) * self.destinations.len().max(1) > MAX_EXPANDED {
+            let message = format!("the address lists stand for more than {MAX_EXPANDED} rules");
+            self.error(Problem::new(Code::TooLong, self.span, message));
+            return None;
+        }
         let rules = self.expand();
         if matches!(action, Action::Replace(_)) && rules.len() != 1 {
             let message = "-R needs a single source and a single destination";
@@ -51,7 +59,7 @@ impl Reader<'_> {
     /// Options that this command does not take.
     fn check_options(&mut self, letter: char, for_rule: bool) {
         let misplaced = self.places.iter().find(|(option, _)| match option {
-            '4' | '6' | 'v' => false,
+            '4' | '6' | 'v' | 'M' => false,
             'c' => !for_rule && letter != 'Z',
             'n' | 'x' | '0' => true,
             _ => !for_rule,
@@ -130,8 +138,8 @@ pub(crate) fn check_chain_name(word: &Word) -> Result<(), Problem> {
     if name.len() > MAX_CHAIN_NAME {
         return bad(format!("chain name `{name}' is longer than {MAX_CHAIN_NAME} bytes"));
     }
-    if name.contains(char::is_whitespace) {
-        return bad(format!("chain name `{name}' contains a blank"));
+    if name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"') {
+        return bad(format!("chain name `{name}' contains a blank or a quote"));
     }
     Ok(())
 }

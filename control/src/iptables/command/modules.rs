@@ -39,22 +39,27 @@ impl Reader<'_> {
         position: usize,
         name: Span,
         operand: Option<Operand>,
-    ) {
+    ) -> Result<(), Stop> {
         let loaded = &mut self.matches[index];
         let opt = &loaded.module.options()[position];
         let negated = self.invert.is_some();
         let admitted = extension::admit(&*loaded.module, &mut loaded.seen, opt, negated, name);
         let id = opt.id;
-        self.give(Meaning::Match(index, position), id, name, operand, admitted);
+        self.give(Meaning::Match(index, position), id, name, operand, admitted)
     }
 
-    pub(super) fn target_option(&mut self, position: usize, name: Span, operand: Option<Operand>) {
-        let Some(loaded) = &mut self.target else { return };
+    pub(super) fn target_option(
+        &mut self,
+        position: usize,
+        name: Span,
+        operand: Option<Operand>,
+    ) -> Result<(), Stop> {
+        let Some(loaded) = &mut self.target else { return Ok(()) };
         let opt = &loaded.module.options()[position];
         let negated = self.invert.is_some();
         let admitted = extension::admit(&*loaded.module, &mut loaded.seen, opt, negated, name);
         let id = opt.id;
-        self.give(Meaning::Target(position), id, name, operand, admitted);
+        self.give(Meaning::Target(position), id, name, operand, admitted)
     }
 
     /// Hands an admitted option to its module.
@@ -65,15 +70,14 @@ impl Reader<'_> {
         name: Span,
         operand: Option<Operand>,
         admitted: Result<(), Problem>,
-    ) {
+    ) -> Result<(), Stop> {
         if let Err(problem) = admitted {
             self.error(problem);
-            return;
+            return Ok(());
         }
         let word = operand.map(|operand| operand.word);
         if let Some(word) = word.as_ref().filter(|word| word.text == "!") {
-            self.error(super::intraposed(word.span, "--option OPERAND"));
-            return;
+            return Err(self.stop(super::intraposed(word.span, "--option OPERAND")));
         }
         let operand = extension::Operand {
             text: word.as_ref().map_or("", |word| &word.text),
@@ -92,7 +96,7 @@ impl Reader<'_> {
             Meaning::Match(index, _) => &mut *self.matches[index].module,
             _ => match &mut self.target {
                 Some(target) => &mut *target.module,
-                None => return,
+                None => return Ok(()),
             },
         };
         let result = module.set(id, &operand, &mut context);
@@ -102,6 +106,7 @@ impl Reader<'_> {
         if let Err(problem) = result {
             self.error(problem);
         }
+        Ok(())
     }
 
     pub(super) fn jump(&mut self, word: &Word, goto: bool) -> Result<(), Stop> {

@@ -1,0 +1,319 @@
+//! Whole files: what they become, and where exactly they are refused.
+
+use dataplane::packet::Family;
+
+use super::{load, reprint};
+use crate::diagnostics::{Code, Severity};
+use crate::iptables::{TableNames, parse_bytes};
+
+/// Text of the filter table from its first user chain or rule on.
+fn body(text: &str) -> Option<String> {
+    let printed = reprint(text, Family::V4)?;
+    let lines: Vec<&str> = printed
+        .lines()
+        .filter(|line| {
+            !matches!(
+                *line,
+                "*filter"
+                    | ":INPUT ACCEPT [0:0]"
+                    | ":FORWARD ACCEPT [0:0]"
+                    | ":OUTPUT ACCEPT [0:0]"
+                    | "COMMIT"
+            )
+        })
+        .collect();
+    Some(lines.join("; "))
+}
+
+#[track_caller]
+fn accepts(text: &str, expected: &str) {
+    match load(text, Family::V4) {
+        Ok(_) => assert_eq!(body(text).unwrap(), expected, "{text:?}"),
+        Err(findings) => panic!("{text:?} refused: {findings:?}"),
+    }
+}
+
+/// The errors of a text, as code and place.
+fn errors(text: &str) -> Vec<(Code, u32, u32)> {
+    let findings = match load(text, Family::V4) {
+        Ok(parsed) => parsed.findings,
+        Err(findings) => findings,
+    };
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+    errors.map(|finding| (finding.code, finding.line, finding.column)).collect()
+}
+
+#[track_caller]
+fn refuses(text: &str, code: Code, line: u32, column: u32) {
+    assert_eq!(errors(text), [(code, line, column)], "{text:?}");
+}
+
+#[test]
+fn file_grammar() {
+    accepts("* filter\n-A INPUT -j DROP\nCOMMIT\n", "-A INPUT -j DROP");
+    accepts("# c\n\n*filter extra\n  -A   INPUT\t-j DROP  \n\n#x\nCOMMIT", "-A INPUT -j DROP");
+    accepts("*filter\r\n:INPUT ACCEPT [0:0]\r\n-A INPUT -j DROP\r\nCOMMIT\r\n", "-A INPUT -j DROP");
+    accepts("*filter\n   \n-A INPUT\nCOMMIT\n", "-A INPUT");
+    accepts("", "");
+    accepts("*filter\n: U -\nCOMMIT\n", ":U - [0:0]");
+    accepts("*filter\n:INPUT -\nCOMMIT\n", "");
+    accepts("*filter\n:INPUT DROP\nCOMMIT\n", ":INPUT DROP [0:0]");
+    accepts("*filter\n:INPUT DROP [0:0] x\nCOMMIT\n", ":INPUT DROP [0:0]");
+    accepts("*filter\n:INPUT DROP [a:b]\nCOMMIT\n", ":INPUT DROP [0:0]");
+    accepts(
+        "*filter\n-A INPUT -j DROP\n:INPUT DROP [0:0]\nCOMMIT\n",
+        ":INPUT DROP [0:0]; -A INPUT -j DROP",
+    );
+    accepts("*filter\n:NF [0:0]\nCOMMIT\n", ":NF - [0:0]");
+    accepts(
+        "*filter\n:b - [0:0]\n:a - [0:0]\n:B - [0:0]\n:10 - [0:0]\n:_ - [0:0]\n-N aa\nCOMMIT\n",
+        ":10 - [0:0]; :B - [0:0]; :_ - [0:0]; :a - [0:0]; :aa - [0:0]; :b - [0:0]",
+    );
+    accepts("*filter\n:PREROUTING - [0:0]\nCOMMIT\n", ":PREROUTING - [0:0]");
+    accepts(
+        "*filter\n:~log0 -\n:@net-all -\n-A INPUT -j ~log0\n-A INPUT -g @net-all\nCOMMIT\n",
+        ":@net-all - [0:0]; :~log0 - [0:0]; -A INPUT -j ~log0; -A INPUT -g @net-all",
+    );
+    accepts("*filter\n:LOG - [0:0]\n-A INPUT -j LOG\nCOMMIT\n", ":LOG - [0:0]; -A INPUT -j LOG");
+}
+
+#[test]
+fn a_second_table_replaces_the_first_except_policies() {
+    accepts(
+        "*filter\n:INPUT DROP [0:0]\n:old -\n-A INPUT -j old\nCOMMIT\n*filter\n-A INPUT\nCOMMIT\n",
+        ":INPUT DROP [0:0]; -A INPUT",
+    );
+    refuses(
+        "*filter\n:a - [0:0]\nCOMMIT\n*filter\n-A INPUT -j a\nCOMMIT\n",
+        Code::MissingChain,
+        5,
+        13,
+    );
+}
+
+#[test]
+fn commands_inside_a_table() {
+    accepts(
+        "*filter\n-A INPUT -j DROP\n-I INPUT -j ACCEPT\n-I INPUT 2 -j LOG\n-I INPUT 4 -j RETURN\n\
+         -D INPUT 1\n-R INPUT 1 -s 1.1.1.1\nCOMMIT\n",
+        "-A INPUT -s 1.1.1.1/32; -A INPUT -j DROP; -A INPUT -j RETURN",
+    );
+    accepts("*filter\n-A INPUT -j DROP\n-I INPUT 2\nCOMMIT\n", "-A INPUT -j DROP; -A INPUT");
+    accepts(
+        "*filter\n-A INPUT -p tcp --dport 22\n-D INPUT -p tcp -m tcp --dport ssh\nCOMMIT\n",
+        "",
+    );
+    accepts(
+        "*filter\n-A INPUT -j DROP\n-A INPUT -j DROP\n-D INPUT -j DROP\nCOMMIT\n",
+        "-A INPUT -j DROP",
+    );
+    accepts("*filter\n-A INPUT -s 1.1.1.1,2.2.2.2\n-D INPUT -s 1.1.1.1,2.2.2.2\nCOMMIT\n", "");
+    accepts(
+        "*filter\n-A INPUT -j DROP\n-C INPUT -j DROP\n-L INPUT\n-S\nCOMMIT\n",
+        "-A INPUT -j DROP",
+    );
+    accepts("*filter\n[5:6] -A INPUT -j DROP\n-Z\nCOMMIT\n", "-A INPUT -j DROP");
+    accepts("*filter\n-N V\n-A V -j DROP\n-F V\n-X V\nCOMMIT\n", "");
+    accepts("*filter\n-N V\n-A V -j DROP\n-F\n-X\nCOMMIT\n", "");
+    accepts("*filter\n:a -\n-A INPUT -j a\n-E a b\nCOMMIT\n", ":b - [0:0]; -A INPUT -j b");
+    accepts("*filter\n-P INPUT DROP\n-P INPUT ACCEPT\n-X\n-F\n-Z\nCOMMIT\n", "");
+}
+
+#[test]
+fn refused_commands() {
+    for (line, code, column) in [
+        ("-I INPUT 2 -j ACCEPT", Code::NoSuchRule, 4),
+        ("-I INPUT 0 -j ACCEPT", Code::BadValue, 10),
+        ("-I INPUT x -j ACCEPT", Code::BadValue, 10),
+        ("-D INPUT -j ACCEPT", Code::NoSuchRule, 1),
+        ("-C INPUT -j ACCEPT", Code::NoSuchRule, 1),
+        ("-D INPUT 1", Code::NoSuchRule, 4),
+        ("-R INPUT 1 -j DROP", Code::NoSuchRule, 4),
+        ("-R INPUT -j DROP", Code::BadCommand, 1),
+        ("-R INPUT 1 -s 1.1.1.1,2.2.2.2", Code::BadCommand, 1),
+        ("-P U DROP", Code::MissingChain, 4),
+        ("-P INPUT REJECT", Code::BadPolicy, 10),
+        ("-P INPUT", Code::BadPolicy, 1),
+        ("-N INPUT", Code::DuplicateChain, 4),
+        ("-N ACCEPT", Code::BadChainName, 4),
+        ("-N LOG", Code::BadChainName, 4),
+        ("-N -a", Code::BadChainName, 4),
+        ("-N abcdefghijklmnopqrstuvwxyz123", Code::BadChainName, 4),
+        ("-N a b", Code::UnexpectedText, 6),
+        ("-E INPUT b", Code::ChainInUse, 4),
+        ("-E nope b", Code::MissingChain, 4),
+        ("-X INPUT", Code::ChainInUse, 4),
+        ("-X nope", Code::MissingChain, 4),
+        ("-F nope", Code::MissingChain, 4),
+        ("-Z nope", Code::MissingChain, 4),
+        ("-F INPUT -s 1.2.3.4", Code::BadCommand, 10),
+        ("-A NOPE -j DROP", Code::MissingChain, 4),
+        ("-A INPUT -j V\n:V - [0:0]", Code::MissingChain, 13),
+        ("-j DROP", Code::BadCommand, 1),
+        ("-A INPUT -A FORWARD", Code::BadCommand, 10),
+        ("-A", Code::MissingOption, 1),
+    ] {
+        refuses(&format!("*filter\n{line}\nCOMMIT\n"), code, 2, column);
+    }
+    refuses("*filter\n-N V\n-A V -j DROP\n-X V\nCOMMIT\n", Code::ChainInUse, 4, 4);
+    refuses("*filter\n-N V\n-A INPUT -j V\n-X V\nCOMMIT\n", Code::ChainInUse, 4, 4);
+    refuses("*filter\n-N V\n-A V -j DROP\n-X\nCOMMIT\n", Code::ChainInUse, 2, 4);
+}
+
+#[test]
+fn refused_files() {
+    refuses("*filter\n-A INPUT -j DROP", Code::MissingCommit, 2, 1);
+    refuses("*filter\n-A INPUT\n*nat\nCOMMIT\n", Code::MissingCommit, 3, 1);
+    refuses("*filter\nCOMMIT now\n", Code::UnexpectedText, 2, 8);
+    refuses("*filter\n COMMIT\n", Code::UnexpectedText, 2, 2);
+    refuses("COMMIT\n", Code::UnexpectedText, 1, 1);
+    refuses("-A INPUT\n*filter\nCOMMIT\n", Code::UnexpectedText, 1, 1);
+    refuses("*filter\nCOMMIT\nCOMMIT\n", Code::UnexpectedText, 3, 1);
+    refuses(" *filter\n", Code::UnexpectedText, 1, 1);
+    refuses("*nope\n-A X -j Y\nCOMMIT\n", Code::UnknownTable, 1, 2);
+    refuses("*\nCOMMIT\n", Code::UnknownTable, 1, 1);
+    refuses("*filter\n:INPUT\nCOMMIT\n", Code::BadPolicy, 2, 2);
+    refuses("*filter\n:INPUT [0:0]\nCOMMIT\n", Code::BadPolicy, 2, 8);
+    refuses("*filter\n:INPUT QUEUE [0:0]\nCOMMIT\n", Code::BadPolicy, 2, 8);
+    refuses("*filter\n:U DROP [0:0]\nCOMMIT\n", Code::BadPolicy, 2, 4);
+    refuses("*filter\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n", Code::BadPolicy, 2, 13);
+    refuses("*filter\n:U -\n:U -\nCOMMIT\n", Code::DuplicateChain, 3, 2);
+    refuses("*filter\n:ACCEPT -\nCOMMIT\n", Code::BadChainName, 2, 2);
+    refuses("*filter\n:!a -\nCOMMIT\n", Code::BadChainName, 2, 2);
+    refuses("*filter\n:abcdefghijklmnopqrstuvwxyz123 -\nCOMMIT\n", Code::BadChainName, 2, 2);
+    refuses("*filter\n:\nCOMMIT\n", Code::BadChainName, 2, 1);
+    refuses(
+        "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DROP\nCOMMIT\n",
+        Code::WrongTable,
+        3,
+        18,
+    );
+    refuses("*mangle\n-A INPUT -j REJECT\nCOMMIT\n", Code::WrongTable, 2, 13);
+    refuses(
+        "*filter\n-A INPUT -m comment --comment \"a b\nCOMMIT\n",
+        Code::UnterminatedQuote,
+        2,
+        31,
+    );
+}
+
+#[test]
+fn loops_are_refused_wherever_they_are() {
+    refuses("*filter\n:A -\n-A A -j A\nCOMMIT\n", Code::JumpLoop, 3, 9);
+    refuses("*filter\n:A -\n-A A -g A\n-A INPUT -j A\nCOMMIT\n", Code::JumpLoop, 3, 9);
+    refuses(
+        "*filter\n:A -\n:B -\n:C -\n-A A -j B\n-A B -j C\n-A C -p tcp -j A\nCOMMIT\n",
+        Code::JumpLoop,
+        7,
+        16,
+    );
+    // A diamond is no loop.
+    accepts(
+        "*filter\n:A -\n:B -\n-A A -j B\n-A A -j B\n-A INPUT -j A\n-A INPUT -j B\nCOMMIT\n",
+        ":A - [0:0]; :B - [0:0]; -A INPUT -j A; -A INPUT -j B; -A A -j B; -A A -j B",
+    );
+}
+
+#[test]
+fn deep_trees_are_no_trouble() {
+    let mut text = "*filter\n".to_string();
+    (0..20_000).for_each(|n| text.push_str(&format!(":c{n} -\n")));
+    (1..20_000).for_each(|n| text.push_str(&format!("-A c{} -j c{n}\n", n - 1)));
+    text.push_str("-A INPUT -j c0\n");
+    assert_eq!(errors(&format!("{text}COMMIT\n")), []);
+    let looped = format!("{text}-A c19999 -j c7\nCOMMIT\n");
+    assert_eq!(errors(&looped).len(), 1);
+}
+
+#[test]
+fn the_mac_match_knows_its_hooks() {
+    let mac = "-m mac --mac-source 02:00:00:00:00:01";
+    refuses(&format!("*filter\n-A OUTPUT {mac}\nCOMMIT\n"), Code::WrongHook, 2, 14);
+    let through = format!("*filter\n:U -\n-A U {mac}\n-A FORWARD -j U\n");
+    accepts(&format!("{through}COMMIT\n"), &format!(":U - [0:0]; -A FORWARD -j U; -A U {mac}"));
+    refuses(&format!("{through}-A OUTPUT -j U\nCOMMIT\n"), Code::WrongHook, 3, 9);
+}
+
+#[test]
+fn all_errors_come_at_once_in_order() {
+    let text = "*filter\n\
+        -A INPUT -s ! 10.0.0.1 -j ACCEPT\n\
+        -A INPUT -p tcp --dport 80,443 -m conntrack --ctstate NEW,FOO\n\
+        -A INPUT -m owner --uid-owner x\n\
+        -A INPUT -m nonsense\n\
+        -A INPUT -j TARPIT\n\
+        -A INPUT -j MASQUERADE\n\
+        -A INPUT -s www.example.net\n\
+        -A INPUT -s 2001:db8::1\n\
+        -A INPUT -m comment --comment 'a b'\n\
+        -A INPUT -j ACCEPT # why\n\
+        *nat\n";
+    assert_eq!(
+        errors(text),
+        [
+            (Code::BadNegation, 2, 13),
+            (Code::BadValue, 3, 25),
+            (Code::BadValue, 3, 55),
+            (Code::UnsupportedMatch, 4, 13),
+            (Code::UnknownMatch, 5, 13),
+            (Code::MissingChain, 6, 13),
+            (Code::UnsupportedTarget, 7, 13),
+            (Code::HostName, 8, 13),
+            (Code::BadValue, 9, 13),
+            (Code::UnexpectedText, 10, 34),
+            (Code::UnexpectedText, 11, 20),
+            (Code::MissingCommit, 12, 1),
+            (Code::MissingCommit, 12, 1),
+        ]
+    );
+}
+
+#[test]
+fn columns_count_characters() {
+    refuses(
+        "*filter\n-A INPUT -m comment --comment \"čšž\" -j NO\nCOMMIT\n",
+        Code::MissingChain,
+        2,
+        40,
+    );
+    refuses("*filter\n-A INPUT -m comment --comment x\tČ\nCOMMIT\n", Code::UnexpectedText, 2, 33);
+}
+
+#[test]
+fn hostile_bytes_are_refused_with_their_place() {
+    refuses("*filter\n-A INPUT\0 -j DROP\nCOMMIT\n", Code::BadEncoding, 2, 9);
+    let names = TableNames::well_known();
+    let findings = parse_bytes(b"*filter\n-A \xff\nCOMMIT\n", "f", Family::V4, &names).unwrap_err();
+    assert_eq!((findings[0].code, findings[0].line, findings[0].column), (Code::BadEncoding, 2, 4));
+    let long = format!("*filter\n-A INPUT -m comment --comment {}\nCOMMIT\n", "x".repeat(2_000));
+    refuses(&long, Code::TooLong, 2, 31);
+    refuses(&format!("*filter\n{}\nCOMMIT\n", "x ".repeat(6_000)), Code::TooLong, 2, 1);
+    refuses(&format!("*filter\n{}\nCOMMIT\n", "-v ".repeat(300)), Code::TooLong, 2, 754);
+    let list = vec!["1"; 500].join(",");
+    refuses(&format!("*filter\n-A INPUT -s {list} -d {list}\nCOMMIT\n"), Code::TooLong, 2, 1);
+    let many = errors(&format!("*filter\n{}COMMIT\n", "-x\n".repeat(5_000)));
+    assert_eq!(many.len(), 1_001);
+    assert_eq!(many.last().map(|last| last.0), Some(Code::TooMany));
+}
+
+#[test]
+fn lines_for_the_other_family_are_noted() {
+    let parsed = load("*filter\n-6 -A INPUT -s ::1\n-4 -A INPUT\nCOMMIT\n", Family::V4).unwrap();
+    assert_eq!(parsed.ruleset.tables[0].chains[0].rules.len(), 1);
+    assert_eq!(parsed.findings.len(), 1);
+    assert_eq!(parsed.findings[0].severity, Severity::Note);
+}
+
+#[test]
+fn spans_cover_what_they_name() {
+    let text = "*filter\n:U - [0:0]\n[1:2] -A INPUT -m state --state NEW -j U\nCOMMIT\n";
+    let parsed = load(text, Family::V4).unwrap();
+    let rule = &parsed.ruleset.tables[0].chains[0].rules[0];
+    let shown = |span: crate::model::Span| {
+        let line = text.lines().nth(span.line as usize - 1).unwrap();
+        line[span.column as usize - 1..][..span.len as usize].to_string()
+    };
+    assert_eq!(shown(rule.span), "-A INPUT -m state --state NEW -j U");
+    assert_eq!(shown(rule.target_span), "U");
+    assert_eq!(shown(rule.matches[0].span), "state");
+}
