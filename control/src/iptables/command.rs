@@ -450,14 +450,6 @@ impl<'r> Reader<'r> {
                 return Vec::new();
             }
         };
-        if negated && list.len() > 1 {
-            let message = "`!' is not allowed before a list of addresses";
-            let problem = Problem::new(Code::BadNegation, word.span, message).remedy(
-                "use one rule with `! ' for each address in a chain of its own, or iprange",
-            );
-            self.error(problem);
-            return Vec::new();
-        }
         let first = list.first().copied().filter(|one| one.mask != 0 || negated);
         let selector = first.map(|value| Neg { negated, value });
         if source {

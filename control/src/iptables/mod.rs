@@ -14,7 +14,8 @@
 //! - Host names are refused: an offline gateway must not depend on a resolver.
 //! - Refused although nft takes them, because it ignores what was written: a
 //!   policy on a user chain, a user chain declared twice, `--limit-burst 0`.
-//! - Refused although both take them, because they do not do what they say: an
+//! - Refused although both take them, because they do not do what they say: a
+//!   port above 65535 in udp and conntrack (the tools keep 16 bits of it), an
 //!   operand glued to `-i` or `-o` (`-ieth0` is read as an interface of that
 //!   whole name), a quote that the line does not close, `-V`, `-h`; and blanks or
 //!   quotes in names of chains and interfaces, which iptables-save prints unquoted.

@@ -38,6 +38,7 @@ impl Reader<'_> {
         if let Some(chain) = &chain {
             self.check_interfaces(&chain.text);
         }
+        self.check_lists();
         self.finish_modules();
         if !self.errors.is_empty() {
             return None;
@@ -81,6 +82,26 @@ impl Reader<'_> {
         if let Some((_, at)) = self.places.iter().find(|(option, _)| *option == forbidden) {
             let message = format!("-{forbidden} cannot be used in {chain}");
             self.error(Problem::new(Code::WrongHook, *at, message));
+        }
+    }
+
+    /// `!` before either selector and a list in either would say something else
+    /// than it seems to.
+    fn check_lists(&mut self) {
+        let lists = self.sources.len() > 1 || self.destinations.len() > 1;
+        let negated = |selector: Option<Neg<AddressMask>>| selector.is_some_and(|one| one.negated);
+        let option = match (negated(self.rule.src), negated(self.rule.dst)) {
+            (true, _) => 's',
+            (_, true) => 'd',
+            _ => return,
+        };
+        if lists {
+            let place = self.places.iter().find(|(letter, _)| *letter == option);
+            let at = place.map_or(self.span, |(_, at)| *at);
+            let message = "`!' cannot stand in a rule with a list of addresses";
+            let problem = Problem::new(Code::BadNegation, at, message)
+                .remedy("write one rule for each address, in a chain of its own");
+            self.error(problem);
         }
     }
 

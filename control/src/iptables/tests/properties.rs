@@ -290,8 +290,8 @@ proptest! {
         row in 0..700_usize,
         cuts in proptest::collection::vec((any::<prop::sample::Index>(), 0..5_u8, any::<u8>()), 0..5),
     ) {
-        let rows = include_str!("../observed.tsv").lines().filter(|row| !row.starts_with('#'));
-        let cells: Vec<&str> = rows.skip(row).next().unwrap_or_default().split('\t').collect();
+        let mut rows = include_str!("../observed.tsv").lines().filter(|row| !row.starts_with('#'));
+        let cells: Vec<&str> = rows.nth(row).unwrap_or_default().split('\t').collect();
         let mut bytes = format!("*{}\n:U - [0:0]\n{}\nCOMMIT\n", cells[1], cells[2]).into_bytes();
         for (index, how, byte) in cuts {
             let at = index.index(bytes.len());
