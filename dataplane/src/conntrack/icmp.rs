@@ -42,31 +42,32 @@ fn classify_v4(kind: u8, quoted: &[u8], zone: u16) -> Message {
 fn classify_v6(parsed: &Parsed, kind: u8, code: u8, l4: &[u8], zone: u16) -> Message {
     const REDIRECT: u8 = 137;
     match kind {
-        // MLD, router and neighbour discovery, MLDv2.
-        130..=136 | 143 => Message::Untracked,
-        REDIRECT if parsed.ttl == 255 && code == 0 => match redirected(l4) {
-            Some(quoted) => about(Family::V6, quoted, zone),
-            None => Message::Flow,
-        },
+        // MLD, router and neighbour discovery, MLDv2, multicast router discovery.
+        130..=136 | 143 | 151 | 152 => Message::Untracked,
+        REDIRECT if parsed.ttl == 255 && code == 0 && is_link_local(parsed.src) => {
+            match redirected(l4) {
+                Some(quoted) => about(Family::V6, quoted, zone),
+                None => Message::Flow,
+            }
+        }
         0..128 => about(Family::V6, &l4[8..], zone),
         _ => Message::Flow,
     }
 }
 
-/// The quoted packet of an ICMPv6 redirect.
+const fn is_link_local(address: u128) -> bool {
+    address >> 118 == 0xfe80 >> 6
+}
+
+/// The quoted packet of an ICMPv6 redirect, if its first option is the
+/// redirected header: the kernel looks no further.
 fn redirected(l4: &[u8]) -> Option<&[u8]> {
     const REDIRECTED_HEADER: u8 = 4;
     // Type, code, checksum, reserved, target, destination.
-    let mut options = l4.get(40..)?;
-    loop {
-        let (kind, length) = (*options.first()?, usize::from(*options.get(1)?) * 8);
-        if length == 0 {
-            return None;
-        }
-        if kind == REDIRECTED_HEADER {
-            return options.get(8..);
-        }
-        options = options.get(length..)?;
+    let option = l4.get(40..)?;
+    match option {
+        [REDIRECTED_HEADER, 1..=255, ..] => option.get(8..),
+        _ => None,
     }
 }
 

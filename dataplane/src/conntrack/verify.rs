@@ -36,9 +36,11 @@ fn transport_sum(parsed: &Parsed, l4: &[u8]) -> u16 {
     checksum::transport(parsed.family, parsed.src, parsed.dst, parsed.proto, l4)
 }
 
-/// UDP-Lite's checksum, which covers only the start of a packet.
+/// UDP-Lite's checksum, which covers only the start of a packet. The kernel
+/// sums it under UDP's protocol number, and so finds correct packets wrong; a
+/// rule for INVALID sees the same here.
 fn covered_sum(parsed: &Parsed, l4: &[u8], coverage: usize) -> u16 {
-    let Parsed { family, src, dst, proto, .. } = *parsed;
-    let pseudo = checksum::pseudo(family, src, dst, proto, l4.len() as u32);
+    let Parsed { family, src, dst, .. } = *parsed;
+    let pseudo = checksum::pseudo(family, src, dst, proto::UDP, l4.len() as u32);
     checksum::finish(checksum::add(pseudo, &l4[..coverage]))
 }

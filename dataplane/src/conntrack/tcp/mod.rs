@@ -5,6 +5,7 @@
 //! behaviour is netfilter's (`docs/architecture.md` names the oracle tests).
 
 pub(super) mod segment;
+mod table;
 mod window;
 
 use super::config::{Setting, Settings};
@@ -14,129 +15,9 @@ use super::tuple::Direction;
 use crate::clock::Nanos;
 use crate::wire::tcp::flags;
 use segment::{Class, Options, Segment};
+pub use table::TcpState;
+use table::{Move, TABLE};
 use window::{Fit, Side};
-
-/// Where a connection stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum TcpState {
-    /// Nothing seen.
-    None = 0,
-    /// SYN seen.
-    SynSent,
-    /// SYN answered by SYN-ACK.
-    SynRecv,
-    /// Handshake complete, or picked up in the middle.
-    Established,
-    /// FIN seen.
-    FinWait,
-    /// FIN acknowledged.
-    CloseWait,
-    /// FIN from both sides.
-    LastAck,
-    /// Last FIN acknowledged.
-    TimeWait,
-    /// Reset.
-    Close,
-    /// SYN from both sides.
-    SynSent2,
-}
-
-impl TcpState {
-    const ALL: [Self; 10] = [
-        Self::None,
-        Self::SynSent,
-        Self::SynRecv,
-        Self::Established,
-        Self::FinWait,
-        Self::CloseWait,
-        Self::LastAck,
-        Self::TimeWait,
-        Self::Close,
-        Self::SynSent2,
-    ];
-
-    /// The name that `conntrack -L` prints.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "NONE",
-            Self::SynSent => "SYN_SENT",
-            Self::SynRecv => "SYN_RECV",
-            Self::Established => "ESTABLISHED",
-            Self::FinWait => "FIN_WAIT",
-            Self::CloseWait => "CLOSE_WAIT",
-            Self::LastAck => "LAST_ACK",
-            Self::TimeWait => "TIME_WAIT",
-            Self::Close => "CLOSE",
-            Self::SynSent2 => "SYN_SENT2",
-        }
-    }
-
-    /// Whether the connection is on its way out, and may be dropped early even when ASSURED.
-    pub(super) const fn is_closing(self) -> bool {
-        matches!(
-            self,
-            Self::FinWait | Self::CloseWait | Self::LastAck | Self::TimeWait | Self::Close
-        )
-    }
-
-    const fn timeout(self) -> Setting {
-        match self {
-            Self::None | Self::SynSent | Self::SynSent2 => Setting::TcpSynSent,
-            Self::SynRecv => Setting::TcpSynRecv,
-            Self::Established => Setting::TcpEstablished,
-            Self::FinWait => Setting::TcpFinWait,
-            Self::CloseWait => Setting::TcpCloseWait,
-            Self::LastAck => Setting::TcpLastAck,
-            Self::TimeWait => Setting::TcpTimeWait,
-            Self::Close => Setting::TcpClose,
-        }
-    }
-}
-
-/// What the state table says of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Move {
-    /// Go (or stay) there.
-    To(TcpState),
-    /// Contradicts the connection.
-    Invalid,
-    /// Passes without a word; the state is kept.
-    Ignore,
-}
-
-#[rustfmt::skip]
-const TABLE: [[[Move; 10]; 6]; 2] = {
-    use Move::{Ignore as IG, Invalid as IV, To};
-    const SS: Move = To(TcpState::SynSent);
-    const SR: Move = To(TcpState::SynRecv);
-    const ES: Move = To(TcpState::Established);
-    const FW: Move = To(TcpState::FinWait);
-    const CW: Move = To(TcpState::CloseWait);
-    const LA: Move = To(TcpState::LastAck);
-    const TW: Move = To(TcpState::TimeWait);
-    const CL: Move = To(TcpState::Close);
-    const S2: Move = To(TcpState::SynSent2);
-    [
-        // NO  SS  SR  ES  FW  CW  LA  TW  CL  S2
-        [
-            [SS, SS, IG, IG, IG, IG, IG, SS, SS, S2], // syn
-            [IV, IV, SR, IV, IV, IV, IV, IV, IV, SR], // syn+ack
-            [IV, IV, FW, FW, LA, LA, LA, TW, CL, IV], // fin
-            [ES, IV, ES, ES, CW, CW, TW, TW, CL, IV], // ack
-            [IV, CL, CL, CL, CL, CL, CL, CL, CL, CL], // rst
-            [IV, IV, IV, IV, IV, IV, IV, IV, IV, IV], // none
-        ],
-        [
-            [IV, S2, IV, IV, IV, IV, IV, SS, IV, S2], // syn
-            [IV, SR, IG, IG, IG, IG, IG, IG, IG, SR], // syn+ack
-            [IV, IV, FW, FW, LA, LA, LA, TW, CL, IV], // fin
-            [IV, IG, SR, ES, CW, CW, TW, TW, CL, IG], // ack
-            [IV, CL, CL, CL, CL, CL, CL, CL, CL, CL], // rst
-            [IV, IV, IV, IV, IV, IV, IV, IV, IV, IV], // none
-        ],
-    ]
-};
 
 /// The last in-window packet, to recognise retransmissions; or the last
 /// ignored one, to recognise its answer.
@@ -358,7 +239,7 @@ impl TcpConn {
         last.flags &= !EXPECT_CHALLENGE;
         let opener = direction.opposite().index();
         self.sides[opener] = Side::noted(last.end, last.win, last.scale, last.flags);
-        self.sides[direction.index()] = Side::default();
+        self.sides[direction.index()].forget();
         true
     }
 
@@ -401,7 +282,8 @@ impl TcpConn {
         }
         let direction = context.direction;
         let last = &self.last;
-        let established = self.state == TcpState::Established;
+        let same_way = last.reply == (direction == Direction::Reply);
+        let established = self.state == TcpState::Established && context.status & ASSURED != 0;
         let mut judged = Reset::CheckWindow;
         if let Some(acked) = self.sides[direction.opposite().index()].acked()
             && last.class != Class::Syn
@@ -413,16 +295,15 @@ impl TcpConn {
             if below && !context.settings.is_on(Setting::TcpIgnoreInvalidRst) {
                 return Reset::Invalid;
             }
-            let same_way = last.reply == (direction == Direction::Reply);
             let contiguous = last.class == Class::Ack && same_way && segment.seq == last.end;
             if !established || segment.seq == acked || contiguous {
                 return Reset::CheckWindow;
             }
             judged = Reset::Inexact;
         }
-        let answers_noted = (context.status & SEEN_REPLY != 0 && last.class == Class::Syn
-            || context.status & ASSURED == 0 && last.class == Class::Ack)
-            && segment.ack == last.end;
+        let answers_syn = context.status & SEEN_REPLY != 0 && last.class == Class::Syn && !same_way;
+        let answers_ack = context.status & ASSURED == 0 && last.class == Class::Ack;
+        let answers_noted = (answers_syn || answers_ack) && segment.ack == last.end;
         let answers_challenge = self.state == TcpState::SynSent
             && last.class == Class::Ack
             && last.reply

@@ -88,6 +88,10 @@ impl<'p> Segment<'p> {
         self.flags & flag != 0
     }
 
+    pub(super) fn has_options(&self) -> bool {
+        !self.options.is_empty()
+    }
+
     /// The highest right edge of the SACK blocks, at least `ack`.
     pub(super) fn highest_sack(&self) -> u32 {
         let mut highest = self.ack;

@@ -86,6 +86,11 @@ impl Side {
         Self { end, max_end: end, max_win: u32::from(win).max(1), max_ack: 0, scale, flags }
     }
 
+    /// Nothing is known of this side any more, but that it is not held to a window.
+    pub(super) fn forget(&mut self) {
+        *self = Self { flags: self.flags & LIBERAL, ..Self::default() };
+    }
+
     pub(super) fn has_unacknowledged(&self) -> bool {
         self.flags & UNACKNOWLEDGED != 0
     }
@@ -102,12 +107,15 @@ impl Side {
 
     /// Begins (again) from a SYN of this side.
     fn begin(&mut self, peer: &mut Self, segment: &Segment<'_>, direction: Direction) {
-        let options = Options::of_syn(segment);
         self.end = segment.end;
         self.max_end = segment.end;
         self.max_win = u32::from(segment.win).max(1);
-        self.scale = options.scale;
-        self.flags = self.flags & LIBERAL | options.side_flags();
+        // A SYN without any option leaves what an earlier one offered.
+        if segment.has_options() {
+            let options = Options::of_syn(segment);
+            self.scale = options.scale;
+            self.flags = self.flags & LIBERAL | options.side_flags();
+        }
         let both_scale = self.flags & peer.flags & SCALE_OFFERED != 0;
         if direction == Direction::Reply && !both_scale {
             self.scale = 0;

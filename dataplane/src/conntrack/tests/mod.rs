@@ -1,6 +1,9 @@
 //! Tests of tracking on simulated time.
 
 mod behaviours;
+#[cfg(loom)]
+mod loom;
+mod table;
 
 use super::{Config, Conntrack, CtState, Direction, Row, Tracking};
 use crate::clock::Nanos;

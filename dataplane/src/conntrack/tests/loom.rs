@@ -1,0 +1,153 @@
+//! Models of the concurrent core, explored by loom:
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test -p dataplane --lib loom --release`
+//!
+//! Covered: uniqueness of a tuple under two inserts, reuse of a record under a
+//! lookup, atomicity of two updates and a reader, and a single winner among two
+//! removers. Buckets have one slot here, so that entries spill into the second
+//! bucket and the overflow area. Not covered: more than two preemptions.
+
+use loom::sync::Arc;
+use loom::thread;
+
+use super::super::store::{LinkError, Store};
+use super::super::{ConnId, Direction, Tuple};
+use crate::clock::Nanos;
+use crate::packet::Family;
+
+const NOW: Nanos = Nanos(1);
+
+fn model(run: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.max_branches = 100_000;
+    builder.check(run);
+}
+
+fn tuple(sport: u16) -> Tuple {
+    Tuple { src: 1, dst: 2, sport, dport: 80, proto: 17, family: Family::V4, zone: 0 }
+}
+
+fn table(capacity: usize) -> Arc<Store> {
+    Arc::new(Store::new(capacity, [5; 16]).unwrap())
+}
+
+fn create(store: &Store, tuple: &Tuple) -> ConnId {
+    let keys = [*tuple, tuple.inverted().unwrap()].map(|tuple| tuple.key(store.hash_key()));
+    assert!(store.reserve(8, keys[0].hash, NOW).0);
+    let (id, entry) = store.create(&keys[0], &keys[1]).unwrap();
+    entry.set_deadline(1 << 40);
+    id
+}
+
+fn find(store: &Store, tuple: &Tuple) -> Option<ConnId> {
+    store.find(&tuple.key(store.hash_key()), NOW).map(|hit| hit.id)
+}
+
+#[test]
+fn loom_two_inserts_of_one_tuple_have_one_winner() {
+    model(|| {
+        let store = table(2);
+        let insert = |tuple: Tuple| {
+            let store = store.clone();
+            move || {
+                let id = create(&store, &tuple);
+                match store.link(id, NOW) {
+                    Ok(()) => Some(id),
+                    Err(LinkError::Clash(winner)) => {
+                        assert!(store.discard(id));
+                        assert_eq!(find(&store, &tuple), Some(winner.id));
+                        None
+                    }
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
+        };
+        // The same connection, first seen from both ends.
+        let other = thread::spawn(insert(tuple(7)));
+        let mine = insert(tuple(7).inverted().unwrap())();
+        let theirs = other.join().unwrap();
+        assert!(mine.is_some() != theirs.is_some(), "one winner");
+        assert_eq!(store.live(), 1);
+        assert_eq!(store.entries().len(), 2);
+        assert_eq!(find(&store, &tuple(7)), mine.or(theirs));
+    });
+}
+
+#[test]
+fn loom_a_lookup_during_reuse_finds_the_right_one_or_none() {
+    model(|| {
+        let store = table(1);
+        let first = create(&store, &tuple(7));
+        store.link(first, NOW).unwrap();
+        let reuser = {
+            let store = store.clone();
+            thread::spawn(move || {
+                assert!(store.kill(first));
+                let second = create(&store, &tuple(8));
+                store.link(second, NOW).unwrap();
+                second
+            })
+        };
+        if let Some(id) = find(&store, &tuple(7)) {
+            assert_eq!(id, first);
+            if let Some(contents) = store.contents(id) {
+                assert_eq!(contents.original, tuple(7), "read another's record");
+            }
+        }
+        if let Some(id) = find(&store, &tuple(8)) {
+            assert_ne!(id, first);
+        }
+        let second = reuser.join().unwrap();
+        assert_eq!(find(&store, &tuple(8)), Some(second));
+        assert_eq!(find(&store, &tuple(7)), None);
+        assert!(store.lock(first).is_none());
+        assert_eq!((store.live(), store.entries().len()), (1, 2));
+    });
+}
+
+#[test]
+fn loom_two_updates_and_a_reader_see_whole_changes() {
+    model(|| {
+        let store = table(1);
+        let id = create(&store, &tuple(7));
+        store.link(id, NOW).unwrap();
+        let update = |store: &Store| {
+            let entry = store.lock(id).unwrap();
+            let next = entry.aux() + 1;
+            entry.set_aux(next);
+            entry.set_mark(next as u32);
+        };
+        let other = {
+            let store = store.clone();
+            thread::spawn(move || update(&store))
+        };
+        update(&store);
+        let seen = store.contents(id).unwrap();
+        assert_eq!(u64::from(seen.mark), seen.aux, "torn");
+        other.join().unwrap();
+        assert_eq!(store.contents(id).unwrap().aux, 2, "an update was lost");
+    });
+}
+
+#[test]
+fn loom_two_removers_have_one_winner() {
+    model(|| {
+        let store = table(2);
+        let id = create(&store, &tuple(7));
+        store.link(id, NOW).unwrap();
+        let other = {
+            let store = store.clone();
+            thread::spawn(move || store.kill(id))
+        };
+        let mine = store.kill(id);
+        // What is there for others stays findable throughout.
+        let neighbour = create(&store, &tuple(9));
+        store.link(neighbour, NOW).unwrap();
+        assert_eq!(find(&store, &tuple(9)), Some(neighbour));
+        assert!(mine != other.join().unwrap());
+        assert_eq!((store.live(), store.entries().len()), (1, 2));
+        let hit = store.find(&tuple(9).inverted().unwrap().key(store.hash_key()), NOW).unwrap();
+        assert_eq!(hit.direction, Direction::Reply);
+    });
+}
