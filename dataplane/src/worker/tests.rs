@@ -184,6 +184,36 @@ fn waiting_frames_are_bounded_and_given_up_after_three_seconds() {
 }
 
 #[test]
+fn a_next_hop_is_asked_for_again_after_a_second_or_a_change() {
+    let mut worker = worker(OneHop::default());
+    let mut asked_at = |now: Nanos, changed: bool| {
+        inject(&mut worker, A, &[1; 60]);
+        worker.pipeline_mut().changed = changed;
+        worker.turn(now);
+        std::iter::from_fn(|| worker.outlets.neighbours.pop()).collect::<Vec<_>>()
+    };
+    let request = NeighbourRequest { port: B, family: Family::V4, next_hop: HOP };
+    assert_eq!(asked_at(Nanos::SECOND, false), [request]);
+    assert_eq!(asked_at(Nanos::from_millis(1999), false), []);
+    assert_eq!(asked_at(Nanos::from_millis(2000), false), [request]);
+    assert_eq!(asked_at(Nanos::from_millis(2001), true), [request]);
+    assert_eq!(asked_at(Nanos::from_millis(2002), false), []);
+}
+
+#[test]
+fn a_request_that_found_no_room_is_made_again() {
+    let mut worker = worker(OneHop::default());
+    let other = NeighbourRequest { port: A, family: Family::V6, next_hop: 1 };
+    while worker.outlets.neighbours.push(other).is_ok() {}
+    inject(&mut worker, A, &[1; 60]);
+    worker.turn(Nanos::SECOND);
+    while worker.outlets.neighbours.pop().is_some() {}
+    inject(&mut worker, A, &[1; 60]);
+    worker.turn(Nanos::SECOND);
+    assert_eq!(worker.outlets.neighbours.pop().map(|request| request.next_hop), Some(HOP));
+}
+
+#[test]
 fn the_pipelines_own_frames_are_sent() {
     let mut worker = worker(OneHop { answers: true, ..OneHop::default() });
     inject(&mut worker, A, &[1; 60]);

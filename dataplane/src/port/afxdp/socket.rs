@@ -22,8 +22,6 @@ use crate::port::{
 
 /// Frames that copy mode sends for one wakeup, when the kernel lets us choose.
 const TX_BUDGET: u32 = 512;
-/// Frames that it sends otherwise.
-const TX_BATCH: u32 = 32;
 /// Chunks that filling leaves for frames made here.
 const RESERVE: usize = 64;
 
@@ -292,29 +290,30 @@ impl AfxdpPort {
         }
     }
 
-    /// Calls the kernel until the transmit ring is empty or it cannot go on.
+    /// Calls the kernel until the transmit ring is empty or a call takes nothing.
     fn wake(&mut self, pool: &mut Pool) -> Result<(), PortError> {
-        let per_call = self.tx_budget.unwrap_or(TX_BATCH);
-        // One call too many, so that a dropped frame does not leave its successors.
-        for _ in 0..=self.rings.transmit.pending().div_ceil(per_call) {
-            if self.rings.transmit.pending() == 0 {
+        let mut pending = self.rings.transmit.pending();
+        while pending > 0 {
+            self.counts.tx_wakeups += 1;
+            if let Err(error) = sys::wake_transmit(self.socket.fd()) {
+                match error.raw_os_error() {
+                    // The budget is used up, or the completion ring is full.
+                    Some(libc::EAGAIN) => {
+                        self.reap(pool);
+                    }
+                    // One frame was refused, yet completed: go on with the next.
+                    Some(libc::EBUSY) => self.counts.tx_refused += 1,
+                    _ => {
+                        self.judge("sendto", error)?;
+                    }
+                }
+            }
+            let left = self.rings.transmit.pending();
+            if left >= pending {
+                // No memory, or the link is down: the next flush tries again.
                 break;
             }
-            self.counts.tx_wakeups += 1;
-            let Err(error) = sys::wake_transmit(self.socket.fd()) else { continue };
-            match error.raw_os_error() {
-                // The budget is used up, or the completion ring is full.
-                Some(libc::EAGAIN) => {
-                    self.reap(pool);
-                }
-                // One frame was refused, yet completed: go on with the next.
-                Some(libc::EBUSY) => self.counts.tx_refused += 1,
-                Some(libc::EINTR) => {}
-                _ => {
-                    self.judge("sendto", error)?;
-                    break;
-                }
-            }
+            pending = left;
         }
         self.unsent = self.rings.transmit.pending() > 0;
         Ok(())
