@@ -42,17 +42,17 @@ impl InputRoute {
 
 impl Network {
     /// Routes a packet that arrived on `port` (`query.iif` is ignored in its favour).
-    /// Reverse-path filtering is off, forwarding is on.
+    /// As a kernel with forwarding on, and reverse-path filtering and redirects off.
     #[inline]
     pub fn input(&self, port: PortId, query: &Query, pkt_type: PktType) -> InputRoute {
         let query = Query { iif: Some(port), ..*query };
         match query.family {
-            Family::V4 => self.input_v4(port, &query, pkt_type),
+            Family::V4 => self.input_v4(&query, pkt_type),
             Family::V6 => self.input_v6(port, &query, pkt_type),
         }
     }
 
-    fn input_v4(&self, port: PortId, query: &Query, pkt_type: PktType) -> InputRoute {
+    fn input_v4(&self, query: &Query, pkt_type: PktType) -> InputRoute {
         let (src, dst) = (query.src as u32, query.dst as u32);
         if let Some(decided) = check_v4(src, dst) {
             return decided;
@@ -73,9 +73,10 @@ impl Network {
             return InputRoute::answered(DropReason::NoRoute, 3, 0);
         };
         let martian_source = match route.kind {
-            RouteKind::Unicast(out) => own || self.broadcast_source(query, port == out),
-            RouteKind::Local | RouteKind::Broadcast => own || self.broadcast_source(query, false),
-            RouteKind::Foreign => own,
+            RouteKind::Unicast(_)
+            | RouteKind::Foreign
+            | RouteKind::Local
+            | RouteKind::Broadcast => own || self.broadcast_source(query),
             _ => false,
         };
         if martian_source {
@@ -88,10 +89,10 @@ impl Network {
         }
     }
 
-    /// The full source check: made when packets would go back where they came
-    /// from, or when policy rules exist; it also refuses broadcast addresses.
-    fn broadcast_source(&self, query: &Query, hairpin: bool) -> bool {
-        if !hairpin && !self.custom_rules_v4() {
+    /// The kernel's full source check, made when policy rules exist: it also
+    /// refuses broadcast addresses.
+    fn broadcast_source(&self, query: &Query) -> bool {
+        if !self.custom_rules_v4() {
             return false;
         }
         let back = Query { src: query.dst, dst: query.src, mark: 0, ..*query };
@@ -170,7 +171,8 @@ fn is_multicast(address: u32) -> bool {
 
 /// The checks that need no routes.
 fn check_v4(src: u32, dst: u32) -> Option<InputRoute> {
-    let zero = |address: u32| address >> 24 == 0;
+    // The rest of 0.0.0.0/8 is ordinary unicast to the kernel.
+    let zero = |address: u32| address == 0;
     let loopback = |address: u32| address >> 24 == 127;
     let martian_source = InputRoute::silent(DropReason::MartianSource);
     if is_multicast(src) || src == u32::MAX {
