@@ -22,6 +22,7 @@
 
 pub mod clock;
 pub mod frames;
+pub mod kmsg;
 pub mod namespace;
 pub mod sys;
 
@@ -95,6 +96,7 @@ pub struct Lab {
     peers: Vec<PacketSocket>,
     raw: [RawSocket; 2],
     front_end: FrontEnd,
+    log: std::cell::RefCell<kmsg::KernelLog>,
     gw: Namespace,
     far: Namespace,
 }
@@ -116,9 +118,20 @@ impl Lab {
         };
         let peers = (0..PORTS).map(open).collect();
         let raw = [false, true].map(|v6| gw.enter(|| RawSocket::open(v6)).expect("raw socket"));
-        let lab = Self { peers, raw, front_end, gw, far };
+        let log = kmsg::KernelLog::open().into();
+        let lab = Self { peers, raw, front_end, log, gw, far };
         lab.wait_for_silence();
         lab
+    }
+
+    /// Adds default routes of both families by way of the last host on eth2.
+    pub fn add_default_routes(&self) {
+        for (v6, option) in [(false, "-4"), (true, "-6")] {
+            let gateway = address(v6, 2, 254).to_string();
+            let args = [option, "route", "add", "default", "via", &gateway, "dev", "eth2"];
+            self.gw.run("ip", &args, "").expect("a default route");
+        }
+        self.drain();
     }
 
     /// Namespace of the router.
@@ -126,7 +139,7 @@ impl Lab {
         &self.gw
     }
 
-    /// Joining groups makes the kernel send a few reports; they pass OUTPUT.
+    /// Joining groups makes the kernel send a few reports; they are dropped, but late.
     fn wait_for_silence(&self) {
         let mut quiet = 0;
         for _ in 0..100 {
@@ -159,6 +172,12 @@ impl Lab {
     /// Empties the connection table.
     pub fn flush_conntrack(&self) {
         self.gw.run("conntrack", &["-F"], "").expect("flushing conntrack");
+    }
+
+    /// LOG lines since the last call that contain `tag`, from the tag on. The
+    /// kernel's log is everybody's: tags should be one's own.
+    pub fn logged(&self, tag: &str) -> Vec<String> {
+        self.log.borrow_mut().take(tag)
     }
 
     /// Packets that the local stack was given since the lab was built.
@@ -221,10 +240,14 @@ fn silence(gw: &Namespace, far: &Namespace) {
     ] {
         gw.sysctl(path, value);
     }
+    // Reports about groups joined come whenever the kernel finds the time: they
+    // are dropped before any rule counts them.
     // Before any rule needs conntrack: equal priorities run in reverse order of
     // registration, so conntrack's confirmation comes before this sink.
     let sink = "table inet sink {\n chain in {\n \
-        type filter hook input priority 2147483647; policy drop;\n counter drop\n }\n}\n";
+        type filter hook input priority 2147483647; policy drop;\n counter drop\n }\n \
+        chain reports {\n type filter hook output priority -500; policy accept;\n \
+        ip6 saddr :: drop\n }\n}\n";
     gw.run("nft", &["-f", "-"], sink).expect("nft");
 }
 

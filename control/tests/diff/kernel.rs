@@ -1,0 +1,72 @@
+//! The kernel's side of a case.
+
+use super::packets::Entry;
+use super::rules::{RulesetText, log_tag};
+use super::{Case, Observation, read_connection, read_saved};
+use crate::lab::clock::Clock;
+use crate::lab::{Lab, Sent};
+
+/// Runs the case through netfilter. Gives the times of the packets as well.
+///
+/// # Errors
+/// The complaint of `iptables-restore`, when it refuses the rules.
+pub fn run(lab: &Lab, case: &Case) -> Result<(Observation, Vec<u64>), String> {
+    let v6 = case.rules.v6;
+    lab.restore(v6, &case.rules.text())?;
+    lab.flush_conntrack();
+    let delivered = lab.delivered();
+    let tag = log_tag();
+    drop(lab.logged(&tag));
+    let clock = Clock::start();
+    let mut times = Vec::with_capacity(case.packets.len());
+    let mut sent = Vec::with_capacity(case.packets.len());
+    for packet in &case.packets {
+        times.push(clock.now_ns());
+        let out = match packet.entry {
+            Entry::Port(port) => lab.inject(port, &packet.bytes),
+            Entry::Own => lab.emit(v6, &packet.bytes),
+        };
+        sent.push(out.into_iter().map(normalised).collect());
+    }
+    let logged = lab.logged(&tag).iter().map(|line| normalised_line(line)).collect();
+    let connections = lab.conntrack();
+    let delivered = lab.delivered() - delivered;
+    let (counters, printed) = read_saved(&lab.save(v6));
+    let connections = connections.iter().filter_map(|row| read_connection(row)).collect();
+    Ok((Observation { sent, counters, connections, delivered, logged, printed }, times))
+}
+
+/// Leaves nothing of the last case behind.
+///
+/// # Errors
+/// As [`run`].
+pub fn reset(lab: &Lab, v6: bool) -> Result<(), String> {
+    lab.restore(v6, &RulesetText::empty(v6).text())
+}
+
+/// The identification of IPv4 packets that the router makes itself is random
+/// (unless it is zero with DF set): it becomes zero, and the header checksum with it.
+pub fn normalised(mut sent: Sent) -> Sent {
+    let frame = &mut sent.frame;
+    let own = frame.len() >= 34
+        && frame[12..14] == [8, 0]
+        && frame[26..28] == [198, 18]
+        && frame[29] == 1
+        && frame[23] == 1
+        && !matches!(frame[34], 0 | 8);
+    if own {
+        frame[18..20].fill(0);
+        frame[24..26].fill(0);
+    }
+    sent
+}
+
+/// The same for a LOG line about a packet that the router makes itself.
+pub fn normalised_line(line: &str) -> String {
+    let own = (1..=3).any(|net| line.contains(&format!(" SRC=198.18.{net}.1 ")));
+    let answer = line.contains("IN= ") && line.contains(" PROTO=ICMP ") && line.contains(" [SRC=");
+    let words = line
+        .split(' ')
+        .map(|word| if own && answer && word.starts_with("ID=") { "ID=0" } else { word });
+    words.collect::<Vec<_>>().join(" ").trim_end().to_owned()
+}

@@ -1,0 +1,178 @@
+//! Portcullis's side of a case: `portcullis replay`, by its documented contract.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::packets::Entry;
+use super::rules::log_tag;
+use super::{Case, Observation, kernel, read_connection, read_saved};
+use crate::lab::{self, Sent, address, host_mac, mac_text, port_mac};
+
+/// The captures' clock starts here (nanoseconds since 1970).
+const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
+
+/// The lab's router, in the form that replay reads.
+pub fn topology(default_routes: bool) -> String {
+    let mut text = String::from("mode = \"routed\"\n");
+    for port in 0..lab::PORTS {
+        let (v4, v6) = (address(false, port, 1), address(true, port, 1));
+        let mac = mac_text(port_mac(port));
+        write!(
+            text,
+            "[[port]]\nname = \"eth{port}\"\nmac = \"{mac}\"\n\
+             addresses = [\"{v4}/24\", \"{v6}/64\"]\n"
+        )
+        .expect("writing to a string");
+    }
+    for (to, via) in lab::REMOTE {
+        write!(text, "[[route]]\nto = \"{to}\"\nvia = \"{via}\"\ndev = \"eth2\"\n")
+            .expect("writing to a string");
+    }
+    for (v6, to) in [(false, "0.0.0.0/0"), (true, "::/0")] {
+        if default_routes {
+            let via = address(v6, 2, 254);
+            write!(text, "[[route]]\nto = \"{to}\"\nvia = \"{via}\"\ndev = \"eth2\"\n")
+                .expect("writing to a string");
+        }
+    }
+    for (port, host) in (0..lab::PORTS).flat_map(|port| lab::NEIGHBOURS.map(|host| (port, host))) {
+        for v6 in [false, true] {
+            let (ip, mac) = (address(v6, port, host), mac_text(host_mac(port, host)));
+            write!(
+                text,
+                "[[neighbour]]\ndev = \"eth{port}\"\naddress = \"{ip}\"\nmac = \"{mac}\"\n"
+            )
+            .expect("writing to a string");
+        }
+    }
+    text
+}
+
+/// A directory that goes away with its owner.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("ptl-diff-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a scratch directory");
+        Self(path)
+    }
+    fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Runs the case, each packet at the time the kernel saw it.
+///
+/// # Errors
+/// What the command wrote, when it does not exit with 0.
+pub fn run(case: &Case, times: &[u64]) -> Result<Observation, String> {
+    let scratch = Scratch::new();
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(scratch.join(name), bytes).expect("writing a scratch file");
+    };
+    let rules_name = if case.rules.v6 { "rules.v6" } else { "rules.v4" };
+    write("topo.toml", topology(case.default_routes).as_bytes());
+    write(rules_name, case.rules.text().as_bytes());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.arg("replay").arg("--topology").arg(scratch.join("topo.toml"));
+    let rules_option = if case.rules.v6 { "--rules6" } else { "--rules" };
+    command.arg(rules_option).arg(scratch.join(rules_name));
+    for port in (0..lab::PORTS).map(Some).chain([None]) {
+        let name = port.map_or("host".to_owned(), |port| format!("eth{port}"));
+        let entry = port.map_or(Entry::Own, Entry::Port);
+        let file = format!("in-{name}.pcap");
+        write(&file, &capture(case, times, entry));
+        command.arg("--in").arg(format!("{name}={}", scratch.join(&file).display()));
+    }
+    let out = scratch.join("out");
+    command.arg("--out").arg(&out);
+    let output = command.output().expect("the binary runs");
+    if !output.status.success() {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("replay: {}\n{complaint}", output.status));
+    }
+    Ok(observe(&out, times, rules_name))
+}
+
+fn capture(case: &Case, times: &[u64], entry: Entry) -> Vec<u8> {
+    let mut file = Vec::new();
+    for word in [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, 65_535, 1] {
+        file.extend(word.to_le_bytes());
+    }
+    for (packet, time) in case.packets.iter().zip(times).filter(|(packet, _)| packet.entry == entry)
+    {
+        let bytes = match entry {
+            Entry::Port(_) => packet.bytes.clone(),
+            Entry::Own => lab::frames::ip_frame([0; 6], [0; 6], &packet.bytes),
+        };
+        let at = EPOCH_NS + time;
+        for word in [at / 1_000_000_000, at % 1_000_000_000, bytes.len() as u64, bytes.len() as u64]
+        {
+            file.extend((word as u32).to_le_bytes());
+        }
+        file.extend(bytes);
+    }
+    file
+}
+
+/// Time and bytes of every frame in a little-endian pcap file.
+fn read_capture(path: &Path) -> Vec<(u64, Vec<u8>)> {
+    let Ok(file) = std::fs::read(path) else { return Vec::new() };
+    let word = |at: usize| {
+        let bytes = file.get(at..at + 4).expect("a whole pcap record");
+        u64::from(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
+    };
+    if file.is_empty() {
+        return Vec::new();
+    }
+    let unit = match word(0) {
+        0xa1b2_3c4d => 1,
+        0xa1b2_c3d4 => 1_000,
+        other => panic!("{}: magic {other:#x}", path.display()),
+    };
+    let (mut at, mut all) = (24, Vec::new());
+    while at < file.len() {
+        let time = word(at) * 1_000_000_000 + word(at + 4) * unit;
+        let len = word(at + 8) as usize;
+        all.push((time, file[at + 16..at + 16 + len].to_vec()));
+        at += 16 + len;
+    }
+    all
+}
+
+fn observe(out: &Path, times: &[u64], rules_name: &str) -> Observation {
+    let mut sent: Vec<Vec<Sent>> = vec![Vec::new(); times.len()];
+    for port in 0..lab::PORTS {
+        for (time, frame) in read_capture(&out.join(format!("eth{port}.pcap"))) {
+            let cause = times.binary_search(&(time.wrapping_sub(EPOCH_NS)));
+            let cause = cause.expect("an output has the time of the input that caused it");
+            sent[cause].push(kernel::normalised(Sent { port, frame }));
+        }
+    }
+    let saved = std::fs::read_to_string(out.join(rules_name)).expect("the rules with counters");
+    let (counters, printed) = read_saved(&saved);
+    let table = std::fs::read_to_string(out.join("conntrack.txt")).unwrap_or_default();
+    let log = std::fs::read_to_string(out.join("log.txt")).unwrap_or_default();
+    let tag = log_tag();
+    let tagged = log.lines().filter_map(|line| line.find(&tag).map(|at| &line[at..]));
+    Observation {
+        logged: tagged.map(kernel::normalised_line).collect(),
+        sent,
+        counters,
+        connections: table.lines().filter_map(read_connection).collect(),
+        delivered: read_capture(&out.join("host.pcap")).len() as u64,
+        printed,
+    }
+}

@@ -1,0 +1,211 @@
+//! Portcullis against netfilter: the same rules, the same packets, the same
+//! outcome: frames byte for byte, counters, connections, the rules as printed.
+//!
+//! The run is set by `PORTCULLIS_DIFF_RULESETS`, `PORTCULLIS_DIFF_PACKETS` and
+//! `PORTCULLIS_DIFF_SEED`; `scripts/differential` sets them from options.
+
+mod diff;
+mod lab;
+
+use std::fmt::Write as _;
+
+use diff::rng::Rng;
+use diff::rules::RulesetText;
+use diff::{Case, Observation, compare, corpus, kernel, replay, shrink};
+use lab::Lab;
+
+/// Failing cases that are shrunk and shown before the run gives up.
+const SHOWN: usize = 6;
+
+fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
+        Err(_) => default,
+    }
+}
+
+/// What replay says when it does not take the rules: not a mismatch, where the
+/// rules are not our own.
+fn is_refusal(difference: &str) -> bool {
+    difference.starts_with("replay: exit status: 1")
+}
+
+/// Both sides of a case, and how they differ. `None`: the kernel refuses the rules.
+fn try_case(lab: &Lab, case: &Case) -> Option<(Observation, Vec<String>)> {
+    let (theirs, times) = kernel::run(lab, case).ok()?;
+    let differences = match replay::run(case, &times) {
+        Ok(ours) => compare::differences(case, &theirs, &ours),
+        Err(complaint) => vec![complaint],
+    };
+    Some((theirs, differences))
+}
+
+/// The kind of a difference: what shrinking must keep.
+fn kind(difference: &str) -> &str {
+    let words = difference.split([':', '(']).next().unwrap_or_default();
+    words.split(' ').next().unwrap_or_default()
+}
+
+fn show(lab: &Lab, case: &Case, differences: &[String]) -> String {
+    let wanted = kind(&differences[0]).to_owned();
+    let small = shrink::shrink(case, |candidate| {
+        try_case(lab, candidate).is_some_and(|(_, found)| found.iter().any(|d| kind(d) == wanted))
+    });
+    let found = try_case(lab, &small).map(|(_, found)| found).unwrap_or_default();
+    let mut text =
+        format!("{}rules:\n{}", if small.rules.v6 { "v6 " } else { "v4 " }, small.rules.brief());
+    for (index, packet) in small.packets.iter().enumerate() {
+        let bytes = compare::hex(&packet.bytes);
+        writeln!(text, "packet {index} into {:?}: {}\n    {bytes}", packet.entry, packet.note)
+            .expect("writing to a string");
+    }
+    for difference in found.iter().take(12) {
+        writeln!(text, "- {difference}").expect("writing to a string");
+    }
+    text
+}
+
+#[test]
+fn generated_rules_and_packets() {
+    let rulesets = setting("PORTCULLIS_DIFF_RULESETS", 20);
+    let packets = setting("PORTCULLIS_DIFF_PACKETS", 100) as usize;
+    let seed = setting("PORTCULLIS_DIFF_SEED", 1);
+    let lab = Lab::new();
+    let (mut failures, mut refused, mut rules, mut forwarded) = (Vec::new(), 0, 0, 0);
+    for number in 0..rulesets {
+        let case_seed = seed.wrapping_add(number);
+        let case = Case::generate(case_seed, packets);
+        let (theirs, differences) = match try_case(&lab, &case) {
+            Some(outcome) => outcome,
+            None => {
+                let complaint = kernel::run(&lab, &case).err().unwrap_or_default();
+                refused += 1;
+                let line = complaint.split("line").nth(1).and_then(|rest| {
+                    let digits: String =
+                        rest.chars().filter(char::is_ascii_digit).take(3).collect();
+                    case.rules
+                        .text()
+                        .lines()
+                        .nth(digits.parse::<usize>().ok()? - 1)
+                        .map(str::to_owned)
+                });
+                eprintln!("seed {case_seed}: the kernel refuses {line:?}: {complaint}");
+                continue;
+            }
+        };
+        rules += case.rules.rules();
+        forwarded += theirs.sent.iter().map(Vec::len).sum::<usize>();
+        if !differences.is_empty() {
+            let shown = if failures.len() < SHOWN {
+                show(&lab, &case, &differences)
+            } else {
+                differences[0].clone()
+            };
+            let again =
+                format!("scripts/differential --rulesets 1 --packets {packets} --seed {case_seed}");
+            eprintln!("MISMATCH, again with: {again}\n{shown}");
+            failures.push(case_seed);
+        }
+    }
+    println!(
+        "{rulesets} rulesets ({rules} rules), {} packets, {forwarded} frames out; seeds {seed}..; \
+         {} mismatches, {refused} rulesets refused by the kernel",
+        packets as u64 * rulesets,
+        failures.len()
+    );
+    assert!(failures.is_empty(), "mismatches at seeds {failures:?}");
+    assert!(refused * 20 <= rulesets, "the generator makes too many rulesets the kernel refuses");
+    assert!(forwarded > 0, "nothing came out: the lab is not wired");
+}
+
+/// Real rulesets, where both sides load them.
+#[test]
+fn rulesets_of_the_corpus() {
+    let Some(folder) = corpus::folder() else { return };
+    let packets = setting("PORTCULLIS_DIFF_PACKETS", 100) as usize;
+    let seed = setting("PORTCULLIS_DIFF_SEED", 1);
+    let lab = Lab::new();
+    lab.add_default_routes();
+    let (mut compared, mut kernel_refused, mut we_refused) = (0, 0, 0);
+    let mut failures = Vec::new();
+    for ruleset in corpus::accepted(&folder) {
+        let text = std::fs::read(&ruleset.path).expect("a corpus file");
+        kernel::reset(&lab, ruleset.v6).expect("empty tables load");
+        if lab.restore(ruleset.v6, &String::from_utf8_lossy(&text)).is_err() {
+            // It names a set that does not exist here.
+            kernel_refused += 1;
+            continue;
+        }
+        let rules = corpus::parse(ruleset.v6, &lab.save(ruleset.v6));
+        let packets = corpus::packets(&mut Rng(seed), &rules, packets);
+        let case = Case { rules, packets, default_routes: true };
+        let (_, differences) = try_case(&lab, &case).expect("what was saved loads again");
+        if differences.iter().any(|difference| is_refusal(difference)) {
+            we_refused += 1;
+        } else if differences.is_empty() {
+            compared += 1;
+        } else {
+            let name = ruleset.path.strip_prefix(&folder).expect("a file of the corpus").display();
+            let shown = if failures.len() < SHOWN {
+                show(&lab, &case, &differences)
+            } else {
+                differences[0].clone()
+            };
+            eprintln!("MISMATCH in {name}\n{shown}");
+            failures.push(name.to_string());
+        }
+    }
+    println!(
+        "corpus: {compared} rulesets agree, {} differ, {we_refused} refused by Portcullis, \
+         {kernel_refused} need sets",
+        failures.len()
+    );
+    assert!(failures.is_empty(), "mismatches in {failures:?}");
+}
+
+/// Five errors about a missing route at once, then one a second, for each source.
+#[test]
+fn errors_about_missing_routes() {
+    let lab = Lab::new();
+    for v6 in [false, true] {
+        let packets = diff::packets::to_nowhere(v6, 8);
+        let case = Case { rules: RulesetText::empty(v6), packets, default_routes: false };
+        let (theirs, differences) = try_case(&lab, &case).expect("empty tables load");
+        assert_eq!(differences, Vec::<String>::new());
+        let answers = theirs.sent.iter().filter(|sent| !sent.is_empty()).count();
+        assert_eq!(answers, if v6 { 16 } else { 10 });
+    }
+}
+
+#[test]
+fn generation_repeats_itself() {
+    let (one, two) = (Case::generate(7, 50), Case::generate(7, 50));
+    assert_eq!(one.rules, two.rules);
+    assert_eq!(one.packets, two.packets);
+    assert_ne!(Case::generate(8, 50).packets, one.packets);
+}
+
+/// The oracle's answers must not depend on the moment: the same case twice
+/// through the kernel gives the same frames, counters and connections.
+#[test]
+fn the_kernel_repeats_itself() {
+    let lab = Lab::new();
+    for seed in 100..130 {
+        let case = Case::generate(seed, 80);
+        let Ok((first, _)) = kernel::run(&lab, &case) else { continue };
+        let (second, _) = kernel::run(&lab, &case).expect("it loaded before");
+        assert_eq!(first.logged.len(), second.logged.len());
+        let differences = compare::differences(&case, &first, &second);
+        assert_eq!(differences, Vec::<String>::new(), "seed {seed}\n{}", case.rules.brief());
+        assert_eq!(kernel::reset(&lab, case.rules.v6), Ok(()));
+    }
+}
+
+#[test]
+fn shrinking_keeps_what_matters() {
+    let case = Case::generate(3, 60);
+    let wanted = case.packets[17].clone();
+    let small = shrink::shrink(&case, |candidate| candidate.packets.contains(&wanted));
+    assert_eq!(small.packets, [wanted]);
+    assert_eq!(small.rules, RulesetText::empty(case.rules.v6));
+}
