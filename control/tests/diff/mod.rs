@@ -77,14 +77,17 @@ pub struct Observation {
 /// Reads counters and rules from `iptables-save -c` output.
 pub fn read_saved(text: &str) -> (BTreeMap<CounterKey, (u64, u64)>, Vec<String>) {
     let mut counters = BTreeMap::new();
-    let mut printed = Vec::new();
+    // The kernel prints tables in the order of their first use: here by name.
+    let mut tables: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut table = String::new();
+    let mut print = |table: &str, line: String| {
+        tables.entry(table.to_owned()).or_default().push(line);
+    };
     let mut next: BTreeMap<String, usize> = BTreeMap::new();
     for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         if let Some(name) = line.strip_prefix('*') {
             name.clone_into(&mut table);
             next.clear();
-            printed.push(line.to_owned());
         } else if let Some(chain) = line.strip_prefix(':') {
             let words: Vec<&str> = chain.split(' ').collect();
             let count = words.last().and_then(|word| read_pair(word));
@@ -92,19 +95,22 @@ pub fn read_saved(text: &str) -> (BTreeMap<CounterKey, (u64, u64)>, Vec<String>)
                 let count = count.unwrap_or_default();
                 counters.insert((table.clone(), words[0].to_owned(), None), count);
             }
-            printed.push(format!(":{}", words[..words.len().min(2)].join(" ")));
+            print(&table, format!(":{}", words[..words.len().min(2)].join(" ")));
         } else if let Some((count, rule)) = line.split_once("] ") {
             let chain = rule.split(' ').nth(1).unwrap_or_default().to_owned();
             let index = next.entry(chain.clone()).or_default();
             let key = (table.clone(), chain, Some(*index));
             counters.insert(key, read_pair(&format!("{count}]")).unwrap_or_default());
             *index += 1;
-            printed.push(rule.trim_end().to_owned());
+            print(&table, rule.trim_end().to_owned());
         } else {
-            printed.push(line.to_owned());
+            print(&table, line.to_owned());
         }
     }
-    (counters, printed)
+    let named = tables.into_iter().flat_map(|(table, lines)| {
+        lines.into_iter().map(move |line| format!("{table}: {line}"))
+    });
+    (counters, named.collect())
 }
 
 fn read_pair(word: &str) -> Option<(u64, u64)> {

@@ -237,6 +237,8 @@ fn silence(gw: &Namespace, far: &Namespace) {
         ("ipv4/icmp_msgs_per_sec", "1000000"),
         ("ipv4/icmp_msgs_burst", "1000000"),
         ("ipv6/icmp/ratelimit", "0"),
+        // Flow labels of the router's own packets would be hashes under a secret.
+        ("ipv6/auto_flowlabels", "0"),
     ] {
         gw.sysctl(path, value);
     }
