@@ -99,7 +99,7 @@ fn within<T: PartialOrd>(range: &Range<T>, x: &T) -> bool {
 }
 
 fn covers(side: &AddressMask, address: u128) -> bool {
-    address & side.mask == side.address & side.mask
+    (address ^ side.address) & side.mask == 0
 }
 
 fn named(interface: &model::Interface, name: &str) -> bool {

@@ -81,19 +81,36 @@ fn parse_mask(text: &str, family: Family) -> Option<u128> {
 }
 
 /// `ADDRESS[/MASK]`: the mask may be a length or dotted, also non-contiguous.
+/// Bits outside the mask are cleared.
 pub(crate) fn parse_masked(text: &str, family: Family, span: Span) -> Result<AddressMask, Problem> {
-    let (host, mask) = match text.rsplit_once('/') {
-        None => (text, full_mask(family)),
-        Some((host, mask)) => {
-            (host, parse_mask(mask, family).ok_or_else(|| bad_mask(mask, family, span))?)
-        }
-    };
+    let (host, mask) = split_masked(text, family, span)?;
     if mask == 0 {
         // With a null mask the tools never look at the address.
         return Ok(AddressMask { address: 0, mask });
     }
     let address = parse_address(host, family).ok_or_else(|| bad_address(host, family, span))?;
     Ok(AddressMask { address: address & mask, mask })
+}
+
+/// The same with all bits kept, as `-m conntrack` keeps them.
+pub(crate) fn parse_unmasked(
+    text: &str,
+    family: Family,
+    span: Span,
+) -> Result<AddressMask, Problem> {
+    let (host, mask) = split_masked(text, family, span)?;
+    let address = parse_address(host, family).ok_or_else(|| bad_address(host, family, span))?;
+    Ok(AddressMask { address, mask })
+}
+
+fn split_masked(text: &str, family: Family, span: Span) -> Result<(&str, u128), Problem> {
+    let (host, mask) = match text.rsplit_once('/') {
+        None => (text, full_mask(family)),
+        Some((host, mask)) => {
+            (host, parse_mask(mask, family).ok_or_else(|| bad_mask(mask, family, span))?)
+        }
+    };
+    Ok((host, mask))
 }
 
 fn bad_mask(mask: &str, family: Family, span: Span) -> Problem {

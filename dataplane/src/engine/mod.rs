@@ -218,6 +218,8 @@ impl Engine {
             Ok(_) => return Ended::early(Disposition::Drop(DropReason::UnknownEtherType)),
             Err(reason) => return Ended::early(Disposition::Drop(reason)),
         };
+        // What follows the packet in its frame is padding and goes no further.
+        slot.len = usize::from(parsed.l3) + usize::from(parsed.l3_len);
         let input = (origin == Origin::Wire).then_some(slot.port);
         let mut packet = Packet::new(slot.frame_mut(), parsed, input);
         packet.subject = subject;

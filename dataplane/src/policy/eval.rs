@@ -296,7 +296,7 @@ impl ConntrackMatch {
         let (original, reply) = (&connection.original, &connection.reply);
         let address = |wanted: &Option<Neg<super::matches::AddressMask>>, address: u128| {
             wanted.as_ref().is_none_or(|wanted| {
-                wanted.apply(address & wanted.value.mask == wanted.value.address)
+                wanted.apply(wanted.value.contains(address))
             })
         };
         self.proto.is_none_or(|proto| proto.apply(proto.value == original.proto))

@@ -130,10 +130,19 @@ pub mod ctstatus {
 /// An address under a mask, in the common form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddressMask {
-    /// Address, bits outside the mask cleared.
+    /// Address. `-s` and `-d` clear bits outside the mask on load; `-m conntrack`
+    /// keeps them, for printing.
     pub address: u128,
     /// Mask.
     pub mask: u128,
+}
+
+impl AddressMask {
+    /// Whether `address` agrees on every bit of the mask.
+    #[inline]
+    pub fn contains(&self, address: u128) -> bool {
+        (address ^ self.address) & self.mask == 0
+    }
 }
 
 /// `-m conntrack` and `-m state`.

@@ -131,7 +131,7 @@ fn proto(operand: &Operand<'_>, context: &Context<'_>) -> Result<u8, Problem> {
 }
 
 fn masked(operand: &Operand<'_>, context: &Context<'_>) -> Result<AddressMask, Problem> {
-    address::parse_masked(operand.text, context.family, operand.span)
+    address::parse_unmasked(operand.text, context.family, operand.span)
 }
 
 fn ports(operand: &Operand<'_>, context: &mut Context<'_>) -> Result<Range<u16>, Problem> {
