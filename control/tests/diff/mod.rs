@@ -127,7 +127,7 @@ pub fn read_connection(line: &str) -> Option<Connection> {
     let proto: u8 = words.get(1)?.parse().ok()?;
     let timeout_s = words.get(2)?.parse().ok()?;
     let facts = words[3..].iter().filter_map(|word| match word.split_once('=') {
-        Some(("use" | "zone" | "secctx" | "id_internal", _)) => None,
+        Some(("use" | "zone" | "secctx" | "timeout" | "stream_timeout", _)) => None,
         Some((name @ ("src" | "dst"), value)) => {
             let address: std::net::IpAddr = value.parse().ok()?;
             Some(format!("{name}={address}"))
