@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 
 use super::{Exit, Output};
+use crate::diagnostics::render_all;
+use crate::replay::ReplayError;
+use crate::replay::files::{self, Job, JobError};
+use crate::selfcheck::SelfCheckError;
 
 const EXAMPLES: &str = "Examples:
   portcullis replay --topology topo.toml --rules rules.v4 --in eth0=a.pcap --in eth1=b.pcap --out out
@@ -21,9 +25,12 @@ pub struct Args {
     /// The IPv6 policy, an ip6tables-save file.
     #[arg(long, value_name = "FILE")]
     pub rules6: Option<PathBuf>,
+    /// Sets, an `ipset save` file.
+    #[arg(long, value_name = "FILE")]
+    pub ipset: Option<PathBuf>,
     /// What arrives on a port (`host` for what the machine itself sends).
-    #[arg(long = "in", value_name = "PORT=PCAP", required = true)]
-    pub inputs: Vec<String>,
+    #[arg(long = "in", value_name = "PORT=PCAP", required = true, value_parser = port_and_file)]
+    pub inputs: Vec<(String, PathBuf)>,
     /// Directory for the outputs; created if missing.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -35,8 +42,58 @@ pub struct Args {
     pub seed: u64,
 }
 
+fn port_and_file(text: &str) -> Result<(String, PathBuf), &'static str> {
+    match text.split_once('=') {
+        Some((port, file)) if !port.is_empty() && !file.is_empty() => {
+            Ok((port.to_owned(), file.into()))
+        }
+        _ => Err("expected PORT=PCAP"),
+    }
+}
+
 /// Runs the command.
-pub fn run(_args: Args, output: &Output) -> Exit {
-    output.error("replay: not linked in yet");
-    Exit::Internal
+pub fn run(args: Args, output: &Output) -> Exit {
+    let job = Job {
+        topology: args.topology,
+        rules: args.rules,
+        rules6: args.rules6,
+        ipset: args.ipset,
+        inputs: args.inputs,
+        out: args.out,
+        events: args.events,
+        seed: args.seed,
+    };
+    match files::run(&job) {
+        Ok(summary) => {
+            if output.json() {
+                output.object(&summary);
+            } else {
+                output.line(format!(
+                    "{} packets in, {} frames sent, {} delivered, {} log lines",
+                    summary.packets, summary.sent, summary.delivered, summary.logged
+                ));
+            }
+            Exit::Ok
+        }
+        Err(error) => refuse(&error, output),
+    }
+}
+
+/// Says what is wrong, with every finding of a policy file.
+pub(super) fn refuse(error: &JobError, output: &Output) -> Exit {
+    match error {
+        JobError::Rules { findings, .. } if output.json() => {
+            findings.iter().for_each(|finding| output.object(finding));
+        }
+        JobError::Rules { text, findings, .. } => {
+            let text = std::str::from_utf8(text).ok();
+            output.error(format!("{error}\n{}", render_all(findings, text)));
+        }
+        other => output.error(other),
+    }
+    match error {
+        JobError::Write { .. } => Exit::Environment,
+        JobError::Replay(ReplayError::Policy(SelfCheckError::Differs(_))) => Exit::Internal,
+        _ => Exit::Refused,
+    }
 }

@@ -1,7 +1,6 @@
 //! Captures in and out: pcap and pcapng, microseconds or nanoseconds, Ethernet.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use dataplane::clock::Nanos;
@@ -21,7 +20,7 @@ const MAX_FRAME: usize = 262_144;
 /// Why a capture cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// The file cannot be opened or read.
+    /// The file cannot be read.
     #[error("{}: {source}", file.display())]
     Io {
         /// The file.
@@ -173,15 +172,6 @@ fn timestamp(interface: &InterfaceDescriptionBlock<'_>, units: u64) -> Option<Na
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     out: pcap_file::pcap::PcapWriter<W>,
-}
-
-impl Writer<BufWriter<File>> {
-    /// Creates (or truncates) a file.
-    pub fn create(file: &Path) -> Result<Self, CaptureError> {
-        let io = |source| CaptureError::Io { file: file.to_owned(), source };
-        let out = File::create(file).map_err(io)?;
-        Self::new(BufWriter::new(out)).map_err(io)
-    }
 }
 
 impl<W: Write> Writer<W> {

@@ -1,0 +1,305 @@
+//! Captures in, captures out: what `portcullis replay` does with files.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use dataplane::packet::Family;
+
+use super::capture::{self, CaptureError, Writer};
+use super::topology::{Position, Problem, TopologyError, TopologyFile};
+use super::{Fed, Replay, ReplayError, Setup, Source};
+use crate::diagnostics::Finding;
+use crate::iptables::{self, Names};
+use crate::model::Ruleset;
+
+/// Largest policy file that is read.
+const MAX_RULES_FILE: u64 = iptables::MAX_FILE_BYTES as u64;
+
+/// What to read and where to write.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// `topo.toml`.
+    pub topology: PathBuf,
+    /// The IPv4 policy.
+    pub rules: Option<PathBuf>,
+    /// The IPv6 policy.
+    pub rules6: Option<PathBuf>,
+    /// Sets.
+    pub ipset: Option<PathBuf>,
+    /// Captures by port name, or `host`; earlier ones win ties.
+    pub inputs: Vec<(String, PathBuf)>,
+    /// Directory for the outputs.
+    pub out: PathBuf,
+    /// Where to write events.
+    pub events: Option<PathBuf>,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The topology file.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// A capture.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// A policy file: everything that was found in it.
+    #[error("{}: {} findings", file.display(), findings.len())]
+    Rules {
+        /// The file.
+        file: PathBuf,
+        /// Its text, to quote from.
+        text: Vec<u8>,
+        /// The findings, at least one of which is an error.
+        findings: Vec<Finding>,
+    },
+    /// The policies do not compile, or the network cannot be built.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// `--ipset` with sets in it.
+    #[error("{}:{line}:1: sets are not supported yet", file.display())]
+    Sets {
+        /// The file.
+        file: PathBuf,
+        /// Its first line that says something.
+        line: usize,
+    },
+    /// `--in` names a port that the topology does not have.
+    #[error("--in {name}: the topology has no such port")]
+    NoSuchPort {
+        /// The name.
+        name: String,
+    },
+    /// An input that cannot be read.
+    #[error("{}: {source}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An output that cannot be written.
+    #[error("cannot write {}: {source}", file.display())]
+    Write {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Counts of one run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Summary {
+    /// Frames fed.
+    pub packets: u64,
+    /// Frames sent on ports.
+    pub sent: u64,
+    /// Frames delivered to the local stack.
+    pub delivered: u64,
+    /// LOG lines.
+    pub logged: u64,
+}
+
+struct Input {
+    source: Source,
+    frame: capture::Frame,
+}
+
+/// Runs the whole job.
+pub fn run(job: &Job) -> Result<Summary, JobError> {
+    let names = iptables::TableNames::of_host();
+    let mut replay = open(job, &names)?;
+    let inputs = read_inputs(job, &replay)?;
+    let mut outputs = Outputs::create(job, replay.ports())?;
+    for input in inputs {
+        let fed = replay.feed(input.source, input.frame.at, &input.frame.bytes);
+        outputs.record(&fed)?;
+    }
+    outputs.finish(&replay, &names)
+}
+
+/// Reads topology and policies.
+fn open(job: &Job, names: &dyn Names) -> Result<Replay, JobError> {
+    let topology = TopologyFile::read(&job.topology)?;
+    let mut setup = Setup::new(topology.topology, job.seed);
+    let refuse = |at: Position, error| TopologyError {
+        file: job.topology.clone(),
+        at,
+        problem: Problem::Sysctl(error),
+    };
+    if let Some(max) = topology.limits.conntrack_max {
+        let set = setup.conntrack.set("max", max.into());
+        set.map_err(|error| refuse(Position { line: 1, column: 1 }, error))?;
+    }
+    for sysctl in &topology.conntrack {
+        let set = setup.conntrack.set(&sysctl.name, sysctl.value);
+        set.map_err(|error| refuse(sysctl.at, error))?;
+    }
+    setup.v4 = read_rules(job.rules.as_deref(), Family::V4, names)?;
+    setup.v6 = read_rules(job.rules6.as_deref(), Family::V6, names)?;
+    if let Some(file) = &job.ipset {
+        refuse_sets(file)?;
+    }
+    Ok(Replay::new(setup)?)
+}
+
+fn unreadable(file: &Path) -> impl FnOnce(std::io::Error) -> JobError {
+    let file = file.to_owned();
+    move |source| JobError::Read { file, source }
+}
+
+fn unwritable(file: &Path) -> impl FnOnce(std::io::Error) -> JobError {
+    let file = file.to_owned();
+    move |source| JobError::Write { file, source }
+}
+
+/// Reads one policy; an absent file is an empty one.
+pub fn read_rules(
+    file: Option<&Path>,
+    family: Family,
+    names: &dyn Names,
+) -> Result<Ruleset, JobError> {
+    let Some(file) = file else { return Ok(Ruleset::empty(family)) };
+    let length = fs::metadata(file).map_err(unreadable(file))?.len();
+    if length > MAX_RULES_FILE {
+        let source = std::io::Error::from(std::io::ErrorKind::FileTooLarge);
+        return Err(JobError::Read { file: file.to_owned(), source });
+    }
+    let text = fs::read(file).map_err(unreadable(file))?;
+    match iptables::parse_bytes(&text, &file.to_string_lossy(), family, names) {
+        Ok(parsed) => Ok(parsed.ruleset),
+        Err(findings) => Err(JobError::Rules { file: file.to_owned(), text, findings }),
+    }
+}
+
+/// Sets come with a later step: until then only a file that holds none is accepted.
+fn refuse_sets(file: &Path) -> Result<(), JobError> {
+    let text = fs::read_to_string(file).map_err(unreadable(file))?;
+    let says = |line: &str| !line.trim().is_empty() && !line.starts_with('#');
+    match text.lines().position(says) {
+        None => Ok(()),
+        Some(index) => Err(JobError::Sets { file: file.to_owned(), line: index + 1 }),
+    }
+}
+
+/// All frames in order of time; ties in order of `--in`, then of the capture.
+fn read_inputs(job: &Job, replay: &Replay) -> Result<Vec<Input>, JobError> {
+    let mut inputs = Vec::new();
+    for (name, file) in &job.inputs {
+        let source = match name.as_str() {
+            "host" => Source::Host,
+            name => match replay.port(name) {
+                Some(port) => Source::Port(port),
+                None => return Err(JobError::NoSuchPort { name: name.to_owned() }),
+            },
+        };
+        let frames = capture::read(file)?;
+        inputs.extend(frames.into_iter().map(|frame| Input { source, frame }));
+    }
+    inputs.sort_by_key(|input| input.frame.at);
+    Ok(inputs)
+}
+
+type Out = BufWriter<File>;
+
+struct Outputs<'j> {
+    job: &'j Job,
+    ports: Vec<Writer<Out>>,
+    host: Writer<Out>,
+    log: (PathBuf, Out),
+    events: Option<(PathBuf, Out)>,
+    summary: Summary,
+}
+
+fn create(file: PathBuf) -> Result<(PathBuf, Out), JobError> {
+    let out = File::create(&file).map_err(unwritable(&file))?;
+    Ok((file, BufWriter::new(out)))
+}
+
+impl<'j> Outputs<'j> {
+    fn create(job: &'j Job, ports: &[String]) -> Result<Self, JobError> {
+        fs::create_dir_all(&job.out).map_err(unwritable(&job.out))?;
+        let pcap = |name: &str| {
+            let (file, out) = create(job.out.join(format!("{name}.pcap")))?;
+            Writer::new(out).map_err(unwritable(&file))
+        };
+        Ok(Self {
+            job,
+            ports: ports.iter().map(|name| pcap(name)).collect::<Result<_, _>>()?,
+            host: pcap("host")?,
+            log: create(job.out.join("log.txt"))?,
+            events: job.events.clone().map(create).transpose()?,
+            summary: Summary::default(),
+        })
+    }
+
+    fn record(&mut self, fed: &Fed) -> Result<(), JobError> {
+        let at = dataplane::clock::Nanos(fed.event.t_ns);
+        let out = &self.job.out;
+        for sent in &fed.sent {
+            let written = self.ports[sent.port.index()].write(at, &sent.frame);
+            written.map_err(unwritable(out))?;
+        }
+        for frame in &fed.delivered {
+            self.host.write(at, frame).map_err(unwritable(out))?;
+        }
+        for line in &fed.log {
+            writeln!(self.log.1, "{line}").map_err(unwritable(&self.log.0))?;
+        }
+        if let Some((file, events)) = &mut self.events {
+            let line = serde_json::to_writer(&mut *events, &fed.event).map_err(Into::into);
+            line.and_then(|()| events.write_all(b"\n")).map_err(unwritable(file))?;
+        }
+        self.summary.packets += 1;
+        self.summary.sent += fed.sent.len() as u64;
+        self.summary.delivered += fed.delivered.len() as u64;
+        self.summary.logged += fed.log.len() as u64;
+        Ok(())
+    }
+
+    fn finish(self, replay: &Replay, names: &dyn Names) -> Result<Summary, JobError> {
+        let out = &self.job.out;
+        for writer in self.ports.into_iter().chain([self.host]) {
+            writer.finish().map_err(unwritable(out))?;
+        }
+        for (file, mut writer) in [self.log].into_iter().chain(self.events) {
+            writer.flush().map_err(unwritable(&file))?;
+        }
+        let write = |name: &str, text: String| {
+            let file = out.join(name);
+            fs::write(&file, text).map_err(unwritable(&file))
+        };
+        for (family, name) in [(Family::V4, "rules.v4"), (Family::V6, "rules.v6")] {
+            write(name, print_rules(replay, family, names))?;
+        }
+        write("conntrack.txt", print_connections(replay))?;
+        // Neither sets nor expectations exist yet: their files hold none.
+        write("sets.save", String::new())?;
+        write("expect.txt", String::new())?;
+        Ok(self.summary)
+    }
+}
+
+/// The policy with its counters, as `iptables-save -c` prints it.
+pub fn print_rules(replay: &Replay, family: Family, names: &dyn Names) -> String {
+    let counted = |table, chain: &str, rule| replay.counted(family, table, chain, rule);
+    iptables::print(replay.rules(family), names, Some(&counted))
+}
+
+/// Both families' connections, as `conntrack -L` prints them, in a stable order.
+pub fn print_connections(replay: &Replay) -> String {
+    let mut text = String::new();
+    for family in [Family::V4, Family::V6] {
+        let mut rows = replay.connections(family);
+        rows.sort_by_key(|row| row.view.id);
+        for row in rows {
+            text.push_str(&row.to_string());
+            text.push('\n');
+        }
+    }
+    text
+}
