@@ -35,6 +35,9 @@ pub struct Args {
     /// The IPv6 policy, an ip6tables-save file.
     #[arg(long, value_name = "FILE")]
     pub rules6: Option<PathBuf>,
+    /// Begin with the counters written in the files (as iptables-restore -c does).
+    #[arg(short = 'c', long)]
+    pub counters: bool,
     /// What to do with frames: route between ports, cross between the ports of a
     /// pair, or (host) serve this machine only.
     #[arg(long, value_enum, default_value_t = ModeName::Routed)]
@@ -149,6 +152,7 @@ impl Args {
             ports: self.ports,
             rules: self.rules,
             rules6: self.rules6,
+            counters: self.counters,
             mode,
             workers: self.workers.map(usize::from),
             attach: match self.xdp {

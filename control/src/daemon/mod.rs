@@ -57,6 +57,9 @@ pub struct Config {
     pub rules: Option<PathBuf>,
     /// IPv6 policy.
     pub rules6: Option<PathBuf>,
+    /// Whether the counters written in the files are taken, as by
+    /// `iptables-restore -c`.
+    pub counters: bool,
     /// What to do with frames.
     pub mode: Mode,
     /// Workers; by default as many as the ports have queues.
@@ -191,8 +194,8 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     let signals = listen()?;
     let texts = Texts::read(config.rules.as_deref(), config.rules6.as_deref())
         .map_err(|findings| refused(findings, Texts::default()))?;
-    let parsed =
-        policy::parse(&texts, true).map_err(|findings| refused(findings, texts.clone()))?;
+    let parsed = policy::parse(&texts, config.counters)
+        .map_err(|findings| refused(findings, texts.clone()))?;
     let conntrack = Arc::new(conntrack_table(&config)?);
     preflight::mode(&config.mode, config.ports.len())?;
     preflight::machine()?;

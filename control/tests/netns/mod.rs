@@ -21,8 +21,16 @@ impl Namespace {
         let name = format!("pcd-{}-{serial}-{role}", std::process::id());
         shell(&format!("ip netns add {name}"));
         let namespace = Self { name };
+        // Addresses can be used at once.
+        namespace.run("sysctl -qw net.ipv6.conf.all.accept_dad=0");
+        namespace.run("sysctl -qw net.ipv6.conf.default.accept_dad=0");
         namespace.run("ip link set lo up");
         namespace
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// A command that will run inside. BPF objects go to a file system of its own.
