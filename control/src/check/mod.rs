@@ -1,17 +1,23 @@
 //! `portcullis check` as a library: do these files load, and if not, why and where?
 
 pub mod corpus;
+#[cfg(test)]
+mod tests;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use dataplane::packet::Family;
+use dataplane::packet::{Family, MAX_PORTS};
 use dataplane::policy::{ChainPolicy, Hook};
 
+use crate::compile::{self, DynamicState};
 use crate::diagnostics::{Code, Finding, Severity, has_errors};
 use crate::iptables::{self, MAX_FILE_BYTES, Names, whole_file};
 use crate::model::{Chain, Ruleset, Span};
+use crate::selfcheck::{self, Budget, SelfCheckError};
 
 /// What to check.
 #[derive(Clone, Debug, Default)]
@@ -75,13 +81,43 @@ pub fn rules_file(path: &Path, family: Family, names: &dyn Names) -> Checked {
     match iptables::parse_bytes(&bytes, &name, family, names) {
         Ok(parsed) => {
             checked.findings = parsed.findings;
-            checked.findings.extend(not_enforced(&parsed.ruleset, &name));
-            checked.ruleset = Some(parsed.ruleset);
+            match compiles(&parsed.ruleset, &name) {
+                Some(finding) => checked.findings.push(finding),
+                None => {
+                    checked.findings.extend(not_enforced(&parsed.ruleset, &name));
+                    checked.ruleset = Some(parsed.ruleset);
+                }
+            }
         }
         Err(findings) => checked.findings = findings,
     }
     checked.source = Some(String::from_utf8_lossy(&bytes).into_owned());
     checked
+}
+
+/// Compiles a ruleset by itself, with the interfaces it names as ports, and
+/// checks the outcome against the interpreter. Gives what stands in the way.
+pub fn compiles(ruleset: &Ruleset, file: &str) -> Option<Finding> {
+    let rules = ruleset.tables.iter().flat_map(|table| &table.chains).flat_map(|c| &c.rules);
+    let named = rules.flat_map(|rule| [&rule.input, &rule.output]).flatten();
+    let ports: BTreeSet<&str> = named.map(|(interface, _)| interface.name.as_str()).collect();
+    let ports: Vec<String> =
+        ports.into_iter().filter(|n| !n.is_empty()).take(MAX_PORTS).map(str::to_owned).collect();
+    let (v4, v6) = (Ruleset::empty(Family::V4), Ruleset::empty(Family::V6));
+    let (v4, v6) = match ruleset.family {
+        Family::V4 => (ruleset, &v6),
+        Family::V6 => (&v4, ruleset),
+    };
+    let input = compile::Input { v4, v6, ports: &ports, limits: compile::Limits::default() };
+    let checked = selfcheck::compile_checked(input, &DynamicState::default(), Budget::default());
+    let error = checked.err()?;
+    let whole = Span { line: 1, column: 1, len: 1 };
+    let (code, span) = match &error {
+        SelfCheckError::Compile(error) => (Code::CannotCompile, error.span().unwrap_or(whole)),
+        SelfCheckError::Differs(difference) => (Code::SelfCheck, difference.span),
+    };
+    let file = Arc::from(file);
+    Some(Finding::new(Severity::Error, code, &file, span, error.to_string()))
 }
 
 /// At most one byte more than the parser takes, so that it can refuse.
@@ -107,7 +143,7 @@ pub fn not_enforced(ruleset: &Ruleset, file: &str) -> Vec<Finding> {
                 chain.name,
                 table.id.name()
             );
-            let file = std::sync::Arc::from(file);
+            let file = Arc::from(file);
             notes.push(
                 Finding::new(Severity::Note, Code::NotEnforced, &file, span, message)
                     .with_remedy("keep these rules in the kernel's iptables for now"),

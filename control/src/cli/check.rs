@@ -6,6 +6,7 @@ use super::{Exit, Output};
 use crate::check::{self, Checked, corpus};
 use crate::diagnostics::{Severity, render_all};
 use crate::iptables::TableNames;
+use crate::model::Ruleset;
 
 const EXAMPLES: &str = "Examples:
   portcullis check --rules rules.v4
@@ -53,6 +54,11 @@ pub fn run(args: Args, output: &Output) -> Exit {
 fn report(file: &Checked, output: &Output) {
     if output.json() {
         file.findings.iter().for_each(|finding| output.object(finding));
+        output.object(&serde_json::json!({
+            "file": file.path.to_string_lossy(),
+            "loads": file.loads(),
+            "rules": file.ruleset.as_ref().map(count_rules),
+        }));
         return;
     }
     if !file.findings.is_empty() {
@@ -64,8 +70,7 @@ fn report(file: &Checked, output: &Output) {
     let path = file.path.display();
     match &file.ruleset {
         Some(ruleset) => {
-            let chains = ruleset.tables.iter().flat_map(|table| &table.chains);
-            let rules: usize = chains.map(|chain| chain.rules.len()).sum();
+            let rules = count_rules(ruleset);
             let (tables, warnings) = (ruleset.tables.len(), count(Severity::Warning));
             output.line(format!(
                 "{path}: loads: {rules} rules in {tables} tables, {warnings} warnings"
@@ -73,6 +78,11 @@ fn report(file: &Checked, output: &Output) {
         }
         None => output.line(format!("{path}: refused: {} errors", count(Severity::Error))),
     }
+}
+
+fn count_rules(ruleset: &Ruleset) -> usize {
+    let chains = ruleset.tables.iter().flat_map(|table| &table.chains);
+    chains.map(|chain| chain.rules.len()).sum()
 }
 
 fn run_corpus(directory: &Path, names: &TableNames, output: &Output) -> Exit {

@@ -137,6 +137,22 @@ pub enum CompileError {
     TooManyPorts(usize),
 }
 
+impl CompileError {
+    /// Where in the family's file, if it is about one place.
+    pub fn span(&self) -> Option<Span> {
+        match self {
+            Self::TooManyRules { span, .. }
+            | Self::TooManyChains { span, .. }
+            | Self::TooManyMatches { span, .. }
+            | Self::TooDeep { span, .. }
+            | Self::Loop { span, .. }
+            | Self::NoSuchChain { span, .. }
+            | Self::Limit { span, .. } => Some(*span),
+            Self::TooManyPorts(_) => None,
+        }
+    }
+}
+
 /// What the compiler takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {

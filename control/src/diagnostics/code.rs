@@ -72,6 +72,10 @@ pub enum Code {
     NoEffect,
     /// Loaded, but not enforced yet.
     NotEnforced,
+    /// Well written, but beyond what one policy may hold.
+    CannotCompile,
+    /// Compiled and interpreted forms disagree: our own fault.
+    SelfCheck,
     /// A kind of file that is not supported yet.
     UnsupportedFile,
     /// More findings than are reported.

@@ -200,10 +200,10 @@ impl<'f> FileReader<'f> {
             match policy.text.as_str() {
                 "-" => {}
                 "ACCEPT" => {
-                    self.tables[current].set_policy(&name.text, ChainPolicy::Accept, counters);
+                    self.tables[current].set_policy(name, ChainPolicy::Accept, counters);
                 }
                 "DROP" => {
-                    self.tables[current].set_policy(&name.text, ChainPolicy::Drop, counters);
+                    self.tables[current].set_policy(name, ChainPolicy::Drop, counters);
                 }
                 other => {
                     let message = format!("`{other}' is no policy of a built-in chain");

@@ -81,14 +81,16 @@ impl TableBuilder {
         self.index.contains_key(name)
     }
 
+    /// A policy by `:CHAIN` or `-P`, of a chain that is built in.
     pub(super) fn set_policy(
         &mut self,
-        name: &str,
+        name: &Word,
         policy: ChainPolicy,
         counters: Option<Counters>,
     ) {
-        if let Some(index) = self.index.get(name) {
+        if let Some(index) = self.index.get(&name.text) {
             self.chains[*index].policy = Some((policy, counters.unwrap_or_default()));
+            self.chains[*index].span = name.span;
         }
     }
 
@@ -172,16 +174,7 @@ impl TableBuilder {
                     }
                 }
             }
-            (Action::DeleteNumber(number), Some(chain)) => {
-                let index = self.find(&chain)?;
-                let at = number as usize - 1;
-                if at >= self.chains[index].rules.len() {
-                    return Err(no_such_rule(&chain, number));
-                }
-                self.chains[index].rules.remove(at);
-                self.rules -= 1;
-                Ok(())
-            }
+            (Action::DeleteNumber(number), Some(chain)) => self.delete_number(&chain, number),
             (Action::Delete, Some(chain)) => self.delete(&chain, &rules, true, print),
             (Action::Check, Some(chain)) => self.delete(&chain, &rules, false, print),
             (Action::New, Some(chain)) => self.new_chain(&chain),
@@ -191,7 +184,7 @@ impl TableBuilder {
                     let message = format!("`{}' is not built in: it has no policy", chain.text);
                     return Err(Problem::new(Code::BadPolicy, chain.span, message));
                 }
-                self.set_policy(&chain.text, policy, None);
+                self.set_policy(&chain, policy, None);
                 Ok(())
             }
             (Action::Rename(to), Some(chain)) => self.rename(&chain, &to),
@@ -235,6 +228,17 @@ impl TableBuilder {
             return Err(Problem::new(Code::TooLong, at, message));
         }
         self.rules += by;
+        Ok(())
+    }
+
+    fn delete_number(&mut self, chain: &Word, number: u32) -> Result<(), Problem> {
+        let index = self.find(chain)?;
+        let at = number as usize - 1;
+        if at >= self.chains[index].rules.len() {
+            return Err(no_such_rule(chain, number));
+        }
+        self.chains[index].rules.remove(at);
+        self.rules -= 1;
         Ok(())
     }
 

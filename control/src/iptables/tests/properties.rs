@@ -294,6 +294,9 @@ proptest! {
         let cells: Vec<&str> = rows.nth(row).unwrap_or_default().split('\t').collect();
         let mut bytes = format!("*{}\n:U - [0:0]\n{}\nCOMMIT\n", cells[1], cells[2]).into_bytes();
         for (index, how, byte) in cuts {
+            if bytes.is_empty() {
+                break;
+            }
             let at = index.index(bytes.len());
             match how {
                 0 => bytes[at] = byte,

@@ -1,0 +1,42 @@
+//! What `check` says of files on disk.
+
+use super::*;
+use crate::iptables::TableNames;
+
+fn checked(name: &str, text: &str) -> Checked {
+    let path = std::env::temp_dir().join(format!("portcullis-check-{}-{name}", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    let checked = rules_file(&path, Family::V4, &TableNames::well_known());
+    std::fs::remove_file(&path).unwrap();
+    checked
+}
+
+fn codes(checked: &Checked) -> Vec<Code> {
+    checked.findings.iter().map(|finding| finding.code).collect()
+}
+
+#[test]
+fn rules_of_the_machines_own_traffic_are_noted() {
+    let drops = checked("own", "*filter\n:INPUT DROP [0:0]\n-A OUTPUT\n-A FORWARD\nCOMMIT\n");
+    assert!(drops.loads());
+    assert_eq!(codes(&drops), [Code::NotEnforced, Code::NotEnforced]);
+    assert_eq!((drops.findings[0].line, drops.findings[1].line), (2, 3));
+    let quiet = checked("quiet", "*filter\n:INPUT ACCEPT [0:0]\n-A FORWARD -j DROP\nCOMMIT\n");
+    assert_eq!(codes(&quiet), []);
+}
+
+#[test]
+fn what_cannot_be_read_or_compiled_is_refused() {
+    let missing = rules_file(Path::new("/nonexistent/x"), Family::V4, &TableNames::well_known());
+    assert_eq!(codes(&missing), [Code::Unreadable]);
+    assert!(!missing.loads() && missing.ruleset.is_none());
+    let bad = checked("bad", "*filter\n-A FORWARD -j NOPE\nCOMMIT\n");
+    assert_eq!(codes(&bad), [Code::MissingChain]);
+    // The credit of five packets at one a day does not fit the kernel's 32 bits.
+    let limit = checked("limit", "*filter\n-A FORWARD -m limit --limit 1/day\nCOMMIT\n");
+    assert_eq!(codes(&limit), [Code::CannotCompile]);
+    assert_eq!((limit.findings[0].line, limit.ruleset.is_none()), (2, true));
+    let request = Request { ipset: vec!["sets".into()], ..Request::default() };
+    let sets = run(&request, &TableNames::well_known());
+    assert_eq!(codes(&sets[0]), [Code::UnsupportedFile]);
+}
