@@ -18,7 +18,7 @@ use dataplane::policy::{
     BaseMatch, Chain, ChainId, ChainPolicy, CompiledRule, CounterId, FamilyPolicy, Hook, Policy,
     TABLES, TableId,
 };
-use dataplane::publish::Publisher;
+use dataplane::publish::{Publisher, Subscription};
 use dataplane::snapshot::Snapshot;
 use dataplane::stats::WorkerStats;
 use dataplane::verdict::{Disposition, DropReason};
@@ -142,88 +142,107 @@ struct Tally {
     other: u64,
 }
 
-#[test]
-fn a_thousand_swaps_under_load() {
-    let (network, conntrack) = (network(), Conntrack::new(Config::new([3; 16])).unwrap());
-    let mut publisher = Publisher::new(Counted::new(0));
-    let (stop, started) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let mut retired = Vec::new();
-    let (mut most, mut packets, mut bytes) = (0, 0, 0);
-    let tallies: Vec<Tally> = std::thread::scope(|scope| {
-        let (network, conntrack, stop, started) = (&network, &conntrack, &stop, &started);
-        let workers: Vec<_> = (0..WORKERS)
-            .map(|worker| {
-                let mut subscription = publisher.subscribe();
-                scope.spawn(move || {
-                    let (mut engine, stats) = (Engine::new(), WorkerStats::default());
-                    let mut tally = Tally::default();
-                    let packet = Packet::udp("198.18.0.2", 1000 + worker as u16, "198.18.1.2", 53);
-                    let frame = packet.macs(HOST, MACS[0]).build();
-                    started.fetch_add(1, Ordering::SeqCst);
-                    while !stop.load(Ordering::Relaxed) {
-                        let counted = subscription.refresh();
-                        let world = World {
-                            snapshot: &counted.0,
-                            worker,
-                            network,
-                            conntrack,
-                            stats: &stats,
-                            now: Nanos::from_secs(1000),
-                        };
-                        let mut bufs = [(); 8].map(|()| frame.clone());
-                        let mut burst = bufs.each_mut().map(|buf| Slot {
-                            len: buf.len(),
-                            buf: buf.as_mut_slice(),
-                            start: 0,
-                            port: PortId(0),
-                            disposition: Disposition::Drop(DropReason::FaultInjected),
-                        });
-                        engine.process(&world, &mut burst, &mut Silent);
-                        let forwards = counted.0.generation % 2 == 0;
-                        for slot in &burst {
-                            match slot.disposition {
-                                Disposition::Transmit(PortId(1)) if forwards => {
-                                    tally.forwarded += 1
-                                }
-                                Disposition::Drop(DropReason::Rule) if !forwards => {
-                                    tally.dropped += 1;
-                                }
-                                _ => tally.other += 1,
-                            }
-                        }
-                    }
-                    tally
-                })
-            })
-            .collect();
-        while started.load(Ordering::SeqCst) < WORKERS {
+/// What the workers share.
+struct Shared {
+    network: Network,
+    conntrack: Conntrack,
+    stop: AtomicBool,
+    started: AtomicUsize,
+}
+
+/// One worker: bursts of one flow until told to stop.
+fn work(worker: usize, shared: &Shared, mut subscription: Subscription<Counted>) -> Tally {
+    let (mut engine, stats) = (Engine::new(), WorkerStats::default());
+    let mut tally = Tally::default();
+    let packet = Packet::udp("198.18.0.2", 1000 + worker as u16, "198.18.1.2", 53);
+    let frame = packet.macs(HOST, MACS[0]).build();
+    shared.started.fetch_add(1, Ordering::SeqCst);
+    while !shared.stop.load(Ordering::Relaxed) {
+        let counted = subscription.refresh();
+        let world = World {
+            snapshot: &counted.0,
+            worker,
+            network: &shared.network,
+            conntrack: &shared.conntrack,
+            stats: &stats,
+            now: Nanos::from_secs(1000),
+        };
+        let mut bufs = [(); 8].map(|()| frame.clone());
+        let mut burst = bufs.each_mut().map(|buf| Slot {
+            len: buf.len(),
+            buf: buf.as_mut_slice(),
+            start: 0,
+            port: PortId(0),
+            disposition: Disposition::Drop(DropReason::FaultInjected),
+        });
+        engine.process(&world, &mut burst, &mut Silent);
+        let forwards = counted.0.generation.is_multiple_of(2);
+        for slot in &burst {
+            match slot.disposition {
+                Disposition::Transmit(PortId(1)) if forwards => tally.forwarded += 1,
+                Disposition::Drop(DropReason::Rule) if !forwards => tally.dropped += 1,
+                _ => tally.other += 1,
+            }
+        }
+    }
+    tally
+}
+
+/// The control thread: publishes, and reads each old snapshot's counters once
+/// every worker has left it. Returns what they counted, those of the snapshots
+/// that are not yet left, and how many were alive at most.
+fn swap(publisher: &mut Publisher<Counted>) -> ((u64, u64), Vec<Arc<Counted>>, usize) {
+    let (mut retired, mut total, mut most) = (Vec::new(), (0, 0), 0);
+    for generation in 1..=SWAPS {
+        retired.push(publisher.publish(Counted::new(generation)));
+        // Most swaps come in a hurry; before some, all workers have moved on.
+        let patient = generation.is_multiple_of(32);
+        while patient && retired.iter().any(|old| Arc::strong_count(old) > HELD) {
             std::thread::yield_now();
         }
-        for generation in 1..=SWAPS {
-            retired.push(publisher.publish(Counted::new(generation)));
-            // Some swaps come in a hurry, before others all workers have moved on.
-            while generation % 4 == 0 && retired.iter().any(|old| Arc::strong_count(old) > 2) {
-                std::thread::yield_now();
+        most = most.max(ALIVE.load(Ordering::SeqCst));
+        retired.retain(|old| {
+            let left = Arc::strong_count(old) == HELD;
+            if left {
+                total = add(total, verdicts(old));
             }
-            most = most.max(ALIVE.load(Ordering::SeqCst));
-            // The control thread reads an old snapshot's counters once all left it.
-            retired.retain(|old| {
-                // The publisher's list and ours.
-                let quiescent = Arc::strong_count(old) == 2;
-                if quiescent {
-                    let counted = verdicts(old);
-                    (packets, bytes) = (packets + counted.0, bytes + counted.1);
-                }
-                !quiescent
-            });
-        }
-        stop.store(true, Ordering::Relaxed);
-        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
-    });
-    for old in retired.drain(..).chain([publisher.current()]) {
-        let counted = verdicts(&old);
-        (packets, bytes) = (packets + counted.0, bytes + counted.1);
+            !left
+        });
     }
+    (total, retired, most)
+}
+
+/// Owners of a snapshot that every worker has left: the publisher and the test.
+const HELD: usize = 2;
+
+fn add(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    (a.0 + b.0, a.1 + b.1)
+}
+
+#[test]
+fn a_thousand_swaps_under_load() {
+    let shared = Shared {
+        network: network(),
+        conntrack: Conntrack::new(Config::new([3; 16])).unwrap(),
+        stop: AtomicBool::new(false),
+        started: AtomicUsize::new(0),
+    };
+    let mut publisher = Publisher::new(Counted::new(0));
+    let (tallies, (counted, retired, most)) = std::thread::scope(|scope| {
+        let shared = &shared;
+        let workers = [0, 1, 2].map(|worker| {
+            let subscription = publisher.subscribe();
+            scope.spawn(move || work(worker, shared, subscription))
+        });
+        while shared.started.load(Ordering::SeqCst) < WORKERS {
+            std::thread::yield_now();
+        }
+        let swapped = swap(&mut publisher);
+        shared.stop.store(true, Ordering::Relaxed);
+        (workers.map(|worker| worker.join().unwrap()), swapped)
+    });
+    let late = retired.into_iter().chain([publisher.current()]);
+    let (packets, bytes) = late.fold(counted, |total, old| add(total, verdicts(&old)));
     assert_eq!(publisher.reclaim(), 0);
     assert_eq!(ALIVE.load(Ordering::SeqCst), 1, "only the current snapshot is left");
     assert!(most <= 2 * WORKERS + 4, "{most} snapshots were alive at once");
