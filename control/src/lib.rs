@@ -12,6 +12,7 @@ pub mod cli;
 pub mod compile;
 pub mod daemon;
 pub mod diagnostics;
+pub mod explain;
 pub mod interpret;
 pub mod iptables;
 pub mod log;

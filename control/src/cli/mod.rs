@@ -90,7 +90,7 @@ enum Command {
     /// Stop the daemon cleanly.
     Stop(stop::Args),
     /// Follow a described packet through the policy, step by step.
-    Explain(explain::Args),
+    Explain(Box<explain::Args>),
     /// Run captures through the engine, offline.
     Replay(replay::Args),
     /// Print version, kernel and protocol version.
@@ -115,7 +115,7 @@ pub fn main() -> ExitCode {
         Command::Apply(args) => apply::run(args, &output),
         Command::Show(args) => show::run(args, &output),
         Command::Stop(args) => stop::run(args, &output),
-        Command::Explain(args) => explain::run(args, &output),
+        Command::Explain(args) => explain::run(*args, &output),
         Command::Replay(args) => replay::run(args, &output),
         Command::Version(args) => version::run(args, &output),
     };

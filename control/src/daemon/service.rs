@@ -7,15 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::Conntrack;
 use dataplane::fib::Network;
+use dataplane::packet::Family;
 
 use super::fleet::WorkerSight;
 use super::logwriter::LogCounters;
 use super::policy::{self, Texts};
 use super::views;
-use crate::api::protocol::{Applied, Apply, Stages, VersionInfo};
+use crate::api::protocol::{Applied, Apply, Explained, Stages, VersionInfo};
 use crate::api::{Code, Failure, Handler, Request, Response};
 use crate::apply::{ApplyError, Installed, PolicyStore};
 use crate::diagnostics::Finding;
+use crate::explain::{self, Description, ExplainError};
+use crate::iptables::TableNames;
 
 /// The network in force, and what of it was simplified.
 #[derive(Clone, Debug)]
@@ -135,8 +138,26 @@ impl Service {
         }
     }
 
-    fn explain(&self, _packet: &[String]) -> Result<Response, Failure> {
-        Err(Failure::new(Code::Refused, "explain is not linked in yet"))
+    fn explain(&self, words: &[String]) -> Result<Response, Failure> {
+        let refused = |error: ExplainError| {
+            let code = match error {
+                ExplainError::Disagree { .. } => Code::Internal,
+                _ => Code::Refused,
+            };
+            Failure::new(code, error.to_string())
+        };
+        let packet = Description::parse(words).map_err(|error| refused(error.into()))?;
+        let (v4, v6) = self
+            .store
+            .read(|policy| (policy.rules(Family::V4).clone(), policy.rules(Family::V6).clone()));
+        let network = Some(self.network().network);
+        let explanation = explain::explain(&v4, &v6, network, &packet, &TableNames::of_host())
+            .map_err(refused)?;
+        Ok(Response::Explained(Explained {
+            text: explain::render(&explanation),
+            explanation: serde_json::to_value(&explanation)
+                .map_err(|error| Failure::new(Code::Internal, error.to_string()))?,
+        }))
     }
 
     fn version(&self) -> VersionInfo {

@@ -3,7 +3,8 @@
 use dataplane::effects::{Effects, LogRecord, Outcome, Step};
 use dataplane::packet::{Family, PortId};
 
-use super::Sent;
+use super::{Sent, port_name};
+use crate::log::{self, Entry};
 
 #[derive(Debug)]
 pub(super) struct Collector<'p> {
@@ -39,13 +40,8 @@ impl Effects for Collector<'_> {
         self.delivered.push(frame.to_vec());
     }
     fn log(&mut self, record: &LogRecord<'_>) {
-        let name = |port: Option<PortId>| port.map_or("", |port| self.ports[port.index()].as_str());
-        self.log.push(format!(
-            "{}IN={} OUT={}",
-            record.target.prefix,
-            name(record.input),
-            name(record.output)
-        ));
+        let line = log::line(&Entry::copy(record), |port| port_name(self.ports, port));
+        self.log.push(line);
     }
     fn want_neighbour(&mut self, _: PortId, _: Family, _: u128) {}
     fn step(&mut self, step: Step) {

@@ -6,15 +6,15 @@ use classifier::Address;
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{Conntrack, CtState, Tuple};
 use dataplane::effects::Step;
-use dataplane::packet::Family;
+use dataplane::packet::{Family, PortId};
 use dataplane::policy::target::ConnmarkTarget;
 use dataplane::policy::{ChainPolicy, FamilyPolicy, Hook, Policy, Target};
 use dataplane::verdict::{Disposition, DropReason};
 use dataplane::wire::proto;
 use serde::Serialize;
 
-use super::Source;
 use super::effects::Collector;
+use super::{Source, port_name};
 
 /// How a packet ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -127,8 +127,9 @@ pub(super) struct Facts<'a> {
 
 impl Event {
     pub(super) fn new(facts: &Facts<'_>, collector: &Collector<'_>) -> Self {
-        let name = |port: dataplane::packet::PortId| facts.ports[port.index()].clone();
-        let (own, answers): (Vec<Step>, Vec<Step>) = split_path(facts.source, &collector.steps);
+        let name = |port: PortId| port_name(facts.ports, port).to_owned();
+        let steps = collector.steps.iter().map(|step| path_step(facts.policy, step)).collect();
+        let (path, answer_path) = split_path(facts.source, steps);
         let mut emitted: Vec<String> = collector.sent.iter().map(|sent| name(sent.port)).collect();
         let mut out = match facts.disposition {
             Disposition::Transmit(port) => vec![name(port)],
@@ -141,7 +142,7 @@ impl Event {
         let outcome = collector.outcome.as_ref();
         let tracking = outcome.map(|outcome| outcome.tracking);
         let view = tracking.and_then(|t| t.conn).and_then(|conn| facts.conntrack.view(conn));
-        let verdict = verdict(facts, &own, !emitted.is_empty());
+        let verdict = verdict(facts, &path, !emitted.is_empty());
         Self {
             n: facts.n,
             t_ns: facts.at.0,
@@ -159,12 +160,12 @@ impl Event {
                 .map(CtState::name),
             ctid: view.map(|view| view.id.number()),
             out,
-            path: own.iter().map(|step| path_step(facts.policy, step)).collect(),
+            path,
             mark: outcome.map_or(0, |outcome| outcome.mark),
             tuple: view.map(|view| TupleFields::new(&view.original)),
             reply: view.map(|view| TupleFields::new(&view.reply)),
             answers: emitted,
-            answer_path: answers.iter().map(|step| path_step(facts.policy, step)).collect(),
+            answer_path,
         }
     }
 }
@@ -178,14 +179,22 @@ fn is_tracked(facts: &Facts<'_>) -> bool {
     }
 }
 
-/// A packet from a port never meets OUTPUT: from there on it is an answer's path.
-fn split_path(source: Source, steps: &[Step]) -> (Vec<Step>, Vec<Step>) {
-    let first = |step: &Step| step.hook == Hook::Output && source != Source::Host;
-    let at = steps.iter().position(first).unwrap_or(steps.len());
-    (steps[..at].to_vec(), steps[at..].to_vec())
+/// The packet's own steps, and those of what the router answered: behind the
+/// REJECT that ended it, and for a packet from a port (which never meets OUTPUT
+/// itself) from OUTPUT on.
+fn split_path(source: Source, mut steps: Vec<PathStep>) -> (Vec<PathStep>, Vec<PathStep>) {
+    let rejected = steps.iter().position(|step| step.target.as_deref() == Some("REJECT"));
+    let output = |step: &PathStep| step.hook == Hook::Output.chain_name();
+    let at = match (rejected, source) {
+        (Some(at), _) => at + 1,
+        (None, Source::Port(_)) => steps.iter().position(output).unwrap_or(steps.len()),
+        (None, Source::Host) => steps.len(),
+    };
+    let answers = steps.split_off(at);
+    (steps, answers)
 }
 
-fn verdict(facts: &Facts<'_>, path: &[Step], answered: bool) -> Verdict {
+fn verdict(facts: &Facts<'_>, path: &[PathStep], answered: bool) -> Verdict {
     use DropReason as R;
     match facts.reason {
         None => Verdict::Accept,

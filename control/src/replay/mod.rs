@@ -16,12 +16,14 @@ pub mod files;
 mod tests;
 pub mod topology;
 
+use std::sync::Arc;
+
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{Config, Conntrack, ConntrackError, Row};
 use dataplane::engine::{Engine, Slot, World};
 use dataplane::fib::{Network, NetworkError, Topology};
 use dataplane::packet::{Family, PortId};
-use dataplane::policy::{CounterId, TableId};
+use dataplane::policy::{CounterId, Policy, TableId};
 use dataplane::snapshot::Snapshot;
 use dataplane::stats::WorkerStats;
 use dataplane::verdict::{Disposition, DropReason};
@@ -62,6 +64,14 @@ impl Setup {
             v6: Ruleset::empty(Family::V6),
             conntrack: Config::new(hash_key(seed)),
         }
+    }
+}
+
+/// The interface name of a port, the loopback interface included.
+pub(crate) fn port_name(ports: &[String], port: PortId) -> &str {
+    match port {
+        PortId::LOOPBACK => "lo",
+        port => &ports[port.index()],
     }
 }
 
@@ -124,7 +134,7 @@ pub struct Replay {
     v4: Ruleset,
     v6: Ruleset,
     ports: Vec<String>,
-    network: Network,
+    network: Arc<Network>,
     snapshot: Snapshot,
     counters: CounterMap,
     conntrack: Conntrack,
@@ -137,22 +147,27 @@ pub struct Replay {
 impl Replay {
     /// Compiles and checks the policy, builds the network and the table.
     pub fn new(setup: Setup) -> Result<Self, ReplayError> {
-        let network = Network::build(&setup.topology)?;
+        let network = Arc::new(Network::build(&setup.topology)?);
+        Self::over(network, setup.v4, setup.v6, setup.conntrack)
+    }
+
+    /// Like [`Replay::new`], over a network that is already built.
+    pub fn over(
+        network: Arc<Network>,
+        v4: Ruleset,
+        v6: Ruleset,
+        conntrack: Config,
+    ) -> Result<Self, ReplayError> {
         let ports: Vec<String> = network.ports().iter().map(|port| port.name.clone()).collect();
-        let input = compile::Input {
-            v4: &setup.v4,
-            v6: &setup.v6,
-            ports: &ports,
-            limits: Limits::default(),
-        };
+        let input = compile::Input { v4: &v4, v6: &v6, ports: &ports, limits: Limits::default() };
         let (compiled, _) =
             selfcheck::compile_checked(input, &DynamicState::default(), Budget::default())?;
         Ok(Self {
-            conntrack: Conntrack::new(setup.conntrack)?,
+            conntrack: Conntrack::new(conntrack)?,
             snapshot: Snapshot::new(1, compiled.policy, 1),
             counters: compiled.counters,
-            v4: setup.v4,
-            v6: setup.v6,
+            v4,
+            v6,
             ports,
             network,
             engine: Engine::new(),
@@ -278,6 +293,14 @@ impl Replay {
     pub fn connections(&self, family: Family) -> Vec<Row> {
         let rows = self.conntrack.rows(self.now);
         rows.filter(|row| row.view.original.family == family).collect()
+    }
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+    /// The compiled policy.
+    pub fn policy(&self) -> &Policy {
+        &self.snapshot.policy
     }
     /// The connection table.
     pub fn conntrack(&self) -> &Conntrack {

@@ -14,6 +14,7 @@ use dataplane::verdict::DropReason;
 use crate::interpret::{
     Connection, DropCause, Interpreter, Outcome, Packet, Subject, Tracked, Verdict, Visit,
 };
+use crate::replay::port_name;
 
 /// A packet at one hook.
 #[derive(Clone, Copy, Debug)]
@@ -145,9 +146,7 @@ pub(crate) fn interpreted(
     ports: &[String],
     tracked: Tracked,
 ) -> Option<(Walked, usize)> {
-    let name = |port: Option<PortId>| {
-        port.and_then(|port| ports.get(port.index())).map_or("", String::as_str)
-    };
+    let name = |port: Option<PortId>| port.map_or("", |port| port_name(ports, port));
     let mut packet = Packet::read(probe.frame)?;
     packet.pkt_type = probe.parsed.pkt_type;
     let mut subject = Subject {

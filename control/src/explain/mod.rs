@@ -1,0 +1,246 @@
+//! Why does this packet end where it ends? Every table, chain and rule on its
+//! way, and for each rule that does not match, what it failed on.
+//!
+//! The engine decides the packet over the real policy and topology; the
+//! interpreter walks the same rules and supplies the reasons. Both must have
+//! taken the same path: if not, that is said instead of an explanation.
+
+mod describe;
+mod prepare;
+mod reasons;
+#[cfg(test)]
+mod tests;
+mod text;
+mod walk;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use dataplane::clock::Nanos;
+use dataplane::conntrack::{Config, CtState};
+use dataplane::fib::{Mode, NeighbourEntry, Network, PortInfo, RouteEntry, RouteKind, Topology};
+use dataplane::packet::{Family, Mac, PktType, PortId};
+use dataplane::wire::{self, Frame};
+use serde::Serialize;
+
+pub use describe::{DescribeError, Description};
+pub use text::render;
+
+use crate::iptables::Names;
+use crate::model::Ruleset;
+use crate::replay::{Event, Replay, ReplayError, Source};
+
+/// When the described packet arrives; preparation happens before.
+const NOW: Nanos = Nanos::from_secs(1_000);
+/// Connections that an explanation needs at most, with room to spare.
+const CONNECTIONS: u64 = 64;
+
+/// Why there is no explanation.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    /// The words describe no packet.
+    #[error(transparent)]
+    Describe(#[from] DescribeError),
+    /// The policy or the topology is not usable.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// An interface that is not a port.
+    #[error("no port `{0}` in the topology")]
+    NoSuchPort(String),
+    /// The state that was asked for cannot be brought about with this packet.
+    #[error("this packet cannot be {wanted}: tracking says {got}")]
+    State {
+        /// What was asked for.
+        wanted: &'static str,
+        /// What tracking says.
+        got: &'static str,
+    },
+    /// Engine and interpreter took different paths.
+    #[error(
+        "the engine and the interpreter disagree (please report this): engine {engine}, interpreter {interpreter}"
+    )]
+    Disagree {
+        /// Path and verdict of the engine.
+        engine: String,
+        /// Path and verdict of the interpreter.
+        interpreter: String,
+    },
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The packet in a few words.
+    pub packet: String,
+    /// What it met, in order.
+    pub stages: Vec<Stage>,
+    /// What became of it, as `replay --events` says it.
+    pub event: Event,
+}
+
+/// One stage of the packet's road.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "stage", rename_all = "snake_case")]
+pub enum Stage {
+    /// A table at a hook.
+    Table {
+        /// Table.
+        table: &'static str,
+        /// Hook.
+        hook: &'static str,
+        /// Input interface there, empty when there is none.
+        input: String,
+        /// Output interface there, empty when there is none.
+        output: String,
+        /// Rules in the order they were looked at.
+        steps: Vec<Step>,
+    },
+    /// Connection tracking.
+    Tracking {
+        /// `--ctstate`.
+        state: &'static str,
+        /// `original` or `reply`.
+        direction: &'static str,
+    },
+    /// The routing decision.
+    Routing {
+        /// Where to: a port, `host`, or a reason to drop.
+        to: String,
+    },
+}
+
+/// One rule, or a policy, that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// Chain.
+    pub chain: String,
+    /// Number in the chain, from 1; null for the chain's policy.
+    pub rule: Option<u32>,
+    /// Line in the policy file, from 1.
+    pub line: Option<u32>,
+    /// The rule as `iptables-save` prints it, or the policy.
+    pub text: String,
+    /// Whether it matched.
+    pub matched: bool,
+    /// What it failed on.
+    pub why: Option<String>,
+    /// How deep in jumps the chain is.
+    pub depth: usize,
+}
+
+/// Explains what becomes of the described packet.
+///
+/// Without a network, one is made up in which the packet's interfaces exist
+/// and its destination is reached through the output interface (or is this
+/// machine, when none is given).
+pub fn explain(
+    v4: &Ruleset,
+    v6: &Ruleset,
+    network: Option<Arc<Network>>,
+    description: &Description,
+    names: &dyn Names,
+) -> Result<Explanation, ExplainError> {
+    let mut description = description.clone();
+    let network = match network {
+        Some(network) => network,
+        None => Arc::new(Network::build(&made_up(&description)).map_err(ReplayError::from)?),
+    };
+    let mut conntrack = Config::new([0; 16]);
+    let sized = conntrack.set("max", CONNECTIONS);
+    debug_assert!(sized.is_ok(), "a small table is possible");
+    let open = || Replay::over(Arc::clone(&network), v4.clone(), v6.clone(), conntrack.clone());
+    let (mut engine, oracle) = (open()?, open()?);
+    let source = source(&engine, &mut description)?;
+    for replay in [&engine, &oracle] {
+        prepare::connection(replay.conntrack(), &description, NOW);
+    }
+    let event = engine.feed(source, NOW, &description.frame).event;
+    check_state(&description, &event)?;
+    let walk = walk::Walk::new(&oracle, &description, source, &event, names);
+    let stages = walk.map_or_else(|| Ok(Vec::new()), walk::Walk::run)?;
+    Ok(Explanation { packet: text::packet(&description), stages, event })
+}
+
+/// The port that the packet arrives on; also addresses the frame to it.
+fn source(replay: &Replay, description: &mut Description) -> Result<Source, ExplainError> {
+    let find =
+        |name: &String| replay.port(name).ok_or_else(|| ExplainError::NoSuchPort(name.clone()));
+    if let Some(name) = &description.output {
+        find(name)?;
+    }
+    let Some(name) = &description.input else { return Ok(Source::Host) };
+    let port = find(name)?;
+    let mac = replay.network().port(port).mac;
+    if let Ok(Frame::Ip(parsed)) = wire::parse(&description.frame, mac)
+        && parsed.pkt_type == PktType::OtherHost
+    {
+        description.frame[..6].copy_from_slice(&mac.0);
+    }
+    Ok(Source::Port(port))
+}
+
+fn check_state(description: &Description, event: &Event) -> Result<(), ExplainError> {
+    match (description.state.map(CtState::name), event.ctstate) {
+        (Some(wanted), Some(got)) if wanted != got => Err(ExplainError::State { wanted, got }),
+        _ => Ok(()),
+    }
+}
+
+/// The smallest network in which the packet can go where its words say.
+fn made_up(description: &Description) -> Topology {
+    let parsed = match wire::parse(&description.frame, Mac::default()) {
+        Ok(Frame::Ip(parsed)) => Some(parsed),
+        _ => None,
+    };
+    let mut names = Vec::new();
+    for name in [&description.input, &description.output].into_iter().flatten() {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    let port = |(index, name): (usize, &String)| PortInfo {
+        name: name.clone(),
+        mac: Mac([2, 0, 0, 0, 0xff, index as u8]),
+        mtu: 1500,
+        addresses: vec![],
+        up: true,
+    };
+    let mut topology = Topology {
+        mode: Mode::Routed,
+        ports: names.iter().enumerate().map(port).collect(),
+        routes: vec![],
+        rules: vec![],
+        neighbours: vec![],
+    };
+    let Some(parsed) = parsed else { return topology };
+    let full = if parsed.family == Family::V4 { 32 } else { 128 };
+    let (src, dst) =
+        (describe::ip(parsed.family, parsed.src), describe::ip(parsed.family, parsed.dst));
+    let index = |wanted: &Option<String>| {
+        names.iter().position(|name| Some(name) == wanted.as_ref()).map(|i| PortId(i as u8))
+    };
+    let unicast = |to: IpAddr, port| RouteEntry {
+        to: (to, full),
+        via: None,
+        kind: RouteKind::Unicast(port),
+        table: 254,
+        metric: 0,
+        mtu: None,
+        prefsrc: None,
+    };
+    match (index(&description.input), index(&description.output)) {
+        (_, Some(output)) => {
+            topology.routes.push(unicast(dst, output));
+            let mac = Mac([2, 0, 0, 0, 0xfe, 1]);
+            topology.neighbours.push(NeighbourEntry { port: output, address: dst, mac });
+        }
+        (Some(input), None) => topology.ports[input.index()].addresses.push((dst, full)),
+        (None, None) => {}
+    }
+    if let Some(input) = index(&description.input) {
+        topology.routes.push(unicast(src, input));
+        let mac = Mac([2, 0, 0, 0, 0xfe, 0]);
+        topology.neighbours.push(NeighbourEntry { port: input, address: src, mac });
+    }
+    topology
+}

@@ -1,0 +1,105 @@
+//! Mismatches in words.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use dataplane::packet::Family;
+
+use crate::interpret::{Actual, Mismatch, Selector, Subject};
+use crate::model::{MatchBody, Rule};
+
+/// Why the rule did not match, with the packet's value.
+pub(super) fn why(mismatch: &Mismatch, rule: &Rule, subject: &Subject<'_>) -> String {
+    let option = option(mismatch, rule);
+    if mismatch.hotdrop {
+        let what = mismatch.option;
+        return format!("{option}: the packet is malformed here ({what}) and dropped");
+    }
+    let value = match mismatch.actual {
+        Actual::Absent => return absent(&option, mismatch),
+        Actual::Number(number) if mismatch.option == "-p" => protocol(number),
+        Actual::Number(number) => number.to_string(),
+        Actual::Bits(bits) if mismatch.option == "--icmp-type" => {
+            format!("{}/{}", bits >> 8, bits & 0xff)
+        }
+        Actual::Bits(bits) if mismatch.option == "--tcp-flags" => tcp_flags(bits as u8),
+        Actual::Bits(bits) => format!("{bits:#x}"),
+        Actual::Address(bits) => match subject.packet.family {
+            Family::V4 => Ipv4Addr::from_bits(bits as u32).to_string(),
+            Family::V6 => Ipv6Addr::from_bits(bits).to_string(),
+        },
+        Actual::Mac(octets) => octets.map(|octet| format!("{octet:02x}")).join(":"),
+        Actual::State(name) => name.to_owned(),
+        Actual::Interface => match mismatch.selector {
+            Selector::Input => interface(subject.input),
+            _ => interface(subject.output),
+        },
+    };
+    format!("{option}: the packet has {value}")
+}
+
+fn interface(name: &str) -> String {
+    if name.is_empty() { "no interface".to_owned() } else { name.to_owned() }
+}
+
+/// The option, with its module where the rule has several.
+fn option(mismatch: &Mismatch, rule: &Rule) -> String {
+    match mismatch.selector {
+        Selector::Match(index) if mismatch.hotdrop => format!("-m, match {}", index + 1),
+        Selector::Match(index) if rule.matches.len() > 1 => {
+            format!("match {}, {}", index + 1, mismatch.option)
+        }
+        Selector::Match(_) => mismatch.option.to_owned(),
+        _ if is_negated(mismatch.selector, rule) => format!("! {}", mismatch.option),
+        _ => mismatch.option.to_owned(),
+    }
+}
+
+fn is_negated(selector: Selector, rule: &Rule) -> bool {
+    match selector {
+        Selector::Source => rule.src.is_some_and(|neg| neg.negated),
+        Selector::Destination => rule.dst.is_some_and(|neg| neg.negated),
+        Selector::Input => rule.input.as_ref().is_some_and(|(_, negated)| *negated),
+        Selector::Output => rule.output.as_ref().is_some_and(|(_, negated)| *negated),
+        Selector::Protocol => rule.proto.is_some_and(|neg| neg.negated),
+        Selector::Fragment => rule.fragment == Some(false),
+        Selector::Match(_) => false,
+    }
+}
+
+fn absent(option: &str, mismatch: &Mismatch) -> String {
+    match mismatch.option {
+        "--limit" => format!("{option}: the limit is used up"),
+        "--tcp-option" => format!("{option}: by the packet's TCP options"),
+        "connection" => "the packet has no connection".to_owned(),
+        "later fragment" => "a later fragment has no layer 4 header".to_owned(),
+        "--mac-source" => format!("{option}: the packet has no link-layer address"),
+        _ => format!("{option}: the packet has no connection"),
+    }
+}
+
+fn protocol(number: u32) -> String {
+    let name = match number {
+        1 => "icmp",
+        6 => "tcp",
+        17 => "udp",
+        58 => "ipv6-icmp",
+        132 => "sctp",
+        _ => return format!("protocol {number}"),
+    };
+    name.to_owned()
+}
+
+/// Flag names, as `--tcp-flags` takes them.
+pub(super) fn tcp_flags(flags: u8) -> String {
+    const NAMES: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
+    let set = (0..8).filter(|bit| flags & 1 << bit != 0).map(|bit| NAMES[bit]);
+    let names: Vec<_> = set.collect();
+    if names.is_empty() { "NONE".to_owned() } else { names.join(",") }
+}
+
+/// Whether a failed rule spent something all the same.
+pub(super) fn spent(mismatch: &Mismatch, rule: &Rule) -> bool {
+    let Selector::Match(failed) = mismatch.selector else { return false };
+    let limits = |spec: &crate::model::MatchSpec| matches!(spec.body, MatchBody::Limit(_));
+    rule.matches[..failed].iter().any(limits)
+}
