@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use dataplane::packet::Family;
 use netns::Namespace;
+use portcullis::diagnostics::Severity;
 use portcullis::iptables::{TableNames, parse, print};
 
 /// Names a variable that holds another seed, for longer runs by hand.
@@ -370,8 +371,11 @@ fn compare(family: Family, prefix: &str, directory: &Path) -> (Vec<String>, usiz
                 let same = theirs.iter().any(|theirs| **theirs == printed);
                 (!same).then(|| format!("ours:\n{printed}theirs: {theirs:#?}"))
             }
-            Err(findings) => (!theirs.is_empty())
-                .then(|| format!("refused: {}\ntheirs: {theirs:#?}", findings[0].message)),
+            Err(findings) => (!theirs.is_empty()).then(|| {
+                let error = findings.iter().find(|one| one.severity == Severity::Error);
+                let message = error.map_or("no error", |error| &error.message);
+                format!("refused: {message}\ntheirs: {theirs:#?}")
+            }),
         };
         if let Some(complaint) = complaint {
             wrong.push(format!("{text}{complaint}"));

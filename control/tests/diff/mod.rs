@@ -107,9 +107,9 @@ pub fn read_saved(text: &str) -> (BTreeMap<CounterKey, (u64, u64)>, Vec<String>)
             print(&table, line.to_owned());
         }
     }
-    let named = tables.into_iter().flat_map(|(table, lines)| {
-        lines.into_iter().map(move |line| format!("{table}: {line}"))
-    });
+    let named = tables
+        .into_iter()
+        .flat_map(|(table, lines)| lines.into_iter().map(move |line| format!("{table}: {line}")));
     (counters, named.collect())
 }
 
