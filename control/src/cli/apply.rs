@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::client::{ask, findings, unexpected};
+use super::client::{ask_about, findings, unexpected};
 use super::{Exit, Output};
 use crate::api::protocol::{self, Applied, Source};
 use crate::api::{Request, Response};
@@ -39,10 +39,11 @@ pub fn run(args: Args, output: &Output) -> Exit {
         Ok(texts) => texts,
         Err(exit) => return exit,
     };
+    let sources: Vec<Source> = [&rules, &rules6].into_iter().flatten().cloned().collect();
     let apply = protocol::Apply { rules, rules6, counters: args.counters };
-    match ask(&args.socket, Request::Apply(apply), output) {
+    match ask_about(&args.socket, Request::Apply(apply), &sources, output) {
         Ok(Response::Applied(applied)) => {
-            print(&applied, output);
+            print(&applied, &sources, output);
             Exit::Ok
         }
         Ok(_) => unexpected(output),
@@ -62,11 +63,11 @@ fn source(path: Option<&Path>, output: &Output) -> Result<Option<Source>, Exit> 
     Ok(Some(Source { name, text }))
 }
 
-fn print(applied: &Applied, output: &Output) {
+fn print(applied: &Applied, sources: &[Source], output: &Output) {
     if output.json() {
         return output.object(applied);
     }
-    findings(&applied.findings, output);
+    findings(&applied.findings, sources, output);
     let Applied { generation, rules_v4, rules_v6, adopted, stages, .. } = applied;
     output.line(format_args!(
         "generation {generation}: {rules_v4} IPv4 and {rules_v6} IPv6 rules{}",

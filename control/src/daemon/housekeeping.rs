@@ -16,7 +16,7 @@ use dataplane::publish::Publisher;
 use dataplane::worker::{NeighbourRequest, Outlets, PortEvent};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::service::Service;
+use super::service::{NetworkInForce, Service};
 use super::{Daemon, DaemonError, ProgramSight};
 use crate::net::{Mirror, Update};
 
@@ -77,7 +77,7 @@ impl NetworkSide {
         }
         drop(self.networks.publish(Arc::clone(&network)));
         let notes = update.notes.iter().map(ToString::to_string).collect();
-        service.set_network(network, notes);
+        service.set_network(NetworkInForce { network, notes });
         self.complaint.clear();
     }
 

@@ -214,7 +214,8 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
         }
     };
     let mut daemon = Daemon::start(config, store, workers, conntrack, mirror, holds, &signals)?;
-    let notes = daemon.service.network().notes;
+    let mut notes = daemon.service.network().notes;
+    notes.extend(preflight::takeover_notes(&daemon.config.mode));
     let control = serve(server, &daemon.service, &signals)?;
     ready(&Ready { workers, findings: &parsed.findings, texts: &texts, notes: &notes });
     let outcome = daemon.keep_house(&signals);

@@ -202,6 +202,22 @@ pub fn mode(mode: &Mode, ports: usize) -> Result<(), PreflightError> {
     }
 }
 
+/// What the operator should know of the moment when the kernel takes over.
+pub fn takeover_notes(mode: &Mode) -> Vec<String> {
+    if *mode != Mode::Routed {
+        return Vec::new();
+    }
+    let off = |path: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "0");
+    [("IPv4", "net/ipv4/ip_forward"), ("IPv6", "net/ipv6/conf/all/forwarding")]
+        .into_iter()
+        .filter(|(_, file)| off(&format!("/proc/sys/{file}")))
+        .map(|(family, file)| {
+            let name = file.replace('/', ".");
+            format!("{name} is 0: when portcullis ends, no {family} is forwarded until it is back")
+        })
+        .collect()
+}
+
 /// Holds on ports: abstract Unix sockets, which belong to the network namespace
 /// as ports do, vanish with the process however it ends, and know its id.
 #[derive(Debug)]

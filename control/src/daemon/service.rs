@@ -74,9 +74,8 @@ impl Service {
         &self.store
     }
 
-    pub(super) fn set_network(&self, network: Arc<Network>, notes: Vec<String>) {
-        *self.network.lock().unwrap_or_else(PoisonError::into_inner) =
-            NetworkInForce { network, notes };
+    pub(super) fn set_network(&self, in_force: NetworkInForce) {
+        *self.network.lock().unwrap_or_else(PoisonError::into_inner) = in_force;
     }
 
     pub(super) fn add_note(&self, note: String) {

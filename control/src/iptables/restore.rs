@@ -196,6 +196,7 @@ impl<'f> FileReader<'f> {
             return;
         }
         if self.tables[current].is_built_in(&name.text) {
+            self.tables[current].declared(name);
             let counters = words.get(2).and_then(|word| parse_counters(&word.text));
             match policy.text.as_str() {
                 "-" => {}

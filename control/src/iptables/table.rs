@@ -94,6 +94,13 @@ impl TableBuilder {
         }
     }
 
+    /// Where a built-in chain is declared, if it is.
+    pub(super) fn declared(&mut self, name: &Word) {
+        if let Some(index) = self.index.get(&name.text) {
+            self.chains[*index].span = name.span;
+        }
+    }
+
     /// A user chain, by `:NAME` or `-N`.
     pub(super) fn add_chain(&mut self, name: &Word) -> Result<(), Problem> {
         let text = name.text.as_str();
