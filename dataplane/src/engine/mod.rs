@@ -11,6 +11,7 @@
 
 mod bridge;
 mod egress;
+mod options;
 mod originate;
 mod road;
 

@@ -7,7 +7,7 @@
 
 use classifier::Address;
 
-use super::{Ended, Scratch, World, egress};
+use super::{Ended, Scratch, World, egress, options};
 use crate::conntrack::{CtState, Subject, Tracking};
 use crate::effects::Effects;
 use crate::fib::{InputRoute, Mode, Query, RouteKind};
@@ -18,7 +18,7 @@ use crate::policy::{FamilyPolicy, Hook, RejectWith, TableId};
 use crate::reply::Message;
 use crate::stats::RuleCounters;
 use crate::verdict::{Disposition, DropReason};
-use crate::wire::proto;
+use crate::wire::{ipv4, proto};
 
 /// One packet in flight.
 pub(super) struct Packet<'f> {
@@ -145,7 +145,11 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             return Err(End::Drop(DropReason::NotForUs));
         }
         self.prerouting(packet)?;
-        match self.route_input(packet, input)? {
+        let onward = self.route_input(packet, input);
+        if !matches!(onward, Err(End::Drop(_))) {
+            check_options(packet)?;
+        }
+        match onward? {
             None => self.input(packet),
             Some(hop) => self.forward(packet, hop),
         }
@@ -222,6 +226,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         egress::decrement_hops(packet);
         packet.output = Some(hop.port);
         self.forward_tables(packet)?;
+        self.record_route(packet, hop);
         self.postrouting(packet)?;
         self.leave(packet, hop)
     }
@@ -236,6 +241,18 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         self.hook(packet, Hook::Postrouting, &[TableId::Mangle, TableId::Nat])?;
         packet.asked.source = true;
         self.confirm(packet)
+    }
+
+    /// Fills in the IPv4 options that a router fills in.
+    fn record_route(&self, packet: &mut Packet<'_>, hop: Hop) {
+        if ipv4_options(packet).is_none_or(|header| options::read(header) != options::Asked::Record)
+        {
+            return;
+        }
+        let (family, next_hop) = hop.next_hop;
+        let address = self.world.network.source_address(hop.port, family, next_hop);
+        let (start, end) = (usize::from(packet.parsed.l3), usize::from(packet.parsed.l4));
+        options::record(&mut packet.frame[start..end], address.unwrap_or(0) as u32);
     }
 
     /// The routing decision for a packet from a port.
@@ -348,6 +365,25 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             }
         }
         Ok(())
+    }
+}
+
+/// The header of an IPv4 packet that has options.
+fn ipv4_options<'p>(packet: &'p Packet<'_>) -> Option<&'p [u8]> {
+    let (start, end) = (usize::from(packet.parsed.l3), usize::from(packet.parsed.l4));
+    let present = packet.parsed.family == Family::V4 && end - start > ipv4::HEADER;
+    present.then(|| &packet.frame[start..end])
+}
+
+/// Refuses IPv4 options that a router must refuse.
+fn check_options(packet: &Packet<'_>) -> Result<(), End> {
+    match ipv4_options(packet).map_or(options::Asked::Pass, options::read) {
+        options::Asked::Pass | options::Asked::Record => Ok(()),
+        options::Asked::SourceRoute => Err(End::Drop(DropReason::IpOptions)),
+        options::Asked::Problem(at) => {
+            let message = Message { kind: 12, code: 0, word: u32::from(at) << 24 };
+            Err(End::Refused(DropReason::IpOptions, message))
+        }
     }
 }
 

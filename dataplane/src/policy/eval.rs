@@ -295,9 +295,7 @@ impl ConntrackMatch {
     fn tuples_match(&self, connection: &ConnView) -> bool {
         let (original, reply) = (&connection.original, &connection.reply);
         let address = |wanted: &Option<Neg<super::matches::AddressMask>>, address: u128| {
-            wanted.as_ref().is_none_or(|wanted| {
-                wanted.apply(wanted.value.contains(address))
-            })
+            wanted.as_ref().is_none_or(|wanted| wanted.apply(wanted.value.contains(address)))
         };
         self.proto.is_none_or(|proto| proto.apply(proto.value == original.proto))
             && address(&self.orig_src, original.src)

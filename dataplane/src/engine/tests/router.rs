@@ -189,3 +189,19 @@ fn a_port_that_is_down_has_no_routes() {
     let mut rig = with(|topology| topology.ports[1].up = false);
     assert_eq!(rig.up(udp(SERVER)).disposition, dropped(DropReason::NoRoute));
 }
+
+#[test]
+fn ip_options_are_refused_answered_or_filled_in() {
+    let mut rig = plain();
+    let with = |options: &[u8]| udp(SERVER).ttl(9).options(options);
+    let recorded = rig.up(with(&[7, 7, 4, 0, 0, 0, 0, 0]));
+    let expected = with(&[7, 7, 8, 198, 18, 2, 1, 0]).ttl(8).macs(PORT_MACS[1], HOST_MACS[1]);
+    assert_eq!(recorded.disposition, Disposition::Transmit(OUTSIDE));
+    assert_eq!(recorded.frame, expected.build());
+    let source_route = rig.up(with(&[131, 7, 4, 198, 18, 2, 2, 0]));
+    assert_eq!(source_route.disposition, dropped(DropReason::IpOptions));
+    assert!(rig.seen.emitted.is_empty());
+    let malformed = rig.up(with(&[7, 7, 6, 0, 0, 0, 0, 0]));
+    assert_eq!(malformed.disposition, dropped(DropReason::IpOptions));
+    assert_eq!(icmp(&rig.answer().1), (12, 0, 22 << 24));
+}
