@@ -1,4 +1,8 @@
 //! What one packet does to its connection's entry, for every protocol.
+//!
+//! Limits: SCTP is known by addresses, ports and checksum alone. Its chunks
+//! and verification tags are not followed, so an SCTP flow is NEW until it is
+//! answered and then ESTABLISHED, with the timeouts of CLOSED and ESTABLISHED.
 
 use super::config::{Setting, Settings};
 use super::icmp;

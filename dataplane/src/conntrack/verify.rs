@@ -24,6 +24,11 @@ pub(super) fn holds(parsed: &Parsed, l4: &[u8], sums: bool) -> bool {
                 && be16(header, 6) != 0
                 && (!sums || covered_sum(parsed, l4, coverage) == 0)
         }
+        (proto::SCTP, _) => {
+            l4.len() >= 12
+                && (!sums
+                    || checksum::sctp(l4) == u32::from_le_bytes([l4[8], l4[9], l4[10], l4[11]]))
+        }
         (proto::ICMP, Family::V4) => !sums || checksum::internet(l4) == 0,
         (proto::ICMPV6, Family::V6) => !sums || transport_sum(parsed, l4) == 0,
         _ => true,

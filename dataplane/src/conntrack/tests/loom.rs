@@ -112,7 +112,7 @@ fn loom_two_updates_and_a_reader_see_whole_changes() {
         let store = table(1);
         let id = create(&store, &tuple(7));
         store.link(id, NOW).unwrap();
-        let update = |store: &Store| {
+        let update = move |store: &Store| {
             let entry = store.lock(id).unwrap();
             let next = entry.aux() + 1;
             entry.set_aux(next);

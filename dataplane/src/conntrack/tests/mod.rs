@@ -1,5 +1,6 @@
 //! Tests of tracking on simulated time.
 
+mod api;
 mod behaviours;
 #[cfg(loom)]
 mod loom;
