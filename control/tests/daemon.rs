@@ -450,6 +450,11 @@ fn routes_neighbours_and_links_are_followed_under_traffic() {
         lab.gateway.run("ip link set g1 up");
         lab.until("the link up again", || lab.pings(V4));
     }
+    // A device that is gone takes its port along, and nothing else.
+    lab.gateway.run("ip link del g1");
+    lab.until("a word about it", || lab.errors().contains("g1: out of service until a restart"));
+    assert_eq!(lab.json(&["show", "ports"])["ports"][1]["up"], false);
+    assert!(!lab.pings(V4) && lab.pings("198.18.1.1"));
 }
 
 /// The ids of the XDP program on g0 and of its maps.

@@ -207,8 +207,11 @@ impl PolicyStore {
         };
         let snapshot = state.publisher.publish(Arc::clone(&running.snapshot));
         state.draining = Some(Draining { snapshot, continues });
-        state.running = Arc::new(running);
+        let old = std::mem::replace(&mut state.running, Arc::new(running));
         state.base = base;
+        // A long policy takes milliseconds to free: not while others wait.
+        drop(state);
+        drop(old);
     }
 
     /// Moves the counts of a snapshot that no worker holds any more, and frees
