@@ -1,3 +1,5 @@
+//! Tests of the compiler: the index against the interpreter, depth, bounds, counters, buckets.
+
 use classifier::{Address, Key};
 use dataplane::conntrack::CtState;
 use dataplane::packet::{L4Class, Mac, Parsed, PktType, PortId};

@@ -1,3 +1,5 @@
+//! Tests of explanations: reasons, states, hooks, refusals.
+
 use super::*;
 use crate::iptables::{self, TableNames};
 use crate::replay::event::Verdict;

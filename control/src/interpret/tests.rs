@@ -1,3 +1,5 @@
+//! Tests of the interpreter: jumps, malformed packets, limits, reasons.
+
 use dataplane::conntrack::CtState;
 use dataplane::packet::Family;
 use dataplane::policy::Match;

@@ -155,6 +155,7 @@ impl Event {
             reason: facts.reason.map(DropReason::name),
             ctstate: tracking
                 .filter(|_| verdict != Verdict::InvalidDrop)
+                .filter(|_| facts.reason != Some(DropReason::Fragment))
                 .filter(|t| t.conn.is_some() || is_tracked(facts))
                 .map(|tracking| tracking.state)
                 .map(CtState::name),

@@ -1,3 +1,5 @@
+//! Tests of the replay library: verdicts, reasons, the contract's keys.
+
 use dataplane::clock::Nanos;
 use dataplane::packet::Mac;
 use dataplane::wire::build::Packet as Frame;

@@ -1,3 +1,5 @@
+//! The compiled walk against the interpreter, and faults that the self-check must find.
+
 use classifier::Address;
 use dataplane::packet::{L4Class, PktType};
 use dataplane::policy::Target;

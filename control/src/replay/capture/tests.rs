@@ -1,3 +1,5 @@
+//! Tests of capture files: resolutions, damage, round trip.
+
 use super::*;
 
 fn classic(magic: u32, link: u32, records: &[(u32, u32, &[u8])]) -> Vec<u8> {

@@ -1,3 +1,5 @@
+//! Tests of topology files: the contract's example, and every kind of mistake.
+
 use super::*;
 
 const GOOD: &str = r#"
