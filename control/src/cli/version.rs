@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{Exit, Output};
+use crate::api::PROTOCOL_VERSION;
 
 /// Prints version, target, kernel and protocol version.
 ///
@@ -27,7 +28,7 @@ pub fn run(_args: Args, output: &Output) -> Exit {
         profile: if cfg!(debug_assertions) { "debug" } else { "release" },
         arch: std::env::consts::ARCH,
         kernel: kernel_release(),
-        protocol: PROTOCOL,
+        protocol: PROTOCOL_VERSION,
     };
     if output.json() {
         output.object(&version);
@@ -39,9 +40,6 @@ pub fn run(_args: Args, output: &Output) -> Exit {
     }
     Exit::Ok
 }
-
-/// Version of the control socket's protocol.
-const PROTOCOL: u32 = 1;
 
 fn kernel_release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease")
