@@ -101,8 +101,12 @@ pub fn compiles(ruleset: &Ruleset, file: &str) -> Option<Finding> {
     let rules = ruleset.tables.iter().flat_map(|table| &table.chains).flat_map(|c| &c.rules);
     let named = rules.flat_map(|rule| [&rule.input, &rule.output]).flatten();
     let ports: BTreeSet<&str> = named.map(|(interface, _)| interface.name.as_str()).collect();
-    let ports: Vec<String> =
-        ports.into_iter().filter(|n| !n.is_empty()).take(MAX_PORTS).map(str::to_owned).collect();
+    let ports = ports.into_iter().filter(|name| !name.is_empty()).take(MAX_PORTS);
+    let mut ports: Vec<String> = ports.map(str::to_owned).collect();
+    if ports.is_empty() {
+        // The packets of the self-check have to come in somewhere.
+        ports.push("port0".to_owned());
+    }
     let (v4, v6) = (Ruleset::empty(Family::V4), Ruleset::empty(Family::V6));
     let (v4, v6) = match ruleset.family {
         Family::V4 => (ruleset, &v6),
