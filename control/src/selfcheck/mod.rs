@@ -221,7 +221,7 @@ impl<'a, A: Address> FamilyCheck<'a, A> {
         let frame = fields.frame(self.rules.family);
         let Ok(Frame::Ip(parsed)) = wire::parse(&frame, Mac::default()) else { return Ok(0) };
         let at = (approach.table.id, approach.hook);
-        let (input, output) = probes::interfaces(&fields, approach.hook);
+        let (input, output) = probes::interfaces(&fields, approach.hook, self.ports);
         let raw = at.0 == TableId::Raw;
         let state = fields.state.filter(|_| !raw).unwrap_or(CtState::Invalid);
         let tracking = Tracking { state, ..Tracking::NONE };

@@ -245,10 +245,18 @@ fn port_for(
     found.map(|index| index as u8)
 }
 
-/// The interfaces a packet has at `hook`.
-pub(super) fn interfaces(fields: &Fields, hook: Hook) -> (Option<PortId>, Option<PortId>) {
-    let input = Some(PortId(fields.input.unwrap_or(0)));
-    let output = Some(PortId(fields.output.unwrap_or(0)));
+/// The interfaces a packet has at `hook`; the loopback interface where there
+/// are no ports (a policy that is only checked).
+pub(super) fn interfaces(
+    fields: &Fields,
+    hook: Hook,
+    ports: &[String],
+) -> (Option<PortId>, Option<PortId>) {
+    let port = |index: Option<u8>| {
+        let port = PortId(index.unwrap_or(0));
+        Some(if port.index() < ports.len() { port } else { PortId::LOOPBACK })
+    };
+    let (input, output) = (port(fields.input), port(fields.output));
     match hook {
         Hook::Prerouting | Hook::Input => (input, None),
         Hook::Forward => (input, output),

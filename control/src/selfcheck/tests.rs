@@ -175,6 +175,18 @@ proptest! {
     }
 }
 
+#[test]
+fn a_policy_is_checked_without_any_port() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for _ in 0..50 {
+        let v4 = generate::ruleset(Family::V4).new_tree(&mut runner).unwrap().current();
+        let v6 = generate::ruleset(Family::V6).new_tree(&mut runner).unwrap().current();
+        let input = Input { v4: &v4, v6: &v6, ports: &[], limits: Limits::default() };
+        let checked = compile_checked(input, &DynamicState::default(), Budget::default());
+        assert!(checked.unwrap().1.packets > 0);
+    }
+}
+
 /// A fault of the compiler, put into a compiled policy.
 type Fault = fn(&mut dataplane::policy::CompiledRule<u32>) -> bool;
 
