@@ -4,12 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dataplane::clock::{Nanos, monotonic};
-use portcullis::api::protocol::{Apply, Source};
-use portcullis::api::{Client, Request, Response};
 use serde_json::Value;
 
 mod netns;
@@ -638,120 +635,4 @@ fn every_queue_has_its_worker() {
     assert_eq!(stats["workers"].as_array().unwrap().len(), 2);
     let ports = lab.json(&["show", "ports"]);
     assert_eq!(ports["ports"][1]["queues"][1]["worker"], 1);
-}
-
-/// UDP from one namespace to port 7 of another and back, as fast as `WINDOW`
-/// packets in flight go, until `stop`. Returns how many came back and how many did not.
-fn udp_loop(from: &Namespace, to: &Namespace, address: &str, stop: &AtomicBool) -> (u64, u64) {
-    const WINDOW: u64 = 16;
-    let address: SocketAddr = format!("{address}:7").parse().unwrap();
-    let service = to.enter(|| UdpSocket::bind(address)).unwrap();
-    let socket = from.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
-    service.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    socket.connect(address).unwrap();
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut buffer = [0; 64];
-            while !done.load(Ordering::Relaxed) {
-                if let Ok((len, from)) = service.recv_from(&mut buffer) {
-                    service.send_to(&buffer[..len], from).unwrap();
-                }
-            }
-        });
-        let (mut sent, mut returned) = (0u64, 0u64);
-        let mut buffer = [0; 64];
-        loop {
-            while !stop.load(Ordering::Relaxed) && sent - returned < WINDOW {
-                socket.send(&sent.to_ne_bytes()).unwrap();
-                sent += 1;
-            }
-            if returned == sent || socket.recv(&mut buffer).is_err() {
-                break;
-            }
-            returned += 1;
-        }
-        done.store(true, Ordering::Relaxed);
-        (returned, sent - returned)
-    })
-}
-
-/// Accepts UDP to port 7 by its first rule and nothing else.
-const SWAP_A: &str = "*filter
-:FORWARD DROP [0:0]
--A FORWARD -p udp -m udp --dport 7 -j ACCEPT
--A FORWARD -p udp -m udp --sport 7 -j ACCEPT
-COMMIT
-";
-
-/// Accepts all but port 9: any mixture of the two lets it through.
-const SWAP_B: &str = "*filter
-:FORWARD DROP [0:0]
-:OTHERS - [0:0]
--A FORWARD -p udp -m udp --dport 9 -j DROP
--A FORWARD -j OTHERS
--A OTHERS -m limit --limit 1/sec -j LOG
--A OTHERS -j ACCEPT
-COMMIT
-";
-
-#[test]
-fn a_thousand_swaps_under_traffic_lose_nothing_and_keep_memory_flat() {
-    let mut lab = Lab::routed();
-    lab.start_with(SWAP_A, CLOSED);
-    assert!(udp_echo(&lab.client, &lab.server, V4).is_ok());
-    let pid = lab.daemon.as_ref().unwrap().process.id();
-    let resident_kib = || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
-    };
-    let stop = AtomicBool::new(false);
-    let forbidden: SocketAddr = format!("{V4}:9").parse().unwrap();
-    let trap = lab.server.enter(|| UdpSocket::bind(forbidden)).unwrap();
-    trap.set_nonblocking(true).unwrap();
-    let (there, back, probes) = std::thread::scope(|scope| {
-        let there = scope.spawn(|| udp_loop(&lab.client, &lab.server, V4, &stop));
-        let back = scope.spawn(|| udp_loop(&lab.server, &lab.client, "198.18.1.2", &stop));
-        let probes = scope.spawn(|| {
-            let socket = lab.client.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
-            let mut sent = 0u64;
-            while !stop.load(Ordering::Relaxed) {
-                socket.send_to(b"x", forbidden).unwrap();
-                sent += 1;
-                std::thread::sleep(Duration::from_micros(200));
-            }
-            sent
-        });
-        let mut control = Client::connect(&lab.socket()).unwrap();
-        let mut swap = |text: &str| {
-            let rules = Some(Source { name: "swap".to_owned(), text: text.to_owned() });
-            let apply = Apply { rules, rules6: None, counters: false };
-            match control.call(Request::Apply(apply)).unwrap() {
-                Response::Applied(applied) => assert!(applied.adopted),
-                other => panic!("{other:?}"),
-            }
-        };
-        let mut settled = 0;
-        for round in 0..500 {
-            if round == 100 {
-                settled = resident_kib();
-            }
-            swap(SWAP_B);
-            swap(SWAP_A);
-        }
-        let grown = resident_kib().saturating_sub(settled);
-        stop.store(true, Ordering::Relaxed);
-        assert!(grown < 2048, "{grown} KiB more after 800 swaps");
-        (there.join().unwrap(), back.join().unwrap(), probes.join().unwrap())
-    });
-    assert!(there.0 > 1000 && back.0 > 1000 && probes > 100, "{there:?} {back:?} {probes}");
-    assert_eq!((there.1, back.1), (0, 0), "packets lost, of {} and {}", there.0, back.0);
-    assert!(trap.recv(&mut [0; 16]).is_err(), "neither policy accepts port 9");
-    let stats = lab.json(&["show", "stats"]);
-    assert_eq!((&stats["retired"], &stats["generation"]), (&0.into(), &1001.into()));
-    let denied = &stats["drops"];
-    let denied = ["rule", "chain_policy"].map(|reason| denied[reason].as_u64().unwrap_or(0));
-    assert_eq!(denied[0] + denied[1], probes, "{stats}");
 }

@@ -251,4 +251,13 @@ fn swaps_lose_nothing_and_invent_no_verdict() {
         assert!(only_b > 0 && only_b < seen.sent, "policy B was not in force for a part of it");
     }
     assert!(memory.1 < memory.0 + 4096, "memory grew: {memory:?} KiB");
+    let arrived: u64 = seen.iter().flat_map(|seen| seen.arrived).sum();
+    let stats = match Client::connect(&stage.socket()).unwrap().call(Request::ShowStats {}) {
+        Ok(Response::Stats(stats)) => stats,
+        other => panic!("{other:?}"),
+    };
+    let denied =
+        stats.drops.get("rule").unwrap_or(&0) + stats.drops.get("chain_policy").unwrap_or(&0);
+    assert_eq!(denied, sent - arrived, "every datagram that did not arrive was denied by a rule");
+    assert_eq!((stats.generation, stats.retired), (swaps as u64 + 1, 0), "old policies linger");
 }
