@@ -131,6 +131,7 @@ fn open(job: &Job, names: &dyn Names) -> Result<Replay, JobError> {
         at,
         problem: Problem::Sysctl(error),
     };
+    setup.icmp = topology.icmp;
     if let Some(max) = topology.limits.conntrack_max {
         let set = setup.conntrack.set("max", max.into());
         set.map_err(|error| refuse(Position { line: 1, column: 1 }, error))?;

@@ -24,6 +24,7 @@ use dataplane::engine::{Engine, Slot, World};
 use dataplane::fib::{Network, NetworkError, Topology};
 use dataplane::packet::{Family, PortId};
 use dataplane::policy::{CounterId, Policy, TableId};
+use dataplane::reply::limit::Settings;
 use dataplane::snapshot::Snapshot;
 use dataplane::stats::WorkerStats;
 use dataplane::verdict::{Disposition, DropReason};
@@ -52,6 +53,8 @@ pub struct Setup {
     pub v6: Ruleset,
     /// The connection table's size and sysctls.
     pub conntrack: Config,
+    /// How many ICMP errors the router may send.
+    pub icmp: Settings,
 }
 
 impl Setup {
@@ -63,6 +66,7 @@ impl Setup {
             v4: Ruleset::empty(Family::V4),
             v6: Ruleset::empty(Family::V6),
             conntrack: Config::new(hash_key(seed)),
+            icmp: Settings::default(),
         }
     }
 }
@@ -148,10 +152,12 @@ impl Replay {
     /// Compiles and checks the policy, builds the network and the table.
     pub fn new(setup: Setup) -> Result<Self, ReplayError> {
         let network = Arc::new(Network::build(&setup.topology)?);
-        Self::over(network, setup.v4, setup.v6, setup.conntrack)
+        let replay = Self::over(network, setup.v4, setup.v6, setup.conntrack)?;
+        Ok(Self { engine: Engine::with_limits(setup.icmp), ..replay })
     }
 
-    /// Like [`Replay::new`], over a network that is already built.
+    /// Like [`Replay::new`], over a network that is already built and with the
+    /// kernel's limits on ICMP errors.
     pub fn over(
         network: Arc<Network>,
         v4: Ruleset,

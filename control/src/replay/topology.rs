@@ -9,6 +9,7 @@ use std::path::Path;
 
 use dataplane::fib::{Mode, NeighbourEntry, PortInfo, RouteEntry, RouteKind, RuleEntry, Topology};
 use dataplane::packet::{Family, MAX_PORTS, Mac, PortId};
+use dataplane::reply::limit::Settings;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -27,6 +28,8 @@ pub struct TopologyFile {
     pub topology: Topology,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[icmp]`: how many errors the router may send.
+    pub icmp: Settings,
     /// `[conntrack]`: sysctls by their short names, in file order of the keys' names.
     pub conntrack: Vec<Sysctl>,
 }
@@ -77,7 +80,39 @@ struct File {
     #[serde(default)]
     limits: Limits,
     #[serde(default)]
+    icmp: Icmp,
+    #[serde(default)]
     conntrack: BTreeMap<Spanned<String>, Spanned<toml::Value>>,
+}
+
+/// The router's limits on ICMP errors under the kernel's sysctl names; what is
+/// absent has the kernel's default.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Icmp {
+    icmp_ratelimit: Option<u32>,
+    icmp_ratemask: Option<u32>,
+    icmp_msgs_per_sec: Option<u32>,
+    icmp_msgs_burst: Option<u32>,
+    icmpv6_ratelimit: Option<u32>,
+    route_error_cost: Option<u32>,
+    route_error_burst: Option<u32>,
+}
+
+impl Icmp {
+    fn settings(&self) -> Settings {
+        let kernel = Settings::default();
+        Settings {
+            icmp_ratelimit_ms: self.icmp_ratelimit.unwrap_or(kernel.icmp_ratelimit_ms),
+            icmp_ratemask: self.icmp_ratemask.unwrap_or(kernel.icmp_ratemask),
+            icmp_msgs_per_sec: self.icmp_msgs_per_sec.unwrap_or(kernel.icmp_msgs_per_sec),
+            icmp_msgs_burst: self.icmp_msgs_burst.unwrap_or(kernel.icmp_msgs_burst),
+            icmpv6_ratelimit_ms: self.icmpv6_ratelimit.unwrap_or(kernel.icmpv6_ratelimit_ms),
+            route_error_cost: self.route_error_cost.unwrap_or(kernel.route_error_cost),
+            route_error_burst: self.route_error_burst.unwrap_or(kernel.route_error_burst),
+            ..kernel
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -149,9 +184,10 @@ impl TopologyFile {
         let conntrack = sysctls(&parsed.conntrack, text)
             .map_err(|Fault { at, problem }| refuse(at, problem))?;
         let limits = parsed.limits;
+        let icmp = parsed.icmp.settings();
         let topology =
             Checker::default().file(&parsed).map_err(|fault| refuse(fault.at, fault.problem))?;
-        Ok(Self { topology, limits, conntrack })
+        Ok(Self { topology, limits, icmp, conntrack })
     }
 }
 

@@ -16,6 +16,7 @@ const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
 /// The lab's router, in the form that replay reads.
 pub fn topology(default_routes: bool) -> String {
     let mut text = String::from("mode = \"routed\"\n");
+    text += "[icmp]\nicmp_ratelimit = 0\nicmp_msgs_per_sec = 0\nicmpv6_ratelimit = 0\n";
     for port in 0..lab::PORTS {
         let (v4, v6) = (address(false, port, 1), address(true, port, 1));
         let mac = mac_text(port_mac(port));

@@ -30,6 +30,8 @@ address = "198.18.2.254"
 mac = "02:00:00:00:02:02"
 [limits]
 conntrack_max = 1000
+[icmp]
+icmp_ratelimit = 0
 [conntrack]
 tcp_loose = 0
 tcp_be_liberal = true
@@ -56,9 +58,11 @@ fn the_contract_s_example_is_read() {
     assert_eq!(v4, [(0, 255, None), marked, defaults[0], defaults[1]]);
     assert_eq!(topology.neighbours[0].port, PortId(1));
     assert_eq!(file.limits.conntrack_max, Some(1000));
+    let limits = Settings { icmp_ratelimit_ms: 0, ..Settings::default() };
+    assert_eq!(file.icmp, limits);
     let sysctls: Vec<_> = file.conntrack.iter().map(|s| (s.name.as_str(), s.value)).collect();
     assert_eq!(sysctls, [("tcp_be_liberal", 1), ("tcp_loose", 0)]);
-    assert_eq!(file.conntrack[1].at, Position { line: 30, column: 1 });
+    assert_eq!(file.conntrack[1].at, Position { line: 32, column: 1 });
 }
 
 #[test]
