@@ -46,9 +46,13 @@ fn may_answer_v4(about: &About<'_>) -> bool {
         return false;
     }
     let quoted_type = parsed.l4_bytes(about.frame).first();
-    // Unknown types count as errors.
-    parsed.proto != proto::ICMP
-        || quoted_type.is_some_and(|&kind| kind <= icmp::kind::MAX && !icmp::is_error(kind))
+    parsed.proto != proto::ICMP || quoted_type.is_some_and(|&kind| is_query_v4(kind))
+}
+
+/// Types that are no errors. Unknown ones count as errors, and so do router
+/// advertisements and solicitations (9, 10), which no router passes on.
+fn is_query_v4(kind: u8) -> bool {
+    matches!(kind, 0 | 8 | 13..=icmp::kind::MAX)
 }
 
 fn may_answer_v6(about: &About<'_>, message: Message) -> bool {
