@@ -40,7 +40,12 @@ impl Case {
         // Without conntrack, fragments travel one by one.
         let conntrack = rng.chance(75);
         let rules = rules::generate(&mut rng, v6, conntrack);
-        let packets = packets::generate(&mut rng, v6, packets, !conntrack);
+        let packets = packets::generate(
+            &mut rng,
+            v6,
+            packets,
+            packets::Rules { conntrack, rejects: rules.text().contains("REJECT") },
+        );
         Self { rules, packets, default_routes: false }
     }
 }

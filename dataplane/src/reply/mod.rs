@@ -104,7 +104,8 @@ pub fn reject(
 }
 
 /// REJECT's own view of the layer 4 checksum, which differs from tracking's:
-/// protocols it does not know are summed whole, and the UDP length is ignored.
+/// protocols it does not know (DCCP among them, since Linux 6.16) are summed whole,
+/// and the UDP length is ignored.
 fn checksum_lets_reject(about: &About<'_>) -> bool {
     let parsed = about.parsed;
     if matches!(parsed.fragment, Fragment::Later { .. }) {
@@ -116,7 +117,7 @@ fn checksum_lets_reject(about: &About<'_>) -> bool {
     }
     match parsed.proto {
         proto::UDP if message.len() >= 8 && message[6..8] == [0, 0] => true,
-        proto::GRE | proto::AH | proto::ESP | proto::SCTP | proto::UDPLITE | proto::DCCP => true,
+        proto::GRE | proto::AH | proto::ESP | proto::SCTP | proto::UDPLITE => true,
         number if parsed.family == Family::V6 || matches!(number, proto::TCP | proto::UDP) => {
             let (src, dst) = (parsed.src, parsed.dst);
             checksum::transport(parsed.family, src, dst, number, message) == 0
