@@ -161,6 +161,12 @@ impl Store {
         self.record(id).lock(id.generation()).filter(|locked| locked.status() & DYING == 0)
     }
 
+    /// Enters a connection for writing what only its own packets read; `None` when
+    /// its record was reused.
+    pub(super) fn lock_even_dead(&self, id: ConnId) -> Option<Locked<'_>> {
+        self.record(id).lock(id.generation())
+    }
+
     /// Makes an unconfirmed connection visible. Its deadline, an interval until
     /// now, becomes absolute.
     pub(super) fn link(&self, id: ConnId, now: Nanos) -> Result<(), LinkError> {

@@ -64,9 +64,10 @@ impl Conntrack {
         self.store.mark(id).unwrap_or(0)
     }
 
-    /// Sets a connection's mark. False when it is gone.
+    /// Sets a connection's mark, also while the packet that ended it is still on
+    /// its way. False once its record serves another connection.
     pub fn set_mark(&self, id: ConnId, mark: u32) -> bool {
-        self.store.lock(id).map(|entry| entry.set_mark(mark)).is_some()
+        self.store.lock_even_dead(id).map(|entry| entry.set_mark(mark)).is_some()
     }
 
     /// Adds status bits that NAT owns ([`super::status`]). False when the connection is gone.
