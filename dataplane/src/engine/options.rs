@@ -100,8 +100,10 @@ fn has_room(record_route: &[u8]) -> bool {
 
 /// Does what [`Asked::Record`] asks: writes `address` into record-route, and
 /// clears what stands behind the end of the list. [`read`] has checked the header.
-pub(super) fn record(header: &mut [u8], address: u32) {
+/// Gives the place of the address in the header, if there was room for one.
+pub(super) fn record(header: &mut [u8], address: u32) -> Option<usize> {
     let mut at = ipv4::HEADER;
+    let mut place = None;
     while let Some(&kind) = header.get(at) {
         match kind {
             END => {
@@ -116,11 +118,23 @@ pub(super) fn record(header: &mut [u8], address: u32) {
                     let slot = usize::from(option[2]) - 1;
                     option[slot..slot + 4].copy_from_slice(&address.to_be_bytes());
                     option[2] += 4;
+                    place = Some(at + slot);
                 }
                 at += length;
             }
         }
     }
+    fill_checksum(header);
+    place
+}
+
+/// Replaces the address that [`record`] wrote at `place`.
+pub(super) fn complete(header: &mut [u8], place: usize, address: u32) {
+    header[place..place + 4].copy_from_slice(&address.to_be_bytes());
+    fill_checksum(header);
+}
+
+fn fill_checksum(header: &mut [u8]) {
     if let Ok(mut ip) = ipv4::Packet::new_header(header) {
         ip.fill_checksum();
     }

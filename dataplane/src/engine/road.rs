@@ -146,12 +146,14 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         }
         self.prerouting(packet)?;
         let onward = self.route_input(packet, input);
+        let mut slot = None;
         if !matches!(onward, Err(End::Drop(_))) {
             check_options(packet)?;
+            slot = self.record_route(packet, input);
         }
         match onward? {
             None => self.input(packet),
-            Some(hop) => self.forward(packet, hop),
+            Some(hop) => self.forward(packet, hop, slot),
         }
     }
 
@@ -214,7 +216,12 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     }
 
     /// A router's checks, then FORWARD, POSTROUTING and out.
-    fn forward(&mut self, packet: &mut Packet<'_>, hop: Hop) -> Result<Disposition, End> {
+    fn forward(
+        &mut self,
+        packet: &mut Packet<'_>,
+        hop: Hop,
+        slot: Option<usize>,
+    ) -> Result<Disposition, End> {
         let family = packet.parsed.family;
         if packet.parsed.ttl <= 1 {
             return Err(End::Refused(DropReason::TtlExpired, Message::time_exceeded(family)));
@@ -226,7 +233,9 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         egress::decrement_hops(packet);
         packet.output = Some(hop.port);
         self.forward_tables(packet)?;
-        self.record_route(packet, hop);
+        if let Some(slot) = slot {
+            self.complete_route(packet, hop, slot);
+        }
         self.postrouting(packet)?;
         self.leave(packet, hop)
     }
@@ -243,16 +252,30 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         self.confirm(packet)
     }
 
-    /// Fills in the IPv4 options that a router fills in.
-    fn record_route(&self, packet: &mut Packet<'_>, hop: Hop) {
-        if ipv4_options(packet).is_none_or(|header| options::read(header) != options::Asked::Record)
-        {
-            return;
+    /// Fills in the IPv4 options that a router fills in: at first with our address
+    /// towards the sender, which is what rules see. Gives the place in the header
+    /// where the outgoing address is to go.
+    fn record_route(&self, packet: &mut Packet<'_>, input: PortId) -> Option<usize> {
+        let header = ipv4_options(packet)?;
+        if options::read(header) != options::Asked::Record {
+            return None;
         }
+        let Parsed { family, src, dst, l3, l4, .. } = packet.parsed;
+        let network = self.world.network;
+        let towards_sender = match network.error_source(family, src, dst, input) {
+            Some((address, ..)) => Some(address),
+            None => network.source_address(input, family, src),
+        };
+        let header = &mut packet.frame[usize::from(l3)..usize::from(l4)];
+        options::record(header, towards_sender.unwrap_or(0) as u32)
+    }
+
+    /// Writes the outgoing address where [`Road::record_route`] left room for it.
+    fn complete_route(&self, packet: &mut Packet<'_>, hop: Hop, slot: usize) {
         let (family, next_hop) = hop.next_hop;
         let address = self.world.network.source_address(hop.port, family, next_hop);
         let (start, end) = (usize::from(packet.parsed.l3), usize::from(packet.parsed.l4));
-        options::record(&mut packet.frame[start..end], address.unwrap_or(0) as u32);
+        options::complete(&mut packet.frame[start..end], slot, address.unwrap_or(0) as u32);
     }
 
     /// The routing decision for a packet from a port.
