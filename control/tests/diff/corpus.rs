@@ -149,7 +149,11 @@ fn exchange(rng: &mut Rng, v6: bool, hint: &Hints) -> Vec<Packet> {
         IpAddr::V6(v6) if rng.chance(25) => IpAddr::V6((v6.to_bits() ^ 1 << rng.below(70)).into()),
         same => same,
     };
-    let right_family = |address: &IpAddr| address.is_ipv6() == v6;
+    // The lab's ports have no link-local addresses; a router's always have.
+    let right_family = |address: &IpAddr| match address {
+        IpAddr::V4(_) => !v6,
+        IpAddr::V6(address) => v6 && !address.is_unicast_link_local(),
+    };
     let src = hint.src.filter(right_family).map_or(host.address, |src| near(rng, src));
     let dst = match hint.dst.filter(right_family) {
         Some(dst) => near(rng, dst),

@@ -14,6 +14,8 @@ pub fn run(lab: &Lab, case: &Case) -> Result<(Observation, Vec<u64>), String> {
     let v6 = case.rules.v6;
     lab.restore(v6, &case.rules.text())?;
     lab.flush_conntrack();
+    // What the last rules may have held back (a TEE, say) is not this case's.
+    drop(lab.drain());
     let delivered = lab.delivered();
     let tag = log_tag();
     drop(lab.logged(&tag));

@@ -132,7 +132,12 @@ pub fn read_connection(line: &str) -> Option<Connection> {
     let proto: u8 = words.get(1)?.parse().ok()?;
     let timeout_s = words.get(2)?.parse().ok()?;
     let facts = words[3..].iter().filter_map(|word| match word.split_once('=') {
-        Some(("use" | "zone" | "secctx" | "timeout" | "stream_timeout", _)) => None,
+        // Not part of a connection, or only shown by one of the two listings; the
+        // first rule with connbytes turns accounting on for good.
+        Some((
+            "use" | "zone" | "secctx" | "timeout" | "stream_timeout" | "packets" | "bytes",
+            _,
+        )) => None,
         Some((name @ ("src" | "dst"), value)) => {
             let address: std::net::IpAddr = value.parse().ok()?;
             Some(format!("{name}={address}"))

@@ -200,7 +200,8 @@ impl Lab {
         self.drain()
     }
 
-    fn drain(&self) -> Vec<Sent> {
+    /// Frames that came out since the last call, whatever caused them.
+    pub fn drain(&self) -> Vec<Sent> {
         let mut all = Vec::new();
         for (port, peer) in self.peers.iter().enumerate() {
             while let Some(frame) = peer.receive() {
