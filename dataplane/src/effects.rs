@@ -8,6 +8,7 @@ use crate::clock::Nanos;
 use crate::packet::{Family, Parsed, PortId};
 use crate::policy::target::LogTarget;
 use crate::policy::{ChainId, Hook, TableId};
+use crate::verdict::DropReason;
 
 /// One LOG hit. Borrowed: implementations copy what they keep.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +56,18 @@ pub trait Effects {
     /// Sends a frame that the engine made itself, complete with its Ethernet
     /// header. Returns false when there was no room; the engine counts that.
     fn emit(&mut self, port: PortId, frame: &[u8]) -> bool;
+
+    /// Keeps a frame that the engine made itself until its next hop's link-layer
+    /// address, already asked for, is known.
+    ///
+    /// # Errors
+    /// Why it cannot be kept; the engine counts that.
+    fn hold(
+        &mut self,
+        port: PortId,
+        next_hop: (Family, u128),
+        frame: &[u8],
+    ) -> Result<(), DropReason>;
 
     /// A packet of our own that is addressed to this machine.
     fn deliver(&mut self, frame: &[u8]);

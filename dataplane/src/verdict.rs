@@ -93,8 +93,8 @@ pub enum Disposition {
     AwaitNeighbour {
         /// The port it will leave on.
         port: crate::packet::PortId,
-        /// The next hop's address (IPv4 in the low 32 bits).
-        next_hop: u128,
+        /// The next hop's family and address (IPv4 in the low 32 bits).
+        next_hop: (crate::packet::Family, u128),
     },
     /// It went on as fragments through [`crate::effects::Effects::emit`]; the frame itself is free.
     Fragmented,

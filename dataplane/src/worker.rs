@@ -285,6 +285,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             emitted: &mut self.emitted,
             outlets: &self.outlets,
             asked: &mut self.asked,
+            waiting: &mut self.waiting,
             stats: &self.stats,
             now,
         };
@@ -384,6 +385,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             emitted: &mut self.emitted,
             outlets: &self.outlets,
             asked: &mut self.asked,
+            waiting: &mut self.waiting,
             stats: &self.stats,
             now,
         };

@@ -54,6 +54,9 @@ impl Effects for Silent {
     fn emit(&mut self, _port: PortId, _frame: &[u8]) -> bool {
         true
     }
+    fn hold(&mut self, _: PortId, _: (Family, u128), _: &[u8]) -> Result<(), DropReason> {
+        Ok(())
+    }
     fn deliver(&mut self, _frame: &[u8]) {}
     fn log(&mut self, _record: &LogRecord<'_>) {}
     fn want_neighbour(&mut self, _port: PortId, _family: Family, _next_hop: u128) {}

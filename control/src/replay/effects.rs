@@ -2,6 +2,7 @@
 
 use dataplane::effects::{Effects, LogRecord, Outcome, Step};
 use dataplane::packet::{Family, PortId};
+use dataplane::verdict::DropReason;
 
 use super::{Sent, port_name};
 use crate::log::{self, Entry};
@@ -35,6 +36,10 @@ impl Effects for Collector<'_> {
     fn emit(&mut self, port: PortId, frame: &[u8]) -> bool {
         self.sent.push(Sent { port, frame: frame.to_vec() });
         true
+    }
+    /// Nobody will ever answer.
+    fn hold(&mut self, _: PortId, _: (Family, u128), _: &[u8]) -> Result<(), DropReason> {
+        Err(DropReason::NeighbourUnresolved)
     }
     fn deliver(&mut self, frame: &[u8]) {
         self.delivered.push(frame.to_vec());

@@ -70,6 +70,9 @@ impl Effects for Recorder {
     fn emit(&mut self, _: PortId, _: &[u8]) -> bool {
         true
     }
+    fn hold(&mut self, _: PortId, _: (Family, u128), _: &[u8]) -> Result<(), DropReason> {
+        Ok(())
+    }
     fn deliver(&mut self, _: &[u8]) {}
     fn log(&mut self, _: &LogRecord<'_>) {}
     fn want_neighbour(&mut self, _: PortId, _: Family, _: u128) {}

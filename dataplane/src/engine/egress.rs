@@ -56,22 +56,35 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         }
         if neighbour.is_none() {
             self.effects.want_neighbour(hop.port, family, next_hop);
-            return match fits {
-                true => Ok(Disposition::AwaitNeighbour { port: hop.port, next_hop }),
-                false => Err(End::Drop(DropReason::NeighbourUnresolved)),
-            };
         }
-        if fits {
-            return Ok(Disposition::Transmit(hop.port));
+        match (fits, neighbour) {
+            (false, _) => self.leave_in_pieces(packet, hop, neighbour.is_some()),
+            (true, Some(_)) => Ok(Disposition::Transmit(hop.port)),
+            (true, None) => {
+                Ok(Disposition::AwaitNeighbour { port: hop.port, next_hop: hop.next_hop })
+            }
         }
-        let (mut scratch, mut refused) = ([0; FRAME_MAX], false);
+    }
+
+    /// Sends the packet as fragments, which wait where it would have waited.
+    fn leave_in_pieces(
+        &mut self,
+        packet: &Packet<'_>,
+        hop: Hop,
+        resolved: bool,
+    ) -> Result<Disposition, End> {
+        let (mut scratch, mut refused) = ([0; FRAME_MAX], None);
         let pieces = fragment(packet.frame, &packet.parsed, hop.mtu, &mut scratch, |piece| {
-            refused |= !self.effects.emit(hop.port, piece);
+            let sent = match resolved {
+                true => self.effects.emit(hop.port, piece).then_some(()).ok_or(DropReason::NoFrame),
+                false => self.effects.hold(hop.port, hop.next_hop, piece),
+            };
+            refused = refused.or(sent.err());
         });
         match (pieces, refused) {
             (0, _) => Err(End::Drop(DropReason::TooBig)),
-            (_, true) => Err(End::Drop(DropReason::NoFrame)),
-            (_, false) => Ok(Disposition::Fragmented),
+            (_, Some(reason)) => Err(End::Drop(reason)),
+            (_, None) => Ok(Disposition::Fragmented),
         }
     }
 }

@@ -159,6 +159,7 @@ impl Engine {
         effects: &mut E,
     ) {
         let Ok(Frame::Ip(mut parsed)) = wire::parse(frame, Mac::default()) else { return };
+        self.fit(world);
         parsed.pkt_type = PktType::Host;
         let mut packet = Packet::new(frame, parsed, None);
         packet.output = Some(port);
@@ -169,6 +170,12 @@ impl Engine {
         }
     }
 
+    /// Makes the scratch space as large as the policy needs.
+    fn fit(&mut self, world: &World<'_>) {
+        let policy = &world.snapshot.policy;
+        self.scratch.stack.fit(policy.v4.max_depth.max(policy.v6.max_depth));
+    }
+
     fn decide<E: Effects>(
         &mut self,
         world: &World<'_>,
@@ -176,8 +183,7 @@ impl Engine {
         origin: Origin,
         effects: &mut E,
     ) {
-        let policy = &world.snapshot.policy;
-        self.scratch.stack.fit(policy.v4.max_depth.max(policy.v6.max_depth));
+        self.fit(world);
         for (chunk_index, chunk) in burst.chunks_mut(BURST).enumerate() {
             let frames: ArrayVec<_, BURST> =
                 chunk.iter().map(|slot| parse(world, slot, origin)).collect();

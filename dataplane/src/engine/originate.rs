@@ -185,8 +185,12 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             Disposition::Transmit(_) => stats.drop(DropReason::NoFrame),
             Disposition::Deliver => self.effects.deliver(answer.frame),
             Disposition::Fragmented => stats.replies.add(1),
-            // Nobody keeps our own packets: the sender will try again.
-            Disposition::AwaitNeighbour { .. } => stats.drop(DropReason::NeighbourUnresolved),
+            Disposition::AwaitNeighbour { port, next_hop } => {
+                match self.effects.hold(port, next_hop, answer.frame) {
+                    Ok(()) => stats.replies.add(1),
+                    Err(reason) => stats.drop(reason),
+                }
+            }
             Disposition::Drop(reason) => stats.drop(reason),
         }
     }

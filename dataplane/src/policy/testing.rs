@@ -11,6 +11,7 @@ use super::{
 };
 use crate::effects::{Effects, LogRecord, Outcome, Step};
 use crate::packet::{Family, L4Class, PortId};
+use crate::verdict::DropReason;
 
 /// A rule before compilation.
 #[derive(Clone, Debug)]
@@ -188,6 +189,8 @@ fn indexed_dport(one: &Match) -> Option<Range<u16>> {
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     pub(crate) emitted: Vec<(PortId, Vec<u8>)>,
+    /// Port, next hop and frame of what waits.
+    pub(crate) held: Vec<(PortId, u128, Vec<u8>)>,
     pub(crate) delivered: Vec<Vec<u8>>,
     /// Prefix, mark, TTL and frame of each LOG hit.
     pub(crate) logged: Vec<(String, u32, u8, Vec<u8>)>,
@@ -202,6 +205,15 @@ impl Effects for Recorder {
     fn emit(&mut self, port: PortId, frame: &[u8]) -> bool {
         self.emitted.push((port, frame.to_vec()));
         true
+    }
+    fn hold(
+        &mut self,
+        port: PortId,
+        next_hop: (Family, u128),
+        frame: &[u8],
+    ) -> Result<(), DropReason> {
+        self.held.push((port, next_hop.1, frame.to_vec()));
+        Ok(())
     }
     fn deliver(&mut self, frame: &[u8]) {
         self.delivered.push(frame.to_vec());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrayvec::{ArrayString, ArrayVec};
 use crossbeam_queue::ArrayQueue;
 
+use super::waiting::WaitingRoom;
 use crate::clock::Nanos;
 use crate::effects::{Effects, LogRecord};
 use crate::packet::{Family, Parsed, PortId};
@@ -15,6 +16,7 @@ use crate::policy::target::LogTarget;
 use crate::port::pool::{FreeList, copy_in};
 use crate::port::{Frame, Memory, PortError};
 use crate::stats::WorkerStats;
+use crate::verdict::DropReason;
 
 /// Frames that the pipeline can make in one turn at most.
 pub(super) const EMITTED_MAX: usize = 256;
@@ -189,6 +191,7 @@ pub(super) struct Surroundings<'w> {
     pub(super) emitted: &'w mut Vec<(PortId, Frame)>,
     pub(super) outlets: &'w Outlets,
     pub(super) asked: &'w mut Asked,
+    pub(super) waiting: &'w mut WaitingRoom,
     pub(super) stats: &'w WorkerStats,
     pub(super) now: Nanos,
 }
@@ -201,6 +204,18 @@ impl Effects for Surroundings<'_> {
         let Some(frame) = copy_in(self.memory, self.free, frame) else { return false };
         self.emitted.push((port, frame));
         true
+    }
+    fn hold(
+        &mut self,
+        port: PortId,
+        next_hop: (Family, u128),
+        frame: &[u8],
+    ) -> Result<(), DropReason> {
+        let frame = copy_in(self.memory, self.free, frame).ok_or(DropReason::NoFrame)?;
+        self.waiting.admit(port, next_hop, self.now, frame).map_err(|frame| {
+            self.free.put(frame);
+            DropReason::NeighbourQueueFull
+        })
     }
     fn deliver(&mut self, _frame: &[u8]) {
         self.stats.delivered.add(1);

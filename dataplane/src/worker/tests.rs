@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::conntrack::{Config, Conntrack};
 use crate::effects::{Effects, LogRecord};
-use crate::fib::{Mode, Network, PortInfo, Topology};
+use crate::fib::{Mode, NeighbourEntry, Network, PortInfo, Topology};
 use crate::packet::{Family, Mac};
 use crate::policy::target::LogTarget;
 use crate::policy::{FamilyPolicy, Hook, Policy, TABLES};
@@ -14,7 +14,7 @@ use crate::port::memory::MemoryPort;
 use crate::port::pcap::{CapturePort, Reader};
 use crate::publish::Publisher;
 use crate::snapshot::Snapshot;
-use crate::wire;
+use crate::wire::{self, build::Packet};
 
 const A: PortId = PortId(0);
 const B: PortId = PortId(1);
@@ -121,7 +121,7 @@ impl Pipeline for OneHop {
                 Disposition::Drop(DropReason::TtlExpired)
             } else {
                 effects.want_neighbour(B, Family::V4, HOP);
-                Disposition::AwaitNeighbour { port: B, next_hop: HOP }
+                Disposition::AwaitNeighbour { port: B, next_hop: (Family::V4, HOP) }
             };
         }
     }
@@ -289,6 +289,85 @@ fn the_firewall_adopts_what_is_published_between_turns() {
     assert_eq!(collect(&mut worker, B).len(), 0, "a router does not pass ARP on");
     assert_eq!((stats.generation.get(), stats.swaps.get()), (2, 1));
     assert_eq!((policies.reclaim(), networks.reclaim()), (0, 0));
+}
+
+/// A gateway between 198.18.1.0/24 on A and 198.18.2.0/24 on B.
+fn gateway(neighbours: &[(PortId, [u8; 4])]) -> Arc<Network> {
+    let port = |name: &str, net| PortInfo {
+        name: name.to_owned(),
+        mac: Mac([2, 0, 0, 0, 0, net]),
+        mtu: 1500,
+        addresses: vec![([198, 18, net, 1].into(), 24)],
+        up: true,
+    };
+    let neighbour = |&(port, address): &(PortId, [u8; 4])| NeighbourEntry {
+        port,
+        address: address.into(),
+        mac: Mac([2, 9, 9, 9, 9, 9]),
+    };
+    let topology = Topology {
+        mode: Mode::Routed,
+        ports: vec![port("a", 1), port("b", 2)],
+        routes: Vec::new(),
+        rules: Vec::new(),
+        neighbours: neighbours.iter().map(neighbour).collect(),
+    };
+    Arc::new(Network::build(&topology).unwrap())
+}
+
+#[test]
+fn an_answer_waits_for_its_neighbour_as_a_forwarded_frame_does() {
+    let mut networks = Publisher::new(gateway(&[]));
+    let policies = Publisher::new(Arc::new(Snapshot::new(1, empty_policy(), 1)));
+    let conntrack = Arc::new(Conntrack::new(Config::new([0; 16])).unwrap());
+    let stats = Arc::new(WorkerStats::default());
+    let (policy, net) = (policies.subscribe(), networks.subscribe());
+    let firewall = EnginePipeline::new(0, policy, net, conntrack, Arc::clone(&stats));
+    let mut worker = worker(firewall).with_stats(Arc::clone(&stats));
+    let (server, nowhere) = ("198.18.2.2", "192.0.2.1");
+    let client = |ttl| Packet::udp("198.18.1.2", 9, server, 53).ttl(ttl);
+    let lost = Packet::udp("198.18.1.2", 9, nowhere, 53);
+    for packet in [client(1), client(64), lost] {
+        inject(&mut worker, A, &packet.macs(Mac([2; 6]), Mac([2, 0, 0, 0, 0, 1])).build());
+    }
+    worker.turn(Nanos::SECOND);
+    assert_eq!(worker.waiting(), 3, "time exceeded, no route, and the packet for the server");
+    let asked: Vec<_> = std::iter::from_fn(|| worker.outlets.neighbours.pop()).collect();
+    assert_eq!(asked.iter().map(|request| request.port).collect::<Vec<_>>(), [A, B]);
+    assert_eq!((stats.replies.get(), stats.port(A).tx.get().0), (2, 0));
+
+    drop(networks.publish(gateway(&[(A, [198, 18, 1, 2])])));
+    worker.turn(Nanos::SECOND);
+    let answers = collect(&mut worker, A);
+    assert_eq!((answers.len(), worker.waiting()), (2, 1));
+    assert!(answers.iter().all(|frame| frame[..12] == [2, 9, 9, 9, 9, 9, 2, 0, 0, 0, 0, 1]));
+
+    drop(networks.publish(gateway(&[])));
+    worker.turn(Nanos::from_secs(4));
+    assert_eq!(worker.waiting(), 1, "that the server does not answer waits for the client");
+    worker.turn(Nanos::from_secs(7));
+    assert_eq!((worker.waiting(), worker.parts().0.held()), (0, 0), "no error about an error");
+    assert_eq!(stats.drops(DropReason::NeighbourUnresolved), 2);
+}
+
+#[test]
+fn answers_that_find_the_waiting_room_full_are_counted() {
+    let networks = Publisher::new(gateway(&[]));
+    let policies = Publisher::new(Arc::new(Snapshot::new(1, empty_policy(), 1)));
+    let conntrack = Arc::new(Conntrack::new(Config::new([0; 16])).unwrap());
+    let stats = Arc::new(WorkerStats::default());
+    let (policy, net) = (policies.subscribe(), networks.subscribe());
+    let firewall = EnginePipeline::new(0, policy, net, conntrack, Arc::clone(&stats));
+    let mut worker = worker(firewall).with_stats(Arc::clone(&stats));
+    for number in 0..100 {
+        let packet = Packet::udp("198.18.1.2", 9, "198.18.2.2", number).payload_len(2000);
+        inject(&mut worker, A, &packet.macs(Mac([2; 6]), Mac([2, 0, 0, 0, 0, 1])).build());
+    }
+    worker.turn(Nanos::SECOND);
+    worker.turn(Nanos::SECOND);
+    assert_eq!(worker.waiting(), 64, "32 packets in two pieces each");
+    assert_eq!(stats.drops(DropReason::NeighbourQueueFull), 68);
+    assert_eq!(worker.parts().0.held(), 64);
 }
 
 /// Logs every frame once.

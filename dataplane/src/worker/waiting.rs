@@ -18,7 +18,7 @@ const PATIENCE: Nanos = Nanos::from_secs(3);
 #[derive(Debug)]
 struct Waiting {
     port: PortId,
-    next_hop: u128,
+    next_hop: (Family, u128),
     deadline: Nanos,
     frame: Frame,
 }
@@ -41,7 +41,7 @@ impl WaitingRoom {
     pub(super) fn admit(
         &mut self,
         port: PortId,
-        next_hop: u128,
+        next_hop: (Family, u128),
         now: Nanos,
         frame: Frame,
     ) -> Result<(), Frame> {
@@ -73,9 +73,9 @@ impl WaitingRoom {
         memory: &Memory,
         ready: &mut Vec<(PortId, Frame)>,
     ) {
-        for mut waiting in self.frames.extract_if(.., |waiting| {
-            let family = family_of(waiting.next_hop, memory.bytes(&waiting.frame));
-            match resolve(waiting.port, family, waiting.next_hop) {
+        for waiting in self.frames.extract_if(.., |waiting| {
+            let (family, next_hop) = waiting.next_hop;
+            match resolve(waiting.port, family, next_hop) {
                 Some(link) => {
                     address(memory.bytes_mut(&mut waiting.frame), link);
                     true
@@ -83,7 +83,6 @@ impl WaitingRoom {
                 None => false,
             }
         }) {
-            waiting.deadline = Nanos::default();
             ready.push((waiting.port, waiting.frame));
         }
     }
@@ -96,46 +95,10 @@ impl WaitingRoom {
     }
 }
 
-/// The family of the next hop that a frame waits for. A long address is IPv6,
-/// also for an IPv4 frame (`via inet6`); else it is the frame's own family, which
-/// its EtherType, behind any tags, tells.
-fn family_of(next_hop: u128, frame: &[u8]) -> Family {
-    if next_hop > u128::from(u32::MAX) {
-        return Family::V6;
-    }
-    const IPV6: [u8; 2] = [0x86, 0xdd];
-    let mut at = 12;
-    while matches!(frame.get(at..at + 2), Some([0x81, 0x00] | [0x88, 0xa8])) {
-        at += 4;
-    }
-    if frame.get(at..at + 2) == Some(&IPV6) { Family::V6 } else { Family::V4 }
-}
-
 /// Writes both addresses of the Ethernet header.
 fn address(frame: &mut [u8], link: LinkAddresses) {
     if let Some(header) = frame.get_mut(..12) {
         header[..6].copy_from_slice(&link.destination.0);
         header[6..].copy_from_slice(&link.source.0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_next_hops_family_is_told_by_its_address_or_the_frame() {
-        let mut frame = [0; 60];
-        for (types, family) in [
-            (&[0x08, 0x00][..], Family::V4),
-            (&[0x86, 0xdd], Family::V6),
-            (&[0x81, 0x00, 0x00, 0x05, 0x86, 0xdd], Family::V6),
-            (&[0x88, 0xa8, 0, 1, 0x81, 0, 0, 5, 0x08, 0x00], Family::V4),
-        ] {
-            frame[12..12 + types.len()].copy_from_slice(types);
-            assert_eq!(family_of(0xc612_0101, &frame), family);
-            assert_eq!(family_of(0xfe80 << 112 | 1, &frame), Family::V6);
-        }
-        assert_eq!(family_of(1, &[0x81; 13]), Family::V4, "cut short");
     }
 }

@@ -1,6 +1,7 @@
 //! A router's duties: TTL, routes, MTU, neighbours.
 
 use super::*;
+use crate::packet::Family;
 use crate::policy::testing::Spec;
 use crate::policy::{ChainPolicy, Hook, TableId, Target};
 use crate::wire::{Frame, ipv4, parse};
@@ -143,7 +144,8 @@ fn an_unknown_neighbour_is_asked_for_while_the_frame_waits() {
     let mut rig = plain();
     let next_hop = u128::from(0xc612_0209u32);
     let sent = rig.up(udp("198.18.2.9"));
-    assert_eq!(sent.disposition, Disposition::AwaitNeighbour { port: OUTSIDE, next_hop });
+    let waits = Disposition::AwaitNeighbour { port: OUTSIDE, next_hop: (Family::V4, next_hop) };
+    assert_eq!(sent.disposition, waits);
     assert_eq!(rig.seen.wanted, [(OUTSIDE, next_hop)]);
     assert_eq!(sent.frame[6..12], PORT_MACS[1].0);
     // Nobody answered.
@@ -158,6 +160,36 @@ fn an_unknown_neighbour_is_asked_for_while_the_frame_waits() {
     };
     rig.engine.unresolved(&world, OUTSIDE, &mut frame, &mut rig.seen);
     assert_eq!(icmp(&rig.answer().1), (3, 1, 0));
+}
+
+/// The client's link-layer address is not known.
+fn without_the_client() -> Rig {
+    with(|topology| topology.neighbours.retain(|neighbour| neighbour.address != ip(CLIENT)))
+}
+
+#[test]
+fn an_answer_to_an_unknown_neighbour_waits_for_it() {
+    let mut rig = without_the_client();
+    let client = u128::from(0xc612_0102u32);
+    assert_eq!(rig.up(udp(SERVER).ttl(1)).disposition, dropped(DropReason::TtlExpired));
+    assert!(rig.seen.emitted.is_empty());
+    assert_eq!(rig.seen.wanted, [(INSIDE, client)]);
+    let (port, next_hop, frame) = rig.seen.held.remove(0);
+    assert_eq!((port, next_hop, icmp(&frame)), (INSIDE, client, (11, 0, 0)));
+    assert_eq!(frame[6..12], PORT_MACS[0].0);
+    assert_eq!((rig.stats.replies.get(), rig.stats.drops(DropReason::NeighbourUnresolved)), (1, 0));
+}
+
+#[test]
+fn fragments_for_an_unknown_neighbour_wait_for_it() {
+    let mut rig = with(|topology| topology.ports[1].mtu = 600);
+    let next_hop = u128::from(0xc612_0209u32);
+    let sent = rig.up(udp("198.18.2.9").payload_len(1000));
+    assert_eq!(sent.disposition, Disposition::Fragmented);
+    assert_eq!(rig.seen.wanted, [(OUTSIDE, next_hop)]);
+    assert!(rig.seen.emitted.is_empty());
+    let held: Vec<_> = rig.seen.held.iter().map(|(port, hop, f)| (*port, *hop, f.len())).collect();
+    assert_eq!(held, [(OUTSIDE, next_hop, 14 + 596), (OUTSIDE, next_hop, 14 + 452)]);
 }
 
 #[test]
