@@ -6,10 +6,12 @@
 // instance serves all ports; the maps are shared by them.
 //
 // In routed mode the kernel keeps: everything that is not plain IPv4 or IPv6
-// (ARP, LLDP, VLAN-tagged frames), packets to the machine's own addresses,
+// (ARP, LLDP, frames of a VLAN), packets to the machine's own addresses,
 // broadcast and multicast (so MLD and most of neighbour discovery), and
 // neighbour discovery to link-local addresses. Neighbour discovery to any other
 // address is not exempt: a kernel that forwards would carry it past the policy.
+// A tag with VLAN id 0 is a mere priority: the kernel takes the frame for an
+// untagged one and forwards it, so it is judged by what is behind the tag.
 // Frames too short to tell are redirected: the engine counts why it drops them.
 
 typedef unsigned char u8;
@@ -90,6 +92,10 @@ struct ethernet {
 	u8 source[6];
 	u16 type;
 };
+struct tag {
+	u16 control; // priority, drop eligibility, VLAN id
+	u16 type;    // of what follows
+};
 struct ipv4 {
 	u8 rest[12];
 	u32 source;
@@ -106,6 +112,13 @@ struct ipv6 {
 
 #define ORDER16(value) ((u16)((value) << 8 | (value) >> 8))
 enum { TYPE_IPV4 = ORDER16(0x0800), TYPE_IPV6 = ORDER16(0x86dd), ICMPV6 = 58 };
+enum { TYPE_VLAN = ORDER16(0x8100), TYPE_QINQ = ORDER16(0x88a8), VLAN_ID = ORDER16(0x0fff) };
+enum { TAGS_MAX = 2 }; // as many as the engine looks behind
+
+INLINE int is_tag(u16 type)
+{
+	return type == TYPE_VLAN || type == TYPE_QINQ;
+}
 
 INLINE u32 judge4(void *at, void *end)
 {
@@ -160,11 +173,22 @@ INLINE u32 judge(void *data, void *end)
 	struct ethernet *link = data;
 	if ((void *)(link + 1) > end)
 		return REDIRECTED;
-	if (link->type == TYPE_IPV4)
-		return judge4(link + 1, end);
-	if (link->type == TYPE_IPV6)
-		return judge6(link + 1, end);
-	return ROUTED ? PASSED_LINK : REDIRECTED;
+	void *at = link + 1;
+	u16 type = link->type;
+	for (int tags = 0; ROUTED && is_tag(type) && tags < TAGS_MAX; tags++) {
+		struct tag *tag = at;
+		if ((void *)(tag + 1) > end)
+			return REDIRECTED;
+		if (tag->control & VLAN_ID)
+			return PASSED_LINK;
+		at = tag + 1;
+		type = tag->type;
+	}
+	if (type == TYPE_IPV4)
+		return judge4(at, end);
+	if (type == TYPE_IPV6)
+		return judge6(at, end);
+	return ROUTED && !is_tag(type) ? PASSED_LINK : REDIRECTED;
 }
 
 SEC("xdp")

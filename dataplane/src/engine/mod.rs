@@ -24,7 +24,7 @@ use classifier::Address;
 use crate::clock::Nanos;
 use crate::conntrack::{Conntrack, Subject, Tracking};
 use crate::effects::{Effects, Outcome};
-use crate::fib::Network;
+use crate::fib::{Mode, Network};
 use crate::packet::{Family, Mac, PktType, PortId};
 use crate::policy::FamilyPolicy;
 use crate::policy::walk::ReturnStack;
@@ -32,7 +32,7 @@ use crate::reply::limit::{Limiter, Settings};
 use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
 use crate::verdict::{Disposition, DropReason};
-use crate::wire::{self, Frame};
+use crate::wire::{self, Frame, ethernet};
 use road::{Packet, Road};
 
 /// Frames in one burst at most.
@@ -185,6 +185,9 @@ impl Engine {
     ) {
         self.fit(world);
         for (chunk_index, chunk) in burst.chunks_mut(BURST).enumerate() {
+            if origin == Origin::Wire && !matches!(world.network.mode(), Mode::Bridge(_)) {
+                chunk.iter_mut().for_each(untag);
+            }
             let frames: ArrayVec<_, BURST> =
                 chunk.iter().map(|slot| parse(world, slot, origin)).collect();
             let subjects: ArrayVec<_, BURST> = chunk
@@ -278,6 +281,22 @@ fn subject(
     let subject = world.conntrack.subject(parsed, slot.frame(), 0);
     world.conntrack.prefetch(&subject);
     Some(subject)
+}
+
+/// Takes off tags with VLAN id 0. They are a mere priority: the kernel routes
+/// what is behind them as if they were not there.
+#[inline]
+fn untag(slot: &mut Slot<'_>) {
+    const ADDRESSES: usize = 12;
+    for _ in 0..ethernet::MAX_TAGS {
+        let Ok(header) = ethernet::Packet::new_checked(slot.frame()) else { return };
+        if header.tags().next().is_none_or(|tag| tag.vid() != 0) {
+            return;
+        }
+        slot.buf.copy_within(slot.start..slot.start + ADDRESSES, slot.start + ethernet::TAG);
+        slot.start += ethernet::TAG;
+        slot.len -= ethernet::TAG;
+    }
 }
 
 /// Parses one frame as its origin demands.

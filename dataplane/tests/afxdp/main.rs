@@ -3,6 +3,7 @@
 //! They fail, never skip, when they cannot run: root and a kernel with AF_XDP
 //! are needed.
 
+mod hostile;
 mod lab;
 mod program;
 

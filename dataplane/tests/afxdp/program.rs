@@ -46,7 +46,19 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Fate)> {
     use Fate::{Group, Link, Local, Redirected};
     let tagged = [&[0x81, 0, 0, 5, 8, 0][..], &v4([198, 18, 2, 2])].concat();
     let double = [&[0x88, 0xa8, 0, 1, 0x81, 0, 0, 5, 8, 0][..], &v4([198, 18, 2, 2])].concat();
+    let behind = |tags: &[u8], to| frame(tags, &v4(to));
+    let (transit, own) = ([198, 18, 2, 2], [198, 18, 1, 1]);
     let mut cases = vec![
+        // A kernel that forwards takes VLAN id 0 for no tag at all.
+        ("priority", behind(&[0x81, 0, 0, 0, 8, 0], transit), Redirected),
+        ("priority 7", behind(&[0x81, 0, 0xf0, 0, 8, 0], transit), Redirected),
+        ("priority", behind(&[0x81, 0, 0, 0, 8, 0], own), Local),
+        ("priority, ARP", frame(&[0x81, 0, 0, 0, 8, 6], &[0; 46]), Link),
+        ("two", behind(&[0x88, 0xa8, 0, 0, 0x81, 0, 0, 0, 8, 0], transit), Redirected),
+        ("two", behind(&[0x88, 0xa8, 0, 0, 0x81, 0, 0, 0, 8, 0], own), Local),
+        ("priority, VLAN", behind(&[0x81, 0, 0, 0, 0x81, 0, 0, 5, 8, 0], transit), Link),
+        ("three", behind(&[0x81, 0, 0, 0, 0x81, 0, 0, 0, 0x81, 0, 0, 0, 8, 0], own), Redirected),
+        ("tag cut short", frame(&[0x81, 0, 0, 0, 8], &[]), Redirected),
         ("ARP", frame(&[8, 6], &[0; 46]), Link),
         ("LLDP", frame(&[0x88, 0xcc], &[0; 46]), Link),
         ("802.3 length", frame(&[0, 38], &[0x42; 46]), Link),

@@ -209,6 +209,23 @@ fn what_a_router_must_not_forward() {
 }
 
 #[test]
+fn a_priority_tag_is_as_good_as_none() {
+    let mut rig = plain();
+    let plain = udp(SERVER).ttl(9).macs(HOST_MACS[0], PORT_MACS[0]);
+    let expected = plain.clone().ttl(8).macs(PORT_MACS[1], HOST_MACS[1]).build();
+    for tags in [&[(0x8100, 0)][..], &[(0x8100, 0xe000)], &[(0x88a8, 0), (0x8100, 0x1000)]] {
+        let tagged = tags.iter().fold(plain.clone(), |packet, &(kind, tci)| packet.tag(kind, tci));
+        let sent = rig.arrive(INSIDE, &tagged.build());
+        assert_eq!(sent.disposition, Disposition::Transmit(OUTSIDE), "{tags:?}");
+        assert_eq!(sent.frame, expected, "{tags:?}");
+    }
+    let hidden = plain.clone().tag(0x8100, 0).tag(0x8100, 5).build();
+    assert_eq!(rig.arrive(INSIDE, &hidden).disposition, dropped(DropReason::UnknownEtherType));
+    let cut = &plain.tag(0x8100, 0).build()[..17];
+    assert_eq!(rig.arrive(INSIDE, cut).disposition, dropped(DropReason::FrameTruncated));
+}
+
+#[test]
 fn host_mode_delivers_and_never_forwards() {
     let mut rig = with(|topology| topology.mode = Mode::Host);
     assert_eq!(rig.up(udp("198.18.1.1")).disposition, Disposition::Deliver);
