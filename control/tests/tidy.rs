@@ -179,10 +179,10 @@ fn nothing_names_this_machine() {
     let hosts = [concat!("crates", ".io"), concat!("debian", ".org/debian"), concat!("/wo", "rk/")];
     let mut found = Vec::new();
     for name in files() {
-        let lock = name == "Cargo.lock";
+        let lock = Path::new(&name).file_name().is_some_and(|file| file == "Cargo.lock");
         let Ok(text) = fs::read_to_string(root().join(&name)) else { continue };
         for host in hosts {
-            // Cargo.lock names the index by its registry URL; that is Cargo's own format.
+            // A Cargo.lock names the index by its registry URL: Cargo's own format.
             if !lock && text.contains(host) {
                 found.push(format!("{name}: {host}"));
             }
