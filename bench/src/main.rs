@@ -3,6 +3,7 @@
 mod classify;
 mod clock;
 mod sets;
+mod swap;
 
 use std::process::ExitCode;
 
@@ -20,12 +21,15 @@ struct Cli {
 enum Command {
     /// Lookups in the classifier's structures.
     Classify(classify::Args),
+    /// Reading, compiling, checking and installing a policy.
+    Swap(swap::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Command::Classify(args) => classify::run(args),
+        Command::Swap(args) => swap::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
