@@ -4,6 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dataplane::clock::{Nanos, monotonic};
@@ -296,6 +299,19 @@ fn a_gateway_routes_what_its_rules_accept_and_shows_what_it_does() {
         "{saved}"
     );
 
+    // What was saved with counters can be applied with them.
+    let path = lab.file("saved.v4", &saved);
+    let applied = lab.cli(&["apply", "--counters", "--rules", path.to_str().unwrap()]);
+    assert!(applied.status.success(), "{applied:?}");
+    let again = lab.cli(&["show", "rules", "--save", "--counters"]);
+    let bare = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    };
+    assert_eq!(bare(&String::from_utf8(again.stdout).unwrap()), bare(&saved));
+    let nothing = lab.cli(&["show", "rules", "--chain", "FORWRAD"]);
+    let (code, said) = refusal(&nothing);
+    assert_eq!((code, said.trim()), (Some(1), "portcullis: the policy has no chain FORWRAD"));
+
     let ports = lab.json(&["show", "ports"]);
     assert_eq!(ports["mode"], "routed");
     assert_eq!(ports["ports"][0]["name"], "g0");
@@ -303,7 +319,7 @@ fn a_gateway_routes_what_its_rules_accept_and_shows_what_it_does() {
     assert_eq!(ports["ports"][0]["queues"][0]["zero_copy"], false);
     assert!(ports["ports"][1]["tx_packets"].as_u64().unwrap() > 70);
     let stats = lab.json(&["show", "stats"]);
-    assert_eq!(stats["workers"][0]["generation"], 1);
+    assert_eq!(stats["workers"][0]["generation"], 2);
     assert!(stats["xdp"]["redirected"].as_u64().unwrap() > 100);
     assert!(stats["xdp"]["passed_local"].as_u64().unwrap() >= 2);
     let rows = lab.cli(&["--json", "show", "conntrack", "--proto", "tcp", "--dport", "7"]);
@@ -454,6 +470,49 @@ fn routes_neighbours_and_links_are_followed_under_traffic() {
     assert!(!lab.pings(V4) && lab.pings("198.18.1.1"));
 }
 
+/// Datagrams from both sides to both sides, as fast as one thread each can send,
+/// until dropped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(lab: &Lab) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let send = |from: &Namespace, to: &str| {
+            let socket = from.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+            let (to, stop) = (to.to_owned(), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    // While nobody forwards, or answers that nobody listens, sending fails.
+                    let _ = socket.send_to(&[0x5a; 64], &*to);
+                }
+            })
+        };
+        let threads = vec![send(&lab.client, "198.18.2.2:7"), send(&lab.server, "198.18.1.2:7")];
+        Self { stop, threads }
+    }
+    /// A counter of the worker grows: the load is really there.
+    fn must_flow(&self, lab: &Lab, counter: &str) {
+        let read = || match &lab.json(&["show", "stats"])["workers"][0][counter] {
+            Value::Object(reasons) => reasons.values().filter_map(Value::as_u64).sum(),
+            count => count.as_u64().unwrap(),
+        };
+        let before: u64 = read();
+        lab.until(counter, || read() > before + 1000);
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// The ids of the XDP program on g0 and of its maps.
 fn bpf_objects(lab: &Lab) -> (u64, Vec<u64>) {
     let links = lab.gateway.run("ip -j -d link show g0");
@@ -468,9 +527,11 @@ fn bpf_objects(lab: &Lab) -> (u64, Vec<u64>) {
 #[test]
 fn a_killed_daemon_leaves_nothing_behind_and_starts_again_at_once() {
     let mut lab = Lab::routed();
+    let load = Load::start(&lab);
     for _ in 0..3 {
         lab.start_with(CLOSED, CLOSED);
         assert!(!lab.pings(V4));
+        load.must_flow(&lab, "drops");
         let (program, maps) = bpf_objects(&lab);
         assert!(maps.len() > 5);
         let daemon = lab.daemon.take().unwrap();
@@ -478,6 +539,7 @@ fn a_killed_daemon_leaves_nothing_behind_and_starts_again_at_once() {
         assert_eq!(daemon.wait(), None);
         lab.start_with(OPEN, OPEN6);
         assert!(lab.pings(V4), "{}", lab.errors());
+        load.must_flow(&lab, "tx_packets");
         let daemon = lab.daemon.take().unwrap();
         daemon.signal("KILL");
         assert_eq!(daemon.wait(), None);
@@ -594,6 +656,7 @@ fn sent_and_heard(lab: &Lab, frame: &str) -> Option<String> {
 #[test]
 fn a_bridge_is_transparent_and_filters() {
     let mut lab = Lab::bridged();
+    lab.gateway.run("ethtool -K g0 rxvlan on; ethtool -K g1 rxvlan off");
     let rules = OPEN.replace(" -i g0 -o g1", "");
     let v4 = lab.file("rules.v4", &rules);
     lab.start(&["--mode", "bridge", "--rules", v4.to_str().unwrap()]);
@@ -611,6 +674,12 @@ fn a_bridge_is_transparent_and_filters() {
     assert!(lab.apply("closed.v4", CLOSED).status.success());
     assert!(!lab.pings(V4));
     assert_eq!(lab.json(&["show", "ports"])["mode"], "bridge");
+    // Tags that the device takes off are invisible: said from the start, and as long as it is so.
+    let stripped = "port g0 strips VLAN tags in hardware";
+    let noted = lab.json(&["show", "ports"])["notes"].to_string();
+    let strips = lab.gateway.run("ethtool -k g0").contains("rx-vlan-offload: on");
+    assert_eq!(noted.contains(stripped), strips, "{noted}");
+    assert_eq!(lab.errors().contains(stripped), strips);
     // Promiscuous as long as the daemon lives.
     let promiscuity = |lab: &Lab| lab.gateway.run("ip -d link show g0").contains("promiscuity 1");
     assert!(promiscuity(&lab));

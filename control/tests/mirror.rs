@@ -160,5 +160,35 @@ fn what_cannot_be_honoured_is_said() {
             "ip rule with priority 77 uses not, which cannot be honoured; \
              remove the rule or keep this traffic off the ports"
         );
+        // Said once; and when the rule is gone, the same network as before is news.
+        assert!(mirror.refresh(monotonic).unwrap().is_none());
+        gateway.run("ip rule del prio 77");
+        let again = follow(&mut mirror, |_| true);
+        assert_eq!(again.topology, update.topology);
+        // A note is news even where the network stays the same.
+        gateway.run("ip route add 192.0.2.0/25 tos 0x10 via 198.18.1.3");
+        let noted = follow(&mut mirror, |update| update.notes.len() == 3);
+        assert_eq!(noted.topology, again.topology);
+    });
+}
+
+#[test]
+fn a_nexthop_object_that_is_not_spelt_out_is_said() {
+    let gateway = Namespace::new("gw");
+    gateway.run("ip link add p0 type veth peer name x0; ip link set x0 up; ip link set p0 up");
+    gateway.run("ip addr add 198.18.1.1/24 dev p0");
+    gateway.run("ip nexthop add id 7 via 198.18.1.2 dev p0; ip route add 203.0.113.0/24 nhid 7");
+    gateway.enter(|| {
+        let mut mirror = Mirror::open(Mode::Routed, vec!["p0".to_owned()]).unwrap();
+        let spelt = follow(&mut mirror, |_| true);
+        let way = Some((RouteKind::Unicast(PortId(0)), Some(address("198.18.1.2"))));
+        assert_eq!(route_kind(&spelt.topology, "203.0.113.0", 24), way);
+        assert!(spelt.notes.is_empty(), "{:?}", spelt.notes);
+        gateway.run("sysctl -qw net.ipv4.nexthop_compat_mode=0; ip route add 192.0.2.0/24 nhid 7");
+        let untold = follow(&mut mirror, |update| update.notes.len() == 2);
+        let foreign = Some((RouteKind::Foreign, None));
+        assert_eq!(route_kind(&untold.topology, "192.0.2.0", 24), foreign);
+        let note = untold.notes[0].to_string();
+        assert!(note.contains("names nexthop object 7 only: packets to it are dropped"), "{note}");
     });
 }

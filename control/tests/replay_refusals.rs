@@ -41,6 +41,29 @@ impl Bench {
     }
 }
 
+#[test]
+fn an_input_is_never_overwritten() {
+    let bench = Bench::new("overwrite");
+    let policy = b"*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n";
+    bench.write("rules.v4", policy);
+    bench.write("eth0.pcap", &PCAP);
+    let binary = env!("CARGO_BIN_EXE_portcullis");
+    for arguments in [
+        ["--in", "eth0=a.pcap", "--rules", "rules.v4"],
+        ["--in", "eth0=eth0.pcap", "--events", "events"],
+        ["--in", "eth0=a.pcap", "--events", "a.pcap"],
+    ] {
+        let mut command = Command::new(binary);
+        command.current_dir(&bench.0).args(["replay", "--topology", "topo.toml", "--out", "."]);
+        let output = command.args(arguments).output().expect("the binary runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
+        assert!(text.contains("is an input, and would be overwritten"), "{text}");
+    }
+    assert_eq!(fs::read(bench.0.join("rules.v4")).expect("still there"), policy);
+    assert_eq!(fs::read(bench.0.join("a.pcap")).expect("still there"), PCAP);
+}
+
 impl Drop for Bench {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.0));
@@ -71,6 +94,9 @@ fn bad_inputs_are_named_with_their_place() {
 
     bench.write("rules", b"*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -j NOWHERE\nCOMMIT\n");
     bench.refused(&[&input[..], &["--rules", "rules"]].concat(), "rules:3:");
+    let signed = TOPOLOGY.replace("02:00:00", "02:+0:00");
+    bench.write("topo.toml", signed.as_bytes());
+    bench.refused(&input, "topo.toml:4:");
     bench.write("topo.toml", format!("{TOPOLOGY}[conntrack]\ntcp_lose = 0\n").as_bytes());
     bench.refused(&input, "topo.toml:6:1: unknown conntrack setting `tcp_lose`");
 }

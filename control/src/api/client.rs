@@ -27,14 +27,14 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The conversation broke off.
-    #[error("the daemon broke off")]
+    #[error("the daemon broke off: {0}")]
     Frame(#[from] FrameError),
     /// The answer makes no sense.
-    #[error("the daemon's answer cannot be understood")]
-    Answer(#[source] serde_json::Error),
+    #[error("the daemon's answer cannot be understood: {0}")]
+    Answer(serde_json::Error),
     /// The request cannot be put into words (a path that is not text, say).
-    #[error("the request cannot be encoded")]
-    Encode(#[source] serde_json::Error),
+    #[error("the request cannot be encoded: {0}")]
+    Encode(serde_json::Error),
     /// The daemon said no.
     #[error(transparent)]
     Failed(#[from] Failure),

@@ -37,8 +37,8 @@ pub enum FrameError {
     #[error("timed out")]
     Timeout,
     /// The socket failed.
-    #[error("the connection failed")]
-    Io(#[source] io::Error),
+    #[error("the connection failed: {0}")]
+    Io(io::Error),
 }
 
 impl From<io::Error> for FrameError {

@@ -12,6 +12,7 @@ pub const PROTOCOL_VERSION: u32 = 1;
 
 /// What a client sends.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
 pub struct RequestEnvelope {
     /// [`PROTOCOL_VERSION`].
     pub version: u32,

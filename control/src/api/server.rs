@@ -13,7 +13,7 @@
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -104,12 +104,7 @@ impl Server {
         let mut lock = take_lock(&lock_path, path)?;
         lock.set_len(0).map_err(fail("write its lock file"))?;
         writeln!(lock, "{}", std::process::id()).map_err(fail("write its lock file"))?;
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(fail("replace the stale socket")(error));
-            }
-            _ => {}
-        }
+        remove_stale(path).map_err(fail("replace the stale socket"))?;
         let listener = UnixListener::bind(path).map_err(fail("bind"))?;
         let mode = if group.is_some() { 0o660 } else { 0o600 };
         std::os::unix::fs::chown(path, None, group).map_err(fail("set its group"))?;
@@ -166,6 +161,16 @@ impl Server {
             });
         // Without a thread the closure, and with it stream and slot, is dropped.
         drop(spawned);
+    }
+}
+
+/// Removes the socket of a daemon that is gone, and nothing but a socket.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is not a socket")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -107,6 +107,8 @@ fn a_later_version_and_unknown_fields_are_refused_as_such() {
     assert_eq!(code(r#"{"version":1,"request":{"type":"levitate"}}"#), Code::BadRequest);
     let typo = r#"{"version":1,"request":{"type":"apply","ruls":null}}"#;
     assert_eq!(code(typo), Code::BadRequest);
+    let beside = r#"{"version":1,"request":{"type":"stop"},"dry_run":true}"#;
+    assert_eq!(code(beside), Code::BadRequest);
     assert_eq!(code("[]"), Code::BadRequest);
     assert_eq!(code(""), Code::BadRequest);
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
@@ -326,6 +328,17 @@ fn a_real_socket_serves_locks_out_a_second_daemon_and_outlives_a_crash() {
     std::fs::write(directory.0.join("run/control.sock.lock"), "1\n").unwrap();
     let _running = Running::new(Server::bind(&path, None).unwrap());
     assert!(Client::connect(&path).unwrap().call(Request::Version {}).is_ok());
+}
+
+#[test]
+fn only_a_socket_is_replaced() {
+    let directory = Directory::new("file");
+    let path = directory.0.join("precious");
+    std::fs::create_dir_all(&directory.0).unwrap();
+    std::fs::write(&path, "data").unwrap();
+    let refused = Server::bind(&path, None).unwrap_err().to_string();
+    assert!(refused.ends_with("cannot replace the stale socket: it is not a socket"), "{refused}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"data");
 }
 
 #[test]

@@ -74,6 +74,23 @@ impl Row {
         }
     }
 
+    /// The row for programs.
+    pub fn summary(&self) -> serde_json::Value {
+        serde_json::json!({
+            "file": self.file,
+            "loads": self.refused.is_none() && !self.panicked,
+            "refused": self.refused,
+            "kernel_nft": self.kernel_nft,
+            "kernel_legacy": self.kernel_legacy,
+            "round_trip": match self.round_trip {
+                RoundTrip::None => None,
+                RoundTrip::Same => Some(true),
+                RoundTrip::Differs(..) => Some(false),
+            },
+            "failure": self.failure(),
+        })
+    }
+
     /// Refused for another reason than a feature that is still to come.
     pub fn refused_for_good(&self) -> bool {
         self.refused.as_ref().is_some_and(|finding| {

@@ -5,8 +5,6 @@ pub mod corpus;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,7 +13,7 @@ use dataplane::policy::{ChainPolicy, Hook};
 
 use crate::compile::{self, DynamicState};
 use crate::diagnostics::{Code, Finding, Severity, has_errors};
-use crate::iptables::{self, MAX_FILE_BYTES, Names, whole_file};
+use crate::iptables::{self, Names, whole_file};
 use crate::model::{Chain, Ruleset, Span};
 use crate::selfcheck::{self, Budget, SelfCheckError};
 
@@ -70,7 +68,7 @@ pub fn rules_file(path: &Path, family: Family, names: &dyn Names) -> Checked {
     let name = path.to_string_lossy();
     let mut checked =
         Checked { path: path.to_path_buf(), source: None, ruleset: None, findings: Vec::new() };
-    let bytes = match read(path) {
+    let bytes = match iptables::read_file(path) {
         Ok(bytes) => bytes,
         Err(error) => {
             let message = format!("cannot be read: {error}");
@@ -114,21 +112,18 @@ pub fn compiles(ruleset: &Ruleset, file: &str) -> Option<Finding> {
     };
     let input = compile::Input { v4, v6, ports: &ports, limits: compile::Limits::default() };
     let checked = selfcheck::compile_checked(input, &DynamicState::default(), Budget::default());
-    let error = checked.err()?;
+    checked.err().map(|error| refusal(&error, file))
+}
+
+/// What the compiler or its self-check says against a policy, as a finding in
+/// the file that it speaks of.
+pub fn refusal(error: &SelfCheckError, file: &str) -> Finding {
     let whole = Span { line: 1, column: 1, len: 1 };
-    let (code, span) = match &error {
+    let (code, span) = match error {
         SelfCheckError::Compile(error) => (Code::CannotCompile, error.span().unwrap_or(whole)),
         SelfCheckError::Differs(difference) => (Code::SelfCheck, difference.span),
     };
-    let file = Arc::from(file);
-    Some(Finding::new(Severity::Error, code, &file, span, error.to_string()))
-}
-
-/// At most one byte more than the parser takes, so that it can refuse.
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Finding::new(Severity::Error, code, &Arc::from(file), span, error.to_string())
 }
 
 /// Notes for chains of the machine's own traffic, which the daemon does not

@@ -1,11 +1,12 @@
 //! `portcullis apply`: replaces the running policy, all or nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::client::{ask_about, findings, unexpected};
 use super::{Exit, Output};
 use crate::api::protocol::{self, Applied, Source};
 use crate::api::{Request, Response};
+use crate::daemon::policy::Texts;
 
 const EXAMPLES: &str = "Examples:
   portcullis apply --rules rules.v4
@@ -33,11 +34,13 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args, output: &Output) -> Exit {
-    let texts = source(args.rules.as_deref(), output)
-        .and_then(|rules| Ok((rules, source(args.rules6.as_deref(), output)?)));
-    let (rules, rules6) = match texts {
+    let texts = Texts::read(args.rules.as_deref(), args.rules6.as_deref());
+    let Texts { v4: rules, v6: rules6 } = match texts {
         Ok(texts) => texts,
-        Err(exit) => return exit,
+        Err(findings) => {
+            findings.iter().for_each(|finding| output.finding(finding, None));
+            return Exit::Refused;
+        }
     };
     let sources: Vec<Source> = [&rules, &rules6].into_iter().flatten().cloned().collect();
     let apply = protocol::Apply { rules, rules6, counters: args.counters };
@@ -49,18 +52,6 @@ pub fn run(args: Args, output: &Output) -> Exit {
         Ok(_) => unexpected(output),
         Err(exit) => exit,
     }
-}
-
-fn source(path: Option<&Path>, output: &Output) -> Result<Option<Source>, Exit> {
-    let Some(path) = path else { return Ok(None) };
-    let name = path.display().to_string();
-    let refuse = |reason: &dyn std::fmt::Display| {
-        output.error(format_args!("{name}: {reason}"));
-        Exit::Refused
-    };
-    let bytes = std::fs::read(path).map_err(|error| refuse(&error))?;
-    let text = String::from_utf8(bytes).map_err(|error| refuse(&error.utf8_error()))?;
-    Ok(Some(Source { name, text }))
 }
 
 fn print(applied: &Applied, sources: &[Source], output: &Output) {

@@ -76,7 +76,11 @@ fn report(file: &Checked, output: &Output) {
                 "{path}: loads: {rules} rules in {tables} tables, {warnings} warnings"
             ));
         }
-        None => output.line(format!("{path}: refused: {} errors", count(Severity::Error))),
+        None => {
+            let errors = count(Severity::Error);
+            let plural = if errors == 1 { "" } else { "s" };
+            output.line(format!("{path}: refused: {errors} error{plural}"));
+        }
     }
 }
 
@@ -93,6 +97,10 @@ fn run_corpus(directory: &Path, names: &TableNames, output: &Output) -> Exit {
             return Exit::Usage;
         }
     };
-    output.raw(&corpus::render(&rows));
+    if output.json() {
+        rows.iter().for_each(|row| output.object(&row.summary()));
+    } else {
+        output.raw(&corpus::render(&rows));
+    }
     if rows.iter().all(|row| row.failure().is_none()) { Exit::Ok } else { Exit::Refused }
 }

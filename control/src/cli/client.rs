@@ -22,11 +22,7 @@ pub(super) fn ask_about(
 
 fn report(error: &ClientError, sources: &[Source], output: &Output) -> Exit {
     let ClientError::Failed(failure) = error else {
-        let mut message = error.to_string();
-        if let ClientError::Frame(source) = error {
-            message = format!("{message}: {source}");
-        }
-        output.error(message);
+        output.error(error);
         return Exit::Unreachable;
     };
     findings(&failure.findings, sources, output);

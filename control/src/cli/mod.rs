@@ -107,7 +107,10 @@ pub struct Socket {
 
 /// Parses the process's arguments and runs the subcommand.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
     let output = Output::new(cli.json);
     let exit = match cli.command {
         Command::Run(args) => run::run(args, &output),
@@ -122,9 +125,35 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
+/// Help and version go to standard output; a command line that makes no sense is
+/// an error like any other, in JSON where that was asked for.
+fn misused(error: &clap::Error) -> ExitCode {
+    let json = std::env::args_os().any(|word| word == "--json");
+    if json && error.use_stderr() {
+        let text = error.render().to_string();
+        Output::new(true).error(text.trim_start_matches("error: ").trim_end());
+        return Exit::Usage.into();
+    }
+    error.exit()
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn every_command_shows_an_example() {
+        let mut missing = Vec::new();
+        let mut todo = vec![super::Cli::command()];
+        while let Some(mut command) = todo.pop() {
+            todo.extend(command.get_subcommands().cloned());
+            let help = command.render_long_help().to_string();
+            if !help.contains("Example") {
+                missing.push(command.get_name().to_owned());
+            }
+        }
+        assert!(missing.is_empty(), "--help without an example: {missing:?}");
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

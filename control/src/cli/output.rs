@@ -5,6 +5,8 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use crate::diagnostics::{Finding, json_line, render};
+
 /// The result printer handed to every subcommand.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
@@ -33,6 +35,15 @@ impl Output {
         let mut out = std::io::stdout().lock();
         if serde_json::to_writer(&mut out, value).is_ok() {
             let _ = out.write_all(b"\n");
+        }
+    }
+    /// Prints a remark on a policy text: on standard error with its line and a
+    /// caret, or with `--json` as an object on standard output.
+    pub fn finding(&self, finding: &Finding, source: Option<&str>) {
+        if self.json {
+            self.line(json_line(finding));
+        } else {
+            self.complaint(render(finding, source));
         }
     }
     /// Prints a line of text on standard error.

@@ -10,7 +10,6 @@ use dataplane::port::afxdp::{AttachChoice, CopyMode};
 use super::{Exit, Output};
 use crate::apply::ApplyError;
 use crate::daemon::{self, Config, DaemonError, Ready};
-use crate::diagnostics::{json_line, render};
 
 const EXAMPLES: &str = "Examples:
   portcullis run --port eth0 --port eth1 --rules rules.v4
@@ -116,7 +115,8 @@ fn pair(text: &str) -> Result<(String, String), String> {
 fn setting(text: &str) -> Result<(String, u64), String> {
     let (name, value) = text.split_once('=').ok_or("NAME=VALUE is needed, as tcp_loose=0")?;
     // The long form is accepted as well.
-    let name = name.trim_start_matches("net.netfilter.").trim_start_matches("nf_conntrack_");
+    let name = name.strip_prefix("net.netfilter.nf_conntrack_").unwrap_or(name);
+    let name = name.strip_prefix("nf_conntrack_").unwrap_or(name);
     let value = value.parse().map_err(|error| format!("{value}: {error}"))?;
     Ok((name.to_owned(), value))
 }
@@ -191,11 +191,7 @@ pub fn run(args: Args, output: &Output) -> Exit {
     let ports = config.ports.join(", ");
     let announce = |ready: &Ready<'_>| {
         for finding in ready.findings {
-            if output.json() {
-                output.line(json_line(finding));
-            } else {
-                output.complaint(render(finding, ready.texts.text_of(&finding.file)));
-            }
+            output.finding(finding, ready.texts.text_of(&finding.file));
         }
         for note in ready.notes {
             output.warning(note);
@@ -216,11 +212,7 @@ pub fn run(args: Args, output: &Output) -> Exit {
 fn report(error: &DaemonError, output: &Output) -> Exit {
     if let DaemonError::Policy { findings, texts } = error {
         for finding in findings {
-            if output.json() {
-                output.line(json_line(finding));
-            } else {
-                output.complaint(render(finding, texts.text_of(&finding.file)));
-            }
+            output.finding(finding, texts.text_of(&finding.file));
         }
     }
     output.error(error);

@@ -32,12 +32,19 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 pub enum What {
     /// The policy with its counters.
+    #[command(after_help = "Examples:
+  portcullis show rules --table filter --chain FORWARD
+  portcullis show rules -6 --save --counters > rules.v6")]
     Rules(RulesArgs),
     /// Ports: the mode really in force, queues, link state, rings.
+    #[command(after_help = "Example:\n  portcullis show ports --json")]
     Ports,
     /// Counters per worker, and drops by reason.
+    #[command(after_help = "Example:\n  portcullis show stats --json")]
     Stats,
     /// The connection table.
+    #[command(after_help = "Example:
+  portcullis show conntrack --proto tcp --src 198.18.1.2 --dport 443 --limit 50")]
     Conntrack(ConntrackArgs),
 }
 

@@ -6,10 +6,8 @@ use super::{Exit, Output};
 use crate::api::PROTOCOL_VERSION;
 
 /// Prints version, target, kernel and protocol version.
-///
-/// Example: portcullis --json version
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Example:\n  portcullis version --json")]
 pub struct Args {}
 
 #[derive(Serialize)]

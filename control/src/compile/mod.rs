@@ -151,6 +151,19 @@ impl CompileError {
             Self::TooManyPorts(_) => None,
         }
     }
+    /// Whose file it speaks of, where it speaks of one.
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Self::TooManyRules { family, .. }
+            | Self::TooManyChains { family, .. }
+            | Self::TooManyMatches { family, .. }
+            | Self::TooDeep { family, .. }
+            | Self::Loop { family, .. }
+            | Self::NoSuchChain { family, .. }
+            | Self::Limit { family, .. } => Some(*family),
+            Self::TooManyPorts(_) => None,
+        }
+    }
 }
 
 /// What the compiler takes.

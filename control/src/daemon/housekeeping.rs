@@ -45,14 +45,22 @@ pub(super) struct NetworkSide {
     pub(super) mirror: Mirror,
     pub(super) networks: Publisher<Network>,
     pub(super) program: ProgramSight,
+    /// What there is to say of the ports, whatever the network.
+    port_notes: Vec<String>,
     next_refresh: Nanos,
     /// The last complaint about the mirror, so that it is made once.
     complaint: String,
 }
 
 impl NetworkSide {
-    pub(super) fn new(mirror: Mirror, networks: Publisher<Network>, program: ProgramSight) -> Self {
-        Self { mirror, networks, program, next_refresh: Nanos(0), complaint: String::new() }
+    pub(super) fn new(
+        mirror: Mirror,
+        networks: Publisher<Network>,
+        program: ProgramSight,
+        port_notes: Vec<String>,
+    ) -> Self {
+        let complaint = String::new();
+        Self { mirror, networks, program, port_notes, next_refresh: Nanos(0), complaint }
     }
 
     /// Takes in changes. A network that cannot be honoured leaves the old one in force.
@@ -72,19 +80,22 @@ impl NetworkSide {
             Err(error) => return self.complain(error.to_string(), service),
         };
         // A new local address stays with the kernel before it is routed to.
-        if let Err(error) = self.program.set_local(update.local) {
-            self.complain(error.to_string(), service);
-        }
+        let kept = self.program.set_local(update.local);
         drop(self.networks.publish(Arc::clone(&network)));
-        let notes = update.notes.iter().map(ToString::to_string).collect();
+        let mut notes = self.port_notes.clone();
+        notes.extend(update.notes.iter().map(ToString::to_string));
         service.set_network(NetworkInForce { network, notes });
-        self.complaint.clear();
+        match kept {
+            Ok(()) => self.complaint.clear(),
+            Err(error) => self.complain(error.to_string(), service),
+        }
     }
 
     fn complain(&mut self, complaint: String, service: &Service) {
         if complaint != self.complaint {
-            tracing::error!("the network cannot be followed, the last one stays: {complaint}");
-            service.add_note(format!("not followed: {complaint}"));
+            tracing::error!("the kernel's network cannot be followed exactly: {complaint}");
+            let note = |complaint: &str| format!("not followed: {complaint}");
+            service.replace_note(&note(&self.complaint), note(&complaint));
             self.complaint = complaint;
         }
     }

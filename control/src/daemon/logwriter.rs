@@ -139,14 +139,16 @@ impl Sink {
         match path {
             None => Self::Stderr,
             Some(path) => {
-                Self::File { path: path.to_owned(), file: open(path).ok(), retry: Nanos(0) }
+                let (path, file) = (path.to_owned(), opened(path));
+                let retry = monotonic() + RETRY;
+                Self::File { path, file, retry }
             }
         }
     }
 
     fn reopen(&mut self) {
         if let Self::File { path, file, .. } = self {
-            *file = open(path).ok();
+            *file = opened(path);
         }
     }
 
@@ -159,15 +161,24 @@ impl Sink {
                     *file = open(path).ok();
                 }
                 let Some(open) = file else { return false };
-                let written = open.write_all(bytes).is_ok();
-                if !written {
-                    *file = None;
-                    *retry = now + RETRY;
-                }
-                written
+                let Err(error) = open.write_all(bytes) else { return true };
+                tracing::error!("log file {}: {error}; lines are lost", path.display());
+                *file = None;
+                *retry = now + RETRY;
+                false
             }
         }
     }
+}
+
+/// The file, or a word about why not: later attempts are silent.
+fn opened(path: &Path) -> Option<File> {
+    open(path)
+        .map_err(|error| {
+            let path = path.display();
+            tracing::error!("log file {path}: {error}; lines are lost until it can be opened");
+        })
+        .ok()
 }
 
 fn open(path: &Path) -> io::Result<File> {

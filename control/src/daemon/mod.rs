@@ -307,7 +307,12 @@ impl Daemon {
     ) -> Result<Self, DaemonError> {
         let update = mirror.current()?;
         let network = Arc::new(Network::build(&update.topology)?);
-        let notes = update.notes.iter().map(ToString::to_string).collect();
+        let links =
+            config.ports.iter().map(|port| LinkInfo::of(port)).collect::<Result<Vec<_>, _>>();
+        let links = links.map_err(system("asking for offloads"))?;
+        let port_notes = preflight::bridge_notes(&config.mode, &links);
+        let mut notes = port_notes.clone();
+        notes.extend(update.notes.iter().map(ToString::to_string));
         let networks = Publisher::new(Arc::clone(&network));
 
         let mut wanted = afxdp::Config::new(config.ports.iter().cloned(), workers);
@@ -337,7 +342,7 @@ impl Daemon {
         Ok(Self {
             config,
             service,
-            network: NetworkSide::new(mirror, networks, program),
+            network: NetworkSide::new(mirror, networks, program, port_notes),
             conntrack,
             outlets,
             fleet,

@@ -1,7 +1,6 @@
 //! From policy texts to a change, with every remark on the way.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::packet::Family;
@@ -9,10 +8,9 @@ use dataplane::packet::Family;
 use crate::api::protocol::{self, Source};
 use crate::apply::{ApplyError, Change};
 use crate::check;
-use crate::compile::CompileError;
 use crate::diagnostics::{Code, Finding, Severity, has_errors};
-use crate::iptables::{self, TableNames};
-use crate::model::{Ruleset, Span};
+use crate::iptables::{self, TableNames, whole_file};
+use crate::model::Ruleset;
 use crate::selfcheck::SelfCheckError;
 
 /// Texts of one or both families.
@@ -27,7 +25,10 @@ pub struct Texts {
 impl Texts {
     /// Reads the files, all of them or none.
     pub fn read(v4: Option<&Path>, v6: Option<&Path>) -> Result<Self, Vec<Finding>> {
-        Ok(Self { v4: read(v4)?, v6: read(v6)? })
+        match (read(v4, Family::V4), read(v6, Family::V6)) {
+            (Ok(v4), Ok(v6)) => Ok(Self { v4, v6 }),
+            (v4, v6) => Err([v4.err(), v6.err()].into_iter().flatten().flatten().collect()),
+        }
     }
     /// The text that a finding speaks of.
     pub fn text_of(&self, file: &str) -> Option<&str> {
@@ -36,24 +37,19 @@ impl Texts {
     }
 }
 
-fn read(path: Option<&Path>) -> Result<Option<Source>, Vec<Finding>> {
+fn read(path: Option<&Path>, family: Family) -> Result<Option<Source>, Vec<Finding>> {
     let Some(path) = path else { return Ok(None) };
     let name = path.display().to_string();
-    let file: Arc<str> = name.as_str().into();
-    let fail =
-        |code, span, message| vec![Finding::new(Severity::Error, code, &file, span, message)];
-    let bytes = std::fs::read(path).map_err(|error| {
-        fail(Code::Unreadable, Span::default(), format!("cannot be read: {error}"))
-    })?;
+    let fail = |code, message: String| vec![whole_file(&name, code, message)];
+    let bytes = iptables::read_file(path)
+        .map_err(|error| fail(Code::Unreadable, format!("cannot be read: {error}")))?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Some(Source { name, text })),
         // The parser says where.
         Err(error) => {
             let names = TableNames::well_known();
-            let parsed = iptables::parse_bytes(error.as_bytes(), &name, Family::V4, &names);
-            Err(parsed.err().unwrap_or_else(|| {
-                fail(Code::BadEncoding, Span::default(), "is not UTF-8".to_owned())
-            }))
+            let parsed = iptables::parse_bytes(error.as_bytes(), &name, family, &names);
+            Err(parsed.err().unwrap_or_else(|| fail(Code::BadEncoding, error.to_string())))
         }
     }
 }
@@ -99,28 +95,17 @@ pub fn parse(texts: &Texts, written_counters: bool) -> Result<Parsed, Vec<Findin
 
 /// A refusal by the compiler as a finding in the text it speaks of.
 pub fn compile_finding(error: &ApplyError, texts: &Texts) -> Option<Finding> {
-    let ApplyError::Check(SelfCheckError::Compile(error)) = error else { return None };
-    let (family, span) = match error {
-        CompileError::TooManyRules { family, span, .. }
-        | CompileError::TooManyChains { family, span, .. }
-        | CompileError::TooManyMatches { family, span, .. }
-        | CompileError::TooDeep { family, span, .. }
-        | CompileError::Loop { family, span, .. }
-        | CompileError::NoSuchChain { family, span, .. }
-        | CompileError::Limit { family, span, .. } => (*family, *span),
-        CompileError::TooManyPorts(_) => return None,
+    let ApplyError::Check(error) = error else { return None };
+    let family = match error {
+        SelfCheckError::Compile(error) => error.family()?,
+        // Our fault, not the policy's.
+        SelfCheckError::Differs(_) => return None,
     };
     let source = match family {
         Family::V4 => texts.v4.as_ref()?,
         Family::V6 => texts.v6.as_ref()?,
     };
-    let file: Arc<str> = source.name.as_str().into();
-    let code = match error {
-        CompileError::Loop { .. } => Code::JumpLoop,
-        CompileError::NoSuchChain { .. } => Code::MissingChain,
-        _ => Code::TooMany,
-    };
-    Some(Finding::new(Severity::Error, code, &file, span, error.to_string()))
+    Some(check::refusal(error, &source.name))
 }
 
 /// Findings as the control socket carries them.

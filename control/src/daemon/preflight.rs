@@ -9,6 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
 use dataplane::fib::Mode;
 use dataplane::packet::MAX_PORTS;
+use dataplane::port::afxdp::LinkInfo;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -214,6 +215,23 @@ pub fn takeover_notes(mode: &Mode) -> Vec<String> {
         .map(|(family, file)| {
             let name = file.replace('/', ".");
             format!("{name} is 0: when portcullis ends, no {family} is forwarded until it is back")
+        })
+        .collect()
+}
+
+/// What a bridge cannot see: tags that a port takes off before we get the frame.
+pub fn bridge_notes(mode: &Mode, links: &[LinkInfo]) -> Vec<String> {
+    if !matches!(mode, Mode::Bridge(_)) {
+        return Vec::new();
+    }
+    let stripping = links.iter().filter(|link| link.strips_vlan_tags);
+    stripping
+        .map(|link| {
+            let name = &link.name;
+            format!(
+                "port {name} strips VLAN tags in hardware: tagged frames are judged, and cross, \
+                 untagged; ethtool -K {name} rxvlan off"
+            )
         })
         .collect()
 }

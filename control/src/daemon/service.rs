@@ -78,8 +78,11 @@ impl Service {
         *self.network.lock().unwrap_or_else(PoisonError::into_inner) = in_force;
     }
 
-    pub(super) fn add_note(&self, note: String) {
-        self.network.lock().unwrap_or_else(PoisonError::into_inner).notes.push(note);
+    /// Adds a note in the place of one that it follows up.
+    pub(super) fn replace_note(&self, old: &str, note: String) {
+        let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
+        network.notes.retain(|known| known != old);
+        network.notes.push(note);
     }
 
     pub(super) fn network(&self) -> NetworkInForce {
@@ -181,7 +184,13 @@ impl Handler for Service {
             Request::Apply(apply) => self.apply(apply),
             Request::ShowRules { family, table, chain } => {
                 let wanted = views::Wanted { family, table, chain };
-                Ok(Response::Rules(self.store.read(|view| views::rules(view, &wanted))))
+                let rules = self.store.read(|view| views::rules(view, &wanted));
+                match wanted.absence() {
+                    Some(message) if rules.chains.is_empty() => {
+                        Err(Failure::new(Code::Refused, message))
+                    }
+                    _ => Ok(Response::Rules(rules)),
+                }
             }
             Request::SaveRules { family, counters } => {
                 let text = self.store.read(|view| views::save(view, family, counters));

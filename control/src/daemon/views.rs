@@ -43,6 +43,20 @@ pub(super) struct Wanted {
     pub(super) chain: Option<String>,
 }
 
+impl Wanted {
+    /// What to say when a table or chain was named and nothing is there.
+    pub(super) fn absence(&self) -> Option<String> {
+        match (&self.table, &self.chain) {
+            (None, None) => None,
+            (Some(table), None) => Some(format!("the policy has no table {table}")),
+            (None, Some(chain)) => Some(format!("the policy has no chain {chain}")),
+            (Some(table), Some(chain)) => {
+                Some(format!("the policy has no chain {chain} in table {table}"))
+            }
+        }
+    }
+}
+
 fn of_name(name: FamilyName) -> Family {
     match name {
         FamilyName::V4 => Family::V4,

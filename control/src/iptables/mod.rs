@@ -40,6 +40,9 @@ mod tests;
 mod value;
 mod verify;
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 use dataplane::packet::Family;
@@ -106,6 +109,17 @@ pub fn parse_bytes(
             Err(vec![finding.with_remedy("convert the file, or the comment that holds them")])
         }
     }
+}
+
+/// Reads a policy file: at most one byte more than [`parse_bytes`] takes, so that
+/// it can refuse.
+///
+/// # Errors
+/// The file cannot be opened or read.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A finding about a file as a whole.

@@ -69,7 +69,8 @@ pub struct Mirror {
     stale: bool,
     changed: bool,
     next_dump: Nanos,
-    last: Option<(Topology, PrefixList)>,
+    /// What was returned last; `None` after a failure, so that recovery is told.
+    last: Option<(Topology, PrefixList, Vec<Note>)>,
 }
 
 impl Mirror {
@@ -123,26 +124,38 @@ impl Mirror {
     }
 
     /// Brings the view up to date if it is stale and a dump is due at `now`,
-    /// and returns the network if it differs from the one returned last.
+    /// and returns the network if it differs from the one returned last. A network
+    /// that cannot be honoured is an error once; the next change is looked at anew,
+    /// and the first good network after it is always returned.
     /// `clock` measures what a dump costs.
     pub fn refresh(&mut self, clock: fn() -> Nanos) -> Result<Option<Update>, NetError> {
+        let outcome = self.try_refresh(clock);
+        if outcome.is_err() {
+            self.last = None;
+        }
+        outcome
+    }
+
+    fn try_refresh(&mut self, clock: fn() -> Nanos) -> Result<Option<Update>, NetError> {
         let start = clock();
         if self.stale {
             if start < self.next_dump {
                 return Ok(None);
             }
-            self.view = View::dump(&mut self.requests)?;
-            self.stale = false;
-            self.changed = true;
+            let dumped = View::dump(&mut self.requests);
+            // What failed costs time as well.
             let cost = clock().saturating_sub(start);
             self.next_dump = start + Nanos(cost.0 * DUMP_SPACING);
+            self.view = dumped?;
+            self.stale = false;
+            self.changed = true;
         }
         if !self.changed {
             return Ok(None);
         }
-        let update = self.current()?;
         self.changed = false;
-        let next = (update.topology.clone(), update.local.clone());
+        let update = self.current()?;
+        let next = (update.topology.clone(), update.local.clone(), update.notes.clone());
         if self.last.as_ref() == Some(&next) {
             return Ok(None);
         }

@@ -20,21 +20,19 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum NetlinkError {
     /// A system call failed.
-    #[error("netlink: {call} failed")]
+    #[error("netlink: {call} failed: {source}")]
     Io {
         /// Which call.
         call: &'static str,
         /// Why.
-        #[source]
         source: io::Error,
     },
     /// The kernel refused a request.
-    #[error("netlink: the kernel refused to {request}")]
+    #[error("netlink: the kernel refused a request ({request}): {source}")]
     Refused {
         /// What was asked.
         request: &'static str,
         /// Its answer.
-        #[source]
         source: io::Error,
     },
     /// The kernel sent something that cannot be decoded.
@@ -128,7 +126,11 @@ impl Connection {
         let mut whole = true;
         loop {
             self.buffer.clear();
-            self.socket.recv(&mut self.buffer, 0).map_err(io("receive"))?;
+            match self.socket.recv(&mut self.buffer, 0) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(io("receive")(error)),
+            }
             let mut rest = &self.buffer[..];
             while let Some(message) = next_message(&mut rest)? {
                 // Answers to an earlier request that was given up.

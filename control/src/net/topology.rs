@@ -62,6 +62,17 @@ pub enum Note {
         /// The destination.
         to: (IpAddr, u8),
     },
+    /// A route whose next hop is an object that the kernel does not spell out.
+    #[error(
+        "route to {}/{} names nexthop object {id} only: packets to it are dropped; \
+         sysctl net.ipv4.nexthop_compat_mode=1 makes the kernel spell it out", to.0, to.1
+    )]
+    NextHopObject {
+        /// The destination.
+        to: (IpAddr, u8),
+        /// The object.
+        id: u32,
+    },
     /// An encapsulating route: nothing is sent on it.
     #[error("route to {}/{} encapsulates: packets to it are dropped", to.0, to.1)]
     Encapsulated {
@@ -191,6 +202,11 @@ impl Builder<'_> {
     fn unicast(&mut self, route: &Route) -> Option<(RouteKind, Option<IpAddr>)> {
         if route.encapsulated {
             self.notes.push(Note::Encapsulated { to: route.to });
+            return Some((RouteKind::Foreign, None));
+        }
+        let untold = |hop: &Hop| hop.link.is_none() && hop.via.is_none();
+        if let Some(id) = route.nexthop_object.filter(|_| route.hops.iter().all(untold)) {
+            self.notes.push(Note::NextHopObject { to: route.to, id });
             return Some((RouteKind::Foreign, None));
         }
         let port = |hop: &Hop| hop.link.and_then(|link| self.port_of(link));

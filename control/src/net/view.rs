@@ -76,6 +76,8 @@ pub(super) struct Route {
     pub(super) source_specific: bool,
     /// MPLS, SRv6 or another encapsulation.
     pub(super) encapsulated: bool,
+    /// The nexthop object (`ip nexthop`) that it goes by.
+    pub(super) nexthop_object: Option<u32>,
 }
 
 /// One `ip rule`.
@@ -309,6 +311,7 @@ fn route(message: &RouteMessage) -> Option<Route> {
         tos: header.tos,
         source_specific: header.source_prefix_length != 0,
         encapsulated: false,
+        nexthop_object: None,
     };
     let mut single = Hop {
         link: None,
@@ -326,6 +329,7 @@ fn route(message: &RouteMessage) -> Option<Route> {
             RouteAttribute::Gateway(address) => single.via = ip(address),
             RouteAttribute::Via(address) => single.via = via(address),
             RouteAttribute::EncapType(_) => route.encapsulated = true,
+            RouteAttribute::NhId(id) => route.nexthop_object = Some(*id),
             RouteAttribute::MultiPath(hops) => route.hops = hops.iter().map(hop).collect(),
             RouteAttribute::Metrics(metrics) => {
                 route.mtu = metrics.iter().find_map(|metric| match metric {

@@ -1,7 +1,9 @@
 //! Captures in, captures out: what `portcullis replay` does with files.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use dataplane::packet::Family;
@@ -12,9 +14,6 @@ use super::{Fed, Replay, ReplayError, Setup, Source};
 use crate::diagnostics::Finding;
 use crate::iptables::{self, Names};
 use crate::model::Ruleset;
-
-/// Largest policy file that is read.
-const MAX_RULES_FILE: u64 = iptables::MAX_FILE_BYTES as u64;
 
 /// What to read and where to write.
 #[derive(Clone, Debug)]
@@ -47,7 +46,7 @@ pub enum JobError {
     #[error(transparent)]
     Capture(#[from] CaptureError),
     /// A policy file: everything that was found in it.
-    #[error("{}: {} findings", file.display(), findings.len())]
+    #[error("{}: refused", file.display())]
     Rules {
         /// The file.
         file: PathBuf,
@@ -80,6 +79,12 @@ pub enum JobError {
         file: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// An output would take the place of an input.
+    #[error("{} is an input, and would be overwritten; give another --out", file.display())]
+    Overwrites {
+        /// The file.
+        file: PathBuf,
     },
     /// An output that cannot be written.
     #[error("cannot write {}: {source}", file.display())]
@@ -114,6 +119,7 @@ pub fn run(job: &Job) -> Result<Summary, JobError> {
     let names = iptables::TableNames::of_host();
     let mut replay = open(job, &names)?;
     let inputs = read_inputs(job, &replay)?;
+    keep_inputs(job, replay.ports())?;
     let mut outputs = Outputs::create(job, replay.ports())?;
     for input in inputs {
         let fed = replay.feed(input.source, input.frame.at, &input.frame.bytes);
@@ -165,12 +171,7 @@ pub fn read_rules(
     names: &dyn Names,
 ) -> Result<Ruleset, JobError> {
     let Some(file) = file else { return Ok(Ruleset::empty(family)) };
-    let length = fs::metadata(file).map_err(unreadable(file))?.len();
-    if length > MAX_RULES_FILE {
-        let source = std::io::Error::from(std::io::ErrorKind::FileTooLarge);
-        return Err(JobError::Read { file: file.to_owned(), source });
-    }
-    let text = fs::read(file).map_err(unreadable(file))?;
+    let text = iptables::read_file(file).map_err(unreadable(file))?;
     match iptables::parse_bytes(&text, &file.to_string_lossy(), family, names) {
         Ok(parsed) => Ok(parsed.ruleset),
         Err(findings) => Err(JobError::Rules { file: file.to_owned(), text, findings }),
@@ -203,6 +204,32 @@ fn read_inputs(job: &Job, replay: &Replay) -> Result<Vec<Input>, JobError> {
     }
     inputs.sort_by_key(|input| input.frame.at);
     Ok(inputs)
+}
+
+/// Refuses a run whose outputs would overwrite what it reads.
+fn keep_inputs(job: &Job, ports: &[String]) -> Result<(), JobError> {
+    let read = [Some(&job.topology), job.rules.as_ref(), job.rules6.as_ref(), job.ipset.as_ref()];
+    let read = read.into_iter().flatten().chain(job.inputs.iter().map(|(_, file)| file));
+    let read: HashSet<_> = read.filter_map(|file| identity(file)).collect();
+    let captures = ports.iter().map(String::as_str).chain(["host"]).map(|n| format!("{n}.pcap"));
+    let others = OTHER_OUTPUTS.map(str::to_owned);
+    let written = captures.chain(others).map(|name| job.out.join(name)).chain(job.events.clone());
+    for file in written {
+        if identity(&file).is_some_and(|identity| read.contains(&identity)) {
+            return Err(JobError::Overwrites { file });
+        }
+    }
+    Ok(())
+}
+
+/// What is written to `--out` besides captures.
+const OTHER_OUTPUTS: [&str; 6] =
+    ["rules.v4", "rules.v6", "conntrack.txt", "log.txt", "sets.save", "expect.txt"];
+
+/// Device and inode of a regular file that exists.
+fn identity(file: &Path) -> Option<(u64, u64)> {
+    let found = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
+    Some((found.dev(), found.ino()))
 }
 
 type Out = BufWriter<File>;

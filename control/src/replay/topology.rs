@@ -460,6 +460,8 @@ fn mac(text: &Spanned<String>) -> Result<Mac, Fault> {
         let mut parts = text.get_ref().split(':');
         for octet in &mut octets {
             let part = parts.next().filter(|part| (1..=2).contains(&part.len()))?;
+            // `from_str_radix` takes a sign.
+            part.bytes().all(|byte| byte.is_ascii_hexdigit()).then_some(())?;
             *octet = u8::from_str_radix(part, 16).ok()?;
         }
         (parts.next().is_none() && octets[0] & 1 == 0 && octets != [0; 6]).then_some(Mac(octets))
@@ -476,6 +478,7 @@ fn mtu(mtu: &Spanned<u32>) -> Result<u32, Fault> {
 
 fn fwmark(text: &Spanned<String>) -> Result<(u32, u32), Fault> {
     let number = |text: &str| match text.strip_prefix("0x") {
+        _ if text.contains('+') => None,
         Some(hex) => u32::from_str_radix(hex, 16).ok(),
         None => text.parse().ok(),
     };

@@ -69,9 +69,11 @@ pub enum SelfCheckError {
 /// A packet on which the compiled walk and the interpreter disagree.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "self-check: table {} at {}: compiled {compiled}, interpreted {interpreted} (a fault of the policy compiler)",
+    "self-check: {family:?} table {} at {}, a packet at the edge of the rule in line {}: compiled \
+     {compiled}, interpreted {interpreted} (a fault of the policy compiler: report it with the rule)",
     table.name(),
-    hook.chain_name()
+    hook.chain_name(),
+    span.line
 )]
 pub struct Difference {
     /// Family.
