@@ -648,7 +648,9 @@ fn other_l4(ip: &Ip, proto: u8, sport: u16, dport: u16) -> Vec<u8> {
         }
         33 => frames::udp(ip, sport, dport, 12),
         // Conntrack verifies UDP-Lite with UDP's number: both sums are of interest.
-        136 if sport % 2 == 0 => frames::udp(&Ip { proto: 17, ..ip.clone() }, sport, dport, 12),
+        136 if sport.is_multiple_of(2) => {
+            frames::udp(&Ip { proto: 17, ..ip.clone() }, sport, dport, 12)
+        }
         136 => frames::udp(ip, sport, dport, 12),
         _ => vec![0; 12],
     }

@@ -344,9 +344,9 @@ fn conntrack(rng: &mut Rng, v6: bool) -> String {
     let mut part = "-m conntrack".to_owned();
     let mut add = |text: String| part.push_str(&format!(" {text}"));
     // The tools print masks with holes wrongly in this match.
-    let holes = |text: &String| text.contains("/255.") || text.contains("/ffff");
-    let address = std::iter::repeat_with(|| world::masked_address(rng, v6));
-    let address = address.skip_while(holes).next().expect("endless");
+    let whole = |text: &String| !text.contains("/255.") && !text.contains("/ffff");
+    let mut address = std::iter::repeat_with(|| world::masked_address(rng, v6));
+    let address = address.find(whole).expect("endless");
     match rng.below(16) {
         0 => add(format!("{}--ctproto {}", not(rng), rng.pick(&["6", "17", "1", "58", "47"]))),
         1 => add(format!("{}--ctorigsrc {}", not(rng), address)),
