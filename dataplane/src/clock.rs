@@ -63,3 +63,8 @@ pub fn wall_us() -> u64 {
     let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     since.as_micros() as u64
 }
+
+/// What to add to [`monotonic`] for the time since 1970, as it is now.
+pub fn utc_offset() -> Nanos {
+    Nanos(wall_us() * 1_000).saturating_sub(monotonic())
+}

@@ -93,7 +93,7 @@ fn compare(
 }
 
 fn about<'a>(frame: &'a [u8], parsed: &'a Parsed) -> About<'a> {
-    About { frame, parsed, group: false }
+    About { frame, parsed, group: false, options: &[] }
 }
 
 /// Packets of every kind from A to B.
@@ -367,6 +367,20 @@ fn fragments() {
             "with options",
             600,
             long().payload_len(1400).options(&[0x88, 4, 1, 2, 1, 0x1e, 4, 9, 9, 0x9e, 4, 7, 7]),
+        ),
+        // Only the datagram's first fragment loses options.
+        (
+            "middle of a fragmented with options",
+            600,
+            Packet::udp(A, 1000, B, 53)
+                .payload_len(3000)
+                .options(&[0x88, 4, 1, 2, 0x1e, 4, 9, 9])
+                .fragment(1472, 1400, true),
+        ),
+        (
+            "first of a fragmented with options",
+            600,
+            long().options(&[0x1e, 4, 9, 9, 0x9e, 4, 7, 7]).fragment(0, 1400, true),
         ),
     ];
     for (name, mtu, packet) in table {

@@ -95,6 +95,8 @@ struct Scratch {
     limiter: Limiter,
     /// IPv4 identification of our last ICMP error.
     identification: u16,
+    /// What to add to the burst's time for the time since a midnight UTC.
+    utc_offset: Nanos,
 }
 
 /// Destinations whose ICMP errors are limited one by one.
@@ -124,7 +126,20 @@ impl Engine {
     /// An engine with other limits on ICMP errors. They hold per worker.
     pub fn with_limits(settings: Settings) -> Self {
         let limiter = Limiter::new(settings, LIMITED_DESTINATIONS);
-        Self { scratch: Scratch { stack: ReturnStack::default(), limiter, identification: 0 } }
+        Self {
+            scratch: Scratch {
+                stack: ReturnStack::default(),
+                limiter,
+                identification: 0,
+                utc_offset: Nanos(0),
+            },
+        }
+    }
+
+    /// Sets what to add to [`World::now`] for the time since 1970 (or any other
+    /// midnight UTC), which only the timestamp option of IPv4 shows. Zero unless set.
+    pub fn set_utc_offset(&mut self, offset: Nanos) {
+        self.scratch.utc_offset = offset;
     }
 
     /// Decides every frame of a burst that arrived on ports: sets each slot's

@@ -1,173 +1,154 @@
-//! IPv4 options as a router meets them: malformed ones are answered with a
-//! parameter problem, source routes are refused, record-route gets an address.
+//! IPv4 options and IPv6 hop-by-hop options on the road: checked on receipt
+//! (IPv6: before any rule; IPv4: after PREROUTING and the routing decision),
+//! completed between FORWARD and POSTROUTING, continued in ICMP errors.
 //!
-//! Not done, unlike the kernel: the timestamp option passes as it came, because
-//! the engine knows no time of day; and ICMP errors do not echo options.
+//! Between receipt and completion the IPv4 header checksum is not that of the
+//! bytes, as in the kernel: only errors that quote the packet show it.
 
-use crate::wire::ipv4;
+use classifier::Address;
 
-const END: u8 = 0;
-const NO_OPERATION: u8 = 1;
-const RECORD_ROUTE: u8 = 7;
-const TIMESTAMP: u8 = 68;
-const LOOSE_SOURCE_ROUTE: u8 = 131;
-const CIPSO: u8 = 134;
-const STRICT_SOURCE_ROUTE: u8 = 137;
-const ROUTER_ALERT: u8 = 148;
+use super::road::{End, Hop, Packet, Road};
+use crate::effects::Effects;
+use crate::fib::{Query, RouteKind};
+use crate::packet::{Family, PortId};
+use crate::reply::Message;
+use crate::verdict::{Disposition, DropReason};
+use crate::wire::options::{self, Malformed, Router};
+use crate::wire::{ipv4, ipv6, proto};
 
-/// What the options of a packet ask of a router.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// Nothing.
-    Pass,
-    /// Something that [`record`] does.
-    Record,
-    /// A source route, which no one should honour.
-    SourceRoute,
-    /// Malformed at this offset in the IP header.
-    Problem(u8),
+/// A received packet's option bytes, zeroes behind them.
+pub(super) type Arrived = [u8; options::MAX];
+
+impl Packet<'_> {
+    /// The IPv4 header, when it has options.
+    fn optioned(&mut self) -> Option<&mut [u8]> {
+        let (start, end) = (usize::from(self.parsed.l3), usize::from(self.parsed.l4));
+        let optioned = self.parsed.family == Family::V4 && end > start + ipv4::HEADER;
+        optioned.then(|| &mut self.frame[start..end])
+    }
 }
 
-/// Reads the options of an IP header (`header` is the whole of it).
-pub(super) fn read(header: &[u8]) -> Asked {
-    let mut asked = Asked::Pass;
-    let mut seen = [false; 256];
-    let mut at = ipv4::HEADER;
-    while let Some(&kind) = header.get(at) {
-        match kind {
-            END => {
-                let clean = header[at..].iter().all(|&byte| byte == END);
-                return if clean || asked != Asked::Pass { asked } else { Asked::Record };
-            }
-            NO_OPERATION => {
-                at += 1;
-                continue;
-            }
-            _ => {}
+impl<A: Address, E: Effects> Road<'_, A, E> {
+    /// Refuses hop-by-hop options that no router may pass.
+    pub(super) fn check_hop_by_hop(&self, packet: &Packet<'_>) -> Result<(), End> {
+        let ip = packet.parsed.l3_bytes(packet.frame);
+        if packet.parsed.family == Family::V4 || ip[6] != proto::HOP_BY_HOP {
+            return Ok(());
         }
-        let length = header.get(at + 1).map_or(0, |&length| usize::from(length));
-        let Some(option) = header.get(at..at + length).filter(|option| option.len() >= 2) else {
-            return Asked::Problem(at as u8);
+        match ipv6::hop_by_hop(ip) {
+            Ok(_) => Ok(()),
+            Err(ipv6::Refused::Silently) => Err(End::Drop(DropReason::ExtensionHeader)),
+            Err(ipv6::Refused::Reported { code, pointer }) => {
+                let message = Message::problem_v6(code, pointer.into());
+                Err(End::Refused(DropReason::ExtensionHeader, message))
+            }
+        }
+    }
+
+    /// Reads a received packet's IPv4 options and fills in what is due.
+    /// Source routes are refused: `accept_source_route` is off. Returns the
+    /// options as they arrived.
+    pub(super) fn receive_options(
+        &self,
+        packet: &mut Packet<'_>,
+        input: PortId,
+    ) -> Result<Option<Arrived>, End> {
+        let Some(header) = packet.optioned() else { return Ok(None) };
+        let mut arrived = [0; options::MAX];
+        arrived[..header.len() - ipv4::HEADER].copy_from_slice(&header[ipv4::HEADER..]);
+        self.read_options(packet, input).map_err(|Malformed(at)| {
+            End::Refused(DropReason::IpOptions, Message::bad_options(at))
+        })?;
+        match packet.options.source_routed() {
+            true => Err(End::Drop(DropReason::IpOptions)),
+            false => Ok(Some(arrived)),
+        }
+    }
+
+    /// As [`Road::receive_options`], for whoever answers a packet that has
+    /// already been sent on.
+    pub(super) fn read_options(
+        &self,
+        packet: &mut Packet<'_>,
+        input: PortId,
+    ) -> Result<(), Malformed> {
+        let network = self.world.network;
+        let address = match network.is_local(Family::V4, packet.parsed.dst) {
+            true => Some(packet.parsed.dst),
+            false => network.address_towards(packet.parsed.src, input),
         };
-        let once = matches!(
-            kind,
-            RECORD_ROUTE | TIMESTAMP | CIPSO | LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE
-        );
-        let again = std::mem::replace(&mut seen[usize::from(kind)], true);
-        if once && again {
-            return Asked::Problem(at as u8);
-        }
-        if let Some(offset) = problem(kind, option) {
-            return Asked::Problem((at + offset) as u8);
-        }
-        match kind {
-            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => asked = Asked::SourceRoute,
-            RECORD_ROUTE if asked == Asked::Pass && has_room(option) => asked = Asked::Record,
-            _ => {}
-        }
-        at += length;
+        let foreign = |address| self.is_foreign(address);
+        let router = self.router(address, &foreign);
+        let mut options = std::mem::take(&mut packet.options);
+        let result = packet.optioned().map_or(Ok(()), |header| options.receive(header, &router));
+        packet.options = options;
+        result
     }
-    asked
-}
 
-/// Where in a single option the kernel finds fault with it.
-fn problem(kind: u8, option: &[u8]) -> Option<usize> {
-    let pointer = option.get(2).map_or(0, |&pointer| usize::from(pointer));
-    let fits = |bytes: usize| pointer > option.len() || pointer - 1 + bytes <= option.len();
-    match kind {
-        LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE | RECORD_ROUTE if option.len() < 3 => Some(1),
-        LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE | RECORD_ROUTE if pointer < 4 => Some(2),
-        RECORD_ROUTE if !fits(4) => Some(2),
-        TIMESTAMP | ROUTER_ALERT if option.len() < 4 => Some(1),
-        TIMESTAMP if pointer < 5 => Some(2),
-        TIMESTAMP if pointer > option.len() => {
-            let (overflow, form) = (option[3] >> 4, option[3] & 15);
-            (overflow == 15 && form != 3).then_some(3)
+    /// Completes the IPv4 options of a packet that is sent on.
+    pub(super) fn forward_options(&self, packet: &mut Packet<'_>, hop: Hop) {
+        if packet.optioned().is_none() {
+            return;
         }
-        TIMESTAMP => {
-            let slot = if matches!(option[3] & 15, 1 | 3) { 8 } else { 4 };
-            (!fits(slot)).then_some(2)
-        }
-        // No domain of interpretation is configured here.
-        CIPSO => Some(if option.len() < 8 { 1 } else { 2 }),
-        _ => None,
-    }
-}
-
-fn has_room(record_route: &[u8]) -> bool {
-    usize::from(record_route[2]) <= record_route.len()
-}
-
-/// Does what [`Asked::Record`] asks: writes `address` into record-route, and
-/// clears what stands behind the end of the list. [`read`] has checked the header.
-/// Gives the place of the address in the header, if there was room for one.
-pub(super) fn record(header: &mut [u8], address: u32) -> Option<usize> {
-    let mut at = ipv4::HEADER;
-    let mut place = None;
-    while let Some(&kind) = header.get(at) {
-        match kind {
-            END => {
-                header[at..].fill(END);
-                break;
+        let source = match packet.options.wants_source() {
+            true => {
+                let query = Query { iif: packet.input, ..packet.query() };
+                self.world.network.address_onward(&query, hop.port, hop.next_hop.1)
             }
-            NO_OPERATION => at += 1,
-            _ => {
-                let length = usize::from(header[at + 1]);
-                let option = &mut header[at..at + length];
-                if kind == RECORD_ROUTE && has_room(option) {
-                    let slot = usize::from(option[2]) - 1;
-                    option[slot..slot + 4].copy_from_slice(&address.to_be_bytes());
-                    option[2] += 4;
-                    place = Some(at + slot);
-                }
-                at += length;
-            }
+            false => None,
+        };
+        let mut options = packet.options;
+        if let Some(header) = packet.optioned()
+            && options.forward(header, source.unwrap_or(0) as u32)
+            && let Ok(mut ip) = ipv4::Packet::new_header(header)
+        {
+            ip.fill_checksum();
         }
+        packet.options = options;
     }
-    fill_checksum(header);
-    place
-}
 
-/// Replaces the address that [`record`] wrote at `place`.
-pub(super) fn complete(header: &mut [u8], place: usize, address: u32) {
-    header[place..place + 4].copy_from_slice(&address.to_be_bytes());
-    fill_checksum(header);
-}
-
-fn fill_checksum(header: &mut [u8]) {
-    if let Ok(mut ip) = ipv4::Packet::new_header(header) {
-        ip.fill_checksum();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As the kernel answered when it was asked (Linux 6.18).
-    #[test]
-    fn options_are_read_as_the_kernel_reads_them() {
-        for (options, asked) in [
-            (&[1, 1, 1, 1][..], Asked::Pass),
-            (&[7, 7, 4, 0, 0, 0, 0, 0], Asked::Record),
-            (&[7, 7, 8, 1, 2, 3, 4, 0], Asked::Pass),
-            (&[7, 3, 4, 0], Asked::Pass),
-            (&[7, 7, 6, 0, 0, 0, 0, 0], Asked::Problem(22)),
-            (&[68, 12, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0], Asked::Pass),
-            (&[68, 4, 5, 0xf0], Asked::Problem(23)),
-            (&[131, 7, 4, 198, 18, 2, 2, 0], Asked::SourceRoute),
-            (&[131, 7, 8, 198, 18, 2, 2, 0], Asked::SourceRoute),
-            (&[148, 4, 0, 0], Asked::Pass),
-            (&[7, 0x30, 4, 0], Asked::Problem(20)),
-            (&[0x1f, 4, 0, 0], Asked::Pass),
-            (&[0x1f, 1, 0, 0], Asked::Problem(20)),
-            (&[134, 6, 0, 0, 0, 1, 0, 0], Asked::Problem(21)),
-            (&[0, 7, 7, 7], Asked::Record),
-            (&[7, 7, 4, 0, 0, 0, 0, 7, 7, 4, 0, 0, 0, 0, 0, 0], Asked::Problem(27)),
-        ] {
-            let mut header = vec![0; 20];
-            header.extend_from_slice(options);
-            assert_eq!(read(&header), asked, "{options:?}");
+    /// INPUT, which sees the options filled in. The local stack is handed those
+    /// that arrived, because it fills them in itself.
+    pub(super) fn deliver(
+        &mut self,
+        packet: &mut Packet<'_>,
+        arrived: Option<Arrived>,
+    ) -> Result<Disposition, End> {
+        let disposition = self.input(packet)?;
+        if let (Some(arrived), Some(header)) = (arrived, packet.optioned()) {
+            let options = &mut header[ipv4::HEADER..];
+            options.copy_from_slice(&arrived[..options.len()]);
         }
+        Ok(disposition)
+    }
+
+    /// The IPv4 options that an error about this packet carries, when `source`
+    /// sends it; `None` when no error may be sent.
+    pub(super) fn echo_options(
+        &self,
+        packet: &Packet<'_>,
+        source: u128,
+        out: &mut [u8; options::MAX],
+    ) -> Option<usize> {
+        if packet.parsed.family == Family::V6 {
+            return Some(0);
+        }
+        let header = &packet.frame[packet.parsed.l3.into()..packet.parsed.l4.into()];
+        let foreign = |address| self.is_foreign(address);
+        packet.options.echo(header, &self.router(Some(source), &foreign), out)
+    }
+
+    fn router<'f>(&self, address: Option<u128>, foreign: &'f dyn Fn(u32) -> bool) -> Router<'f> {
+        let time = options::time_of_day(self.world.now.0.wrapping_add(self.scratch.utc_offset.0));
+        Router { address: address.unwrap_or(0) as u32, time, foreign }
+    }
+
+    /// Whether an address is neither this machine's nor a group's.
+    fn is_foreign(&self, address: u32) -> bool {
+        let dst = address.into();
+        let query = Query { family: Family::V4, src: 0, dst, iif: None, mark: 0 };
+        let group = address == 0 || address == u32::MAX || address >> 28 == 0xe;
+        let kind = self.world.network.route(&query).map(|route| route.kind);
+        !group && !matches!(kind, Some(RouteKind::Local | RouteKind::Broadcast))
     }
 }

@@ -16,7 +16,7 @@ use crate::packet::{Family, Parsed, PktType, PortId};
 use crate::policy::RejectWith;
 use crate::reply::{self, About, Message, Origin};
 use crate::verdict::{Disposition, DropReason};
-use crate::wire::{ethernet, ethertype, parse};
+use crate::wire::{ethernet, ethertype, options, parse};
 
 /// Answers that may hang on one packet of the burst.
 const DEPTH_MAX: u8 = 2;
@@ -52,7 +52,10 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let mut frame = [0; FRAME_MAX];
         let room = &mut frame[ethernet::HEADER..];
         let origin = self.origin(&way);
-        let Some(length) = reply::reject(room, &self.about(packet), with, &origin) else { return };
+        let mut options = [0; options::MAX];
+        let Some(echo) = self.echo_options(packet, way.source, &mut options) else { return };
+        let about = About { options: &options[..echo], ..self.about(packet) };
+        let Some(length) = reply::reject(room, &about, with, &origin) else { return };
         let family = packet.parsed.family;
         match with {
             RejectWith::TcpReset => {
@@ -81,10 +84,13 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         if !self.may_say(packet, message, &way, why) {
             return;
         }
+        let mut options = [0; options::MAX];
+        let Some(echo) = self.echo_options(packet, way.source, &mut options) else { return };
         let mut frame = [0; FRAME_MAX];
         let room = &mut frame[ethernet::HEADER..];
         let origin = self.origin(&way);
-        let length = reply::icmp::error(room, &self.about(packet), message, &origin);
+        let about = About { options: &options[..echo], ..self.about(packet) };
+        let length = reply::icmp::error(room, &about, message, &origin);
         if let Some(length) = length {
             self.send(packet, &mut frame, length, way.hop);
         }
@@ -93,6 +99,11 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     /// Tells the sender of a packet that its next hop does not answer.
     pub(super) fn next_hop_silent(&mut self, packet: &mut Packet<'_>) {
         let family = packet.parsed.family;
+        // The kernel reads the options of the packet that it sent on once more.
+        let port = packet.output.unwrap_or(PortId::LOOPBACK);
+        if self.read_options(packet, port).is_err() {
+            return;
+        }
         let code = match family {
             Family::V4 => HOST_UNREACHABLE,
             Family::V6 => ADDRESS_UNREACHABLE,
@@ -105,7 +116,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let network = self.world.network;
         let query = Query { iif: packet.input, ..packet.query() };
         let group = network.route(&query).is_some_and(|route| route.kind == RouteKind::Broadcast);
-        About { frame: packet.frame, parsed: &packet.parsed, group }
+        About { frame: packet.frame, parsed: &packet.parsed, group, options: &[] }
     }
 
     fn origin(&mut self, way: &Way) -> Origin {

@@ -7,7 +7,7 @@
 
 use classifier::Address;
 
-use super::{Ended, Scratch, World, egress, options};
+use super::{Ended, Scratch, World, egress};
 use crate::conntrack::{CtState, Subject, Tracking};
 use crate::effects::Effects;
 use crate::fib::{InputRoute, Mode, Query, RouteKind};
@@ -18,7 +18,8 @@ use crate::policy::{FamilyPolicy, Hook, RejectWith, TableId};
 use crate::reply::Message;
 use crate::stats::RuleCounters;
 use crate::verdict::{Disposition, DropReason};
-use crate::wire::{ipv4, proto};
+use crate::wire::options::Options;
+use crate::wire::proto;
 
 /// One packet in flight.
 pub(super) struct Packet<'f> {
@@ -38,6 +39,8 @@ pub(super) struct Packet<'f> {
     pub(super) tracking: Tracking,
     /// Whether it opens its connection, or answers the packet that does.
     pub(super) opening: bool,
+    /// What its IPv4 options ask for, once received.
+    pub(super) options: Options,
     /// Manipulations that the nat table has already been asked about.
     pub(super) asked: Asked,
 }
@@ -63,6 +66,7 @@ impl<'f> Packet<'f> {
             subject: None,
             tracking: Tracking::NONE,
             opening: false,
+            options: Options::default(),
             asked: Asked::default(),
         }
     }
@@ -144,16 +148,16 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         if packet.parsed.pkt_type == PktType::OtherHost {
             return Err(End::Drop(DropReason::NotForUs));
         }
+        self.check_hop_by_hop(packet)?;
         self.prerouting(packet)?;
-        let onward = self.route_input(packet, input);
-        let mut slot = None;
-        if !matches!(onward, Err(End::Drop(_))) {
-            check_options(packet)?;
-            slot = self.record_route(packet, input);
-        }
-        match onward? {
-            None => self.input(packet),
-            Some(hop) => self.forward(packet, hop, slot),
+        let route = self.route_input(packet, input);
+        let arrived = match &route {
+            Err(end) if refused_by_address(end) => None,
+            _ => self.receive_options(packet, input)?,
+        };
+        match route? {
+            None => self.deliver(packet, arrived),
+            Some(hop) => self.forward(packet, hop),
         }
     }
 
@@ -189,7 +193,8 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     fn loop_back(&mut self, packet: &mut Packet<'_>) -> Result<Disposition, End> {
         (packet.input, packet.output) = (Some(PortId::LOOPBACK), None);
         self.prerouting(packet)?;
-        self.input(packet)
+        let arrived = self.receive_options(packet, PortId::LOOPBACK)?;
+        self.deliver(packet, arrived)
     }
 
     /// raw, tracking, mangle, nat.
@@ -203,7 +208,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     }
 
     /// mangle, filter, security, nat, confirm.
-    fn input(&mut self, packet: &mut Packet<'_>) -> Result<Disposition, End> {
+    pub(super) fn input(&mut self, packet: &mut Packet<'_>) -> Result<Disposition, End> {
         if packet.parsed.family == Family::V4 && packet.parsed.fragment != Fragment::Whole {
             // The kernel reassembles before INPUT.
             return Err(End::Drop(DropReason::Fragment));
@@ -216,12 +221,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     }
 
     /// A router's checks, then FORWARD, POSTROUTING and out.
-    fn forward(
-        &mut self,
-        packet: &mut Packet<'_>,
-        hop: Hop,
-        slot: Option<usize>,
-    ) -> Result<Disposition, End> {
+    fn forward(&mut self, packet: &mut Packet<'_>, hop: Hop) -> Result<Disposition, End> {
         let family = packet.parsed.family;
         if packet.parsed.ttl <= 1 {
             return Err(End::Refused(DropReason::TtlExpired, Message::time_exceeded(family)));
@@ -233,9 +233,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         egress::decrement_hops(packet);
         packet.output = Some(hop.port);
         self.forward_tables(packet)?;
-        if let Some(slot) = slot {
-            self.complete_route(packet, hop, slot);
-        }
+        self.forward_options(packet, hop);
         self.postrouting(packet)?;
         self.leave(packet, hop)
     }
@@ -252,32 +250,6 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         self.confirm(packet)
     }
 
-    /// Fills in the IPv4 options that a router fills in: at first with our address
-    /// towards the sender, which is what rules see. Gives the place in the header
-    /// where the outgoing address is to go.
-    fn record_route(&self, packet: &mut Packet<'_>, input: PortId) -> Option<usize> {
-        let header = ipv4_options(packet)?;
-        if options::read(header) != options::Asked::Record {
-            return None;
-        }
-        let Parsed { family, src, dst, l3, l4, .. } = packet.parsed;
-        let network = self.world.network;
-        let towards_sender = match network.error_source(family, src, dst, input) {
-            Some((address, ..)) => Some(address),
-            None => network.source_address(input, family, src),
-        };
-        let header = &mut packet.frame[usize::from(l3)..usize::from(l4)];
-        options::record(header, towards_sender.unwrap_or(0) as u32)
-    }
-
-    /// Writes the outgoing address where [`Road::record_route`] left room for it.
-    fn complete_route(&self, packet: &mut Packet<'_>, hop: Hop, slot: usize) {
-        let (family, next_hop) = hop.next_hop;
-        let address = self.world.network.source_address(hop.port, family, next_hop);
-        let (start, end) = (usize::from(packet.parsed.l3), usize::from(packet.parsed.l4));
-        options::complete(&mut packet.frame[start..end], slot, address.unwrap_or(0) as u32);
-    }
-
     /// The routing decision for a packet from a port.
     fn route_input(&self, packet: &Packet<'_>, input: PortId) -> Result<Option<Hop>, End> {
         let parsed = &packet.parsed;
@@ -289,6 +261,12 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             }
             InputRoute::Forward { port, next_hop, mtu, .. } => {
                 Ok(Some(Hop { port, next_hop, mtu }))
+            }
+            // A packet that goes no further never gets beyond its source's scope.
+            InputRoute::Drop { reason: DropReason::MartianSource, answer: Some(_) }
+                if parsed.ttl <= 1 =>
+            {
+                Err(End::Refused(DropReason::TtlExpired, Message::time_exceeded(parsed.family)))
             }
             InputRoute::Drop { reason, answer: None } => Err(End::Drop(reason)),
             InputRoute::Drop { reason, answer: Some((kind, code)) } => {
@@ -391,23 +369,10 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     }
 }
 
-/// The header of an IPv4 packet that has options.
-fn ipv4_options<'p>(packet: &'p Packet<'_>) -> Option<&'p [u8]> {
-    let (start, end) = (usize::from(packet.parsed.l3), usize::from(packet.parsed.l4));
-    let present = packet.parsed.family == Family::V4 && end - start > ipv4::HEADER;
-    present.then(|| &packet.frame[start..end])
-}
-
-/// Refuses IPv4 options that a router must refuse.
-fn check_options(packet: &Packet<'_>) -> Result<(), End> {
-    match ipv4_options(packet).map_or(options::Asked::Pass, options::read) {
-        options::Asked::Pass | options::Asked::Record => Ok(()),
-        options::Asked::SourceRoute => Err(End::Drop(DropReason::IpOptions)),
-        options::Asked::Problem(at) => {
-            let message = Message { kind: 12, code: 0, word: u32::from(at) << 24 };
-            Err(End::Refused(DropReason::IpOptions, message))
-        }
-    }
+/// Whether routing refuses a packet for its addresses: at once, and silently.
+fn refused_by_address(end: &End) -> bool {
+    use DropReason::{MartianDestination, MartianSource, NotForwarded};
+    matches!(end, End::Drop(MartianSource | MartianDestination | NotForwarded))
 }
 
 /// Whether the nat table sees this packet at this hook: the first packet of a

@@ -34,6 +34,29 @@ impl Network {
         Some((source, out, route))
     }
 
+    /// The address by which an IPv4 packet that arrived on `port` from `src`
+    /// and is not addressed to this machine itself knows this machine.
+    pub fn address_towards(&self, src: u128, port: PortId) -> Option<u128> {
+        let back = Query { family: Family::V4, src: 0, dst: src, iif: None, mark: 0 };
+        match self.route(&back) {
+            Some(Route { kind: RouteKind::Unicast(out), via, prefsrc, .. }) => {
+                prefsrc.or_else(|| self.select_v4(out, via.map(|via| via.1)))
+            }
+            _ if port == PortId::LOOPBACK => None,
+            _ => self.select_v4(port, Some(src)),
+        }
+    }
+
+    /// The address of an IPv4 packet's way out on `port`, as routing now has it.
+    pub fn address_onward(&self, query: &Query, port: PortId, next_hop: u128) -> Option<u128> {
+        match self.route(query) {
+            Some(Route { kind: RouteKind::Unicast(out), via, prefsrc, .. }) if out == port => {
+                prefsrc.or_else(|| self.select_v4(out, via.map(|via| via.1)))
+            }
+            _ => self.select_v4(port, Some(next_hop)),
+        }
+    }
+
     /// The source address for a packet of our own that leaves on `port` towards
     /// `dst`, when its route prefers none.
     pub fn source_address(&self, port: PortId, family: Family, dst: u128) -> Option<u128> {

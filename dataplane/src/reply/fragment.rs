@@ -1,7 +1,7 @@
 //! IPv4 fragmentation on the way out.
 
 use crate::packet::{Family, Parsed};
-use crate::wire::{be16, checksum, ipv4, put16};
+use crate::wire::{be16, checksum, ipv4, options, put16};
 
 /// Cuts an IPv4 packet that may be fragmented into frames whose IP packets are
 /// at most `mtu` bytes long, and hands each to `emit`: first byte first, every
@@ -34,8 +34,9 @@ pub fn fragment(
         out[..link.len()].copy_from_slice(link);
         let ip = &mut out[link.len()..];
         ip[..header].copy_from_slice(&packet[..header]);
-        if count > 0 {
-            blank_uncopied_options(&mut ip[20..header]);
+        // What was already cut keeps the options that it came with.
+        if count > 0 && word & ipv4::OFFSET_MASK == 0 {
+            options::blank_uncopied(&mut ip[ipv4::HEADER..header]);
         }
         ip[header..].copy_from_slice(&payload[sent..sent + length]);
         let last = sent + length == payload.len();
@@ -52,25 +53,4 @@ pub fn fragment(
     }
     debug_assert!(be16(packet, 6) & ipv4::DF == 0);
     count
-}
-
-/// Turns options that only the first fragment carries into no-operations.
-fn blank_uncopied_options(options: &mut [u8]) {
-    let mut at = 0;
-    while let Some(&kind) = options.get(at) {
-        let length = match kind {
-            0 => return,
-            1 => 1,
-            _ => match options.get(at + 1) {
-                Some(&length) if length >= 2 && at + usize::from(length) <= options.len() => {
-                    usize::from(length)
-                }
-                _ => return,
-            },
-        };
-        if kind & 0x80 == 0 {
-            options[at..at + length].fill(1);
-        }
-        at += length;
-    }
 }

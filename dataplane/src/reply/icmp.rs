@@ -58,8 +58,7 @@ fn is_query_v4(kind: u8) -> bool {
 fn may_answer_v6(about: &About<'_>, message: Message) -> bool {
     let parsed = about.parsed;
     let group = is_group_v6(parsed.dst) || about.group || parsed.pkt_type != PktType::Host;
-    let to_groups_too = message.kind == icmpv6::kind::TOO_BIG
-        || message.kind == icmpv6::kind::PARAMETER_PROBLEM && message.code == 2;
+    let to_groups_too = message.kind == icmpv6::kind::TOO_BIG || reported_to_groups(about, message);
     if group && !to_groups_too || parsed.src == 0 || is_group_v6(parsed.src) {
         return false;
     }
@@ -72,16 +71,26 @@ fn may_answer_v6(about: &About<'_>, message: Message) -> bool {
     }
 }
 
+/// Whether an IPv6 error is about an option of the type that asks for a report
+/// also when the packet went to a group.
+fn reported_to_groups(about: &About<'_>, message: Message) -> bool {
+    let unknown = message.kind == icmpv6::kind::PARAMETER_PROBLEM && message.code == 2;
+    let option = about.parsed.l3_bytes(about.frame).get(message.word as usize);
+    unknown && option.is_some_and(|kind| kind >> 6 == 2)
+}
+
 fn error_v4(out: &mut [u8], about: &About<'_>, message: Message, origin: &Origin) -> Option<usize> {
     let original = about.parsed.l3_bytes(about.frame);
-    let room = (origin.mtu as usize).min(MAX_V4).checked_sub(20 + HEADER)?;
+    let top = 20 + about.options.len();
+    let room = (origin.mtu as usize).min(MAX_V4).checked_sub(top + HEADER)?;
     if room <= 20 {
         return None;
     }
     let quoted = &original[..original.len().min(room)];
-    let total = 20 + HEADER + quoted.len();
+    let total = top + HEADER + quoted.len();
     let out = out.get_mut(..total)?;
     let header = Ipv4Header {
+        options: about.options,
         tos: about.parsed.tos & 0x1e | 0xc0,
         total,
         id: origin.id,
@@ -91,7 +100,7 @@ fn error_v4(out: &mut [u8], about: &About<'_>, message: Message, origin: &Origin
         dst: about.parsed.src as u32,
     };
     header.emit(out);
-    let body = &mut out[20..];
+    let body = &mut out[top..];
     put_message(body, message, quoted);
     let sum = checksum::internet(body);
     put16(body, 2, sum);

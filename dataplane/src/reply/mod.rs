@@ -32,6 +32,9 @@ pub struct About<'a> {
     /// Whether routing says that the destination is a broadcast or multicast
     /// address. Addresses that are so by themselves need not be announced here.
     pub group: bool,
+    /// IPv4 options that an ICMP error carries back, a multiple of four bytes
+    /// ([`crate::wire::options::Options::echo`]). No reset has any.
+    pub options: &'a [u8],
 }
 
 /// What an ICMP or ICMPv6 error says.
@@ -60,6 +63,14 @@ impl Message {
             Family::V4 => Self { kind: 3, code: 4, word: mtu & 0xffff },
             Family::V6 => Self { kind: 2, code: 0, word: if mtu < 1280 { 1280 } else { mtu } },
         }
+    }
+    /// An IPv4 header whose options cannot be read; `at` points to the trouble.
+    pub const fn bad_options(at: u8) -> Self {
+        Self { kind: 12, code: 0, word: (at as u32) << 24 }
+    }
+    /// Parameter problem of IPv6; `pointer` counts bytes of the packet.
+    pub const fn problem_v6(code: u8, pointer: u32) -> Self {
+        Self { kind: 4, code, word: pointer }
     }
     /// Destination unreachable.
     pub const fn unreachable(family: Family, code: u8) -> Self {
@@ -119,11 +130,28 @@ fn checksum_lets_reject(about: &About<'_>) -> bool {
         proto::UDP if message.len() >= 8 && message[6..8] == [0, 0] => true,
         proto::GRE | proto::AH | proto::ESP | proto::SCTP | proto::UDPLITE => true,
         number if parsed.family == Family::V6 || matches!(number, proto::TCP | proto::UDP) => {
-            let (src, dst) = (parsed.src, parsed.dst);
-            checksum::transport(parsed.family, src, dst, number, message) == 0
+            transport_sums_up(about)
         }
-        // The kernel's sum runs over the IP header too, so that nothing at all is right.
-        _ => checksum::finish(checksum::add(0xffff, message)) == 0,
+        _ => checksum::finish(checksum::add(header_sum(about), message)) == 0,
+    }
+}
+
+/// Whether the layer 4 checksum with its pseudo header is right, as REJECT sees
+/// it: together with the IPv4 header's, which filled-in options have made wrong.
+fn transport_sums_up(about: &About<'_>) -> bool {
+    let parsed = about.parsed;
+    let message = parsed.l4_bytes(about.frame);
+    let length = message.len() as u32;
+    let pseudo = checksum::pseudo(parsed.family, parsed.src, parsed.dst, parsed.proto, length);
+    checksum::finish(checksum::add(pseudo + header_sum(about), message)) == 0
+}
+
+/// The running sum of the IPv4 header: all ones when its checksum is right.
+fn header_sum(about: &About<'_>) -> u64 {
+    let parsed = about.parsed;
+    match parsed.family {
+        Family::V4 => checksum::add(0, &about.frame[parsed.l3.into()..parsed.l4.into()]),
+        Family::V6 => 0,
     }
 }
 
@@ -151,8 +179,9 @@ fn ipv6_header(out: &mut [u8], next: u8, payload: usize, src: u128, dst: u128) {
     out[24..40].copy_from_slice(&dst.to_be_bytes());
 }
 
-/// An IPv4 header without options.
-struct Ipv4Header {
+/// An IPv4 header.
+struct Ipv4Header<'a> {
+    options: &'a [u8],
     tos: u8,
     total: usize,
     id: u16,
@@ -162,11 +191,11 @@ struct Ipv4Header {
     dst: u32,
 }
 
-impl Ipv4Header {
+impl Ipv4Header<'_> {
     /// Writes the header with its checksum. `out` is long enough.
     fn emit(&self, out: &mut [u8]) {
-        let header = &mut out[..20];
-        (header[0], header[1]) = (0x45, self.tos);
+        let header = &mut out[..20 + self.options.len()];
+        (header[0], header[1]) = (0x45 + (self.options.len() / 4) as u8, self.tos);
         header[2..4].copy_from_slice(&(self.total as u16).to_be_bytes());
         header[4..6].copy_from_slice(&self.id.to_be_bytes());
         header[6..8].copy_from_slice(&self.fragment_word.to_be_bytes());
@@ -174,6 +203,7 @@ impl Ipv4Header {
         header[10..12].fill(0);
         header[12..16].copy_from_slice(&self.src.to_be_bytes());
         header[16..20].copy_from_slice(&self.dst.to_be_bytes());
+        header[20..].copy_from_slice(self.options);
         let sum = checksum::internet(header);
         header[10..12].copy_from_slice(&sum.to_be_bytes());
     }

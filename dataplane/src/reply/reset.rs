@@ -1,6 +1,6 @@
 //! TCP resets of REJECT.
 
-use super::{About, Ipv4Header, ipv6_header, is_group_v4, is_group_v6};
+use super::{About, Ipv4Header, ipv6_header, is_group_v4, is_group_v6, transport_sums_up};
 use crate::packet::{Family, Fragment};
 use crate::wire::tcp::flags;
 use crate::wire::{be16, be32, checksum, ipv4, ipv6, proto, put16, put32, tcp};
@@ -21,7 +21,7 @@ pub fn tcp(out: &mut [u8], about: &About<'_>) -> Option<usize> {
         return None;
     }
     let (src, dst) = (parsed.dst, parsed.src);
-    if checksum::transport(parsed.family, parsed.src, parsed.dst, proto::TCP, segment) != 0 {
+    if !transport_sums_up(about) {
         return None;
     }
     let header = match parsed.family {
@@ -34,6 +34,7 @@ pub fn tcp(out: &mut [u8], about: &About<'_>) -> Option<usize> {
         Family::V4 if is_group_v4(src as u32) || is_group_v4(dst as u32) => return None,
         Family::V6 if is_group_v6(src) || is_group_v6(dst) || src == 0 || dst == 0 => return None,
         Family::V4 => Ipv4Header {
+            options: &[],
             tos: 0,
             total,
             id: 0,

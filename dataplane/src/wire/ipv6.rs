@@ -177,55 +177,91 @@ pub struct HopByHop {
     pub router_alert: Option<u16>,
 }
 
+/// Why every router must refuse a hop-by-hop options header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Without a word.
+    Silently,
+    /// With a parameter problem of this code.
+    Reported {
+        /// 0: erroneous field; 2: unknown option.
+        code: u8,
+        /// Offset of the trouble in the packet, in bytes.
+        pointer: u16,
+    },
+}
+
 /// Options in one hop-by-hop header that a host accepts (`max_hbh_opts_number`).
 pub const MAX_HOP_OPTIONS: usize = 8;
 
-/// Checks a hop-by-hop options header at the start of `payload`, as every
-/// router must before anything else sees the packet.
+/// Bytes of padding in a row that a host accepts.
+const MAX_PADDING: usize = 7;
+
+/// Checks the hop-by-hop options header that follows the fixed header of
+/// `packet`, as every router must before anything else sees the packet.
 ///
 /// # Errors
-/// [`Error::Option`] when it is cut short, has a malformed or jumbo option, an
-/// unknown option whose type asks for a drop, padding that is not zero, or too many options.
-pub fn hop_by_hop(payload: &[u8]) -> Result<HopByHop, Error> {
-    if payload.len() < 8 {
-        return Err(Error::Option);
-    }
-    let length = (usize::from(payload[1]) + 1) * 8;
-    let options = payload.get(2..length).ok_or(Error::Option)?;
-    let (mut found, mut at, mut count, mut padding) = (HopByHop::default(), 0, 0, 0);
-    while at < options.len() {
-        if options[at] == 0 {
+/// [`Refused`]: it is cut short, has a malformed or jumbo option (no frame of
+/// ours can carry a jumbogram), an unknown option whose type asks for a drop,
+/// padding that is too long or not zero, or too many options.
+pub fn hop_by_hop(packet: &[u8]) -> Result<HopByHop, Refused> {
+    let header = packet.get(HEADER..).filter(|h| h.len() >= 8).ok_or(Refused::Silently)?;
+    let end = HEADER + (usize::from(header[1]) + 1) * 8;
+    let header = packet.get(..end).ok_or(Refused::Silently)?;
+    let (mut found, mut at, mut count, mut padding) = (HopByHop::default(), HEADER + 2, 0, 0);
+    while at < end {
+        if header[at] == 0 {
             (at, padding) = (at + 1, padding + 1);
-            if padding > 7 {
-                return Err(Error::Option);
+            if padding > MAX_PADDING {
+                return Err(Refused::Silently);
             }
             continue;
         }
-        let size = 2 + usize::from(*options.get(at + 1).ok_or(Error::Option)?);
-        let option = options.get(at..at + size).ok_or(Error::Option)?;
-        match option[0] {
-            1 => {
-                padding += size;
-                if padding > 7 || option[2..].iter().any(|&byte| byte != 0) {
-                    return Err(Error::Option);
-                }
+        let size = 2 + usize::from(*header.get(at + 1).ok_or(Refused::Silently)?);
+        let option = header.get(at..at + size).ok_or(Refused::Silently)?;
+        if option[0] == 1 {
+            padding += size;
+            if padding > MAX_PADDING || option[2..].iter().any(|&byte| byte != 0) {
+                return Err(Refused::Silently);
             }
-            kind => {
-                (count, padding) = (count + 1, 0);
-                if count > MAX_HOP_OPTIONS {
-                    return Err(Error::Option);
-                }
-                match kind {
-                    5 if size == 4 => found.router_alert = Some(be16(option, 2)),
-                    // Router alert of another size; jumbo payload, which no frame of ours can
-                    // carry; and unknown options whose two top bits do not say "skip".
-                    5 | 0xc2 => return Err(Error::Option),
-                    kind if kind >> 6 != 0 => return Err(Error::Option),
-                    _ => {}
-                }
+        } else {
+            (count, padding) = (count + 1, 0);
+            if count > MAX_HOP_OPTIONS {
+                return Err(Refused::Silently);
             }
+            hop_option(packet, option, at as u16, &mut found)?;
         }
         at += size;
     }
     Ok(found)
+}
+
+/// One option at offset `at` of the packet.
+fn hop_option(packet: &[u8], option: &[u8], at: u16, found: &mut HopByHop) -> Result<(), Refused> {
+    const ROUTER_ALERT: u8 = 5;
+    const CALIPSO: u8 = 7;
+    const IOAM: u8 = 0x31;
+    const JUMBO: u8 = 0xc2;
+    match option[0] {
+        ROUTER_ALERT if option.len() == 4 => found.router_alert = Some(be16(option, 2)),
+        JUMBO if option.len() == 6 && at & 3 == 2 => {
+            let small = be32(option, 2) <= u32::from(u16::MAX);
+            let sized = packet[4..6] != [0, 0];
+            return Err(match (small, sized) {
+                (true, _) => Refused::Reported { code: 0, pointer: at + 2 },
+                (false, true) => Refused::Reported { code: 0, pointer: at },
+                (false, false) => Refused::Silently,
+            });
+        }
+        // Labels need a domain of interpretation, which nobody has configured.
+        ROUTER_ALERT | JUMBO | CALIPSO => return Err(Refused::Silently),
+        IOAM if at & 3 != 0 => return Err(Refused::Silently),
+        kind => match kind >> 6 {
+            0 => {}
+            3 if packet[24] == 0xff => return Err(Refused::Silently),
+            1 => return Err(Refused::Silently),
+            _ => return Err(Refused::Reported { code: 2, pointer: at }),
+        },
+    }
+    Ok(())
 }

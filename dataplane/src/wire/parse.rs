@@ -111,8 +111,7 @@ pub fn parse_ipv4(frame: &[u8], l3: usize, pkt_type: PktType) -> Result<Parsed, 
 /// road here, as it does not in the kernel: see [`Parsed::broken_chain`].
 ///
 /// # Errors
-/// [`DropReason::IpHeader`]; [`DropReason::ExtensionHeader`] for hop-by-hop
-/// options that every router must refuse; [`DropReason::MartianSource`] and
+/// [`DropReason::IpHeader`]; [`DropReason::MartianSource`] and
 /// [`DropReason::MartianDestination`] for addresses that may not cross a wire,
 /// because the kernel's IPv6 input drops those before any rule.
 #[inline]
@@ -121,20 +120,16 @@ pub fn parse_ipv6(frame: &[u8], l3: usize, pkt_type: PktType) -> Result<Parsed, 
     let ip = ipv6::Packet::new_header(bytes).map_err(|_| DropReason::IpHeader)?;
     let (src, dst, next) = (ip.src(), ip.dst(), ip.next_header());
     check_ipv6_addresses(src, dst)?;
-    let hop_by_hop = next == proto::HOP_BY_HOP;
     let total = match ip.payload_len() {
-        // Room for a jumbo option, which then refuses the packet; without one
+        // Room for a jumbo option, which the router then refuses; without one
         // the kernel takes the packet as long as the frame.
-        0 if hop_by_hop => bytes.len(),
+        0 if next == proto::HOP_BY_HOP => bytes.len(),
         length => ipv6::HEADER + length,
     };
     if total > bytes.len() || total > usize::from(u16::MAX) || l3 > usize::from(u8::MAX) {
         return Err(DropReason::IpHeader);
     }
     let payload = &bytes[ipv6::HEADER..total];
-    if hop_by_hop {
-        ipv6::hop_by_hop(payload).map_err(|_| DropReason::ExtensionHeader)?;
-    }
     let upper = ipv6::upper(next, payload);
     let (proto, offset, fragment) = match upper {
         Ok(upper) => (upper.proto, upper.offset, upper.fragment),

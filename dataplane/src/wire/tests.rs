@@ -82,15 +82,17 @@ fn ipv6_oddities() {
 
 #[test]
 fn ipv6_hop_by_hop_is_judged_before_the_rules() {
-    let with = |header: &[u8]| Packet::udp(A6, 1, B6, 2).extension(0, header).build();
-    let verdict = |header: &[u8]| parse(&with(header), build::ETH_DST).map(|_| ());
-    let bad = Err(DropReason::ExtensionHeader);
+    let with = |header: &[u8]| Packet::udp(A6, 1, B6, 2).extension(0, header).build_ip();
+    let verdict = |header: &[u8]| ipv6::hop_by_hop(&with(header)).map(|_| ());
+    let bad = Err(ipv6::Refused::Silently);
+    let problem = |code, pointer| Err(ipv6::Refused::Reported { code, pointer });
     assert_eq!(verdict(&[0, 0, 5, 2, 0, 0, 1, 0]), Ok(()), "router alert");
     assert_eq!(verdict(&[0, 0, 5, 3, 0, 0, 0, 0]), bad, "router alert of three bytes");
     assert_eq!(verdict(&[0, 0, 0x1e, 4, 1, 2, 3, 4]), Ok(()), "unknown, to be skipped");
     assert_eq!(verdict(&[0, 0, 0x5e, 4, 1, 2, 3, 4]), bad, "unknown, to be dropped");
-    assert_eq!(verdict(&[0, 0, 0x9e, 4, 1, 2, 3, 4]), bad, "unknown, to be reported");
-    assert_eq!(verdict(&[0, 0, 0xc2, 4, 0, 1, 0, 0]), bad, "jumbo");
+    assert_eq!(verdict(&[0, 0, 0x9e, 4, 1, 2, 3, 4]), problem(2, 42), "unknown, to be reported");
+    assert_eq!(verdict(&[0, 0, 0xc2, 4, 0, 1, 0, 0]), problem(0, 42), "jumbo");
+    assert_eq!(verdict(&[0, 0, 0xc2, 4, 0, 0, 1, 0]), problem(0, 44), "jumbo that is none");
     assert_eq!(verdict(&[0, 0, 1, 4, 0, 0, 0, 1]), bad, "padding that is not zero");
     assert_eq!(verdict(&[0, 0, 1, 5, 0, 0, 0, 0]), bad, "option beyond its header");
     assert_eq!(verdict(&[0, 9, 1, 4, 0, 0, 0, 0]), bad, "header beyond the packet");
@@ -372,7 +374,7 @@ fn exercise(frame: &[u8]) {
         let _ = ipv4::Packet::new_header(bytes)
             .map(|v| (v.options().len(), v.payload().len(), v.checksum_ok(), v.fragment()));
         let _ = ipv6::Packet::new_header(bytes).map(|v| {
-            let _ = (ipv6::upper(v.next_header(), v.payload()), ipv6::hop_by_hop(v.payload()));
+            let _ = (ipv6::upper(v.next_header(), v.payload()), ipv6::hop_by_hop(bytes));
         });
         let _ = tcp::Packet::new_checked(bytes).map(|v| (v.options().count(), v.payload().len()));
         let _ = super::udp::Packet::new_checked(bytes).map(|v| (v.length_ok(), v.payload().len()));

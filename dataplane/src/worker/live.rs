@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::pipeline::{LinkAddresses, Pipeline};
-use crate::clock::Nanos;
+use crate::clock::{self, Nanos};
 use crate::conntrack::Conntrack;
 use crate::effects::Effects;
 use crate::engine::{Engine, Slot, World};
@@ -39,7 +39,8 @@ impl EnginePipeline {
         let snapshot = Arc::clone(snapshots.refresh());
         let network = Arc::clone(networks.refresh());
         stats.generation.set(snapshot.generation);
-        let engine = Engine::new();
+        let mut engine = Engine::new();
+        engine.set_utc_offset(clock::utc_offset());
         Self { engine, worker, snapshots, networks, snapshot, network, conntrack, stats }
     }
 

@@ -314,3 +314,23 @@ fn with_tracking_on_fragments_are_refused_and_without_it_they_pass() {
     let mut rig = Rig::v4(|builder| builder.needs_conntrack = true);
     assert_eq!(rig.up(fragment()).disposition, dropped(DropReason::Fragment));
 }
+
+/// As the kernel's rules were seen to: `what_rules_see_in_the_kernel`.
+#[test]
+fn rules_see_options_as_far_as_they_are_filled_in() {
+    let mut rig = Rig::v4(log_everywhere);
+    let packet = |to| Packet::udp(CLIENT, 5000, to, 53).options(&[7, 7, 4, 0, 0, 0, 0, 1]);
+    for (to, times) in [(SERVER, 8), ("198.18.1.1", 7)] {
+        rig.up(packet(to));
+        let logged: Vec<_> = rig.seen.logged.drain(..).collect();
+        assert_eq!(logged.len(), times);
+        for (name, _, _, frame) in logged {
+            let expected = match name.split_once(' ').unwrap().1 {
+                "PREROUTING" => [7, 7, 4, 0, 0, 0, 0],
+                "POSTROUTING" => [7, 7, 8, 198, 18, 2, 1],
+                _ => [7, 7, 8, 198, 18, 1, 1],
+            };
+            assert_eq!(frame[34..41], expected, "{name}");
+        }
+    }
+}

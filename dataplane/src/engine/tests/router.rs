@@ -254,3 +254,55 @@ fn ip_options_are_refused_answered_or_filled_in() {
     assert_eq!(malformed.disposition, dropped(DropReason::IpOptions));
     assert_eq!(icmp(&rig.answer().1), (12, 0, 22 << 24));
 }
+
+#[test]
+fn an_ip_timestamp_is_milliseconds_of_the_day() {
+    let mut rig = plain();
+    rig.engine.set_utc_offset(Nanos::from_secs(3600));
+    rig.now = Nanos::from_millis(86_400_000 + 5);
+    let sent = rig.up(udp(SERVER).options(&[0x44, 8, 5, 0, 0, 0, 0, 0]));
+    assert_eq!(sent.frame[34..42], [0x44, 8, 9, 0, 0, 0x36, 0xee, 0x85]);
+    assert!(ipv4::Packet::new_checked(&sent.frame[14..]).unwrap().checksum_ok());
+}
+
+#[test]
+fn the_local_stack_is_handed_the_options_that_arrived() {
+    let mut rig = plain();
+    let packet = udp("198.18.1.1").options(&[7, 7, 4, 0, 0, 0, 0, 1]);
+    let arrived = packet.clone().macs(HOST_MACS[0], PORT_MACS[0]).build();
+    let sent = rig.up(packet);
+    assert_eq!((sent.disposition, sent.frame), (Disposition::Deliver, arrived));
+}
+
+#[test]
+fn a_silent_next_hop_is_reported_with_the_options_read_once_more() {
+    let mut rig = plain();
+    let sent = rig.up(udp("198.18.2.9").options(&[7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 1]));
+    assert_eq!(sent.frame[34..46], [7, 11, 8, 198, 18, 2, 1, 0, 0, 0, 0, 1]);
+    let mut frame = sent.frame;
+    let world = World {
+        snapshot: &rig.snapshot,
+        worker: 0,
+        network: &rig.network,
+        conntrack: &rig.conntrack,
+        stats: &rig.stats,
+        now: rig.now,
+    };
+    rig.engine.unresolved(&world, OUTSIDE, &mut frame, &mut rig.seen);
+    let (_, answer) = rig.answer();
+    assert_eq!(answer[34..46], [7, 11, 12, 198, 18, 2, 1, 198, 18, 1, 1, 0]);
+    assert_eq!(icmp(&answer), (3, 1, 0));
+}
+
+#[test]
+fn hop_by_hop_options_are_judged_before_the_rules() {
+    let mut rig = plain();
+    let with = |kind: u8| {
+        Packet::udp(CLIENT6, 5000, SERVER6, 53).extension(0, &[0, 0, kind, 4, 1, 2, 3, 4])
+    };
+    assert_eq!(rig.up(with(0x1e)).disposition, Disposition::Transmit(OUTSIDE));
+    assert_eq!(rig.up(with(0x5e)).disposition, dropped(DropReason::ExtensionHeader));
+    assert!(rig.seen.emitted.is_empty());
+    assert_eq!(rig.up(with(0x9e)).disposition, dropped(DropReason::ExtensionHeader));
+    assert_eq!(icmp(&rig.answer().1), (4, 2, 42));
+}
