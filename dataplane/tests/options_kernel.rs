@@ -77,7 +77,11 @@ fn compare(lab: &Lab, router: &mut Router, name: &str, packet: Packet) -> [usize
         for frame in kernel[port].iter_mut().chain(&mut ours[port]) {
             if frame[12..14] == [8, 0] {
                 let ip = ipv4::Packet::new_checked(&frame[14..]).expect("IPv4");
-                assert!(ip.checksum_ok(), "{name}: checksum of\n{}", hex(&[frame.clone()]));
+                assert!(
+                    ip.checksum_ok(),
+                    "{name}: checksum of\n{}",
+                    hex(std::slice::from_ref(frame))
+                );
             }
             without_id(frame, back);
         }
@@ -89,7 +93,7 @@ fn compare(lab: &Lab, router: &mut Router, name: &str, packet: Packet) -> [usize
             hex(&ours[port]),
             "{name}: kernel, then ours ({disposition:?}), {} for\n{}",
             if back { "back" } else { "on" },
-            hex(&[frame.clone()])
+            hex(std::slice::from_ref(&frame))
         );
     }
     [ours[1].len(), ours[0].len()]
@@ -100,13 +104,15 @@ fn option(kind: u8, rest: &[u8]) -> Vec<u8> {
     [&[kind, rest.len() as u8 + 2], rest].concat()
 }
 
+/// An option with empty slots behind its fixed part.
+fn slots(kind: u8, head: &[u8], slots: usize) -> Vec<u8> {
+    option(kind, &[head, &vec![0; slots * 4]].concat())
+}
+
 /// IPv4 option lists, well-formed and not.
 fn lists() -> Vec<(&'static str, Vec<u8>)> {
     let slots =
         |kind: u8, head: &[u8], slots: usize| option(kind, &[head, &vec![0; slots * 4]].concat());
-    let listed = |flag: u8, first: [u8; 4]| {
-        option(0x44, &[&[5, flag], &first[..], &[0; 4], &[198, 18, 1, 1], &[0; 4]].concat())
-    };
     let mut lists = vec![
         ("no-operations", vec![1, 1, 1, 1]),
         ("an end", vec![0, 0, 0, 0]),
@@ -142,6 +148,28 @@ fn lists() -> Vec<(&'static str, Vec<u8>)> {
     }
     lists.push(("empty route", vec![7, 2, 1, 1]));
     lists.push(("two routes", [slots(7, &[4], 1), slots(7, &[4], 1)].concat()));
+    lists.extend(timestamps());
+    let both = [slots(7, &[4], 2), slots(0x44, &[5, 1], 2), vec![1]].concat();
+    lists.push(("route and times", both.clone()));
+    lists.push(("times and route", [slots(0x44, &[5, 0], 2), slots(7, &[4], 2)].concat()));
+    lists.push(("route and times and trouble", [&both[..], &[0x1e, 99]].concat()));
+    for (name, kind) in [("loose", 0x83), ("strict", 0x89)] {
+        lists.push((name, option(kind, &[4, 203, 0, 113, 9])));
+        lists.push((name, option(kind, &[8, 203, 0, 113, 9])));
+        lists.push((name, option(kind, &[3, 203, 0, 113, 9])));
+        lists.push((name, option(kind, &[])));
+        lists.push((name, [slots(kind, &[4], 1), slots(kind, &[4], 1)].concat()));
+        lists.push((name, [slots(kind, &[4], 1), vec![0x1e, 77]].concat()));
+    }
+    lists
+}
+
+/// Lists around the timestamp option.
+fn timestamps() -> Vec<(&'static str, Vec<u8>)> {
+    let listed = |flag: u8, first: [u8; 4]| {
+        option(0x44, &[&[5, flag], &first[..], &[0; 4], &[198, 18, 1, 1], &[0; 4]].concat())
+    };
+    let mut lists = Vec::new();
     for (name, head, count) in [
         ("times", vec![5, 0], 4),
         ("times with one left", vec![17, 0], 4),
@@ -176,18 +204,6 @@ fn lists() -> Vec<(&'static str, Vec<u8>)> {
         ("listed: itself", [127, 0, 0, 1]),
     ] {
         lists.push((name, listed(3, first)));
-    }
-    let both = [slots(7, &[4], 2), slots(0x44, &[5, 1], 2), vec![1]].concat();
-    lists.push(("route and times", both.clone()));
-    lists.push(("times and route", [slots(0x44, &[5, 0], 2), slots(7, &[4], 2)].concat()));
-    lists.push(("route and times and trouble", [&both[..], &[0x1e, 99]].concat()));
-    for (name, kind) in [("loose", 0x83), ("strict", 0x89)] {
-        lists.push((name, option(kind, &[4, 203, 0, 113, 9])));
-        lists.push((name, option(kind, &[8, 203, 0, 113, 9])));
-        lists.push((name, option(kind, &[3, 203, 0, 113, 9])));
-        lists.push((name, option(kind, &[])));
-        lists.push((name, [slots(kind, &[4], 1), slots(kind, &[4], 1)].concat()));
-        lists.push((name, [slots(kind, &[4], 1), vec![0x1e, 77]].concat()));
     }
     lists
 }
