@@ -278,16 +278,25 @@ fn ipv4_options_rejected() {
         [(RejectWith::Icmp(3), "icmp-port-unreachable"), (RejectWith::TcpReset, "tcp-reset")]
     {
         let tcp = if with == RejectWith::TcpReset { "-p tcp" } else { "" };
-        let rules = format!(
-            "*filter\n:INPUT DROP\n-A INPUT {tcp} -j REJECT --reject-with {name}\n\
-             -A FORWARD {tcp} -j REJECT --reject-with {name}\nCOMMIT\n"
-        );
-        lab.router_input("iptables-restore", &rules);
-        let mut router = Router::new(&[], Some([with, RejectWith::Icmp6(4)]));
-        for to in [B, "198.18.1.1"] {
-            for (list_name, list) in lists() {
-                let packet = Packet::tcp(A, 1, to, 2, flags::SYN).options(&list);
-                compare(&lab, &mut router, &format!("{name}, {list_name}, to {to}"), packet);
+        for tracked in [false, true] {
+            // The first rule that asks for tracking turns it on.
+            let state = if tracked { "-m conntrack --ctstate NEW" } else { "" };
+            let rules = format!(
+                "*filter\n:INPUT DROP\n-A OUTPUT {state}\n\
+                 -A INPUT {tcp} -j REJECT --reject-with {name}\n\
+                 -A FORWARD {tcp} -j REJECT --reject-with {name}\nCOMMIT\n"
+            );
+            lab.router_input("iptables-restore", &rules);
+            let mut router = Router::new(&[], Some([with, RejectWith::Icmp6(4)]));
+            if tracked {
+                router = router.tracked();
+            }
+            for to in [B, "198.18.1.1"] {
+                for (list_name, list) in lists() {
+                    let packet = Packet::tcp(A, 1, to, 2, flags::SYN).options(&list);
+                    let name = format!("{name}, {list_name}, to {to}, tracked: {tracked}");
+                    compare(&lab, &mut router, &name, packet);
+                }
             }
         }
     }

@@ -534,12 +534,6 @@ impl Maker<'_> {
                     &[131, 7, 4, 198, 18, 3, 10, 0][..],
                 ])
                 .to_vec();
-            // The engine's errors do not echo options, and timestamps pass as they
-            // came (engine/options.rs says so): neither is provoked here.
-            if self.rules.rejects && ip.options[0] == 7 {
-                ip.options.truncate(4);
-                ip.options.fill(1);
-            }
             format!("option {}", ip.options[0])
         }
     }

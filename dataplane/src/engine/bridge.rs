@@ -51,7 +51,8 @@ fn peer(mode: &Mode, input: PortId) -> Option<PortId> {
 }
 
 impl<A: Address, E: Effects> Road<'_, A, E> {
-    /// PREROUTING, FORWARD, POSTROUTING, without a router in between.
+    /// PREROUTING, FORWARD, POSTROUTING, without a router in between. IPv4 options
+    /// cross unread.
     pub(super) fn bridged(
         &mut self,
         packet: &mut Packet<'_>,
@@ -60,6 +61,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         if packet.parsed.pkt_type == PktType::OtherHost {
             packet.parsed.pkt_type = PktType::Host;
         }
+        self.check_hop_by_hop_across(packet)?;
         self.prerouting(packet)?;
         let network = self.world.network;
         let output = pass(network, input, packet.frame.len()).map_err(End::Drop)?;

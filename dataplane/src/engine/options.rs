@@ -45,6 +45,16 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         }
     }
 
+    /// Refuses hop-by-hop options that no bridge can find its way through.
+    pub(super) fn check_hop_by_hop_across(&self, packet: &Packet<'_>) -> Result<(), End> {
+        let ip = packet.parsed.l3_bytes(packet.frame);
+        let unread = packet.parsed.family == Family::V4 || ip[6] != proto::HOP_BY_HOP;
+        match unread || ipv6::hop_by_hop_crosses(ip) {
+            true => Ok(()),
+            false => Err(End::Drop(DropReason::ExtensionHeader)),
+        }
+    }
+
     /// Reads a received packet's IPv4 options and fills in what is due.
     /// Source routes are refused: `accept_source_route` is off. Returns the
     /// options as they arrived.

@@ -10,6 +10,7 @@ use classifier::Address;
 
 use super::World;
 use super::road::{Hop, Packet, Road};
+use crate::conntrack::CtState;
 use crate::effects::Effects;
 use crate::fib::{Mode, Query, RouteKind};
 use crate::packet::{Family, Parsed, PktType, PortId};
@@ -52,9 +53,17 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let mut frame = [0; FRAME_MAX];
         let room = &mut frame[ethernet::HEADER..];
         let origin = self.origin(&way);
+        let valid = [CtState::New, CtState::Established, CtState::Related];
+        // Forwarding makes the kernel forget what a reset would look at.
+        let kept = with != RejectWith::TcpReset || packet.output.is_none();
+        let summed = kept && valid.contains(&packet.tracking.state);
         let mut options = [0; options::MAX];
-        let Some(echo) = self.echo_options(packet, way.source, &mut options) else { return };
-        let about = About { options: &options[..echo], ..self.about(packet) };
+        let echo = match with {
+            RejectWith::TcpReset => Some(0),
+            _ => self.echo_options(packet, way.source, &mut options),
+        };
+        let Some(echo) = echo else { return };
+        let about = About { options: &options[..echo], summed, ..self.about(packet) };
         let Some(length) = reply::reject(room, &about, with, &origin) else { return };
         let family = packet.parsed.family;
         match with {
@@ -116,7 +125,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let network = self.world.network;
         let query = Query { iif: packet.input, ..packet.query() };
         let group = network.route(&query).is_some_and(|route| route.kind == RouteKind::Broadcast);
-        About { frame: packet.frame, parsed: &packet.parsed, group, options: &[] }
+        About { frame: packet.frame, parsed: &packet.parsed, group, summed: false, options: &[] }
     }
 
     fn origin(&mut self, way: &Way) -> Origin {

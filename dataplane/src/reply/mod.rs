@@ -32,6 +32,9 @@ pub struct About<'a> {
     /// Whether routing says that the destination is a broadcast or multicast
     /// address. Addresses that are so by themselves need not be announced here.
     pub group: bool,
+    /// Whether tracking has found an IPv4 packet's layer 4 checksum right. Who
+    /// sums the packet up again trips over options that were filled in since.
+    pub summed: bool,
     /// IPv4 options that an ICMP error carries back, a multiple of four bytes
     /// ([`crate::wire::options::Options::echo`]). No reset has any.
     pub options: &'a [u8],
@@ -127,6 +130,7 @@ fn checksum_lets_reject(about: &About<'_>) -> bool {
         return false;
     }
     match parsed.proto {
+        proto::TCP | proto::UDP | proto::ICMP if about.summed => true,
         proto::UDP if message.len() >= 8 && message[6..8] == [0, 0] => true,
         proto::GRE | proto::AH | proto::ESP | proto::SCTP | proto::UDPLITE => true,
         number if parsed.family == Family::V6 || matches!(number, proto::TCP | proto::UDP) => {
@@ -146,7 +150,7 @@ fn transport_sums_up(about: &About<'_>) -> bool {
     checksum::finish(checksum::add(pseudo + header_sum(about), message)) == 0
 }
 
-/// The running sum of the IPv4 header: all ones when its checksum is right.
+/// The running sum of the IPv4 header as it stands: all ones when right.
 fn header_sum(about: &About<'_>) -> u64 {
     let parsed = about.parsed;
     match parsed.family {

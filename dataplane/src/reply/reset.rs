@@ -21,7 +21,8 @@ pub fn tcp(out: &mut [u8], about: &About<'_>) -> Option<usize> {
         return None;
     }
     let (src, dst) = (parsed.dst, parsed.src);
-    if !transport_sums_up(about) {
+    let summed = about.summed && parsed.family == Family::V4;
+    if !summed && !transport_sums_up(about) {
         return None;
     }
     let header = match parsed.family {

@@ -265,3 +265,21 @@ fn hop_option(packet: &[u8], option: &[u8], at: u16, found: &mut HopByHop) -> Re
     }
     Ok(())
 }
+
+/// Whether the options of the hop-by-hop options header that follows the fixed
+/// header of `packet` lie inside it, and none is a jumbo option: all that a
+/// bridge asks.
+pub fn hop_by_hop_crosses(packet: &[u8]) -> bool {
+    let Some(&words) = packet.get(HEADER + 1) else { return false };
+    let end = HEADER + (usize::from(words) + 1) * 8;
+    let Some(header) = packet.get(..end) else { return false };
+    let mut at = HEADER + 2;
+    while at < end {
+        at += match (header[at], header.get(at + 1)) {
+            (0, _) => 1,
+            (0xc2, _) | (_, None) => return false,
+            (_, Some(&length)) => 2 + usize::from(length),
+        };
+    }
+    at == end
+}

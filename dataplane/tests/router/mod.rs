@@ -68,6 +68,13 @@ impl Router {
             engine: Engine::with_limits(Settings::off()),
         }
     }
+    /// The same with IPv4 connection tracking.
+    pub(crate) fn tracked(mut self) -> Self {
+        let mut policy = self.snapshot.policy;
+        policy.v4.needs_conntrack = true;
+        self.snapshot = Snapshot::new(1, policy, 1);
+        self
+    }
     /// Sends a frame into port 0 and returns what leaves by port, and what
     /// became of the frame itself.
     pub(crate) fn exchange(&mut self, frame: &[u8]) -> ([Vec<Vec<u8>>; 2], Disposition) {

@@ -73,3 +73,32 @@ fn a_reset_comes_back_in_the_servers_name() {
     assert_eq!(frame[..12], [HOST_MACS[0].0, HOST_MACS[1].0].concat());
     assert_eq!(frame[14 + 12..14 + 20], [198, 18, 2, 2, 198, 18, 1, 2]);
 }
+
+/// As a bridge of Linux 6.18 was seen to do with `bridge-nf-call-ip6tables`.
+#[test]
+fn options_cross_unless_they_cannot_be_walked() {
+    let mut rig = bridge(|_| {});
+    let options = [&[7, 7, 4, 0, 0, 0, 0, 1][..], &[7, 99, 4, 0], &[0x89, 7, 4, 1, 1, 1, 1, 0]];
+    for options in options {
+        let frame = across(Packet::udp(CLIENT, 5000, SERVER, 53).options(options));
+        let sent = rig.arrive(INSIDE, &frame);
+        assert_eq!((sent.disposition, sent.frame), (Disposition::Transmit(OUTSIDE), frame));
+    }
+    let refused = dropped(DropReason::ExtensionHeader);
+    let passed = Disposition::Transmit(OUTSIDE);
+    for (header, expected) in [
+        ([0, 0, 0x1e, 4, 1, 2, 3, 4], passed),
+        ([0, 0, 0x5e, 4, 1, 2, 3, 4], passed),
+        ([0, 0, 0x9e, 4, 1, 2, 3, 4], passed),
+        ([0, 0, 1, 4, 0, 0, 0, 1], passed),
+        ([0, 0, 5, 3, 0, 0, 0, 0], passed),
+        ([0, 0, 1, 5, 0, 0, 0, 0], refused),
+        ([0, 0, 0x1e, 5, 0, 0, 0, 0], refused),
+        ([0, 99, 1, 4, 0, 0, 0, 0], refused),
+        ([0, 0, 0xc2, 4, 0, 1, 0, 0], refused),
+    ] {
+        let frame = across(Packet::udp(CLIENT6, 5000, SERVER6, 53).extension(0, &header));
+        assert_eq!(rig.arrive(INSIDE, &frame).disposition, expected, "{header:?}");
+    }
+    assert!(rig.seen.emitted.is_empty());
+}
