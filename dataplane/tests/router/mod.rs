@@ -36,6 +36,14 @@ impl Effects for Sent {
         self.0[port.index()].push(frame.to_vec());
         true
     }
+    fn hold(
+        &mut self,
+        _port: PortId,
+        _next_hop: (Family, u128),
+        _frame: &[u8],
+    ) -> Result<(), DropReason> {
+        Err(DropReason::NeighbourUnresolved)
+    }
     fn deliver(&mut self, _frame: &[u8]) {}
     fn log(&mut self, _record: &LogRecord<'_>) {}
     fn want_neighbour(&mut self, _port: PortId, _family: Family, _next_hop: u128) {}
