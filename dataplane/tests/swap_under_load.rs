@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use classifier::strategy::Strategy;
 use classifier::{ClassSet, Masked, Rule};
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{Config, Conntrack};
@@ -96,13 +95,8 @@ fn policy(generation: u64) -> Policy {
         .collect();
     let verdict = if parity == 1 { Target::Accept } else { Target::Drop };
     rules.push(rule(RULES, mark(parity), verdict));
-    let chain = Chain {
-        table: TableId::Filter,
-        name: "FORWARD".into(),
-        policy: Some((ChainPolicy::Drop, CounterId(0))),
-        classifier: Strategy::build(rules.iter().map(|rule| rule.indexed).collect()),
-        rules: rules.into(),
-    };
+    let policy = Some((ChainPolicy::Drop, CounterId(0)));
+    let chain = Chain::new(TableId::Filter, "FORWARD".into(), policy, rules.into());
     let mut hooks = [[None; TABLES]; 5];
     hooks[Hook::Forward as usize][TableId::Filter as usize] = Some(ChainId(0));
     Policy {

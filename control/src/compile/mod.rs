@@ -14,7 +14,6 @@ mod indexed;
 mod tests;
 
 use classifier::Address;
-use classifier::strategy::Strategy;
 use dataplane::packet::{Family, MAX_PORTS};
 use dataplane::policy::limit::LimitOverflow;
 use dataplane::policy::{
@@ -259,14 +258,8 @@ impl State<'_> {
             let counter = CounterId(ids.first.0 + index as u32);
             rules.push(self.rule(rule, family, matches, target, counter));
         }
-        let classifier = Strategy::build(rules.iter().map(|rule| rule.indexed).collect());
-        Ok(Chain {
-            table,
-            name: chain.name.as_str().into(),
-            policy: chain.policy.zip(ids.policy).map(|((policy, _), counter)| (policy, counter)),
-            rules: rules.into(),
-            classifier,
-        })
+        let policy = chain.policy.zip(ids.policy).map(|((policy, _), counter)| (policy, counter));
+        Ok(Chain::new(table, chain.name.as_str().into(), policy, rules.into()))
     }
 
     fn rule<A: Address>(

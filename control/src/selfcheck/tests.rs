@@ -242,6 +242,7 @@ fn faults_of_the_compiler_are_found() {
                 chain.classifier = classifier::strategy::Strategy::build(
                     chain.rules.iter().map(|rule| rule.indexed).collect(),
                 );
+                chain.odd = dataplane::policy::OddIndex::build(&chain.rules);
                 placed += 1;
                 found += usize::from(check(input, &compiled, Budget::default()).is_err());
             }

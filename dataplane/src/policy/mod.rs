@@ -8,6 +8,7 @@
 pub mod eval;
 pub mod limit;
 pub mod matches;
+pub mod odd;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -16,11 +17,13 @@ pub mod walk;
 #[cfg(test)]
 mod tests;
 
+use classifier::Address;
 use classifier::strategy::Strategy;
 
 use crate::packet::Family;
 
 pub use matches::Match;
+pub use odd::OddIndex;
 pub use target::{RejectWith, Target};
 
 /// Netfilter's five hooks, in its numbering.
@@ -133,8 +136,8 @@ pub struct CompiledRule<A> {
     pub check_base: bool,
     /// Matches still to evaluate when the classifier has found the rule, in written order.
     pub residual: Box<[Match]>,
-    /// Every match, for the one-by-one walk of odd packets: `base` first, then
-    /// `matches` in written order. Evaluated exactly as iptables would.
+    /// What odd packets meet, evaluated exactly as iptables would: `base` first,
+    /// then `matches` in written order.
     pub base: BaseMatch<A>,
     /// All matches in written order (for odd packets).
     pub matches: Box<[Match]>,
@@ -178,6 +181,22 @@ pub struct Chain<A> {
     pub rules: Box<[CompiledRule<A>]>,
     /// Answers "first rule at or after p" over `rules[..].indexed`.
     pub classifier: Strategy<A>,
+    /// The same for packets whose layer 4 cannot be read whole.
+    pub odd: OddIndex<A>,
+}
+
+impl<A: Address> Chain<A> {
+    /// A chain of these rules, indexed.
+    pub fn new(
+        table: TableId,
+        name: Box<str>,
+        policy: Option<(ChainPolicy, CounterId)>,
+        rules: Box<[CompiledRule<A>]>,
+    ) -> Self {
+        let classifier = Strategy::build(rules.iter().map(|rule| rule.indexed).collect());
+        let odd = OddIndex::build(&rules);
+        Self { table, name, policy, rules, classifier, odd }
+    }
 }
 
 /// The policy of one family.

@@ -1,7 +1,6 @@
 //! Builds small policies for tests: rules as plain parts, compiled either as
 //! wide as can be (everything residual) or indexed as far as is exact.
 
-use classifier::strategy::Strategy;
 use classifier::{Address, ClassSet, Masked, PortRange, Rule};
 
 use super::matches::{Match, Neg, Range, TcpMatch, UdpMatch};
@@ -118,9 +117,8 @@ impl<A: Address> Builder<A> {
     fn add(&mut self, table: TableId, policy: Option<ChainPolicy>, rules: Vec<Spec<A>>) -> ChainId {
         let policy = policy.map(|policy| (policy, self.counter()));
         let rules: Box<[_]> = rules.into_iter().map(|spec| self.compile(spec)).collect();
-        let classifier = Strategy::build(rules.iter().map(|rule| rule.indexed).collect());
         let name = format!("chain{}", self.chains.len()).into();
-        self.chains.push(Chain { table, name, policy, rules, classifier });
+        self.chains.push(Chain::new(table, name, policy, rules));
         ChainId(self.chains.len() as u32 - 1)
     }
     fn compile(&mut self, spec: Spec<A>) -> CompiledRule<A> {

@@ -3,8 +3,8 @@
 //! The classifier skips rules whose static part cannot match; every rule it
 //! finds is judged by its remaining matches in written order, counted, and
 //! acted on, and the walk goes on behind it unless the target ends it. Packets
-//! whose layer 4 cannot be read whole meet every rule with every match,
-//! because a match may drop them outright.
+//! whose layer 4 cannot be read whole meet every rule whose base selectors they
+//! satisfy, with every match, because a match may drop them outright.
 
 use classifier::{Address, Classifier, Key};
 
@@ -80,7 +80,7 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
         self.stack.0.clear();
         loop {
             let chain = &policy.chains[chain_id.0 as usize];
-            let Some(index) = next_rule(chain, key, from, odd) else {
+            let Some(index) = next_rule(chain, key, from, packet, odd) else {
                 match self.stack.0.pop() {
                     Some(caller) => (chain_id, from) = (caller.chain, caller.rule),
                     None => return self.apply_policy(table, hook, entry, packet),
@@ -174,11 +174,17 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
 }
 
 #[inline]
-fn next_rule<A: Address>(chain: &Chain<A>, key: &Key<A>, from: u32, odd: bool) -> Option<u32> {
-    if odd {
-        return (from < chain.rules.len() as u32).then_some(from);
+fn next_rule<A: Address>(
+    chain: &Chain<A>,
+    key: &Key<A>,
+    from: u32,
+    packet: &PacketView<'_>,
+    odd: bool,
+) -> Option<u32> {
+    match odd {
+        true => chain.odd.first_at_or_after(key, from, packet.parsed.broken_chain()),
+        false => chain.classifier.first_at_or_after(key, from),
     }
-    chain.classifier.first_at_or_after(key, from)
 }
 
 /// Evaluates what the classifier has not decided, in written order.

@@ -1,6 +1,5 @@
 //! The lab's router once more, as an engine in memory.
 
-use classifier::strategy::Strategy;
 use classifier::{Address, ClassSet, Masked, Rule};
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{Config, Conntrack};
@@ -110,13 +109,8 @@ impl Router {
 fn family<A: Address>(reject: Option<RejectWith>) -> FamilyPolicy<A> {
     let chain = |policy, counter| {
         let rules: Box<[_]> = reject.into_iter().map(|with| rejects(with, counter + 1)).collect();
-        Chain {
-            table: TableId::Filter,
-            name: "all".into(),
-            policy: Some((policy, CounterId(counter))),
-            classifier: Strategy::build(rules.iter().map(|rule| rule.indexed).collect()),
-            rules,
-        }
+        let policy = Some((policy, CounterId(counter)));
+        Chain::new(TableId::Filter, "all".into(), policy, rules)
     };
     let mut hooks = [[None; TABLES]; 5];
     hooks[Hook::Input as usize][TableId::Filter as usize] = Some(ChainId(0));
