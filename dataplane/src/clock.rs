@@ -34,7 +34,8 @@ impl Nanos {
 impl Add for Nanos {
     type Output = Self;
     fn add(self, other: Self) -> Self {
-        Self(self.0 + other.0)
+        // A capture may claim any time: its end of time is the end.
+        Self(self.0.saturating_add(other.0))
     }
 }
 

@@ -102,6 +102,23 @@ fn tables_run_in_netfilters_order() {
 }
 
 #[test]
+fn a_nat_table_that_comes_later_does_not_see_what_is_confirmed() {
+    let mut rig = Rig::v4(|builder| builder.needs_conntrack = true);
+    let query = |port| Packet::udp(CLIENT, port, SERVER, 53);
+    assert_eq!(rig.up(query(5000)).disposition, Disposition::Transmit(OUTSIDE));
+    let (mut v4, v6) = builders();
+    log_everywhere(&mut v4);
+    rig.snapshot = Snapshot::new(2, join(v4, v6), 1);
+    // NEW, because nobody has answered, but not the first of its connection.
+    rig.up(query(5000));
+    let seen = logged(&mut rig);
+    assert_eq!(seen.len(), 6, "{seen:?}");
+    assert!(seen.iter().all(|name| !name.starts_with("nat")), "{seen:?}");
+    rig.up(query(5001));
+    assert_eq!(logged(&mut rig).len(), 8, "a new connection does see it");
+}
+
+#[test]
 fn a_dropped_first_packet_leaves_no_connection() {
     let mut chain = ChainId(0);
     let mut rig = Rig::v4(|builder| {
