@@ -65,7 +65,7 @@ pub struct PortStats {
 pub struct WorkerStats {
     ports: Box<[PortStats]>,
     drops: Box<[Cell]>,
-    /// ICMP errors and resets the engine sent.
+    /// ICMP errors and resets the engine made and handed on, to be sent or to wait.
     pub replies: Cell,
     /// ICMP errors withheld by rate limits.
     pub replies_limited: Cell,

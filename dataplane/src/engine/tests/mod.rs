@@ -2,6 +2,7 @@
 
 mod bridge;
 mod hooks;
+mod hostile;
 mod own;
 mod router;
 
