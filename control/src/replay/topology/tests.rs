@@ -81,7 +81,7 @@ fn mistakes_are_refused_where_they_stand() {
         ("\"routed\"", "\"host\"", (2, 8), "takes one port"),
         ("\"routed\"", "\"bridge\"", (2, 8), "goes with"),
         ("name = \"eth1\"", "name = \"eth0\"", (8, 8), "defined twice"),
-        ("tcp_loose = 0", "tcp_loose = \"no\"", (30, 13), "whole number"),
+        ("tcp_loose = 0", "tcp_loose = \"no\"", (32, 13), "whole number"),
         ("conntrack_max", "conntrack_mux", (28, 1), "unknown field"),
         ("priority = 1000", "priority = -1", (22, 12), "invalid value"),
     ];
