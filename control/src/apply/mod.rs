@@ -186,18 +186,26 @@ impl PolicyStore {
         drop(current);
 
         let start = monotonic();
-        self.publish(running, continues, written);
+        let old = self.publish(running, continues, written);
         let published = monotonic();
         timing.publish = published - start;
         while !self.settle() && monotonic() - published < patience {
             std::thread::sleep(ADOPTION_POLL);
         }
         timing.adopt = monotonic() - published;
+        // A long policy takes milliseconds to free: not while others wait.
+        drop(old);
         let adopted = self.state().draining.is_none();
         Ok(Installed { generation, rules_v4, rules_v6, adopted, timing })
     }
 
-    fn publish(&self, running: Running, continues: Vec<Option<CounterId>>, written: bool) {
+    /// Returns the policy before, to be freed when nobody waits.
+    fn publish(
+        &self,
+        running: Running,
+        continues: Vec<Option<CounterId>>,
+        written: bool,
+    ) -> Arc<Running> {
         let mut state = self.state();
         let base = if written {
             written_counters(&running)
@@ -209,9 +217,7 @@ impl PolicyStore {
         state.draining = Some(Draining { snapshot, continues });
         let old = std::mem::replace(&mut state.running, Arc::new(running));
         state.base = base;
-        // A long policy takes milliseconds to free: not while others wait.
-        drop(state);
-        drop(old);
+        old
     }
 
     /// Moves the counts of a snapshot that no worker holds any more, and frees

@@ -57,8 +57,10 @@ pub(super) fn hook_of(chain: &Chain) -> Option<Hook> {
     Hook::ALL.into_iter().find(|hook| hook.chain_name() == chain.name)
 }
 
-/// The deepest nesting of jumps; refuses loops and what exceeds the limit. A
-/// goto leaves no return address behind, so it adds no depth of its own.
+/// The deepest nesting of jumps; refuses loops and what exceeds the limits. A
+/// goto leaves no return address behind, so it adds no depth of its own. Chains
+/// that call each other twice double the way with every step: how many jumps a
+/// packet may take in the worst case is bounded too, as nf_tables does.
 ///
 /// Chains are settled from the leaves up (a chain once all that it reaches are),
 /// without recursion: the text decides how long a chain of jumps is.
@@ -70,12 +72,14 @@ pub(super) fn check_depth(
     let graph = Graph::new(rules, ids)?;
     let mut waiting_for: Vec<usize> = graph.reaches.iter().map(Vec::len).collect();
     let mut depth = vec![0_u32; ids.len()];
+    let mut jumps = vec![0_u64; ids.len()];
     let mut settled: Vec<usize> = (0..ids.len()).filter(|&at| waiting_for[at] == 0).collect();
     let mut next = 0;
     while let Some(&at) = settled.get(next) {
         next += 1;
         for &(caller, cost) in &graph.reached_by[at] {
             depth[caller] = depth[caller].max(depth[at] + cost);
+            jumps[caller] = jumps[caller].saturating_add(jumps[at]).saturating_add(1);
             waiting_for[caller] -= 1;
             if waiting_for[caller] == 0 {
                 settled.push(caller);
@@ -86,6 +90,15 @@ pub(super) fn check_depth(
         let (table, chain) = graph.chains[at];
         let (chain, span) = (chain.name.clone(), chain.span);
         return Err(CompileError::Loop { family: rules.family, table, chain, span });
+    }
+    if let Some(at) = jumps.iter().position(|&jumps| jumps > limits.jumps) {
+        let chain = graph.chains[at].1;
+        return Err(CompileError::TooManyJumps {
+            family: rules.family,
+            chain: chain.name.clone(),
+            limit: limits.jumps,
+            span: chain.span,
+        });
     }
     let deepest = depth.iter().copied().max().unwrap_or(0);
     match depth.iter().position(|&depth| depth > limits.depth) {

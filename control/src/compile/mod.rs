@@ -35,13 +35,15 @@ pub struct Limits {
     pub chains: usize,
     /// Nested jumps on one walk. The data plane's return stack is this deep.
     pub depth: u32,
+    /// Jumps on one walk in the worst case, gotos included.
+    pub jumps: u64,
     /// Match extensions of one rule.
     pub matches: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rules: 1 << 20, chains: 1 << 17, depth: MAX_DEPTH, matches: 64 }
+        Self { rules: 1 << 20, chains: 1 << 17, depth: MAX_DEPTH, jumps: 1 << 20, matches: 64 }
     }
 }
 
@@ -97,6 +99,18 @@ pub enum CompileError {
         /// The chain's declaration.
         span: Span,
     },
+    /// A packet may take more jumps than [`Limits::jumps`] in a chain and below.
+    #[error("{family:?}: a packet may take more than {limit} jumps in and below chain {chain}")]
+    TooManyJumps {
+        /// Whose chain.
+        family: Family,
+        /// The chain.
+        chain: String,
+        /// The bound.
+        limit: u64,
+        /// The chain's declaration.
+        span: Span,
+    },
     /// A chain reaches itself.
     #[error("{family:?}: chain {chain} in table {table} reaches itself")]
     Loop {
@@ -144,6 +158,7 @@ impl CompileError {
             | Self::TooManyChains { span, .. }
             | Self::TooManyMatches { span, .. }
             | Self::TooDeep { span, .. }
+            | Self::TooManyJumps { span, .. }
             | Self::Loop { span, .. }
             | Self::NoSuchChain { span, .. }
             | Self::Limit { span, .. } => Some(*span),
@@ -157,6 +172,7 @@ impl CompileError {
             | Self::TooManyChains { family, .. }
             | Self::TooManyMatches { family, .. }
             | Self::TooDeep { family, .. }
+            | Self::TooManyJumps { family, .. }
             | Self::Loop { family, .. }
             | Self::NoSuchChain { family, .. }
             | Self::Limit { family, .. } => Some(*family),

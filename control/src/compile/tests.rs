@@ -246,6 +246,22 @@ fn depth_counts_jumps_but_not_gotos() {
 }
 
 #[test]
+fn chains_that_double_the_way_are_refused() {
+    let ladder = |steps: usize| {
+        let name = |n: usize| format!("c{n}");
+        let twice = |n| vec![rule(vec![], TargetSpec::Jump(name(n))); 2];
+        let mut chains = vec![chain("FORWARD", twice(0))];
+        chains.extend((0..steps).map(|n| chain(&name(n), twice(n + 1))));
+        chains.push(chain(&name(steps), vec![]));
+        compile_v4(&ruleset(Family::V4, chains)).map(|_| ())
+    };
+    assert_eq!(ladder(10), Ok(()));
+    let refused = ladder(400).unwrap_err();
+    assert!(matches!(refused, CompileError::TooManyJumps { .. }), "{refused}");
+    assert!(refused.span().is_some() && refused.family() == Some(Family::V4));
+}
+
+#[test]
 fn long_chains_of_jumps_need_no_stack() {
     let name = |n: usize| format!("c{n}");
     let mut chains = vec![chain("FORWARD", vec![rule(vec![], TargetSpec::Jump(name(0)))])];

@@ -15,6 +15,8 @@ pub mod packet;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{CtState, Tuple};
 use dataplane::policy::target::{ConnmarkTarget, MarkTarget, RejectWith};
@@ -145,13 +147,17 @@ pub struct Visit<'m> {
 #[derive(Clone, Debug)]
 pub struct Interpreter<'m> {
     rules: &'m Ruleset,
+    chains: HashMap<(TableId, &'m str), &'m Chain>,
     buckets: Buckets,
 }
 
 impl<'m> Interpreter<'m> {
     /// Starts with full buckets.
     pub fn new(rules: &'m Ruleset) -> Self {
-        Self { rules, buckets: Buckets::default() }
+        let chains = rules.tables.iter().flat_map(|table| {
+            table.chains.iter().map(|chain| ((table.id, chain.name.as_str()), chain))
+        });
+        Self { rules, chains: chains.collect(), buckets: Buckets::default() }
     }
 
     /// Walks every table at `hook` but raw, which stands before tracking, and
@@ -194,6 +200,10 @@ impl<'m> Interpreter<'m> {
         }
     }
 
+    fn called(&self, table: TableId, name: &'m str) -> &'m Chain {
+        self.chains.get(&(table, name)).expect("the model has every chain that is jumped to")
+    }
+
     fn walk(
         &mut self,
         table: &'m Table,
@@ -233,9 +243,9 @@ impl<'m> Interpreter<'m> {
                 },
                 TargetSpec::Jump(name) => {
                     callers.push((chain, index));
-                    (chain, index) = (called(table, name), 0);
+                    (chain, index) = (self.called(table.id, name), 0);
                 }
-                TargetSpec::Goto(name) => (chain, index) = (called(table, name), 0),
+                TargetSpec::Goto(name) => (chain, index) = (self.called(table.id, name), 0),
                 TargetSpec::Mark(target) => subject.mark = marked(subject.mark, target),
                 TargetSpec::Connmark(target) => connmark(subject, target),
                 TargetSpec::None | TargetSpec::Log(_) => {}
@@ -282,10 +292,6 @@ fn policy<'m>(table: &Table, entry: &'m Chain, visit: &mut dyn FnMut(Visit<'m>))
         Some((ChainPolicy::Drop, _)) => Verdict::Drop(DropCause::Policy),
         Some((ChainPolicy::Accept, _)) | None => Verdict::Accept,
     }
-}
-
-fn called<'m>(table: &'m Table, name: &str) -> &'m Chain {
-    table.chain(name).expect("the model has every chain that is jumped to")
 }
 
 fn marked(mark: u32, target: &MarkTarget) -> u32 {

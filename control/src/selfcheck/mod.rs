@@ -185,13 +185,18 @@ impl<'a, A: Address> FamilyCheck<'a, A> {
         let approaches = self.approaches();
         let total: usize = approaches.iter().map(|approach| approach.chain.rules.len()).sum();
         report.rules_total += total;
+        // A chain's end counts like a rule.
+        let total = total + approaches.len();
         // About sixteen packets a rule, each of which meets half of the rules.
         let affordable = (budget.visits / (8 * total.max(1))).min(budget.packets / 16).max(1);
         let stride = total.div_ceil(affordable).max(1);
         let (mut packets, mut visits, mut position) = (0, 0, 0);
         for approach in &approaches {
-            self.probe(approach, Span::default(), approach.fields)?;
-            packets += 1;
+            position += 1;
+            if position % stride == 0 && packets < budget.packets && visits < budget.visits {
+                packets += 1;
+                visits += self.probe(approach, Span::default(), approach.fields)?;
+            }
             for rule in &approach.chain.rules {
                 position += 1;
                 if position % stride != 0 {
