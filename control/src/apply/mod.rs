@@ -189,17 +189,18 @@ impl PolicyStore {
         let old = self.publish(running, continues, written);
         let published = monotonic();
         timing.publish = published - start;
+        // A long policy takes milliseconds to free: not while the state is locked. It also
+        // holds the old snapshot, which must be the workers' alone for `settle`.
+        drop(old);
         while !self.settle() && monotonic() - published < patience {
             std::thread::sleep(ADOPTION_POLL);
         }
         timing.adopt = monotonic() - published;
-        // A long policy takes milliseconds to free: not while others wait.
-        drop(old);
         let adopted = self.state().draining.is_none();
         Ok(Installed { generation, rules_v4, rules_v6, adopted, timing })
     }
 
-    /// Returns the policy before, to be freed when nobody waits.
+    /// Returns the policy before, to be freed outside the lock.
     fn publish(
         &self,
         running: Running,
