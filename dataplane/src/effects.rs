@@ -69,7 +69,8 @@ pub trait Effects {
         frame: &[u8],
     ) -> Result<(), DropReason>;
 
-    /// A packet of our own that is addressed to this machine.
+    /// A packet of our own that is addressed to this machine, or a datagram for
+    /// it that was put together here.
     fn deliver(&mut self, frame: &[u8]);
 
     /// A LOG target was hit.

@@ -16,6 +16,7 @@ pub mod packet;
 pub mod policy;
 pub mod port;
 pub mod publish;
+pub mod reassembly;
 pub mod reply;
 pub mod snapshot;
 pub mod stats;

@@ -81,6 +81,10 @@ pub struct WorkerStats {
     pub generation: Cell,
     /// Frames that INPUT accepted for the local stack.
     pub delivered: Cell,
+    /// Fragments that were kept until their datagram was complete.
+    pub collected: Cell,
+    /// Datagrams put together.
+    pub reassembled: Cell,
     /// Turns of the worker's loop: its heartbeat.
     pub turns: Cell,
 }
@@ -98,6 +102,8 @@ impl Default for WorkerStats {
             swaps: Cell::default(),
             generation: Cell::default(),
             delivered: Cell::default(),
+            collected: Cell::default(),
+            reassembled: Cell::default(),
             turns: Cell::default(),
         }
     }

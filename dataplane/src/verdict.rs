@@ -51,8 +51,19 @@ drop_reasons! {
     ConntrackClash => "conntrack_clash",
     /// Connection tracking refused the packet outright.
     ConntrackInvalid => "conntrack_invalid",
-    /// A fragment whose datagram cannot be tracked.
+    /// A fragment that is empty or cut short, that contradicts the others of its
+    /// datagram in length or congestion marks, or that ended with such a one.
     Fragment => "fragment",
+    /// A fragment whose datagram was not complete in time.
+    ReassemblyTimeout => "reassembly_timeout",
+    /// A fragment of a datagram of which two overlapped.
+    ReassemblyOverlap => "reassembly_overlap",
+    /// A fragment that was there already.
+    ReassemblyDuplicate => "reassembly_duplicate",
+    /// A fragment for which there was no memory left, or one too many of its datagram.
+    ReassemblyFull => "reassembly_full",
+    /// A fragment of a datagram that is longer than a packet can be.
+    ReassemblyOversize => "reassembly_oversize",
     /// TTL or hop limit would reach zero.
     TtlExpired => "ttl_expired",
     /// No route to the destination.
@@ -98,6 +109,12 @@ pub enum Disposition {
     },
     /// It went on as fragments through [`crate::effects::Effects::emit`]; the frame itself is free.
     Fragmented,
+    /// It was a fragment and is kept, as a copy, until its datagram is complete;
+    /// the frame itself is free.
+    Collected,
+    /// It completed a datagram, which INPUT accepted and which went to the local
+    /// stack through [`crate::effects::Effects::deliver`]; the frame itself is free.
+    Delivered,
     /// End of the road. Whoever drives the engine counts it.
     Drop(DropReason),
 }

@@ -215,6 +215,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             for index in 0..self.ports.len() {
                 self.check(index);
             }
+            self.tick(now);
         }
         if network_changed {
             self.asked.clear();
@@ -223,6 +224,22 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         while let Some((port, frame)) = self.waiting.expired(now) {
             self.give_up(port, frame, now);
         }
+    }
+
+    /// Lets the pipeline do what is due by time alone.
+    fn tick(&mut self, now: Nanos) {
+        let (memory, free) = self.pool.split();
+        let mut surroundings = Surroundings {
+            memory,
+            free,
+            emitted: &mut self.emitted,
+            outlets: &self.outlets,
+            asked: &mut self.asked,
+            waiting: &mut self.waiting,
+            stats: &self.stats,
+            now,
+        };
+        self.pipeline.tick(now, &mut surroundings);
     }
 
     fn check(&mut self, index: usize) {
@@ -320,8 +337,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                     self.discard(frame, DropReason::NeighbourQueueFull);
                 }
             }
-            // Its fragments were emitted; the frame itself is done.
-            Disposition::Fragmented => self.pool.put(frame),
+            // Its bytes were copied elsewhere; the frame itself is done.
+            Disposition::Fragmented | Disposition::Collected | Disposition::Delivered => {
+                self.pool.put(frame);
+            }
             Disposition::Drop(reason) => self.discard(frame, reason),
         }
     }

@@ -70,7 +70,7 @@ fn verdict(out: &mut String, explanation: &Explanation) {
         Verdict::Accept => "accept",
         Verdict::Drop => "drop",
         Verdict::Reject => "reject",
-        Verdict::Stolen => "queued",
+        Verdict::Stolen => "a fragment, kept until its datagram is complete",
         Verdict::InvalidDrop => "dropped before any rule",
         Verdict::Consumed => "answered by the router",
     };

@@ -87,8 +87,13 @@ impl<'a> Walk<'a> {
 
     /// Walks, and compares with the engine.
     pub(super) fn run(mut self) -> Result<Vec<Stage>, ExplainError> {
+        // A fragment by itself: rules wait for its datagram.
+        let alone = self.event.verdict == Ended::Stolen
+            || self.event.reason == Some(DropReason::Fragment.name());
+        if alone {
+            return Ok(self.stages);
+        }
         let ended = match self.source {
-            _ if self.event.reason == Some(DropReason::Fragment.name()) => Ok(()),
             Source::Host => self.sent(),
             Source::Port(port) => self.received(port),
         };

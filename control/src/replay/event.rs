@@ -26,7 +26,7 @@ pub enum Verdict {
     Drop,
     /// By a REJECT rule.
     Reject,
-    /// Queued.
+    /// Queued: a fragment, until its datagram is complete.
     Stolen,
     /// Before any rule.
     InvalidDrop,
@@ -133,12 +133,14 @@ impl Event {
         let mut emitted: Vec<String> = collector.sent.iter().map(|sent| name(sent.port)).collect();
         let mut out = match facts.disposition {
             Disposition::Transmit(port) => vec![name(port)],
-            Disposition::Deliver => vec!["host".to_owned()],
+            Disposition::Deliver | Disposition::Delivered => vec!["host".to_owned()],
             Disposition::Fragmented => std::mem::take(&mut emitted),
             _ => vec![],
         };
         out.dedup();
-        emitted.extend(collector.delivered.iter().map(|_| "host".to_owned()));
+        // A datagram that was put together and delivered is no answer.
+        let own = usize::from(facts.disposition == Disposition::Delivered);
+        emitted.extend(collector.delivered.iter().skip(own).map(|_| "host".to_owned()));
         let outcome = collector.outcome.as_ref();
         let tracking = outcome.map(|outcome| outcome.tracking);
         let view = tracking.and_then(|t| t.conn).and_then(|conn| facts.conntrack.view(conn));
@@ -155,7 +157,7 @@ impl Event {
             reason: facts.reason.map(DropReason::name),
             ctstate: tracking
                 .filter(|_| verdict != Verdict::InvalidDrop)
-                .filter(|_| facts.reason != Some(DropReason::Fragment))
+                .filter(|_| !ended_as_fragment(facts))
                 .filter(|t| t.conn.is_some() || is_tracked(facts))
                 .map(|tracking| tracking.state)
                 .map(CtState::name),
@@ -169,6 +171,22 @@ impl Event {
             answer_path,
         }
     }
+}
+
+/// Whether the packet ended, or waits, as a fragment that no rule saw.
+fn ended_as_fragment(facts: &Facts<'_>) -> bool {
+    use DropReason as R;
+    facts.disposition == Disposition::Collected
+        || matches!(
+            facts.reason,
+            Some(
+                R::Fragment
+                    | R::ReassemblyOverlap
+                    | R::ReassemblyDuplicate
+                    | R::ReassemblyFull
+                    | R::ReassemblyOversize
+            )
+        )
 }
 
 /// Whether the packet's family is tracked at all.
@@ -198,6 +216,7 @@ fn split_path(source: Source, mut steps: Vec<PathStep>) -> (Vec<PathStep>, Vec<P
 fn verdict(facts: &Facts<'_>, path: &[PathStep], answered: bool) -> Verdict {
     use DropReason as R;
     match facts.reason {
+        None if facts.disposition == Disposition::Collected => Verdict::Stolen,
         None => Verdict::Accept,
         Some(R::Reject) => Verdict::Reject,
         Some(R::TtlExpired | R::NoRoute | R::RouteRefused | R::TooBig) if answered => {
@@ -212,7 +231,12 @@ fn verdict(facts: &Facts<'_>, path: &[PathStep], answered: bool) -> Verdict {
             | R::IpOptions
             | R::ExtensionHeader
             | R::MartianSource
-            | R::MartianDestination,
+            | R::MartianDestination
+            | R::Fragment
+            | R::ReassemblyOverlap
+            | R::ReassemblyDuplicate
+            | R::ReassemblyFull
+            | R::ReassemblyOversize,
         ) if path.is_empty() => Verdict::InvalidDrop,
         Some(_) => Verdict::Drop,
     }

@@ -230,7 +230,11 @@ impl Replay {
         let reason = match slot.disposition {
             Disposition::Drop(reason) => Some(reason),
             Disposition::AwaitNeighbour { .. } => Some(DropReason::NeighbourUnresolved),
-            Disposition::Transmit(_) | Disposition::Deliver | Disposition::Fragmented => None,
+            Disposition::Transmit(_)
+            | Disposition::Deliver
+            | Disposition::Fragmented
+            | Disposition::Collected
+            | Disposition::Delivered => None,
         };
         if let Some(reason) = reason {
             self.stats.drop(reason);

@@ -83,6 +83,27 @@ fn a_reply_passes_and_a_stranger_does_not() {
 }
 
 #[test]
+fn a_fragment_is_stolen_and_the_last_one_tells_what_became_of_the_datagram() {
+    let (eth0, mut replay) = (Source::Port(PortId(0)), replay(STATEFUL));
+    let datagram = |to| Frame::udp("198.18.1.2", 4000, to, 53).payload_len(1992).id(7);
+    for (to, out) in [("198.18.2.2", "eth1"), ("198.18.1.1", "host")] {
+        let first = from(1, datagram(to).fragment(0, 1200, true));
+        let fed = replay.feed(eth0, Nanos(5), &first);
+        let Event { verdict, reason, ctstate, .. } = fed.event;
+        assert_eq!((verdict, reason, ctstate), (Verdict::Stolen, None, None));
+        let fed = replay.feed(eth0, Nanos(6), &from(1, datagram(to).fragment(1200, 800, false)));
+        let Event { verdict, ctstate, out: left, answers, .. } = fed.event;
+        assert_eq!((verdict, ctstate), (Verdict::Accept, Some("NEW")));
+        assert_eq!((left, answers), (vec![out.to_owned()], vec![]));
+    }
+    let over = |offset| from(1, datagram("198.18.2.2").fragment(offset, 800, true));
+    replay.feed(eth0, Nanos(7), &over(0));
+    let fed = replay.feed(eth0, Nanos(8), &over(400));
+    let ended = (fed.event.verdict, fed.event.reason, fed.event.ctstate);
+    assert_eq!(ended, (Verdict::InvalidDrop, Some("reassembly_overlap"), None));
+}
+
+#[test]
 fn what_ends_a_packet_is_named() {
     let mut replay = replay("*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n");
     let mut end = |source, frame: Vec<u8>| {

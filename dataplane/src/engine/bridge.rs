@@ -11,6 +11,7 @@ use super::road::{End, Packet, Road};
 use crate::effects::Effects;
 use crate::fib::{Mode, Network};
 use crate::packet::{PktType, PortId};
+use crate::reassembly::User;
 use crate::verdict::{Disposition, DropReason};
 
 /// Bytes of a VLAN tag, which the kernel allows above the MTU.
@@ -62,15 +63,32 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             packet.parsed.pkt_type = PktType::Host;
         }
         self.check_hop_by_hop_across(packet)?;
+        let onward = |road: &mut Self, whole: &mut Packet<'_>| road.bridged(whole, input);
+        if let Some(ended) = self.gather_tracked(packet, User::Bridge, onward)? {
+            return Ok(ended);
+        }
         self.prerouting(packet)?;
         let network = self.world.network;
-        let output = pass(network, input, packet.frame.len()).map_err(End::Drop)?;
+        // The longest piece counts, for what leaves in pieces.
+        let length = packet.regroup.map(|regroup| regroup.longest() + HEADER);
+        let length = length.unwrap_or(packet.frame.len());
+        let output = pass(network, input, length).map_err(End::Drop)?;
         packet.output = Some(output);
         self.forward_tables(packet)?;
         // br_netfilter shows POSTROUTING no input interface.
         packet.input = None;
         let result = self.postrouting(packet);
         packet.input = Some(input);
-        result.map(|()| Disposition::Transmit(output))
+        result?;
+        let mtu = network.port(output).mtu;
+        let length = u32::from(packet.parsed.l3_len);
+        match packet.regroup {
+            Some(regroup) if !regroup.leaves_whole(packet.parsed.family, length, mtu) => {
+                self.cut(packet, mtu, |road, piece| {
+                    road.effects.emit(output, piece).then_some(()).ok_or(DropReason::NoFrame)
+                })
+            }
+            _ => Ok(Disposition::Transmit(output)),
+        }
     }
 }

@@ -33,6 +33,17 @@ pub(super) fn dont_fragment(packet: &Packet<'_>) -> bool {
         && packet.frame[usize::from(packet.parsed.l3) + 6] & (ipv4::DF >> 8) as u8 != 0
 }
 
+/// Whether a packet cannot leave through `mtu`, and its sender must be told. A
+/// datagram that came in fragments may be cut again unless they were too long.
+pub(super) fn too_big(packet: &Packet<'_>, mtu: u32) -> bool {
+    let (family, length) = (packet.parsed.family, u32::from(packet.parsed.l3_len));
+    let whole = dont_fragment(packet);
+    match packet.regroup {
+        Some(regroup) => regroup.too_big(family, whole, length, mtu),
+        None => length > mtu && (family == Family::V6 || whole),
+    }
+}
+
 /// Writes both addresses of the Ethernet header.
 pub(super) fn address(frame: &mut [u8], to: Mac, from: Mac) {
     frame[..6].copy_from_slice(&to.0);
@@ -50,10 +61,14 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let (family, next_hop) = hop.next_hop;
         let neighbour = network.neighbour(hop.port, family, next_hop);
         address(packet.frame, neighbour.unwrap_or_default(), port.mac);
-        let fits = u32::from(packet.parsed.l3_len) <= hop.mtu;
-        if !fits && (packet.parsed.family == Family::V6 || dont_fragment(packet)) {
+        if too_big(packet, hop.mtu) {
             return Err(End::Drop(DropReason::TooBig));
         }
+        let length = u32::from(packet.parsed.l3_len);
+        let fits = match packet.regroup {
+            Some(regroup) => regroup.leaves_whole(family, length, hop.mtu),
+            None => length <= hop.mtu,
+        };
         if neighbour.is_none() {
             self.effects.want_neighbour(hop.port, family, next_hop);
         }
@@ -73,14 +88,26 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         hop: Hop,
         resolved: bool,
     ) -> Result<Disposition, End> {
+        self.cut(packet, hop.mtu, |road, piece| match resolved {
+            true => road.effects.emit(hop.port, piece).then_some(()).ok_or(DropReason::NoFrame),
+            false => road.effects.hold(hop.port, hop.next_hop, piece),
+        })
+    }
+
+    /// Hands the packet to `send` in fragments.
+    pub(super) fn cut(
+        &mut self,
+        packet: &Packet<'_>,
+        mtu: u32,
+        mut send: impl FnMut(&mut Self, &[u8]) -> Result<(), DropReason>,
+    ) -> Result<Disposition, End> {
         let (mut scratch, mut refused) = ([0; FRAME_MAX], None);
-        let pieces = fragment(packet.frame, &packet.parsed, hop.mtu, &mut scratch, |piece| {
-            let sent = match resolved {
-                true => self.effects.emit(hop.port, piece).then_some(()).ok_or(DropReason::NoFrame),
-                false => self.effects.hold(hop.port, hop.next_hop, piece),
-            };
-            refused = refused.or(sent.err());
-        });
+        let emit = |piece: &[u8]| refused = refused.or(send(self, piece).err());
+        let (frame, parsed) = (&*packet.frame, &packet.parsed);
+        let pieces = match packet.regroup {
+            Some(regroup) => regroup.cut(frame, parsed, mtu, &mut scratch, emit),
+            None => fragment(frame, parsed, mtu, &mut scratch, emit),
+        };
         match (pieces, refused) {
             (0, _) => Err(End::Drop(DropReason::TooBig)),
             (_, Some(reason)) => Err(End::Drop(reason)),

@@ -3,13 +3,14 @@
 //!
 //! It does no I/O, reads no clock, and allocates nothing per packet. The road
 //! itself is one readable sequence of stages in [`road`]; [`bridge`] is the
-//! shorter road of a transparent pair, [`egress`] the way out, and
-//! [`originate`] what the router itself sends.
+//! shorter road of a transparent pair, [`collect`] puts fragments together,
+//! [`egress`] is the way out, and [`originate`] what the router itself sends.
 //!
 //! Limits: packets are decided one after the other in burst order, so that a
 //! connection's second packet sees what its first one did.
 
 mod bridge;
+mod collect;
 mod egress;
 mod options;
 mod originate;
@@ -28,6 +29,7 @@ use crate::fib::{Mode, Network};
 use crate::packet::{Family, Mac, PktType, PortId};
 use crate::policy::FamilyPolicy;
 use crate::policy::walk::ReturnStack;
+use crate::reassembly::{Fragments, Whole};
 use crate::reply::limit::{Limiter, Settings};
 use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
@@ -97,6 +99,10 @@ struct Scratch {
     identification: u16,
     /// What to add to the burst's time for the time since a midnight UTC.
     utc_offset: Nanos,
+    /// Unfinished datagrams.
+    fragments: Fragments,
+    /// A finished one; taken while it is on its road.
+    whole: Option<Box<Whole>>,
 }
 
 /// Destinations whose ICMP errors are limited one by one.
@@ -132,6 +138,8 @@ impl Engine {
                 limiter,
                 identification: 0,
                 utc_offset: Nanos(0),
+                fragments: Fragments::default(),
+                whole: Some(Box::default()),
             },
         }
     }
@@ -199,6 +207,7 @@ impl Engine {
         effects: &mut E,
     ) {
         self.fit(world);
+        self.expire(world, effects);
         for (chunk_index, chunk) in burst.chunks_mut(BURST).enumerate() {
             if origin == Origin::Wire && !matches!(world.network.mode(), Mode::Bridge(_)) {
                 chunk.iter_mut().for_each(untag);

@@ -204,7 +204,8 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             }
             Disposition::Transmit(_) => stats.drop(DropReason::NoFrame),
             Disposition::Deliver => self.effects.deliver(answer.frame),
-            Disposition::Fragmented => stats.replies.add(1),
+            Disposition::Fragmented | Disposition::Delivered => stats.replies.add(1),
+            Disposition::Collected => {}
             Disposition::AwaitNeighbour { port, next_hop } => {
                 match self.effects.hold(port, next_hop, answer.frame) {
                     Ok(()) => stats.replies.add(1),

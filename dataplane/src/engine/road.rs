@@ -15,6 +15,7 @@ use crate::packet::{Family, Fragment, Parsed, PktType, PortId};
 use crate::policy::eval::PacketView;
 use crate::policy::walk::{Verdict, Walker};
 use crate::policy::{FamilyPolicy, Hook, RejectWith, TableId};
+use crate::reassembly::{Regroup, User};
 use crate::reply::Message;
 use crate::stats::RuleCounters;
 use crate::verdict::{Disposition, DropReason};
@@ -43,6 +44,8 @@ pub(super) struct Packet<'f> {
     pub(super) options: Options,
     /// Manipulations that the nat table has already been asked about.
     pub(super) asked: Asked,
+    /// For a datagram that was put together here: how it came.
+    pub(super) regroup: Option<&'f Regroup>,
 }
 
 /// Which of a connection's two translations the nat table has been asked about.
@@ -68,6 +71,7 @@ impl<'f> Packet<'f> {
             opening: false,
             options: Options::default(),
             asked: Asked::default(),
+            regroup: None,
         }
     }
 
@@ -149,6 +153,10 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             return Err(End::Drop(DropReason::NotForUs));
         }
         self.check_hop_by_hop(packet)?;
+        let onward = |road: &mut Self, whole: &mut Packet<'_>| road.received(whole, input);
+        if let Some(ended) = self.gather_tracked(packet, User::Prerouting, onward)? {
+            return Ok(ended);
+        }
         self.prerouting(packet)?;
         let route = self.route_input(packet, input);
         let arrived = match &route {
@@ -168,7 +176,10 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         packet: &mut Packet<'_>,
         mut hop: Option<Hop>,
     ) -> Result<Disposition, End> {
-        self.refuse_fragments(packet)?;
+        let onward = |road: &mut Self, whole: &mut Packet<'_>| road.sent(whole, hop);
+        if let Some(ended) = self.gather_tracked(packet, User::Output, onward)? {
+            return Ok(ended);
+        }
         let port = |hop: Option<Hop>| Some(hop.map_or(PortId::LOOPBACK, |hop| hop.port));
         packet.output = port(hop);
         self.hook(packet, Hook::Output, &[TableId::Raw])?;
@@ -199,7 +210,6 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
 
     /// raw, tracking, mangle, nat.
     pub(super) fn prerouting(&mut self, packet: &mut Packet<'_>) -> Result<(), End> {
-        self.refuse_fragments(packet)?;
         self.hook(packet, Hook::Prerouting, &[TableId::Raw])?;
         self.track(packet)?;
         self.hook(packet, Hook::Prerouting, &[TableId::Mangle, TableId::Nat])?;
@@ -210,8 +220,10 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     /// mangle, filter, security, nat, confirm.
     pub(super) fn input(&mut self, packet: &mut Packet<'_>) -> Result<Disposition, End> {
         if packet.parsed.family == Family::V4 && packet.parsed.fragment != Fragment::Whole {
-            // The kernel reassembles before INPUT.
-            return Err(End::Drop(DropReason::Fragment));
+            // Here the kernel reassembles what it did not track.
+            let onward = |road: &mut Self, whole: &mut Packet<'_>| road.input(whole);
+            let ended = self.gather(packet, User::Delivery, onward)?;
+            return ended.ok_or(End::Drop(DropReason::Fragment));
         }
         let tables = [TableId::Mangle, TableId::Filter, TableId::Security, TableId::Nat];
         self.hook(packet, Hook::Input, &tables)?;
@@ -226,8 +238,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         if packet.parsed.ttl <= 1 {
             return Err(End::Refused(DropReason::TtlExpired, Message::time_exceeded(family)));
         }
-        let too_long = u32::from(packet.parsed.l3_len) > hop.mtu;
-        if too_long && (family == Family::V6 || egress::dont_fragment(packet)) {
+        if egress::too_big(packet, hop.mtu) {
             return Err(End::Refused(DropReason::TooBig, Message::too_big(family, hop.mtu)));
         }
         egress::decrement_hops(packet);
@@ -318,14 +329,6 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     fn confirm(&mut self, packet: &mut Packet<'_>) -> Result<(), End> {
         let World { conntrack, now, .. } = self.world;
         conntrack.confirm(&mut packet.tracking, *now).map_err(End::Drop)
-    }
-
-    /// With tracking on, the kernel reassembles before any rule.
-    fn refuse_fragments(&self, packet: &Packet<'_>) -> Result<(), End> {
-        match self.policy.needs_conntrack && packet.parsed.fragment != Fragment::Whole {
-            true => Err(End::Drop(DropReason::Fragment)),
-            false => Ok(()),
-        }
     }
 
     /// Walks the built-in chains of `tables` at `hook`.

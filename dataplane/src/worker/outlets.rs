@@ -18,8 +18,9 @@ use crate::port::{Frame, Memory, PortError};
 use crate::stats::WorkerStats;
 use crate::verdict::DropReason;
 
-/// Frames that the pipeline can make in one turn at most.
-pub(super) const EMITTED_MAX: usize = 256;
+/// Frames that the pipeline can make in one turn at most: datagrams that a
+/// burst completes leave with fragments that came long before.
+pub(super) const EMITTED_MAX: usize = 1024;
 /// Bytes of a logged frame that are kept: every header that a line can show.
 const LOGGED_BYTES: usize = 512;
 /// How long a next hop is not asked for again.

@@ -24,6 +24,9 @@ pub trait Pipeline {
     /// Decides every frame of the burst.
     fn process(&mut self, burst: &mut [Slot<'_>], now: Nanos, effects: &mut impl Effects);
 
+    /// Does what is due by time alone, a few times a second.
+    fn tick(&mut self, _now: Nanos, _effects: &mut impl Effects) {}
+
     /// The link-layer header for a frame to a next hop, once it is known.
     fn link_addresses(&self, port: PortId, family: Family, next_hop: u128)
     -> Option<LinkAddresses>;

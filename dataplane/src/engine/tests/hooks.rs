@@ -323,13 +323,13 @@ fn a_reset_closes_an_established_connection() {
 }
 
 #[test]
-fn with_tracking_on_fragments_are_refused_and_without_it_they_pass() {
+fn with_tracking_on_fragments_wait_and_without_it_they_pass() {
     let fragment =
         || Packet::udp(CLIENT, 5000, SERVER, 53).payload_len(100).fragment(24, 40, false);
     let mut rig = Rig::v4(|_| {});
     assert_eq!(rig.up(fragment()).disposition, Disposition::Transmit(OUTSIDE));
     let mut rig = Rig::v4(|builder| builder.needs_conntrack = true);
-    assert_eq!(rig.up(fragment()).disposition, dropped(DropReason::Fragment));
+    assert_eq!(rig.up(fragment()).disposition, Disposition::Collected);
 }
 
 /// As the kernel's rules were seen to: `what_rules_see_in_the_kernel`.
