@@ -740,6 +740,15 @@ fn a_lost_privilege_is_named() {
     assert!(refused.starts_with("refused, privilege true"), "{refused}");
 }
 
+/// Stops a worker also when an assertion fails: its thread is waited for.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_running_worker_sleeps_wakes_forwards_and_stops() {
     let _alone = alone();
@@ -747,12 +756,14 @@ fn a_running_worker_sleeps_wakes_forwards_and_stops() {
     let mut gateway = Gateway::open(&lab, &config(&["f0", "f1"]));
     let mut left = Peer::new(&lab.left(), "l0", 1);
     let mut right = Peer::new(&lab.right(), "r0", 1);
-    let patience = std::time::Duration::from_millis(100);
+    // Long against what a busy machine takes to wake a thread.
+    let patience = std::time::Duration::from_secs(1);
     let idle = Idle::Sleep { spins: 4, timeout: patience };
     let mut worker = gateway.workers.remove(0).with_idle(idle);
     let stats = worker.stats();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let stopped = Stop(&stop);
         let thread = scope.spawn(|| worker.run_pinned(Some(0), &stop));
         assert!(soon(|| stats.turns.get() > 4));
         for number in 0..200 {
@@ -764,9 +775,9 @@ fn a_running_worker_sleeps_wakes_forwards_and_stops() {
             assert!(took < patience.as_nanos() as u64, "woken by the frame, not by the clock");
         }
         let turns = stats.turns.get();
-        std::thread::sleep(3 * patience);
+        std::thread::sleep(std::time::Duration::from_millis(300));
         assert!(stats.turns.get() - turns < 20, "it sleeps when nothing arrives");
-        stop.store(true, Ordering::Relaxed);
+        drop(stopped);
         assert!(thread.join().expect("it does not panic"), "it could be pinned");
     });
     assert_eq!(stats.port(B).tx.get(), (200, 12_000));
