@@ -14,7 +14,7 @@ use dataplane::packet::{Family, Mac, Parsed, PortId};
 use dataplane::policy::Hook;
 use dataplane::policy::target::LogTarget;
 use dataplane::wire::build::{L4, Packet, Tcp};
-use dataplane::wire::{Frame, ipv4, parse, proto};
+use dataplane::wire::{Frame, ipv4, ipv6, parse, proto};
 use lab::{Lab, address, host_mac, port_mac};
 use portcullis::log::{Entry, line};
 use proptest::collection::vec;
@@ -101,11 +101,12 @@ fn to_line(frame: &[u8], parsed: &Parsed, target: &LogTarget, hook: Hook, mark: 
     line(&Entry::copy(&record), |port| ["eth0", "eth1", "eth2"][port.index()])
 }
 
+/// What reaches the rules: hop-by-hop options are judged before any of them.
 fn parsed(frame: &[u8]) -> Option<Parsed> {
-    match parse(frame, Mac(port_mac(0))) {
-        Ok(Frame::Ip(parsed)) => Some(parsed),
-        _ => None,
-    }
+    let Ok(Frame::Ip(parsed)) = parse(frame, Mac(port_mac(0))) else { return None };
+    let ip = parsed.l3_bytes(frame);
+    let options = parsed.family == Family::V6 && ip[6] == proto::HOP_BY_HOP;
+    (!options || ipv6::hop_by_hop(ip).is_ok()).then_some(parsed)
 }
 
 /// The lines of the rules above. `forwarded`: whether the kernel sent it on.
