@@ -246,6 +246,14 @@ fn only_v6() -> Vec<Case> {
     add("the same, refused", vec![udp(true, 53, 64, 66).fragment(0, 72, false)]);
     add("the same, long", vec![udp(true, 4000, 1380, 67).fragment(0, 1388, false)]);
     add("full size", cut(&d(68), 3000, &[1448, 1448]));
+    // What stood behind the fragment header comes to stand before it, and then
+    // the pieces do not fit their old sizes any more.
+    let mut behind = vec![proto::UDP, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    behind.extend_from_slice(&d(69).build_ip()[40..]);
+    let (a, b) = between(true);
+    let moved = |id| Packet::raw(&a, &b, proto::DESTINATION, &behind).id(id);
+    add("options behind the fragment header", cut(&moved(69), 3016, &[1224, 1224]));
+    add("the same, full size", cut(&moved(70), 3016, &[1320, 1320]));
     cases
 }
 
