@@ -14,6 +14,9 @@ use diff::rules::RulesetText;
 use diff::{Case, Observation, compare, corpus, kernel, replay, shrink};
 use lab::Lab;
 
+/// Runs in which a difference must show before it counts.
+const ATTEMPTS: usize = 3;
+
 /// Failing cases that are shrunk and shown before the run gives up.
 const SHOWN: usize = 6;
 
@@ -38,6 +41,22 @@ fn try_case(lab: &Lab, case: &Case) -> Option<(Observation, Vec<String>)> {
         Err(complaint) => vec![complaint],
     };
     Some((theirs, differences))
+}
+
+/// Like [`try_case`], but a difference must come back in every one of
+/// [`ATTEMPTS`] runs. The kernel's clock is the real one: on a busy machine a
+/// packet may fall on the other side of a tick or of a refilled bucket, in one
+/// run; a wrong verdict does not depend on that. What went away is printed.
+fn judge(lab: &Lab, case: &Case) -> Option<(Observation, Vec<String>)> {
+    let mut outcome = try_case(lab, case)?;
+    for _ in 1..ATTEMPTS {
+        if outcome.1.is_empty() || outcome.1.iter().any(|difference| is_refusal(difference)) {
+            break;
+        }
+        eprintln!("seen in one run, tried again: {}", outcome.1[0]);
+        outcome = try_case(lab, case)?;
+    }
+    Some(outcome)
 }
 
 /// The kind of a difference: what shrinking must keep.
@@ -75,7 +94,7 @@ fn generated_rules_and_packets() {
     for number in 0..rulesets {
         let case_seed = seed.wrapping_add(number);
         let case = Case::generate(case_seed, packets);
-        let (theirs, differences) = match try_case(&lab, &case) {
+        let (theirs, differences) = match judge(&lab, &case) {
             Some(outcome) => outcome,
             None => {
                 let complaint = kernel::run(&lab, &case).err().unwrap_or_default();
@@ -139,7 +158,7 @@ fn rulesets_of_the_corpus() {
         let rules = corpus::parse(ruleset.v6, &lab.save(ruleset.v6));
         let packets = corpus::packets(&mut Rng(seed), &rules, packets);
         let case = Case { rules, packets, default_routes: true };
-        let (_, differences) = try_case(&lab, &case).expect("what was saved loads again");
+        let (_, differences) = judge(&lab, &case).expect("what was saved loads again");
         if differences.iter().any(|difference| is_refusal(difference)) {
             we_refused += 1;
         } else if differences.is_empty() {
@@ -166,14 +185,17 @@ fn rulesets_of_the_corpus() {
 /// Five errors about a missing route at once, then one a second, for each source.
 #[test]
 fn errors_about_missing_routes() {
-    let lab = Lab::new();
     for v6 in [false, true] {
         let packets = diff::packets::to_nowhere(v6, 8);
         let case = Case { rules: RulesetText::empty(v6), packets, default_routes: false };
-        let (theirs, differences) = try_case(&lab, &case).expect("empty tables load");
-        assert_eq!(differences, Vec::<String>::new());
-        let answers = theirs.sent.iter().filter(|sent| !sent.is_empty()).count();
-        assert_eq!(answers, if v6 { 16 } else { 10 });
+        let expected = (if v6 { 16 } else { 10 }, Vec::new());
+        // The kernel's buckets outlive a run: each attempt needs a lab of its own.
+        let attempt = |_| {
+            let (theirs, differences) = try_case(&Lab::new(), &case).expect("empty tables load");
+            (theirs.sent.iter().filter(|sent| !sent.is_empty()).count(), differences)
+        };
+        let seen: Vec<_> = (0..ATTEMPTS).map(attempt).collect();
+        assert!(seen.contains(&expected), "{expected:?} in none of {seen:?}");
     }
 }
 
