@@ -12,6 +12,7 @@ pub mod conntrack;
 pub mod effects;
 pub mod engine;
 pub mod fib;
+pub mod frame;
 pub mod packet;
 pub mod policy;
 pub mod port;

@@ -346,6 +346,10 @@ fn target(
         TargetSpec::Log(log) => Target::Log(log.clone()),
         TargetSpec::Mark(mark) => Target::Mark(*mark),
         TargetSpec::Connmark(mark) => Target::Connmark(*mark),
+        TargetSpec::Header(header) => Target::Header(*header),
+        TargetSpec::Ct(ct) => Target::Ct(ct.clone()),
+        TargetSpec::Nat(nat) => Target::Nat(*nat),
+        TargetSpec::Synproxy(synproxy) => Target::Synproxy(*synproxy),
     })
 }
 
@@ -359,5 +363,9 @@ fn needs_tracking(rule: &model::Rule) -> bool {
         }
         MatchBody::Comment(_) | MatchBody::Limit(_) | MatchBody::Empty(_) => false,
     });
-    by_match || matches!(rule.target, TargetSpec::Connmark(_))
+    let by_target = matches!(
+        rule.target,
+        TargetSpec::Connmark(_) | TargetSpec::Ct(_) | TargetSpec::Nat(_) | TargetSpec::Synproxy(_)
+    );
+    by_match || by_target
 }

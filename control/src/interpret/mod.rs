@@ -248,7 +248,11 @@ impl<'m> Interpreter<'m> {
                 TargetSpec::Goto(name) => (chain, index) = (self.called(table.id, name), 0),
                 TargetSpec::Mark(target) => subject.mark = marked(subject.mark, target),
                 TargetSpec::Connmark(target) => connmark(subject, target),
-                TargetSpec::None | TargetSpec::Log(_) => {}
+                TargetSpec::Nat(_) | TargetSpec::Synproxy(_) => return Verdict::Accept,
+                TargetSpec::None
+                | TargetSpec::Log(_)
+                | TargetSpec::Header(_)
+                | TargetSpec::Ct(_) => {}
             }
         }
     }

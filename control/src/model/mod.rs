@@ -6,7 +6,10 @@
 
 use dataplane::packet::Family;
 use dataplane::policy::matches::{AddressMask, Match, Neg};
-use dataplane::policy::target::{ConnmarkTarget, LogTarget, MarkTarget, RejectWith};
+use dataplane::policy::target::{
+    ConnmarkTarget, CtTarget, HeaderTarget, LogTarget, MarkTarget, NatTarget, RejectWith,
+    SynproxyTarget,
+};
 use dataplane::policy::{ChainPolicy, TableId};
 
 /// Where something stands in a source text. Lines and columns count from 1;
@@ -174,4 +177,12 @@ pub enum TargetSpec {
     Mark(MarkTarget),
     /// CONNMARK.
     Connmark(ConnmarkTarget),
+    /// TTL, HL, TOS, DSCP, ECN, TCPMSS.
+    Header(HeaderTarget),
+    /// CT, NOTRACK.
+    Ct(CtTarget),
+    /// SNAT, DNAT, MASQUERADE, REDIRECT, NETMAP.
+    Nat(NatTarget),
+    /// SYNPROXY.
+    Synproxy(SynproxyTarget),
 }

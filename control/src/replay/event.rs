@@ -286,6 +286,10 @@ fn target_name<A: Address>(policy: &FamilyPolicy<A>, target: &Target) -> Option<
             | ConnmarkTarget::Save { .. }
             | ConnmarkTarget::Restore { .. },
         ) => "CONNMARK",
+        Target::Header(header) => header.name(),
+        Target::Ct(_) => "CT",
+        Target::Nat(nat) => nat.name(),
+        Target::Synproxy(_) => "SYNPROXY",
     };
     Some(name.to_owned())
 }

@@ -2,8 +2,9 @@
 
 use classifier::Address;
 use dataplane::clock::Nanos;
-use dataplane::conntrack::{Conntrack, Direction, Tracking, status};
+use dataplane::conntrack::{Conntrack, Direction, Template, Tracking, status};
 use dataplane::effects::{Effects, LogRecord, Step};
+use dataplane::frame::FrameBuf;
 use dataplane::packet::{Family, Parsed, PortId};
 use dataplane::policy::eval::PacketView;
 use dataplane::policy::walk::{ReturnStack, Verdict as WalkVerdict, Walker};
@@ -105,14 +106,16 @@ impl CompiledSide {
         let entry = policy.hooks[hook as usize][table as usize]?;
         let mut recorder = Recorder::default();
         self.stack.fit(policy.max_depth);
+        let (mut parsed, mut frame) = (*probe.parsed, probe.frame.to_vec());
         let mut packet = PacketView {
-            parsed: probe.parsed,
-            frame: probe.frame,
+            parsed: &mut parsed,
+            frame: FrameBuf::exact(&mut frame),
             has_link_header: true,
             input: probe.input,
             output: probe.output,
             mark: probe.mark,
             tracking: probe.tracking,
+            template: Template::default(),
             conntrack,
             now: probe.now,
         };
@@ -129,6 +132,7 @@ impl CompiledSide {
             WalkVerdict::Drop(DropReason::ChainPolicy) => Verdict::Drop(DropCause::Policy),
             WalkVerdict::Drop(DropReason::Hotdrop) => Verdict::Drop(DropCause::Hotdrop),
             WalkVerdict::Drop(_) => Verdict::Drop(DropCause::Rule),
+            WalkVerdict::Translate(_) | WalkVerdict::Synproxy(_) => Verdict::Accept,
         };
         let named =
             |(chain, rule): (ChainId, _)| (policy.chains[chain.0 as usize].name.clone(), rule);

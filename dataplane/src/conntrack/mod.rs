@@ -11,6 +11,7 @@
 //! `view` (what others see of it), `config` (the kernel's sysctls).
 
 mod config;
+mod extra;
 mod icmp;
 mod index;
 mod protocol;
@@ -26,10 +27,13 @@ mod verify;
 mod view;
 
 pub use config::{Config, ConfigError, ConntrackError};
+pub use extra::SeqShift;
 pub use tcp::TcpState;
 pub use tracker::{Conntrack, Counters, Subject};
 pub use tuple::{Direction, Tuple};
 pub use view::{ConnView, Row};
+
+use crate::policy::target::HelperKind;
 
 /// Status bits of a connection, in the kernel's numbering.
 pub mod status {
@@ -45,13 +49,40 @@ pub mod status {
     pub const SRC_NAT: u32 = 1 << 4;
     /// The destination is translated.
     pub const DST_NAT: u32 = 1 << 5;
+    /// The connection's sequence numbers are shifted ([`Extra`]'s adjustments).
+    pub const SEQ_ADJUST: u32 = 1 << 6;
     /// Source translation is decided (perhaps to do nothing).
     pub const SRC_NAT_DONE: u32 = 1 << 7;
     /// Destination translation is decided (perhaps to do nothing).
     pub const DST_NAT_DONE: u32 = 1 << 8;
     /// Deleted; seen only by the packet that deleted it.
     pub const DYING: u32 = 1 << 9;
+    /// Its timeout is never refreshed.
+    pub const FIXED_TIMEOUT: u32 = 1 << 10;
+    /// A helper was given to it, or none on purpose, by a rule.
+    pub const HELPER: u32 = 1 << 13;
 }
+
+/// What `-j CT` in the raw table wants of a packet's tracking, before there is
+/// any. Zones decide which connection the packet belongs to; the rest is given to
+/// a connection that the packet opens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Template {
+    /// Zone of the original direction's tuple.
+    pub zone_original: u16,
+    /// Zone of the reply direction's tuple.
+    pub zone_reply: u16,
+    /// Helper for a connection that this packet opens.
+    pub helper: Option<HelperKind>,
+    /// Named timeout policy for a connection that this packet opens.
+    pub timeouts: Option<TimeoutsId>,
+    /// `--ctevents` bits, if given.
+    pub events: Option<u32>,
+}
+
+/// Index of a named timeout policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TimeoutsId(pub u8);
 
 /// Handle of a connection. It stays harmless when the connection ends: its
 /// record can be read until it is used again, and never changed or mistaken

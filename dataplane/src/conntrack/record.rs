@@ -1,5 +1,5 @@
-//! One connection's record: plain atomics in three cache lines, of which IPv4
-//! touches two.
+//! One connection's record: plain atomics in five cache lines, of which plain
+//! IPv4 connections touch two.
 //!
 //! Life: free -> embryonic (one owner, in no bucket) -> confirmed (in the
 //! index) -> dying (out of the index) -> free. `generation` rises when a record
@@ -12,6 +12,7 @@
 //! compare the key and then check that the generation did not move; readers of
 //! several fields check that the version did not move either (a seqlock).
 
+use super::extra::{Extra, Extras};
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence, relax};
 use super::tuple::{Direction, Key, Tuple};
 
@@ -33,10 +34,11 @@ pub(super) struct Record {
     proto: [AtomicU64; PROTO_WORDS],
     /// Per direction: the IPv6 addresses of the [`Key`].
     wide: [[AtomicU64; 4]; 2],
+    extra: Extra,
 }
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Record>() == 192);
+const _: () = assert!(size_of::<Record>() == 320);
 
 /// Everything of a record at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,7 @@ pub(super) struct Contents {
     pub(super) mark: u32,
     pub(super) aux: u64,
     pub(super) proto: [u64; PROTO_WORDS],
+    pub(super) extras: Extras,
     pub(super) original: Tuple,
     pub(super) reply: Tuple,
 }
@@ -73,6 +76,7 @@ impl Record {
             aux: zero(),
             proto: std::array::from_fn(|_| zero()),
             wide: [quad(), quad()],
+            extra: Extra::new(),
         }
     }
 
@@ -201,6 +205,7 @@ impl Record {
             mark: self.mark(),
             aux: self.aux.load(Ordering::Relaxed),
             proto: std::array::from_fn(|at| self.proto[at].load(Ordering::Relaxed)),
+            extras: self.extra.load(),
             original: self.tuple(Direction::Original),
             reply: self.tuple(Direction::Reply),
         }
@@ -260,6 +265,9 @@ impl Locked<'_> {
         for (cell, &word) in self.record.proto.iter().zip(words) {
             cell.store(word, Ordering::Relaxed);
         }
+    }
+    pub(super) fn extra(&self) -> &Extra {
+        &self.record.extra
     }
     pub(super) fn tuple(&self, direction: Direction) -> Tuple {
         self.record.tuple(direction)

@@ -151,6 +151,7 @@ impl Store {
         locked.set_mark(0);
         locked.set_deadline(0);
         locked.set_aux(0);
+        locked.extra().clear();
         locked.set_key(Direction::Original, original);
         locked.set_key(Direction::Reply, reply);
         Some((ConnId::new(index, locked.generation()), locked))

@@ -28,7 +28,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         if packet.regroup.is_some() {
             return Ok(None);
         }
-        let read = Piece::read(&packet.parsed, packet.frame, user, packet.input);
+        let read = Piece::read(&packet.parsed, &packet.frame, user, packet.input);
         let Some(piece) = read.map_err(End::Drop)? else { return Ok(None) };
         // Only a packet of ours that answers a datagram could find it taken.
         let Some(mut whole) = self.scratch.whole.take() else {
@@ -79,7 +79,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         onward: impl FnOnce(&mut Self, &mut Packet<'_>) -> Result<Disposition, End>,
     ) -> Result<Disposition, End> {
         let (frame, regroup) = whole.parts();
-        let parsed = parse_as(&last.parsed, frame).map_err(End::Drop)?;
+        let parsed = parse_as(&last.parsed, &frame).map_err(End::Drop)?;
         let mut packet = Packet::new(frame, parsed, last.input);
         (packet.mark, packet.regroup) = (last.mark, Some(regroup));
         let disposition = match onward(self, &mut packet) {
@@ -89,15 +89,15 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         (last.tracking, last.mark) = (packet.tracking, packet.mark);
         Ok(match disposition {
             Disposition::AwaitNeighbour { port, next_hop } => {
-                let held = self.effects.hold(port, next_hop, packet.frame);
+                let held = self.effects.hold(port, next_hop, &packet.frame);
                 held.map_or_else(Disposition::Drop, |()| Disposition::Fragmented)
             }
-            Disposition::Transmit(port) => match self.effects.emit(port, packet.frame) {
+            Disposition::Transmit(port) => match self.effects.emit(port, &packet.frame) {
                 true => Disposition::Fragmented,
                 false => Disposition::Drop(DropReason::NoFrame),
             },
             Disposition::Deliver => {
-                self.effects.deliver(packet.frame);
+                self.effects.deliver(&packet.frame);
                 Disposition::Delivered
             }
             disposition => disposition,
@@ -158,13 +158,13 @@ impl Engine {
         let policy = &world.snapshot.policy;
         match expired.family {
             Family::V4 => {
-                let Ok(parsed) = parse::parse_ipv4(frame, ethernet::HEADER, PktType::Host) else {
+                let Ok(parsed) = parse::parse_ipv4(&frame, ethernet::HEADER, PktType::Host) else {
                     return;
                 };
                 self.road(world, &policy.v4, effects).late(&mut Packet::new(frame, parsed, input));
             }
             Family::V6 => {
-                let Ok(parsed) = parse::parse_ipv6(frame, ethernet::HEADER, PktType::Host) else {
+                let Ok(parsed) = parse::parse_ipv6(&frame, ethernet::HEADER, PktType::Host) else {
                     return;
                 };
                 self.road(world, &policy.v6, effects).late(&mut Packet::new(frame, parsed, input));

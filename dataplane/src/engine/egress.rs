@@ -60,7 +60,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         }
         let (family, next_hop) = hop.next_hop;
         let neighbour = network.neighbour(hop.port, family, next_hop);
-        address(packet.frame, neighbour.unwrap_or_default(), port.mac);
+        address(&mut packet.frame, neighbour.unwrap_or_default(), port.mac);
         if too_big(packet, hop.mtu) {
             return Err(End::Drop(DropReason::TooBig));
         }
@@ -103,7 +103,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     ) -> Result<Disposition, End> {
         let (mut scratch, mut refused) = ([0; FRAME_MAX], None);
         let emit = |piece: &[u8]| refused = refused.or(send(self, piece).err());
-        let (frame, parsed) = (&*packet.frame, &packet.parsed);
+        let (frame, parsed) = (&packet.frame[..], &packet.parsed);
         let pieces = match packet.regroup {
             Some(regroup) => regroup.cut(frame, parsed, mtu, &mut scratch, emit),
             None => fragment(frame, parsed, mtu, &mut scratch, emit),

@@ -26,6 +26,7 @@ use crate::clock::Nanos;
 use crate::conntrack::{Conntrack, Subject, Tracking};
 use crate::effects::{Effects, Outcome};
 use crate::fib::{Mode, Network};
+use crate::frame::FrameBuf;
 use crate::packet::{Family, Mac, PktType, PortId};
 use crate::policy::FamilyPolicy;
 use crate::policy::walk::ReturnStack;
@@ -184,7 +185,7 @@ impl Engine {
         let Ok(Frame::Ip(mut parsed)) = wire::parse(frame, Mac::default()) else { return };
         self.fit(world);
         parsed.pkt_type = PktType::Host;
-        let mut packet = Packet::new(frame, parsed, None);
+        let mut packet = Packet::new(FrameBuf::exact(frame), parsed, None);
         packet.output = Some(port);
         let policy = &world.snapshot.policy;
         match parsed.family {
@@ -255,13 +256,16 @@ impl Engine {
         // What follows the packet in its frame is padding and goes no further.
         slot.len = usize::from(parsed.l3) + usize::from(parsed.l3_len);
         let input = (origin == Origin::Wire).then_some(slot.port);
-        let mut packet = Packet::new(slot.frame_mut(), parsed, input);
+        let buf = &mut slot.buf[slot.start..];
+        let mut packet = Packet::new(FrameBuf::new(buf, slot.len), parsed, input);
         packet.subject = subject;
         let policy = &world.snapshot.policy;
-        match parsed.family {
+        let ended = match parsed.family {
             Family::V4 => self.road(world, &policy.v4, effects).travel(&mut packet),
             Family::V6 => self.road(world, &policy.v6, effects).travel(&mut packet),
-        }
+        };
+        slot.len = packet.frame.len();
+        ended
     }
 
     fn road<'a, A: Address, E: Effects>(

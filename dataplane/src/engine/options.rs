@@ -31,7 +31,7 @@ impl Packet<'_> {
 impl<A: Address, E: Effects> Road<'_, A, E> {
     /// Refuses hop-by-hop options that no router may pass.
     pub(super) fn check_hop_by_hop(&self, packet: &Packet<'_>) -> Result<(), End> {
-        let ip = packet.parsed.l3_bytes(packet.frame);
+        let ip = packet.parsed.l3_bytes(&packet.frame);
         if packet.parsed.family == Family::V4 || ip[6] != proto::HOP_BY_HOP {
             return Ok(());
         }
@@ -47,7 +47,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
 
     /// Refuses hop-by-hop options that no bridge can find its way through.
     pub(super) fn check_hop_by_hop_across(&self, packet: &Packet<'_>) -> Result<(), End> {
-        let ip = packet.parsed.l3_bytes(packet.frame);
+        let ip = packet.parsed.l3_bytes(&packet.frame);
         let unread = packet.parsed.family == Family::V4 || ip[6] != proto::HOP_BY_HOP;
         match unread || ipv6::hop_by_hop_crosses(ip) {
             true => Ok(()),

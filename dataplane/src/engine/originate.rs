@@ -13,6 +13,7 @@ use super::road::{Hop, Packet, Road};
 use crate::conntrack::CtState;
 use crate::effects::Effects;
 use crate::fib::{Mode, Query, RouteKind};
+use crate::frame::FrameBuf;
 use crate::packet::{Family, Parsed, PktType, PortId};
 use crate::policy::RejectWith;
 use crate::reply::{self, About, Message, Origin};
@@ -125,7 +126,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let network = self.world.network;
         let query = Query { iif: packet.input, ..packet.query() };
         let group = network.route(&query).is_some_and(|route| route.kind == RouteKind::Broadcast);
-        About { frame: packet.frame, parsed: &packet.parsed, group, summed: false, options: &[] }
+        About { frame: &packet.frame, parsed: &packet.parsed, group, summed: false, options: &[] }
     }
 
     fn origin(&mut self, way: &Way) -> Origin {
@@ -180,7 +181,8 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let Some(mut answer) = answer_packet(original, frame, length) else { return };
         if original.tracking.conn.is_some() {
             let World { conntrack, now, .. } = self.world;
-            let tracking = conntrack.attach(&original.tracking, &answer.parsed, answer.frame, *now);
+            let tracking =
+                conntrack.attach(&original.tracking, &answer.parsed, &answer.frame, *now);
             let Ok(tracking) = tracking else { return };
             answer.tracking = tracking;
             answer.opening = original.opening;
@@ -199,15 +201,15 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     fn dispatch(&mut self, answer: &Packet<'_>, disposition: Disposition) {
         let stats = self.world.stats;
         match disposition {
-            Disposition::Transmit(port) if self.effects.emit(port, answer.frame) => {
+            Disposition::Transmit(port) if self.effects.emit(port, &answer.frame) => {
                 stats.replies.add(1);
             }
             Disposition::Transmit(_) => stats.drop(DropReason::NoFrame),
-            Disposition::Deliver => self.effects.deliver(answer.frame),
+            Disposition::Deliver => self.effects.deliver(&answer.frame),
             Disposition::Fragmented | Disposition::Delivered => stats.replies.add(1),
             Disposition::Collected => {}
             Disposition::AwaitNeighbour { port, next_hop } => {
-                match self.effects.hold(port, next_hop, answer.frame) {
+                match self.effects.hold(port, next_hop, &answer.frame) {
                     Ok(()) => stats.replies.add(1),
                     Err(reason) => stats.drop(reason),
                 }
@@ -254,5 +256,5 @@ fn answer_packet<'f>(
         Family::V4 => parse::parse_ipv4(frame, ethernet::HEADER, PktType::Host),
         Family::V6 => parse::parse_ipv6(frame, ethernet::HEADER, PktType::Host),
     };
-    Some(Packet::new(frame, parsed.ok()?, None))
+    Some(Packet::new(FrameBuf::exact(frame), parsed.ok()?, None))
 }

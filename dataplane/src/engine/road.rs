@@ -8,9 +8,10 @@
 use classifier::Address;
 
 use super::{Ended, Scratch, World, egress};
-use crate::conntrack::{CtState, Subject, Tracking};
+use crate::conntrack::{CtState, Subject, Template, Tracking};
 use crate::effects::Effects;
 use crate::fib::{InputRoute, Mode, Query, RouteKind};
+use crate::frame::FrameBuf;
 use crate::packet::{Family, Fragment, Parsed, PktType, PortId};
 use crate::policy::eval::PacketView;
 use crate::policy::walk::{Verdict, Walker};
@@ -25,7 +26,7 @@ use crate::wire::proto;
 /// One packet in flight.
 pub(super) struct Packet<'f> {
     /// The frame from its Ethernet header on.
-    pub(super) frame: &'f mut [u8],
+    pub(super) frame: FrameBuf<'f>,
     /// Parsed facts about `frame`, kept true when it changes.
     pub(super) parsed: Parsed,
     /// The port it arrived on; `None` for this machine's own packets.
@@ -38,6 +39,8 @@ pub(super) struct Packet<'f> {
     pub(super) subject: Option<Subject>,
     /// What tracking said.
     pub(super) tracking: Tracking,
+    /// What the raw table wants of its tracking.
+    pub(super) template: Template,
     /// Whether it opens its connection, or answers the packet that does.
     pub(super) opening: bool,
     /// What its IPv4 options ask for, once received.
@@ -59,7 +62,7 @@ pub(super) struct Asked {
 }
 
 impl<'f> Packet<'f> {
-    pub(super) fn new(frame: &'f mut [u8], parsed: Parsed, input: Option<PortId>) -> Self {
+    pub(super) fn new(frame: FrameBuf<'f>, parsed: Parsed, input: Option<PortId>) -> Self {
         Self {
             frame,
             parsed,
@@ -68,6 +71,7 @@ impl<'f> Packet<'f> {
             mark: 0,
             subject: None,
             tracking: Tracking::NONE,
+            template: Template::default(),
             opening: false,
             options: Options::default(),
             asked: Asked::default(),
@@ -333,18 +337,27 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
 
     /// Walks the built-in chains of `tables` at `hook`.
     fn hook(&mut self, packet: &mut Packet<'_>, hook: Hook, tables: &[TableId]) -> Result<(), End> {
-        let entries = &self.policy.hooks[hook as usize];
-        if tables.iter().all(|&table| entries[table as usize].is_none()) {
-            return Ok(());
+        for &table in tables {
+            if table == TableId::Nat && !nat_is_asked(packet, hook) {
+                continue;
+            }
+            self.table(packet, hook, table)?;
         }
+        Ok(())
+    }
+
+    /// Walks one built-in chain, if the policy has it.
+    fn table(&mut self, packet: &mut Packet<'_>, hook: Hook, table: TableId) -> Result<(), End> {
+        let Some(entry) = self.policy.hooks[hook as usize][table as usize] else { return Ok(()) };
         let mut view = PacketView {
-            parsed: &packet.parsed,
-            frame: packet.frame,
+            parsed: &mut packet.parsed,
+            frame: packet.frame.reborrow(),
             has_link_header: packet.input.is_some_and(|port| port != PortId::LOOPBACK),
             input: packet.input,
             output: packet.output,
             mark: packet.mark,
             tracking: packet.tracking,
+            template: packet.template,
             conntrack: self.world.conntrack,
             now: self.world.now,
         };
@@ -355,20 +368,16 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             stack: &mut self.scratch.stack,
             effects: self.effects,
         };
-        for &table in tables {
-            let Some(entry) = entries[table as usize] else { continue };
-            if table == TableId::Nat && !nat_is_asked(packet, hook) {
-                continue;
-            }
-            let verdict = walker.walk(table, hook, entry, &mut view, &key);
-            packet.mark = view.mark;
-            match verdict {
-                Verdict::Accept => {}
-                Verdict::Drop(reason) => return Err(End::Drop(reason)),
-                Verdict::Reject(with) => return Err(End::Reject(with)),
-            }
+        let verdict = walker.walk(table, hook, entry, &mut view, &key);
+        (packet.mark, packet.tracking, packet.template) = (view.mark, view.tracking, view.template);
+        let length = view.frame.len();
+        packet.frame.set_len(length);
+        match verdict {
+            // No rule compiles to the last two yet.
+            Verdict::Accept | Verdict::Translate(_) | Verdict::Synproxy(_) => Ok(()),
+            Verdict::Drop(reason) => Err(End::Drop(reason)),
+            Verdict::Reject(with) => Err(End::Reject(with)),
         }
-        Ok(())
     }
 }
 

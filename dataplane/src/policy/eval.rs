@@ -12,7 +12,8 @@ use super::matches::{
 };
 use super::{BaseMatch, NO_INTERFACE};
 use crate::clock::Nanos;
-use crate::conntrack::{ConnView, Conntrack, Direction, Tracking, status};
+use crate::conntrack::{ConnView, Conntrack, Direction, Template, Tracking, status};
+use crate::frame::FrameBuf;
 use crate::packet::{Family, Fragment, Parsed, PortId};
 
 /// What a match says of a packet.
@@ -33,13 +34,12 @@ impl From<bool> for Outcome {
     }
 }
 
-/// A packet as rules see it at one hook.
-#[derive(Clone, Copy)]
+/// A packet as rules see it, and change it, at one hook.
 pub struct PacketView<'a> {
-    /// Parsed facts about `frame`.
-    pub parsed: &'a Parsed,
+    /// Parsed facts about `frame`, kept true by targets that change it.
+    pub parsed: &'a mut Parsed,
     /// The frame from its Ethernet header on.
-    pub frame: &'a [u8],
+    pub frame: FrameBuf<'a>,
     /// Whether the Ethernet header came from the wire (not for our own packets).
     pub has_link_header: bool,
     /// Input port, where the hook has one.
@@ -48,8 +48,10 @@ pub struct PacketView<'a> {
     pub output: Option<PortId>,
     /// The packet's mark.
     pub mark: u32,
-    /// What tracking said of the packet.
+    /// What tracking said of the packet. NOTRACK says it before tracking.
     pub tracking: Tracking,
+    /// What CT in the raw table wants of the packet's tracking.
+    pub template: Template,
     /// Where its connection is to be looked up.
     pub conntrack: &'a Conntrack,
     /// When.
@@ -60,7 +62,7 @@ impl PacketView<'_> {
     /// The key that rules are indexed by. Everything in it is constant for one hook.
     #[inline]
     pub fn key<A: Address>(&self) -> Key<A> {
-        let parsed = self.parsed;
+        let parsed = &*self.parsed;
         Key {
             src: A::from_u128(parsed.src),
             dst: A::from_u128(parsed.dst),
@@ -78,7 +80,7 @@ impl PacketView<'_> {
         self.conntrack.view(self.tracking.conn?)
     }
     fn l4(&self) -> &[u8] {
-        self.parsed.l4_bytes(self.frame)
+        self.parsed.l4_bytes(&self.frame)
     }
     fn is_later_fragment(&self) -> bool {
         matches!(self.parsed.fragment, Fragment::Later { .. })
@@ -107,7 +109,7 @@ impl<A: Address> BaseMatch<A> {
 impl Match {
     /// What the match says of the packet. A dynamic match changes its state here.
     pub fn evaluate(&self, packet: &PacketView<'_>) -> Outcome {
-        let parsed = packet.parsed;
+        let parsed = &*packet.parsed;
         match self {
             Self::Tcp(tcp) => tcp.evaluate(packet),
             Self::Udp(udp) => udp.evaluate(packet),

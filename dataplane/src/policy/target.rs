@@ -1,6 +1,7 @@
 //! Targets as plain data.
 
 use super::ChainId;
+use super::matches::{AddressMask, Range};
 
 /// `--reject-with`, both families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +68,184 @@ pub enum ConnmarkTarget {
     },
 }
 
+/// What a translation may choose from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NatRange {
+    /// Addresses, inclusive, in the common form; `None` keeps the packet's own.
+    pub addresses: Option<Range<u128>>,
+    /// Ports (ICMP identifiers, GRE keys), inclusive; `None` leaves them to the choice.
+    pub ports: Option<Range<u16>>,
+    /// `LOW-HIGH/BASE`: the port that `LOW` stands for; ports move by the distance.
+    pub base_port: Option<u16>,
+    /// `--random`.
+    pub random: bool,
+    /// `--random-fully`.
+    pub random_fully: bool,
+    /// `--persistent`.
+    pub persistent: bool,
+}
+
+/// The targets of the nat table. Each ends the walk; the engine carries it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NatTarget {
+    /// `SNAT --to-source`.
+    Snat(NatRange),
+    /// `DNAT --to-destination`.
+    Dnat(NatRange),
+    /// `MASQUERADE`: to an address of the output port.
+    Masquerade(NatRange),
+    /// `REDIRECT`: to an address of the input port, or to loopback from OUTPUT.
+    Redirect(NatRange),
+    /// `NETMAP --to`: host bits stay. Destination in PREROUTING and OUTPUT, else source.
+    Netmap(AddressMask),
+}
+
+/// Connection helpers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum HelperKind {
+    /// `ftp` (TCP).
+    Ftp = 1,
+    /// `tftp` (UDP).
+    Tftp = 2,
+    /// `irc` (TCP).
+    Irc = 3,
+    /// `sip` (UDP and TCP).
+    Sip = 4,
+}
+
+impl HelperKind {
+    /// All helpers.
+    pub const ALL: [Self; 4] = [Self::Ftp, Self::Tftp, Self::Irc, Self::Sip];
+    /// The name that `--helper` takes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ftp => "ftp",
+            Self::Tftp => "tftp",
+            Self::Irc => "irc",
+            Self::Sip => "sip",
+        }
+    }
+}
+
+/// Which direction's tuples a zone sets apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ZoneScope {
+    /// `--zone`.
+    Both,
+    /// `--zone-orig`.
+    Original,
+    /// `--zone-reply`.
+    Reply,
+}
+
+/// Where the zone's number comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ZoneId {
+    /// This one.
+    Fixed(u16),
+    /// The low half of the packet's mark (`--zone mark`).
+    Mark,
+}
+
+/// `-j CT` in the raw table; `NOTRACK` is `CT --notrack`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CtTarget {
+    /// `--notrack`.
+    pub notrack: bool,
+    /// `--zone`, `--zone-orig`, `--zone-reply`.
+    pub zone: Option<(ZoneScope, ZoneId)>,
+    /// `--helper`, with the protocol that the rule's `-p` fixes.
+    pub helper: Option<HelperKind>,
+    /// `--timeout`: the named policy.
+    pub timeout: Option<Box<str>>,
+    /// `--ctevents`: bits in the kernel's numbering.
+    pub events: Option<u32>,
+    /// `--expevents`.
+    pub expect_events: Option<u32>,
+}
+
+/// A change to the TTL or hop limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HopChange {
+    /// `--ttl-set`.
+    Set(u8),
+    /// `--ttl-inc`; stops at 255.
+    Increment(u8),
+    /// `--ttl-dec`; stops at 0.
+    Decrement(u8),
+}
+
+/// `-j TCPMSS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TcpMss {
+    /// `--set-mss`: never raises.
+    Set(u16),
+    /// `--clamp-mss-to-pmtu`.
+    ClampToPmtu,
+}
+
+/// Targets that change the packet's header and let the walk go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HeaderTarget {
+    /// `TTL`, `HL`.
+    Hops(HopChange),
+    /// `TOS --set-tos VALUE/MASK`: `tos = (tos & !clear) ^ toggle`.
+    Tos {
+        /// Bits cleared first.
+        clear: u8,
+        /// Bits toggled afterwards.
+        toggle: u8,
+    },
+    /// `DSCP --set-dscp`: the upper six bits of the TOS byte.
+    Dscp(u8),
+    /// `ECN --ecn-tcp-remove`: clears ECE and CWR of a TCP header.
+    EcnTcpRemove,
+    /// `TCPMSS`.
+    TcpMss(TcpMss),
+}
+
+impl NatTarget {
+    /// The name that `-j` takes.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Snat(_) => "SNAT",
+            Self::Dnat(_) => "DNAT",
+            Self::Masquerade(_) => "MASQUERADE",
+            Self::Redirect(_) => "REDIRECT",
+            Self::Netmap(_) => "NETMAP",
+        }
+    }
+}
+
+impl HeaderTarget {
+    /// The name that `-j` takes (`TTL` stands for `HL` too).
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Hops(_) => "TTL",
+            Self::Tos { .. } => "TOS",
+            Self::Dscp(_) => "DSCP",
+            Self::EcnTcpRemove => "ECN",
+            Self::TcpMss(_) => "TCPMSS",
+        }
+    }
+}
+
+/// `-j SYNPROXY`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SynproxyTarget {
+    /// `--mss`, for clients that do not say.
+    pub mss: Option<u16>,
+    /// `--wscale`.
+    pub wscale: Option<u8>,
+    /// `--sack-perm`.
+    pub sack_perm: bool,
+    /// `--timestamp`.
+    pub timestamp: bool,
+    /// `--ecn`.
+    pub ecn: bool,
+}
+
 /// What a rule does.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
@@ -90,4 +269,12 @@ pub enum Target {
     Mark(MarkTarget),
     /// CONNMARK, then continue.
     Connmark(ConnmarkTarget),
+    /// A header change, then continue.
+    Header(HeaderTarget),
+    /// CT or NOTRACK, then continue.
+    Ct(CtTarget),
+    /// SNAT, DNAT and their kin: ends the walk.
+    Nat(NatTarget),
+    /// SYNPROXY: ends the walk for the packets that it takes.
+    Synproxy(SynproxyTarget),
 }

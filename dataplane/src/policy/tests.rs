@@ -13,7 +13,8 @@ use super::testing::{Builder, Indexing, Recorder, Spec};
 use super::walk::{ReturnStack, Verdict, Walker};
 use super::{ChainId, ChainPolicy, CounterId, FamilyPolicy, Hook, TableId};
 use crate::clock::Nanos;
-use crate::conntrack::{Config, Conntrack, Tracking};
+use crate::conntrack::{Config, Conntrack, Template, Tracking};
+use crate::frame::FrameBuf;
 use crate::packet::{Mac, Parsed, PktType, PortId};
 use crate::stats::RuleCounters;
 use crate::verdict::DropReason;
@@ -35,15 +36,20 @@ fn parsed(frame: &[u8]) -> Parsed {
     }
 }
 
-fn view<'a>(frame: &'a [u8], parsed: &'a Parsed, conntrack: &'a Conntrack) -> PacketView<'a> {
+fn view<'a>(
+    frame: &'a mut [u8],
+    parsed: &'a mut Parsed,
+    conntrack: &'a Conntrack,
+) -> PacketView<'a> {
     PacketView {
         parsed,
-        frame,
+        frame: FrameBuf::exact(frame),
         has_link_header: true,
         input: Some(PortId(0)),
         output: Some(PortId(1)),
         mark: 0,
         tracking: Tracking::NONE,
+        template: Template::default(),
         conntrack,
         now: Nanos::from_secs(1000),
     }
@@ -65,8 +71,8 @@ fn walk_at(
     frame: &[u8],
     now: Nanos,
 ) -> Walked {
-    let (parsed, conntrack) = (parsed(frame), tracker());
-    let mut view = PacketView { now, ..view(frame, &parsed, &conntrack) };
+    let (mut parsed, mut frame, conntrack) = (parsed(frame), frame.to_vec(), tracker());
+    let mut view = PacketView { now, ..view(&mut frame, &mut parsed, &conntrack) };
     let key = view.key();
     let counters = RuleCounters::new(counters as usize);
     let mut effects = Recorder::default();
@@ -296,8 +302,8 @@ fn fragments_have_no_ports_and_one_at_offset_eight_is_evil() {
 }
 
 fn outcome(one: Match, frame: &[u8]) -> Outcome {
-    let (parsed, conntrack) = (parsed(frame), tracker());
-    one.evaluate(&view(frame, &parsed, &conntrack))
+    let (mut parsed, mut frame, conntrack) = (parsed(frame), frame.to_vec(), tracker());
+    one.evaluate(&view(&mut frame, &mut parsed, &conntrack))
 }
 
 #[test]
@@ -392,9 +398,9 @@ fn without_a_connection_only_the_state_decides() {
 
 #[test]
 fn our_own_packets_have_no_mac_source() {
-    let frame = tcp(80);
-    let (parsed, conntrack) = (parsed(&frame), tracker());
-    let own = PacketView { has_link_header: false, ..view(&frame, &parsed, &conntrack) };
+    let mut frame = tcp(80);
+    let (mut parsed, conntrack) = (parsed(&frame), tracker());
+    let own = PacketView { has_link_header: false, ..view(&mut frame, &mut parsed, &conntrack) };
     let not = Match::MacSource(Neg { negated: true, value: [7; 6] });
     assert_eq!(not.evaluate(&own), Outcome::No);
 }
@@ -431,7 +437,12 @@ fn naive(
                 }
             }
             Target::Mark(mark) => packet.mark = packet.mark & !mark.clear ^ mark.toggle,
-            Target::Count | Target::Log(_) | Target::Connmark(_) => {}
+            Target::Nat(_) | Target::Synproxy(_) => return Some(Verdict::Accept),
+            Target::Count
+            | Target::Log(_)
+            | Target::Connmark(_)
+            | Target::Header(_)
+            | Target::Ct(_) => {}
         }
     }
     None
@@ -548,8 +559,9 @@ proptest! {
             let (policy, counters) = builder.family();
             for frame in &frames {
                 let walked = walk_at(&policy, counters, entry, frame, Nanos::from_secs(9));
-                let (parsed, conntrack) = (parsed(frame), tracker());
-                let mut packet = view(frame, &parsed, &conntrack);
+                let (mut facts, mut frame) = (parsed(frame), frame.clone());
+                let (parsed, conntrack) = (facts, tracker());
+                let mut packet = view(&mut frame, &mut facts, &conntrack);
                 let mut hits = Vec::new();
                 let verdict = naive(&policy, entry, &mut packet, &mut hits).unwrap_or_else(|| {
                     hits.push(policy.chains[entry.0 as usize].policy.unwrap().1);

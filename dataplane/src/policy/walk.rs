@@ -25,6 +25,19 @@ pub enum Verdict {
     Drop(DropReason),
     /// The packet ends here and its sender is told.
     Reject(RejectWith),
+    /// A rule of the nat table translates the packet's connection.
+    Translate(RuleRef),
+    /// A SYNPROXY rule matched.
+    Synproxy(RuleRef),
+}
+
+/// A rule of a policy whose target the engine carries out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleRef {
+    /// Its chain.
+    pub chain: ChainId,
+    /// Its index there.
+    pub rule: u32,
 }
 
 /// Where to go on when a called chain ends.
@@ -73,7 +86,6 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
         key: &Key<A>,
     ) -> Verdict {
         let policy = self.policy;
-        let bytes = u64::from(packet.parsed.l3_len);
         let odd = packet.parsed.l4_class == L4Class::Odd;
         let mut chain_id = entry;
         let mut from = 0;
@@ -94,7 +106,7 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 Outcome::No => continue,
                 Outcome::Hotdrop => return Verdict::Drop(DropReason::Hotdrop),
             }
-            self.counters.bump(rule.counter, bytes);
+            self.counters.bump(rule.counter, u64::from(packet.parsed.l3_len));
             self.trace(table, hook, chain_id, Some(index), packet);
             match &rule.target {
                 Target::Count => {}
@@ -111,9 +123,17 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                     (chain_id, from) = (*callee, 0);
                 }
                 Target::Goto(callee) => (chain_id, from) = (*callee, 0),
-                Target::Log(_) | Target::Mark(_) | Target::Connmark(_) => {
-                    self.act(&rule.target, hook, packet);
+                Target::Nat(_) => {
+                    return Verdict::Translate(RuleRef { chain: chain_id, rule: index });
                 }
+                Target::Synproxy(_) => {
+                    return Verdict::Synproxy(RuleRef { chain: chain_id, rule: index });
+                }
+                Target::Log(_)
+                | Target::Mark(_)
+                | Target::Connmark(_)
+                | Target::Header(_)
+                | Target::Ct(_) => self.act(&rule.target, hook, packet),
             }
         }
     }
@@ -127,13 +147,15 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 hook,
                 input: packet.input,
                 output: packet.output,
-                frame: packet.frame,
+                frame: &packet.frame,
                 has_link_header: packet.has_link_header,
                 parsed: packet.parsed,
                 mark: packet.mark,
             }),
             Target::Mark(mark) => packet.mark = (packet.mark & !mark.clear) ^ mark.toggle,
             Target::Connmark(target) => connmark(*target, packet),
+            // The compiler admits none of these yet.
+            Target::Header(_) | Target::Ct(_) => {}
             _ => unreachable!("only non-terminal targets are acted on"),
         }
     }

@@ -74,7 +74,7 @@ fn what_is_not_finished_in_time_ends_oldest_first() {
     assert_eq!(rig.table.expire(Nanos(deadline.0 - 1), &mut rig.whole), None);
     let first = rig.table.expire(deadline, &mut rig.whole).unwrap();
     assert_eq!((first.pieces, first.first), (2, true));
-    assert_eq!(rig.whole.parts().0, datagram(1, 100).fragment(0, 48, true).build());
+    assert_eq!(rig.whole.parts().0[..], datagram(1, 100).fragment(0, 48, true).build());
     assert_eq!(rig.table.expire(deadline, &mut rig.whole), None);
     let second = rig.table.expire(deadline + second, &mut rig.whole).unwrap();
     assert_eq!((second.pieces, second.first), (1, false));

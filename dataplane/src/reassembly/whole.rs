@@ -3,6 +3,7 @@
 use arrayvec::ArrayVec;
 
 use super::table::PIECES_MAX;
+use crate::frame::FrameBuf;
 use crate::packet::{Family, Parsed, PortId};
 use crate::wire::{be16, checksum, ethernet, ipv4, ipv6, options, proto, put16, put32};
 
@@ -43,8 +44,8 @@ impl Default for Whole {
 
 impl Whole {
     /// The frame, with the Ethernet header of the first fragment, and its pieces.
-    pub fn parts(&mut self) -> (&mut [u8], &Regroup) {
-        (&mut self.buffer[..self.len], &self.regroup)
+    pub fn parts(&mut self) -> (FrameBuf<'_>, &Regroup) {
+        (FrameBuf::new(&mut self.buffer[..], self.len), &self.regroup)
     }
     /// The port that its last fragment arrived on.
     pub fn input(&self) -> Option<PortId> {

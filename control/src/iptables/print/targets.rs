@@ -23,6 +23,11 @@ pub(super) fn target(out: &mut String, target: &TargetSpec) {
             let (value, mask) = (mark.toggle, mark.clear);
             push(out, format_args!(" -j MARK --set-xmark 0x{value:x}/0x{mask:x}"));
         }
+        // No module parses to these yet.
+        TargetSpec::Header(_)
+        | TargetSpec::Ct(_)
+        | TargetSpec::Nat(_)
+        | TargetSpec::Synproxy(_) => {}
         TargetSpec::Connmark(connmark) => connmark_target(out, *connmark),
     }
 }

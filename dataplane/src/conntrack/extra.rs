@@ -1,0 +1,237 @@
+//! What only some connections have: accounting, labels, a helper, a master,
+//! shifted sequence numbers, what a translation must remember. Two more cache
+//! lines behind the record, which packets of plain connections do not touch.
+//!
+//! Written under the record's lock and read as the record is ([`super::record`]).
+
+#![expect(dead_code, reason = "helpers, NAT and SYNPROXY are being built on it")]
+
+use super::ConnId;
+use super::sync::{AtomicU64, Ordering};
+use super::tuple::Direction;
+
+/// How the sequence numbers of one direction are shifted, as the kernel keeps it:
+/// at `position` the shift changed from `before` to `after`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeqShift {
+    /// Sequence number of the last change.
+    pub position: u32,
+    /// Shift of what lies before it, in bytes.
+    pub before: i32,
+    /// Shift of what lies behind it, in bytes.
+    pub after: i32,
+}
+
+/// Words of an [`Extra`].
+const WORDS: usize = 16;
+
+/// The words, by what they hold.
+mod word {
+    /// Packets and bytes by direction: four words.
+    pub(super) const ACCOUNT: usize = 0;
+    /// 128 label bits: two words.
+    pub(super) const LABELS: usize = 4;
+    /// Number of the master connection plus one; zero for none.
+    pub(super) const MASTER: usize = 6;
+    /// Bits 0-7 helper, 8-15 timeout policy plus one, 16-31 translation's port plus one,
+    /// 32-63 event mask.
+    pub(super) const SMALL: usize = 7;
+    /// Sequence shifts: per direction `position` and then both shifts.
+    pub(super) const SHIFTS: usize = 8;
+    /// SYNPROXY: our initial number and the peer's; then the timestamp offset.
+    pub(super) const SYNPROXY: usize = 12;
+    /// When it was confirmed, in nanoseconds.
+    pub(super) const START: usize = 14;
+    /// What a helper remembers of the stream, by direction: 32 bits each.
+    pub(super) const HELPER: usize = 15;
+}
+
+/// Part of a record.
+pub(super) struct Extra([AtomicU64; WORDS]);
+
+/// A copy of an [`Extra`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Extras(pub(super) [u64; WORDS]);
+
+impl Extra {
+    pub(super) fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    /// All zero. Only under the record's lock.
+    pub(super) fn clear(&self) {
+        self.store(&Extras::default());
+    }
+
+    pub(super) fn load(&self) -> Extras {
+        Extras(std::array::from_fn(|at| self.get(at)))
+    }
+
+    /// Only under the record's lock.
+    pub(super) fn store(&self, extras: &Extras) {
+        for (at, &value) in extras.0.iter().enumerate() {
+            self.set(at, value);
+        }
+    }
+
+    fn get(&self, at: usize) -> u64 {
+        self.0[at].load(Ordering::Relaxed)
+    }
+
+    fn set(&self, at: usize, value: u64) {
+        self.0[at].store(value, Ordering::Relaxed);
+    }
+
+    /// Counts a packet. Only under the record's lock.
+    pub(super) fn account(&self, direction: Direction, bytes: u64) {
+        let at = word::ACCOUNT + 2 * direction.index();
+        self.set(at, self.get(at).wrapping_add(1));
+        self.set(at + 1, self.get(at + 1).wrapping_add(bytes));
+    }
+
+    /// Changes the copy and stores it. Only under the record's lock.
+    pub(super) fn update(&self, change: impl FnOnce(&mut Extras)) {
+        let mut extras = self.load();
+        change(&mut extras);
+        self.store(&extras);
+    }
+}
+
+/// Bits `shift..shift + width` of `word`.
+const fn bits(word: u64, shift: u32, width: u32) -> u64 {
+    word >> shift & ((1 << width) - 1)
+}
+
+/// `word` with those bits changed.
+const fn with_bits(word: u64, shift: u32, width: u32, value: u64) -> u64 {
+    let mask = ((1 << width) - 1) << shift;
+    word & !mask | value << shift & mask
+}
+
+impl Extras {
+    /// Packets and bytes of a direction.
+    pub(super) fn accounted(&self, direction: Direction) -> (u64, u64) {
+        let at = word::ACCOUNT + 2 * direction.index();
+        (self.0[at], self.0[at + 1])
+    }
+    /// Label bits.
+    pub(super) fn labels(&self) -> u128 {
+        u128::from(self.0[word::LABELS + 1]) << 64 | u128::from(self.0[word::LABELS])
+    }
+    pub(super) fn set_labels(&mut self, labels: u128) {
+        self.0[word::LABELS] = labels as u64;
+        self.0[word::LABELS + 1] = (labels >> 64) as u64;
+    }
+    /// The connection that this one was expected from.
+    pub(super) fn master(&self) -> Option<ConnId> {
+        self.0[word::MASTER].checked_sub(1).map(ConnId)
+    }
+    pub(super) fn set_master(&mut self, master: Option<ConnId>) {
+        self.0[word::MASTER] = master.map_or(0, |id| id.0.wrapping_add(1));
+    }
+    /// [`crate::policy::target::HelperKind`] by number; zero for none.
+    pub(super) fn helper(&self) -> u8 {
+        bits(self.0[word::SMALL], 0, 8) as u8
+    }
+    pub(super) fn set_helper(&mut self, helper: u8) {
+        self.0[word::SMALL] = with_bits(self.0[word::SMALL], 0, 8, u64::from(helper));
+    }
+    /// Index of the named timeout policy.
+    pub(super) fn timeouts(&self) -> Option<u8> {
+        (bits(self.0[word::SMALL], 8, 8) as u8).checked_sub(1)
+    }
+    pub(super) fn set_timeouts(&mut self, index: Option<u8>) {
+        let value = index.map_or(0, |index| u64::from(index) + 1);
+        self.0[word::SMALL] = with_bits(self.0[word::SMALL], 8, 8, value);
+    }
+    /// The port whose address a MASQUERADE took.
+    pub(super) fn masquerade_port(&self) -> Option<u8> {
+        (bits(self.0[word::SMALL], 16, 16)).checked_sub(1).map(|port| port as u8)
+    }
+    pub(super) fn set_masquerade_port(&mut self, port: Option<u8>) {
+        let value = port.map_or(0, |port| u64::from(port) + 1);
+        self.0[word::SMALL] = with_bits(self.0[word::SMALL], 16, 16, value);
+    }
+    /// `--ctevents` bits.
+    pub(super) fn events(&self) -> u32 {
+        (self.0[word::SMALL] >> 32) as u32
+    }
+    pub(super) fn set_events(&mut self, events: u32) {
+        self.0[word::SMALL] = with_bits(self.0[word::SMALL], 32, 32, u64::from(events));
+    }
+    /// How a direction's sequence numbers are shifted.
+    pub(super) fn shift(&self, direction: Direction) -> SeqShift {
+        let at = word::SHIFTS + 2 * direction.index();
+        let [before, after] = [self.0[at + 1] as u32, (self.0[at + 1] >> 32) as u32];
+        SeqShift { position: self.0[at] as u32, before: before as i32, after: after as i32 }
+    }
+    pub(super) fn set_shift(&mut self, direction: Direction, shift: SeqShift) {
+        let at = word::SHIFTS + 2 * direction.index();
+        self.0[at] = u64::from(shift.position);
+        self.0[at + 1] = u64::from(shift.after as u32) << 32 | u64::from(shift.before as u32);
+    }
+    /// SYNPROXY's two initial sequence numbers and its timestamp offset.
+    pub(super) fn synproxy(&self) -> (u32, u32, u32) {
+        let numbers = self.0[word::SYNPROXY];
+        (numbers as u32, (numbers >> 32) as u32, self.0[word::SYNPROXY + 1] as u32)
+    }
+    pub(super) fn set_synproxy(&mut self, (ours, theirs, timestamp): (u32, u32, u32)) {
+        self.0[word::SYNPROXY] = u64::from(theirs) << 32 | u64::from(ours);
+        self.0[word::SYNPROXY + 1] = u64::from(timestamp);
+    }
+    /// When it was confirmed, in nanoseconds.
+    pub(super) fn start(&self) -> u64 {
+        self.0[word::START]
+    }
+    pub(super) fn set_start(&mut self, nanos: u64) {
+        self.0[word::START] = nanos;
+    }
+    /// What a helper remembers of a direction.
+    pub(super) fn remembered(&self, direction: Direction) -> u32 {
+        (self.0[word::HELPER] >> (32 * direction.index())) as u32
+    }
+    pub(super) fn remember(&mut self, direction: Direction, value: u32) {
+        let shift = 32 * direction.index() as u32;
+        self.0[word::HELPER] = with_bits(self.0[word::HELPER], shift, 32, u64::from(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_keeps_to_itself() {
+        let mut extras = Extras::default();
+        extras.set_labels(u128::MAX);
+        extras.set_master(Some(ConnId(7)));
+        extras.set_helper(4);
+        extras.set_timeouts(Some(254));
+        extras.set_masquerade_port(Some(61));
+        extras.set_events(u32::MAX);
+        let there = SeqShift { position: 1, before: -2, after: 3 };
+        let back = SeqShift { position: u32::MAX, before: i32::MIN, after: -1 };
+        extras.set_shift(Direction::Original, there);
+        extras.set_shift(Direction::Reply, back);
+        extras.set_synproxy((1, 2, 3));
+        extras.set_start(9);
+        extras.remember(Direction::Original, 5);
+        extras.remember(Direction::Reply, u32::MAX);
+        extras.remember(Direction::Original, 6);
+        assert_eq!(extras.labels(), u128::MAX);
+        assert_eq!(extras.master(), Some(ConnId(7)));
+        assert_eq!((extras.helper(), extras.timeouts()), (4, Some(254)));
+        assert_eq!((extras.masquerade_port(), extras.events()), (Some(61), u32::MAX));
+        assert_eq!(extras.shift(Direction::Original), there);
+        assert_eq!(extras.shift(Direction::Reply), back);
+        assert_eq!((extras.synproxy(), extras.start()), ((1, 2, 3), 9));
+        assert_eq!(extras.remembered(Direction::Original), 6);
+        assert_eq!(extras.remembered(Direction::Reply), u32::MAX);
+        assert_eq!(extras.accounted(Direction::Original), (0, 0));
+        extras.set_master(None);
+        extras.set_timeouts(None);
+        extras.set_masquerade_port(None);
+        assert_eq!((extras.master(), extras.timeouts()), (None, None));
+        assert_eq!((extras.masquerade_port(), extras.helper()), (None, 4));
+    }
+}
