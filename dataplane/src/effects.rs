@@ -70,8 +70,9 @@ pub trait Effects {
     ) -> Result<(), DropReason>;
 
     /// A packet of our own that is addressed to this machine, or a datagram for
-    /// it that was put together here.
-    fn deliver(&mut self, frame: &[u8]);
+    /// it that was put together here. `port`: the one it came in by; `None` for
+    /// loopback.
+    fn deliver(&mut self, port: Option<PortId>, frame: &[u8]);
 
     /// A LOG target was hit.
     fn log(&mut self, record: &LogRecord<'_>);

@@ -46,7 +46,7 @@ impl Effects for Seen {
     fn hold(&mut self, _: PortId, _: (Family, u128), _: &[u8]) -> Result<(), DropReason> {
         Err(DropReason::NeighbourUnresolved)
     }
-    fn deliver(&mut self, _frame: &[u8]) {
+    fn deliver(&mut self, _port: Option<PortId>, _frame: &[u8]) {
         self.delivered += 1;
     }
     fn log(&mut self, _record: &LogRecord<'_>) {}

@@ -56,7 +56,7 @@ impl Effects for Silent {
     fn hold(&mut self, _: PortId, _: (Family, u128), _: &[u8]) -> Result<(), DropReason> {
         Ok(())
     }
-    fn deliver(&mut self, _frame: &[u8]) {}
+    fn deliver(&mut self, _port: Option<PortId>, _frame: &[u8]) {}
     fn log(&mut self, _record: &LogRecord<'_>) {}
     fn want_neighbour(&mut self, _port: PortId, _family: Family, _next_hop: u128) {}
 }

@@ -41,7 +41,7 @@ impl Effects for Collector<'_> {
     fn hold(&mut self, _: PortId, _: (Family, u128), _: &[u8]) -> Result<(), DropReason> {
         Err(DropReason::NeighbourUnresolved)
     }
-    fn deliver(&mut self, frame: &[u8]) {
+    fn deliver(&mut self, _port: Option<PortId>, frame: &[u8]) {
         self.delivered.push(frame.to_vec());
     }
     fn log(&mut self, record: &LogRecord<'_>) {

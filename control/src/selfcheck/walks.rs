@@ -74,7 +74,7 @@ impl Effects for Recorder {
     fn hold(&mut self, _: PortId, _: (Family, u128), _: &[u8]) -> Result<(), DropReason> {
         Ok(())
     }
-    fn deliver(&mut self, _: &[u8]) {}
+    fn deliver(&mut self, _: Option<PortId>, _: &[u8]) {}
     fn log(&mut self, _: &LogRecord<'_>) {}
     fn want_neighbour(&mut self, _: PortId, _: Family, _: u128) {}
     fn step(&mut self, step: Step) {

@@ -7,7 +7,7 @@ use super::road::{End, Packet, Road};
 use super::{Engine, World};
 use crate::effects::Effects;
 use crate::fib::{InputRoute, Mode, Query};
-use crate::packet::{Family, Parsed, PktType};
+use crate::packet::{Family, Parsed, PktType, PortId};
 use crate::reassembly::{Collected, Expired, Piece, User, Whole};
 use crate::reply::Message;
 use crate::verdict::{Disposition, DropReason};
@@ -97,7 +97,8 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
                 false => Disposition::Drop(DropReason::NoFrame),
             },
             Disposition::Deliver => {
-                self.effects.deliver(&packet.frame);
+                let port = packet.input.filter(|&port| port != PortId::LOOPBACK);
+                self.effects.deliver(port, &packet.frame);
                 Disposition::Delivered
             }
             disposition => disposition,

@@ -205,7 +205,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
                 stats.replies.add(1);
             }
             Disposition::Transmit(_) => stats.drop(DropReason::NoFrame),
-            Disposition::Deliver => self.effects.deliver(&answer.frame),
+            Disposition::Deliver => self.effects.deliver(None, &answer.frame),
             Disposition::Fragmented | Disposition::Delivered => stats.replies.add(1),
             Disposition::Collected => {}
             Disposition::AwaitNeighbour { port, next_hop } => {

@@ -213,7 +213,7 @@ impl Effects for Recorder {
         self.held.push((port, next_hop.1, frame.to_vec()));
         Ok(())
     }
-    fn deliver(&mut self, frame: &[u8]) {
+    fn deliver(&mut self, _port: Option<PortId>, frame: &[u8]) {
         self.delivered.push(frame.to_vec());
     }
     fn log(&mut self, record: &LogRecord<'_>) {

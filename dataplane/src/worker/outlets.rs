@@ -218,7 +218,7 @@ impl Effects for Surroundings<'_> {
             DropReason::NeighbourQueueFull
         })
     }
-    fn deliver(&mut self, _frame: &[u8]) {
+    fn deliver(&mut self, _port: Option<PortId>, _frame: &[u8]) {
         self.stats.delivered.add(1);
     }
     fn log(&mut self, record: &LogRecord<'_>) {

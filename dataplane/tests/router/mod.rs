@@ -43,7 +43,7 @@ impl Effects for Sent {
     ) -> Result<(), DropReason> {
         Err(DropReason::NeighbourUnresolved)
     }
-    fn deliver(&mut self, _frame: &[u8]) {}
+    fn deliver(&mut self, _port: Option<PortId>, _frame: &[u8]) {}
     fn log(&mut self, _record: &LogRecord<'_>) {}
     fn want_neighbour(&mut self, _port: PortId, _family: Family, _next_hop: u128) {}
 }
