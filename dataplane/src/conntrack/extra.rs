@@ -9,6 +9,7 @@
 use super::ConnId;
 use super::sync::{AtomicU64, Ordering};
 use super::tuple::Direction;
+use crate::policy::target::HelperKind;
 
 /// How the sequence numbers of one direction are shifted, as the kernel keeps it:
 /// at `position` the shift changed from `before` to `after`.
@@ -22,6 +23,15 @@ pub struct SeqShift {
     pub after: i32,
 }
 
+/// What went one way of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of IP packets, headers included.
+    pub bytes: u64,
+}
+
 /// Words of an [`Extra`].
 const WORDS: usize = 16;
 
@@ -33,8 +43,8 @@ mod word {
     pub(super) const LABELS: usize = 4;
     /// Number of the master connection plus one; zero for none.
     pub(super) const MASTER: usize = 6;
-    /// Bits 0-7 helper, 8-15 timeout policy plus one, 16-31 translation's port plus one,
-    /// 32-63 event mask.
+    /// Bits 0-3 helper, 4-7 the master's helper, 8-15 timeout policy plus one, 16-31
+    /// translation's port plus one, 32-63 event mask.
     pub(super) const SMALL: usize = 7;
     /// Sequence shifts: per direction `position` and then both shifts.
     pub(super) const SHIFTS: usize = 8;
@@ -108,11 +118,15 @@ const fn with_bits(word: u64, shift: u32, width: u32, value: u64) -> u64 {
     word & !mask | value << shift & mask
 }
 
+fn helper_kind(number: u64) -> Option<HelperKind> {
+    HelperKind::ALL.into_iter().find(|&kind| kind as u64 == number)
+}
+
 impl Extras {
-    /// Packets and bytes of a direction.
-    pub(super) fn accounted(&self, direction: Direction) -> (u64, u64) {
+    /// What went in a direction.
+    pub(super) fn accounted(&self, direction: Direction) -> Account {
         let at = word::ACCOUNT + 2 * direction.index();
-        (self.0[at], self.0[at + 1])
+        Account { packets: self.0[at], bytes: self.0[at + 1] }
     }
     /// Label bits.
     pub(super) fn labels(&self) -> u128 {
@@ -129,12 +143,21 @@ impl Extras {
     pub(super) fn set_master(&mut self, master: Option<ConnId>) {
         self.0[word::MASTER] = master.map_or(0, |id| id.0.wrapping_add(1));
     }
-    /// [`crate::policy::target::HelperKind`] by number; zero for none.
-    pub(super) fn helper(&self) -> u8 {
-        bits(self.0[word::SMALL], 0, 8) as u8
+    /// The connection's helper.
+    pub(super) fn helper(&self) -> Option<HelperKind> {
+        helper_kind(bits(self.0[word::SMALL], 0, 4))
     }
-    pub(super) fn set_helper(&mut self, helper: u8) {
-        self.0[word::SMALL] = with_bits(self.0[word::SMALL], 0, 8, u64::from(helper));
+    pub(super) fn set_helper(&mut self, helper: Option<HelperKind>) {
+        let value = helper.map_or(0, |kind| kind as u64);
+        self.0[word::SMALL] = with_bits(self.0[word::SMALL], 0, 4, value);
+    }
+    /// The helper that expected the connection, kept here because the master may end first.
+    pub(super) fn master_helper(&self) -> Option<HelperKind> {
+        helper_kind(bits(self.0[word::SMALL], 4, 4))
+    }
+    pub(super) fn set_master_helper(&mut self, helper: Option<HelperKind>) {
+        let value = helper.map_or(0, |kind| kind as u64);
+        self.0[word::SMALL] = with_bits(self.0[word::SMALL], 4, 4, value);
     }
     /// Index of the named timeout policy.
     pub(super) fn timeouts(&self) -> Option<u8> {
@@ -205,7 +228,8 @@ mod tests {
         let mut extras = Extras::default();
         extras.set_labels(u128::MAX);
         extras.set_master(Some(ConnId(7)));
-        extras.set_helper(4);
+        extras.set_helper(Some(HelperKind::Sip));
+        extras.set_master_helper(Some(HelperKind::Ftp));
         extras.set_timeouts(Some(254));
         extras.set_masquerade_port(Some(61));
         extras.set_events(u32::MAX);
@@ -220,18 +244,19 @@ mod tests {
         extras.remember(Direction::Original, 6);
         assert_eq!(extras.labels(), u128::MAX);
         assert_eq!(extras.master(), Some(ConnId(7)));
-        assert_eq!((extras.helper(), extras.timeouts()), (4, Some(254)));
+        assert_eq!((extras.helper(), extras.timeouts()), (Some(HelperKind::Sip), Some(254)));
         assert_eq!((extras.masquerade_port(), extras.events()), (Some(61), u32::MAX));
         assert_eq!(extras.shift(Direction::Original), there);
         assert_eq!(extras.shift(Direction::Reply), back);
         assert_eq!((extras.synproxy(), extras.start()), ((1, 2, 3), 9));
         assert_eq!(extras.remembered(Direction::Original), 6);
         assert_eq!(extras.remembered(Direction::Reply), u32::MAX);
-        assert_eq!(extras.accounted(Direction::Original), (0, 0));
+        assert_eq!(extras.accounted(Direction::Original), Account::default());
+        assert_eq!(extras.master_helper(), Some(HelperKind::Ftp));
         extras.set_master(None);
         extras.set_timeouts(None);
         extras.set_masquerade_port(None);
         assert_eq!((extras.master(), extras.timeouts()), (None, None));
-        assert_eq!((extras.masquerade_port(), extras.helper()), (None, 4));
+        assert_eq!((extras.masquerade_port(), extras.helper()), (None, Some(HelperKind::Sip)));
     }
 }

@@ -27,7 +27,7 @@ mod verify;
 mod view;
 
 pub use config::{Config, ConfigError, ConntrackError};
-pub use extra::SeqShift;
+pub use extra::{Account, SeqShift};
 pub use tcp::TcpState;
 pub use tracker::{Conntrack, Counters, Subject};
 pub use tuple::{Direction, Tuple};
@@ -61,6 +61,16 @@ pub mod status {
     pub const FIXED_TIMEOUT: u32 = 1 << 10;
     /// A helper was given to it, or none on purpose, by a rule.
     pub const HELPER: u32 = 1 << 13;
+    /// Ours, not the kernel's: its packets and bytes are counted.
+    pub const ACCOUNTED: u32 = 1 << 24;
+    /// Ours: it has room for labels.
+    pub const LABELLED: u32 = 1 << 25;
+    /// Ours: `--ctevents` says which of its events are told.
+    pub const EVENTS_CHOSEN: u32 = 1 << 26;
+    /// Ours: a named timeout policy holds instead of the table's timeouts.
+    pub const OWN_TIMEOUTS: u32 = 1 << 27;
+    /// Ours: the time of its confirmation is kept.
+    pub const STAMPED: u32 = 1 << 28;
 }
 
 /// What `-j CT` in the raw table wants of a packet's tracking, before there is

@@ -40,7 +40,7 @@ pub(super) struct Record {
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Record>() == 320);
 
-/// Everything of a record at one instant.
+/// A record, but for its extras, at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Contents {
     pub(super) generation: u32,
@@ -49,7 +49,6 @@ pub(super) struct Contents {
     pub(super) mark: u32,
     pub(super) aux: u64,
     pub(super) proto: [u64; PROTO_WORDS],
-    pub(super) extras: Extras,
     pub(super) original: Tuple,
     pub(super) reply: Tuple,
 }
@@ -177,8 +176,18 @@ impl Record {
         self.mark.load(Ordering::Relaxed)
     }
 
-    /// A consistent copy of the whole record; `None` when `generation` is over.
+    /// A consistent copy of all but the extras; `None` when `generation` is over.
     pub(super) fn contents(&self, generation: Option<u32>) -> Option<Contents> {
+        self.consistent(generation, Self::copy)
+    }
+
+    /// A consistent copy of the extras and the status; `None` when `generation` is over.
+    pub(super) fn extras(&self, generation: u32) -> Option<(u32, Extras)> {
+        self.consistent(Some(generation), |record, _| (record.status(), record.extra.load()))
+    }
+
+    /// What `read` finds while nobody writes.
+    fn consistent<T>(&self, generation: Option<u32>, read: impl Fn(&Self, u32) -> T) -> Option<T> {
         let mut attempt = 0;
         loop {
             let before = self.meta.load(Ordering::Acquire);
@@ -186,10 +195,10 @@ impl Record {
                 return None;
             }
             if before & 1 == 0 {
-                let contents = self.copy(generation_of(before));
+                let found = read(self, generation_of(before));
                 fence(Ordering::Acquire);
                 if self.meta.load(Ordering::Relaxed) == before {
-                    return Some(contents);
+                    return Some(found);
                 }
             }
             relax(attempt);
@@ -205,7 +214,6 @@ impl Record {
             mark: self.mark(),
             aux: self.aux.load(Ordering::Relaxed),
             proto: std::array::from_fn(|at| self.proto[at].load(Ordering::Relaxed)),
-            extras: self.extra.load(),
             original: self.tuple(Direction::Original),
             reply: self.tuple(Direction::Reply),
         }

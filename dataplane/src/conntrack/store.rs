@@ -11,6 +11,7 @@
 //! freed record unused for a while (the free list is first in, first out).
 //! Handles outlive their connection harmlessly: see [`super::record`].
 
+use super::extra::Extras;
 use super::index::{Entry, Index};
 use super::record::{Contents, Locked, Record};
 use super::status::{ASSURED, CONFIRMED, DYING};
@@ -298,6 +299,11 @@ impl Store {
     /// A consistent copy of a connection, dead or alive, until its record is reused.
     pub(super) fn contents(&self, id: ConnId) -> Option<Contents> {
         self.record(id).contents(Some(id.generation()))
+    }
+
+    /// A connection's status and extras, dead or alive, until its record is reused.
+    pub(super) fn extras(&self, id: ConnId) -> Option<(u32, Extras)> {
+        self.record(id).extras(id.generation())
     }
 
     /// A consistent copy of whatever record number `at` holds.

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::extra::Account;
 use super::record::Contents;
-use super::status::{ASSURED, CONFIRMED, DYING, SEEN_REPLY};
+use super::status::{ACCOUNTED, ASSURED, CONFIRMED, DYING, LABELLED, SEEN_REPLY};
 use super::tcp::{TcpConn, TcpState};
 use super::tuple::{Direction, Tuple};
 use super::{ConnId, Conntrack};
 use crate::clock::Nanos;
 use crate::packet::Family;
+use crate::policy::target::HelperKind;
 use crate::wire::proto;
 
 /// A connection at one instant.
@@ -68,6 +70,41 @@ impl Conntrack {
     /// its way. False once its record serves another connection.
     pub fn set_mark(&self, id: ConnId, mark: u32) -> bool {
         self.store.lock_even_dead(id).map(|entry| entry.set_mark(mark)).is_some()
+    }
+
+    /// What went each way, by [`Direction`]. `None`: the connection is gone, or is
+    /// not accounted because `acct` was off when it began.
+    pub fn accounting(&self, id: ConnId) -> Option<[Account; 2]> {
+        let (status, extras) = self.store.extras(id)?;
+        let both = [Direction::Original, Direction::Reply].map(|way| extras.accounted(way));
+        (status & ACCOUNTED != 0).then_some(both)
+    }
+
+    /// A connection's labels, one a bit. `None`: it is gone, or began when no rule used labels.
+    pub fn labels(&self, id: ConnId) -> Option<u128> {
+        let (status, extras) = self.store.extras(id)?;
+        (status & LABELLED != 0).then(|| extras.labels())
+    }
+
+    /// Sets label `bit` (0-127) of a connection, also while the packet that ended it
+    /// is still on its way. False when it can have none.
+    pub fn set_label(&self, id: ConnId, bit: u8) -> bool {
+        let Some(entry) = self.store.lock_even_dead(id) else { return false };
+        if entry.status() & LABELLED == 0 || bit > 127 {
+            return false;
+        }
+        entry.extra().update(|extras| extras.set_labels(extras.labels() | 1 << bit));
+        true
+    }
+
+    /// A connection's helper.
+    pub fn helper(&self, id: ConnId) -> Option<HelperKind> {
+        self.store.extras(id)?.1.helper()
+    }
+
+    /// The helper of the connection that this one was expected from (`-m helper`).
+    pub fn master_helper(&self, id: ConnId) -> Option<HelperKind> {
+        self.store.extras(id)?.1.master_helper()
     }
 
     /// Adds status bits that NAT owns ([`super::status`]). False when the connection is gone.
