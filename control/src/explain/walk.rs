@@ -103,7 +103,7 @@ impl<'a> Walk<'a> {
             Err(End(Verdict::Drop(DropCause::Policy))) => Some("chain_policy"),
             Err(End(Verdict::Drop(DropCause::Hotdrop))) => Some("hotdrop"),
             Err(End(Verdict::Reject(_))) => Some("reject"),
-            Err(End(Verdict::Accept)) => None,
+            Err(End(Verdict::Accept | Verdict::Translate(_) | Verdict::Synproxy(_))) => None,
         };
         let by_policy = ["rule", "chain_policy", "hotdrop", "reject"];
         let decided = self.event.reason.filter(|reason| by_policy.contains(reason));
@@ -289,7 +289,7 @@ impl<'a> Walk<'a> {
             steps,
         });
         match verdict {
-            Verdict::Accept => Ok(()),
+            Verdict::Accept | Verdict::Translate(_) => Ok(()),
             end => Err(End(end)),
         }
     }

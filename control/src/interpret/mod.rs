@@ -19,7 +19,9 @@ use std::collections::HashMap;
 
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{CtState, Tuple};
-use dataplane::policy::target::{ConnmarkTarget, MarkTarget, RejectWith};
+use dataplane::policy::target::{
+    ConnmarkTarget, MarkTarget, NatTarget, RejectWith, SynproxyTarget,
+};
 use dataplane::policy::{ChainPolicy, Hook, TableId};
 
 use crate::model::{self, Chain, MatchBody, Ruleset, Table, TargetSpec};
@@ -119,6 +121,10 @@ pub enum Verdict {
     Drop(DropCause),
     /// Dropped and answered.
     Reject(RejectWith),
+    /// On to the next table, with a translation to be set up for the connection.
+    Translate(NatTarget),
+    /// Handed to the SYN proxy.
+    Synproxy(SynproxyTarget),
 }
 
 /// What became of one rule, or of a chain's policy.
@@ -175,7 +181,7 @@ impl<'m> Interpreter<'m> {
                 continue;
             }
             match self.table(table, hook, subject, visit) {
-                Verdict::Accept => {}
+                Verdict::Accept | Verdict::Translate(_) => {}
                 end => return end,
             }
         }
@@ -248,7 +254,8 @@ impl<'m> Interpreter<'m> {
                 TargetSpec::Goto(name) => (chain, index) = (self.called(table.id, name), 0),
                 TargetSpec::Mark(target) => subject.mark = marked(subject.mark, target),
                 TargetSpec::Connmark(target) => connmark(subject, target),
-                TargetSpec::Nat(_) | TargetSpec::Synproxy(_) => return Verdict::Accept,
+                TargetSpec::Nat(nat) => return Verdict::Translate(*nat),
+                TargetSpec::Synproxy(proxy) => return Verdict::Synproxy(*proxy),
                 TargetSpec::None
                 | TargetSpec::Log(_)
                 | TargetSpec::Header(_)

@@ -45,12 +45,22 @@ pub(crate) fn parse_v4(text: &str) -> Option<u32> {
         return None;
     }
     let bytes: Option<Vec<u8>> = parts.iter().map(|part| value::number8(part)).collect();
-    if let Some(bytes) = bytes {
-        let mut address = [0; 4];
-        address[..bytes.len()].copy_from_slice(&bytes);
-        return Some(u32::from_be_bytes(address));
+    match bytes {
+        Some(bytes) => {
+            let mut address = [0; 4];
+            address[..bytes.len()].copy_from_slice(&bytes);
+            Some(u32::from_be_bytes(address))
+        }
+        None => parse_aton(text),
     }
-    // The last part of an `inet_aton` address fills all bytes that are left.
+}
+
+/// What `inet_aton` takes: the last part fills all bytes that are left.
+pub(crate) fn parse_aton(text: &str) -> Option<u32> {
+    let parts: Vec<&str> = text.split('.').collect();
+    if parts.len() > 4 {
+        return None;
+    }
     let (last, front) = parts.split_last()?;
     let left = 4 - front.len() as u32;
     let mut address = value::number(last, 0, (1 << (8 * left)) - 1)? as u32;

@@ -96,7 +96,7 @@ pub fn rule_text(rule: &Rule, family: Family, names: &dyn Names) -> String {
     for spec in &rule.matches {
         matches::body(&mut out, &spec.body, family);
     }
-    targets::target(&mut out, &rule.target);
+    targets::target(&mut out, &rule.target, family);
     out
 }
 

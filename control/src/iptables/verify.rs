@@ -5,11 +5,12 @@ use std::collections::HashMap;
 
 use dataplane::policy::Hook;
 use dataplane::policy::matches::Match;
+use dataplane::policy::target::NatTarget;
 
 use super::extension::Problem;
 use super::table;
 use crate::diagnostics::Code;
-use crate::model::{MatchBody, Ruleset, Table, TargetSpec};
+use crate::model::{MatchBody, Ruleset, Span, Table, TargetSpec};
 
 /// All problems of a parsed ruleset.
 pub(super) fn verify(ruleset: &Ruleset) -> Vec<Problem> {
@@ -116,24 +117,50 @@ impl<'t> Graph<'t> {
         reached
     }
 
-    /// `-m mac` needs a packet that came in through an interface.
+    /// Matches and targets that only work at some hooks.
     fn hooks(&self, problems: &mut Vec<Problem>) {
-        let reached = self.reach();
-        for (chain, reached) in self.table.chains.iter().zip(reached) {
-            let wrong = [Hook::Output, Hook::Postrouting]
-                .into_iter()
-                .find(|hook| reached & (1 << *hook as u8) != 0);
-            let Some(hook) = wrong else { continue };
-            for spec in chain.rules.iter().flat_map(|rule| &rule.matches) {
-                if matches!(spec.body, MatchBody::Plain(Match::MacSource(_))) {
-                    let message = format!(
-                        "the mac match works in PREROUTING, INPUT and FORWARD only, \
-                         and this rule is reached from {}",
-                        hook.chain_name()
-                    );
-                    problems.push(Problem::new(Code::WrongHook, spec.span, message));
+        for (chain, reached) in self.table.chains.iter().zip(self.reach()) {
+            for rule in &chain.rules {
+                for spec in &rule.matches {
+                    let MatchBody::Plain(Match::MacSource(_)) = spec.body else { continue };
+                    // It needs a packet that came in through an interface.
+                    let good = [Hook::Prerouting, Hook::Input, Hook::Forward];
+                    problems.extend(misplaced("the mac match", &good, reached, spec.span));
+                }
+                if let TargetSpec::Nat(nat) = &rule.target {
+                    let at = rule.target_span;
+                    problems.extend(misplaced(nat.name(), nat_hooks(nat), reached, at));
                 }
             }
         }
     }
+}
+
+/// Where a translation can be decided; the kernel's table.
+fn nat_hooks(nat: &NatTarget) -> &'static [Hook] {
+    match nat {
+        NatTarget::Snat(_) => &[Hook::Postrouting, Hook::Input],
+        NatTarget::Dnat(_) | NatTarget::Redirect(_) => &[Hook::Prerouting, Hook::Output],
+        NatTarget::Masquerade(_) => &[Hook::Postrouting],
+        NatTarget::Netmap(_) => &[Hook::Prerouting, Hook::Input, Hook::Output, Hook::Postrouting],
+    }
+}
+
+/// The refusal of what works at the `good` hooks only and is `reached` from another.
+fn misplaced(what: &str, good: &[Hook], reached: u8, at: Span) -> Option<Problem> {
+    let wrong = Hook::ALL
+        .into_iter()
+        .find(|hook| reached & 1 << *hook as u8 != 0 && !good.contains(hook))?;
+    let names: Vec<&str> = good.iter().map(|hook| hook.chain_name()).collect();
+    let (last, front) = names.split_last()?;
+    let list = if front.is_empty() {
+        (*last).to_string()
+    } else {
+        format!("{} and {last}", front.join(", "))
+    };
+    let message = format!(
+        "{what} works in {list} only, and this rule is reached from {}",
+        wrong.chain_name()
+    );
+    Some(Problem::new(Code::WrongHook, at, message))
 }

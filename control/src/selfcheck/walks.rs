@@ -7,8 +7,8 @@ use dataplane::effects::{Effects, LogRecord, Step};
 use dataplane::frame::FrameBuf;
 use dataplane::packet::{Family, Parsed, PortId};
 use dataplane::policy::eval::PacketView;
-use dataplane::policy::walk::{ReturnStack, Verdict as WalkVerdict, Walker};
-use dataplane::policy::{ChainId, FamilyPolicy, Hook, TableId};
+use dataplane::policy::walk::{ReturnStack, RuleRef, Verdict as WalkVerdict, Walker};
+use dataplane::policy::{ChainId, FamilyPolicy, Hook, TableId, Target};
 use dataplane::stats::RuleCounters;
 use dataplane::verdict::DropReason;
 
@@ -132,7 +132,7 @@ impl CompiledSide {
             WalkVerdict::Drop(DropReason::ChainPolicy) => Verdict::Drop(DropCause::Policy),
             WalkVerdict::Drop(DropReason::Hotdrop) => Verdict::Drop(DropCause::Hotdrop),
             WalkVerdict::Drop(_) => Verdict::Drop(DropCause::Rule),
-            WalkVerdict::Translate(_) | WalkVerdict::Synproxy(_) => Verdict::Accept,
+            WalkVerdict::Translate(at) | WalkVerdict::Synproxy(at) => chosen(policy, at),
         };
         let named =
             |(chain, rule): (ChainId, _)| (policy.chains[chain.0 as usize].name.clone(), rule);
@@ -142,6 +142,16 @@ impl CompiledSide {
             mark: packet.mark,
             connmark: probe.tracking.conn.map(|conn| conntrack.mark(conn)),
         })
+    }
+}
+
+/// What the rule that ended the walk asks the engine to do.
+fn chosen<A>(policy: &FamilyPolicy<A>, at: RuleRef) -> Verdict {
+    match &policy.chains[at.chain.0 as usize].rules[at.rule as usize].target {
+        Target::Nat(nat) => Verdict::Translate(*nat),
+        Target::Synproxy(proxy) => Verdict::Synproxy(*proxy),
+        // No other target ends a walk so: the interpreter will not agree.
+        _ => Verdict::Accept,
     }
 }
 

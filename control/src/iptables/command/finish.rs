@@ -222,7 +222,8 @@ pub(super) fn owner(option: &str, family: Family) -> Option<String> {
     if !found.is_empty() {
         return Some(found.join(" or "));
     }
-    let targets = ["REJECT", "LOG", "MARK", "CONNMARK"];
+    let targets =
+        ["REJECT", "LOG", "MARK", "CONNMARK", "SNAT", "DNAT", "MASQUERADE", "REDIRECT", "NETMAP"];
     let target = targets.iter().find(|target| {
         super::targets::load(target)
             .is_some_and(|module| module.options().iter().any(|opt| opt.name == name))

@@ -1,15 +1,18 @@
 //! Targets in normal form.
 
-use dataplane::policy::target::{ConnmarkTarget, LogTarget, RejectWith};
+use dataplane::packet::Family;
+use dataplane::policy::matches::Range;
+use dataplane::policy::target::{ConnmarkTarget, LogTarget, NatRange, NatTarget, RejectWith};
 
 use super::{push, quoted};
+use crate::iptables::address::{format_address, format_mask};
 use crate::iptables::targets::{REJECT_V4, REJECT_V6};
 use crate::model::TargetSpec;
 
 /// Level that is not printed.
 const DEFAULT_LEVEL: u8 = 4;
 
-pub(super) fn target(out: &mut String, target: &TargetSpec) {
+pub(super) fn target(out: &mut String, target: &TargetSpec, family: Family) {
     match target {
         TargetSpec::None => {}
         TargetSpec::Accept => out.push_str(" -j ACCEPT"),
@@ -24,10 +27,8 @@ pub(super) fn target(out: &mut String, target: &TargetSpec) {
             push(out, format_args!(" -j MARK --set-xmark 0x{value:x}/0x{mask:x}"));
         }
         // No module parses to these yet.
-        TargetSpec::Header(_)
-        | TargetSpec::Ct(_)
-        | TargetSpec::Nat(_)
-        | TargetSpec::Synproxy(_) => {}
+        TargetSpec::Header(_) | TargetSpec::Ct(_) | TargetSpec::Synproxy(_) => {}
+        TargetSpec::Nat(nat) => nat_target(out, nat, family),
         TargetSpec::Connmark(connmark) => connmark_target(out, *connmark),
     }
 }
@@ -73,5 +74,57 @@ fn connmark_target(out: &mut String, connmark: ConnmarkTarget) {
             let masks = format!("--nfmask 0x{nfmask:x} --ctmask 0x{ctmask:x}");
             push(out, format_args!(" -j CONNMARK --restore-mark {masks}"));
         }
+    }
+}
+
+fn nat_target(out: &mut String, nat: &NatTarget, family: Family) {
+    push(out, format_args!(" -j {}", nat.name()));
+    let (option, range) = match nat {
+        NatTarget::Snat(range) => (" --to-source ", range),
+        NatTarget::Dnat(range) => (" --to-destination ", range),
+        NatTarget::Masquerade(range) | NatTarget::Redirect(range) => (" --to-ports ", range),
+        NatTarget::Netmap(to) => {
+            let (address, mask) =
+                (format_address(to.address, family), format_mask(to.mask, family));
+            push(out, format_args!(" --to {address}{mask}"));
+            return;
+        }
+    };
+    if range.addresses.is_some() || range.ports.is_some() {
+        out.push_str(option);
+        nat_addresses(out, range, family);
+        let colon = matches!(nat, NatTarget::Snat(_) | NatTarget::Dnat(_));
+        nat_ports(out, range, if colon { ":" } else { "" });
+    }
+    for (option, set) in [
+        (" --random", range.random),
+        (" --random-fully", range.random_fully),
+        (" --persistent", range.persistent),
+    ] {
+        if set {
+            out.push_str(option);
+        }
+    }
+}
+
+fn nat_addresses(out: &mut String, range: &NatRange, family: Family) {
+    let Some(Range { low, high }) = range.addresses else { return };
+    let brackets = family == Family::V6 && range.ports.is_some();
+    out.push_str(if brackets { "[" } else { "" });
+    out.push_str(&format_address(low, family));
+    if high != low {
+        push(out, format_args!("-{}", format_address(high, family)));
+    }
+    out.push_str(if brackets { "]" } else { "" });
+}
+
+fn nat_ports(out: &mut String, range: &NatRange, before: &str) {
+    let Some(Range { low, high }) = range.ports else { return };
+    push(out, format_args!("{before}{low}"));
+    if high != low {
+        push(out, format_args!("-{high}"));
+    }
+    if let Some(base) = range.base_port {
+        push(out, format_args!("/{base}"));
     }
 }

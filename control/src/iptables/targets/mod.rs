@@ -3,9 +3,15 @@
 mod connmark;
 mod log;
 mod mark;
+mod nat;
 mod reject;
 
-use super::extension::TargetModule;
+use dataplane::policy::TableId;
+
+use super::extension::{Problem, TargetModule};
+use crate::diagnostics::Code;
+use crate::model::Span;
+use nat::{Kind, Nat};
 
 pub(crate) use reject::{NAMES_V4 as REJECT_V4, NAMES_V6 as REJECT_V6};
 
@@ -16,6 +22,18 @@ pub(crate) fn load(name: &str) -> Option<Box<dyn TargetModule>> {
         "LOG" => Box::new(log::Log::default()),
         "MARK" => Box::new(mark::Mark::default()),
         "CONNMARK" => Box::new(connmark::Connmark::default()),
+        "SNAT" => Box::new(Nat::new(Kind::Snat)),
+        "DNAT" => Box::new(Nat::new(Kind::Dnat)),
+        "MASQUERADE" => Box::new(Nat::new(Kind::Masquerade)),
+        "REDIRECT" => Box::new(Nat::new(Kind::Redirect)),
+        "NETMAP" => Box::new(Nat::new(Kind::Netmap)),
         _ => return None,
     })
+}
+
+/// The refusal of a target that belongs into another table.
+fn wrong_table(at: Span, target: &str, belongs: &str, table: TableId) -> Problem {
+    let message = format!("{target} works in the {belongs} table only, this is {}", table.name());
+    Problem::new(Code::WrongTable, at, message)
+        .remedy(format!("move the rule to the {belongs} table"))
 }

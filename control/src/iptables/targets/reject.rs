@@ -4,7 +4,7 @@ use dataplane::packet::Family;
 use dataplane::policy::TableId;
 use dataplane::policy::target::RejectWith;
 
-use crate::diagnostics::Code;
+use super::wrong_table;
 use crate::iptables::extension::{
     Context, Module, Operand, Opt, Problem, TargetModule, has_protocol, needs_protocol, plain,
 };
@@ -93,12 +93,7 @@ impl TargetModule for Reject {
         table: TableId,
     ) -> Result<TargetSpec, Problem> {
         if table != TableId::Filter {
-            return Err(Problem::new(
-                Code::WrongTable,
-                at,
-                format!("REJECT works in the filter table only, this is {}", table.name()),
-            )
-            .remedy("move the rule to the filter table"));
+            return Err(wrong_table(at, "REJECT", "filter", table));
         }
         let default = match self.family {
             Some(Family::V6) => RejectWith::Icmp6(4),

@@ -9,7 +9,7 @@ use dataplane::policy::target::{ConnmarkTarget, LogTarget, MarkTarget};
 use proptest::option;
 use proptest::prelude::*;
 
-use super::load;
+use super::{file, load};
 use crate::iptables::address::{full_mask, prefix_mask};
 use crate::iptables::targets::{REJECT_V4, REJECT_V6};
 use crate::iptables::{TableNames, parse_bytes, print};
@@ -287,12 +287,12 @@ proptest! {
     /// Observed lines with words dropped, doubled, swapped and characters changed.
     #[test]
     fn mutated_lines_do_not_panic(
-        row in 0..700_usize,
+        row in 0..1_300_usize,
         cuts in proptest::collection::vec((any::<prop::sample::Index>(), 0..5_u8, any::<u8>()), 0..5),
     ) {
         let mut rows = include_str!("../observed.tsv").lines().filter(|row| !row.starts_with('#'));
         let cells: Vec<&str> = rows.nth(row).unwrap_or_default().split('\t').collect();
-        let mut bytes = format!("*{}\n:U - [0:0]\n{}\nCOMMIT\n", cells[1], cells[2]).into_bytes();
+        let mut bytes = file(cells[1], cells[2]).into_bytes();
         for (index, how, byte) in cuts {
             if bytes.is_empty() {
                 break;
