@@ -6,7 +6,8 @@
 // instance serves all ports; the maps are shared by them.
 //
 // In routed mode the kernel keeps: everything that is not plain IPv4 or IPv6
-// (ARP, LLDP, frames of a VLAN), packets to the machine's own addresses,
+// (ARP, LLDP, frames of a VLAN), packets to the machine's own addresses (with
+// the host road only those to link-local ones),
 // broadcast and multicast (so MLD and most of neighbour discovery), and
 // neighbour discovery to link-local addresses. Neighbour discovery to any other
 // address is not exempt: a kernel that forwards would carry it past the policy.
@@ -39,6 +40,7 @@ static long (*const redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
 
 // Set at load.
 const volatile u32 ROUTED = 1;            // 0: bridge mode, everything is redirected
+const volatile u32 HOST = 0;              // 1: packets to own addresses are the engine's too
 const volatile u32 NO_SOCKET = XDP_PASS;  // verdict while no socket is bound: open PASS, closed DROP
 const volatile u32 QUEUES = 64;           // queues per port: stride of `sockets`
 const volatile u32 BLOCKLIST = 0;         // 1: look sources up in the blocklist maps
@@ -136,6 +138,8 @@ INLINE u32 judge4(void *at, void *end)
 	// The first byte on the wire is the low one: BPF objects are little-endian here.
 	if ((to & 0xf0) == 0xe0 || to == 0xffffffff)
 		return PASSED_GROUP;
+	if (HOST)
+		return REDIRECTED;
 	if (map_lookup(&local4, &to))
 		return PASSED_LOCAL;
 	struct prefix4 prefix = { 32, to };
@@ -158,10 +162,10 @@ INLINE u32 judge6(void *at, void *end)
 	struct address6 to = prefix.address;
 	if (to.byte[0] == 0xff)
 		return PASSED_GROUP;
-	if (map_lookup(&local6, &to) || map_lookup(&local6_net, &prefix))
+	int link_local = to.byte[0] == 0xfe && (to.byte[1] & 0xc0) == 0x80;
+	if ((!HOST || link_local) && (map_lookup(&local6, &to) || map_lookup(&local6_net, &prefix)))
 		return PASSED_LOCAL;
 	u8 *icmp = (u8 *)(ip + 1);
-	int link_local = to.byte[0] == 0xfe && (to.byte[1] & 0xc0) == 0x80;
 	if (link_local && ip->next == ICMPV6 && (void *)(icmp + 1) <= end &&
 	    *icmp >= 133 && *icmp <= 137)
 		return PASSED_GROUP;

@@ -84,6 +84,8 @@ drop_reasons! {
     TxRingFull => "tx_ring_full",
     /// No free frame in the pool.
     NoFrame => "no_frame",
+    /// This machine did not take a frame that INPUT accepted: its queue is full.
+    HostRefused => "host_refused",
     /// The output port is down or gone.
     PortDown => "port_down",
     /// Dropped on purpose by the fault-injecting port.

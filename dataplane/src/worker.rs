@@ -30,6 +30,7 @@ pub use waiting::WAITING_MAX;
 use crate::clock::{self, Nanos};
 use crate::engine::{BURST, Slot};
 use crate::packet::{MAX_PORTS, PortId};
+use crate::port::host::HostQueue;
 use crate::port::{Burst, Frame, LinkState, Pool, Port, PortError, poll_readable};
 use crate::stats::WorkerStats;
 use crate::verdict::{Disposition, DropReason};
@@ -59,6 +60,15 @@ impl Default for Idle {
 /// How often ports are asked whether their device is there and up.
 const CHECK_INTERVAL: Nanos = Nanos::from_millis(100);
 
+/// Where the frames of a burst come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The ports.
+    Ports,
+    /// This machine.
+    Host,
+}
+
 /// Whether frames can go to a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Health {
@@ -73,6 +83,7 @@ pub struct Worker<P, L> {
     index: usize,
     pool: Pool,
     ports: Vec<P>,
+    host: Option<HostQueue>,
     health: Vec<Health>,
     pipeline: L,
     stats: Arc<WorkerStats>,
@@ -100,6 +111,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             health: vec![Health::Up; ports.len()],
             pool,
             ports,
+            host: None,
             pipeline,
             stats: Arc::new(WorkerStats::default()),
             outlets,
@@ -127,6 +139,12 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         self.stats = stats;
         self
     }
+    /// Takes this machine's own packets from `host` and delivers to it.
+    #[must_use]
+    pub fn with_host(mut self, host: Option<HostQueue>) -> Self {
+        self.host = host;
+        self
+    }
     /// The statistics, to be read by other threads. `turns` is the heartbeat.
     pub fn stats(&self) -> Arc<WorkerStats> {
         Arc::clone(&self.stats)
@@ -150,10 +168,11 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         let network_changed = self.pipeline.refresh();
         self.keep_house(now, network_changed);
         self.receive(now);
-        let received = self.burst.len();
+        let mut received = self.burst.len();
         if received > 0 {
-            self.process(now);
+            self.process(now, Origin::Ports);
         }
+        received += self.host_turn(now, received > 0);
         self.send_emitted();
         self.flush(now);
         received
@@ -190,12 +209,13 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         if self.empty_turns <= spins {
             return;
         }
-        let readable: ArrayVec<BorrowedFd<'_>, MAX_PORTS> = self
+        let readable: ArrayVec<BorrowedFd<'_>, { 2 * MAX_PORTS }> = self
             .ports
             .iter()
             .zip(&self.health)
             .filter(|(_, health)| **health == Health::Up)
             .filter_map(|(port, _)| port.pollable())
+            .chain(self.host.iter().flat_map(HostQueue::pollable).take(MAX_PORTS))
             .collect();
         if readable.is_empty() {
             std::thread::sleep(timeout);
@@ -236,6 +256,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             outlets: &self.outlets,
             asked: &mut self.asked,
             waiting: &mut self.waiting,
+            host: self.host.as_ref(),
             stats: &self.stats,
             now,
         };
@@ -292,8 +313,24 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         }
     }
 
+    /// Sends what this machine itself puts out. A busy worker asks less often: each
+    /// asking is a system call.
+    fn host_turn(&mut self, now: Nanos, busy: bool) -> usize {
+        const TURNS_BUSY: u64 = 8;
+        let Some(host) = &mut self.host else { return 0 };
+        if busy && !self.stats.turns.get().is_multiple_of(TURNS_BUSY) {
+            return 0;
+        }
+        let received = host.receive(&mut self.pool, &mut self.burst);
+        if received > 0 {
+            self.arrived_on.extend((0..received).map(|_| PortId(0)));
+            self.process(now, Origin::Host);
+        }
+        received
+    }
+
     /// Lets the pipeline decide the burst, then acts on each decision.
-    fn process(&mut self, now: Nanos) {
+    fn process(&mut self, now: Nanos, origin: Origin) {
         self.stats.bursts.add(1);
         let (memory, free) = self.pool.split();
         let mut surroundings = Surroundings {
@@ -303,6 +340,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             outlets: &self.outlets,
             asked: &mut self.asked,
             waiting: &mut self.waiting,
+            host: self.host.as_ref(),
             stats: &self.stats,
             now,
         };
@@ -313,25 +351,32 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             let disposition = Disposition::Drop(DropReason::UnknownEtherType);
             slots.push(Slot { buf: memory.buffer(frame), start, len, port: *port, disposition });
         }
-        self.pipeline.process(&mut slots, now, &mut surroundings);
-        let decided: ArrayVec<(usize, usize, Disposition), BURST> =
-            slots.iter().map(|slot| (slot.start, slot.len, slot.disposition)).collect();
+        match origin {
+            Origin::Ports => self.pipeline.process(&mut slots, now, &mut surroundings),
+            Origin::Host => self.pipeline.output(&mut slots, now, &mut surroundings),
+        }
+        let decided: ArrayVec<(PortId, usize, usize, Disposition), BURST> =
+            slots.iter().map(|slot| (slot.port, slot.start, slot.len, slot.disposition)).collect();
         drop(slots);
         self.arrived_on.clear();
         let mut burst = std::mem::take(&mut self.burst);
-        for (mut frame, (start, len, disposition)) in burst.drain(..).zip(decided) {
+        for (mut frame, (port, start, len, disposition)) in burst.drain(..).zip(decided) {
             frame.set_extent(start, len);
-            self.act(now, frame, disposition);
+            let arrived_on = (origin == Origin::Ports).then_some(port);
+            self.act(now, frame, arrived_on, disposition);
         }
     }
 
-    fn act(&mut self, now: Nanos, frame: Frame, disposition: Disposition) {
+    fn act(
+        &mut self,
+        now: Nanos,
+        frame: Frame,
+        arrived_on: Option<PortId>,
+        disposition: Disposition,
+    ) {
         match disposition {
             Disposition::Transmit(port) => self.send(port, frame),
-            Disposition::Deliver => {
-                self.stats.delivered.add(1);
-                self.pool.put(frame);
-            }
+            Disposition::Deliver => self.deliver(frame, arrived_on),
             Disposition::AwaitNeighbour { port, next_hop } => {
                 if let Err(frame) = self.waiting.admit(port, next_hop, now, frame) {
                     self.discard(frame, DropReason::NeighbourQueueFull);
@@ -343,6 +388,16 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             }
             Disposition::Drop(reason) => self.discard(frame, reason),
         }
+    }
+
+    /// Hands a frame to this machine. Without a host road it is only counted.
+    fn deliver(&mut self, frame: Frame, arrived_on: Option<PortId>) {
+        let bytes = self.pool.memory().bytes(&frame);
+        if self.host.as_ref().is_some_and(|host| !host.deliver(arrived_on, bytes)) {
+            return self.discard(frame, DropReason::HostRefused);
+        }
+        self.stats.delivered.add(1);
+        self.pool.put(frame);
     }
 
     fn discard(&mut self, frame: Frame, reason: DropReason) {
@@ -405,6 +460,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             outlets: &self.outlets,
             asked: &mut self.asked,
             waiting: &mut self.waiting,
+            host: self.host.as_ref(),
             stats: &self.stats,
             now,
         };

@@ -9,12 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dataplane::packet::{Family, MAX_PORTS};
-use dataplane::policy::{ChainPolicy, Hook};
 
 use crate::compile::{self, DynamicState};
 use crate::diagnostics::{Code, Finding, Severity, has_errors};
 use crate::iptables::{self, Names, whole_file};
-use crate::model::{Chain, Ruleset, Span};
+use crate::model::{Ruleset, Span};
 use crate::selfcheck::{self, Budget, SelfCheckError};
 
 /// What to check.
@@ -81,10 +80,7 @@ pub fn rules_file(path: &Path, family: Family, names: &dyn Names) -> Checked {
             checked.findings = parsed.findings;
             match compiles(&parsed.ruleset, &name) {
                 Some(finding) => checked.findings.push(finding),
-                None => {
-                    checked.findings.extend(not_enforced(&parsed.ruleset, &name));
-                    checked.ruleset = Some(parsed.ruleset);
-                }
+                None => checked.ruleset = Some(parsed.ruleset),
             }
         }
         Err(findings) => checked.findings = findings,
@@ -124,35 +120,4 @@ pub fn refusal(error: &SelfCheckError, file: &str) -> Finding {
         SelfCheckError::Differs(difference) => (Code::SelfCheck, difference.span),
     };
     Finding::new(Severity::Error, code, &Arc::from(file), span, error.to_string())
-}
-
-/// Notes for chains of the machine's own traffic, which the daemon does not
-/// enforce yet: one for each that would do something.
-pub fn not_enforced(ruleset: &Ruleset, file: &str) -> Vec<Finding> {
-    let mut notes = Vec::new();
-    for table in &ruleset.tables {
-        for hook in [Hook::Input, Hook::Output] {
-            let chain = table.chain(hook.chain_name()).filter(|chain| acts(chain));
-            let Some(chain) = chain else { continue };
-            let span = chain.rules.first().map_or(chain.span, |rule| rule.span);
-            let span = Span { len: span.len.max(1), ..span };
-            let message = format!(
-                "{} rules of table {} are loaded but not yet enforced: `run' leaves the \
-                 machine's own traffic to the kernel",
-                chain.name,
-                table.id.name()
-            );
-            let file = Arc::from(file);
-            notes.push(
-                Finding::new(Severity::Note, Code::NotEnforced, &file, span, message)
-                    .with_remedy("keep these rules in the kernel's iptables for now"),
-            );
-        }
-    }
-    notes
-}
-
-fn acts(chain: &Chain) -> bool {
-    let drops = chain.policy.is_some_and(|(policy, _)| policy == ChainPolicy::Drop);
-    chain.policy.is_some() && (drops || !chain.rules.is_empty())
 }

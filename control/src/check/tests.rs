@@ -16,16 +16,6 @@ fn codes(checked: &Checked) -> Vec<Code> {
 }
 
 #[test]
-fn rules_of_the_machines_own_traffic_are_noted() {
-    let drops = checked("own", "*filter\n:INPUT DROP [0:0]\n-A OUTPUT\n-A FORWARD\nCOMMIT\n");
-    assert!(drops.loads());
-    assert_eq!(codes(&drops), [Code::NotEnforced, Code::NotEnforced]);
-    assert_eq!((drops.findings[0].line, drops.findings[1].line), (2, 3));
-    let quiet = checked("quiet", "*filter\n:INPUT ACCEPT [0:0]\n-A FORWARD -j DROP\nCOMMIT\n");
-    assert_eq!(codes(&quiet), []);
-}
-
-#[test]
 fn what_cannot_be_read_or_compiled_is_refused() {
     let missing = rules_file(Path::new("/nonexistent/x"), Family::V4, &TableNames::well_known());
     assert_eq!(codes(&missing), [Code::Unreadable]);

@@ -50,6 +50,10 @@ pub struct Args {
     /// How to attach the XDP program.
     #[arg(long, value_enum, default_value_t = XdpName::Auto)]
     pub xdp: XdpName,
+    /// Whether this machine's own packets go through the policy (INPUT, OUTPUT) too;
+    /// needs native XDP on every port, and is needed for NAT to its own addresses.
+    #[arg(long, value_enum, default_value_t = HostRoadName::Auto)]
+    pub host_road: HostRoadName,
     /// Whether frames may cross without a copy.
     #[arg(long, value_enum, default_value_t = ZeroCopyName::Auto)]
     pub zero_copy: ZeroCopyName,
@@ -90,6 +94,15 @@ pub enum XdpName {
     Native,
     /// By the network stack only.
     Generic,
+}
+
+/// `--host-road`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HostRoadName {
+    /// Where every port is attached natively; says so where not.
+    Auto,
+    /// They stay with the kernel: INPUT and OUTPUT are not enforced.
+    Off,
 }
 
 /// `--zero-copy`.
@@ -153,6 +166,7 @@ impl Args {
             rules: self.rules,
             rules6: self.rules6,
             counters: self.counters,
+            host: self.host_road == HostRoadName::Auto && mode == Mode::Routed,
             mode,
             workers: self.workers.map(usize::from),
             attach: match self.xdp {

@@ -62,7 +62,8 @@ impl Fleet {
                 Arc::clone(&stats),
             );
             let mut worker = Worker::new(index, share.pool, share.ports, pipeline, outlets.clone())
-                .with_stats(Arc::clone(&stats));
+                .with_stats(Arc::clone(&stats))
+                .with_host(share.host);
             // More workers than cores share them.
             let core = cores.get(index % cores.len().max(1)).copied();
             let stop = Arc::clone(&fleet.stop);

@@ -33,6 +33,7 @@ use dataplane::port::afxdp::{
     self, AfxdpError, AttachChoice, BpfError, CopyMode, LinkInfo, NoSocket, Program,
     ProgramCounters,
 };
+use dataplane::port::host::HostProgram;
 use dataplane::publish::Publisher;
 use dataplane::worker::Outlets;
 use thiserror::Error;
@@ -62,6 +63,8 @@ pub struct Config {
     pub counters: bool,
     /// What to do with frames.
     pub mode: Mode,
+    /// Whether this machine's own packets go through the policy too.
+    pub host: bool,
     /// Workers; by default as many as the ports have queues.
     pub workers: Option<usize>,
     /// How the XDP program may be attached.
@@ -134,6 +137,10 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> DaemonError {
 const LOG_QUEUE: usize = 4096;
 /// Neighbour requests and port events that may wait.
 const REQUEST_QUEUE: usize = 1024;
+/// What there is to say when own packets stay with the kernel against our wish.
+const NO_HOST_ROAD: &str = "a port has no native XDP: packets from and to this machine's own \
+     addresses stay with the kernel, INPUT and OUTPUT are not enforced, and replies to NAT \
+     with those addresses do not come back";
 /// How long the log thread may take to write what is left at the end.
 const LOG_FAREWELL: Nanos = Nanos::SECOND;
 
@@ -186,6 +193,7 @@ struct Daemon {
     log: LogThread,
     _holds: Holds,
     _promiscuous: Vec<std::os::fd::OwnedFd>,
+    _host: Option<HostProgram>,
 }
 
 /// Runs the daemon until it is told to stop. `ready` is called once frames flow and the
@@ -320,7 +328,11 @@ impl Daemon {
         wanted.copy = config.copy;
         wanted.routed = !matches!(config.mode, Mode::Bridge(_));
         wanted.no_socket = NoSocket::Pass;
+        wanted.host = config.host;
         let opened = afxdp::open(&wanted, update.local)?;
+        if config.host && opened.host.is_none() {
+            notes.push(NO_HOST_ROAD.to_owned());
+        }
         let program = ProgramSight(Arc::new(Mutex::new(opened.program)));
 
         let outlets = Outlets::new(LOG_QUEUE, REQUEST_QUEUE);
@@ -337,6 +349,7 @@ impl Daemon {
             log: Arc::clone(log.counters()),
             program: program.clone(),
             rule_files: (config.rules.clone(), config.rules6.clone()),
+            host_road: opened.host.is_some(),
             stop: Arc::clone(&signals.stop),
         }));
         Ok(Self {
@@ -349,6 +362,7 @@ impl Daemon {
             log,
             _holds: holds,
             _promiscuous: opened.promiscuous,
+            _host: opened.host,
         })
     }
 }

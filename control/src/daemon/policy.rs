@@ -75,7 +75,6 @@ pub fn parse(texts: &Texts, written_counters: bool) -> Result<Parsed, Vec<Findin
         match iptables::parse(&source.text, &source.name, family, &names) {
             Ok(parsed) => {
                 findings.extend(parsed.findings);
-                findings.extend(check::not_enforced(&parsed.ruleset, &source.name));
                 Some(parsed.ruleset)
             }
             Err(errors) => {

@@ -37,6 +37,7 @@ pub(super) struct Service {
     log: Arc<LogCounters>,
     program: super::ProgramSight,
     rule_files: (Option<PathBuf>, Option<PathBuf>),
+    host_road: bool,
     stop: Arc<AtomicBool>,
     started: Nanos,
 }
@@ -51,6 +52,7 @@ pub(super) struct Parts {
     pub(super) log: Arc<LogCounters>,
     pub(super) program: super::ProgramSight,
     pub(super) rule_files: (Option<PathBuf>, Option<PathBuf>),
+    pub(super) host_road: bool,
     pub(super) stop: Arc<AtomicBool>,
 }
 
@@ -64,6 +66,7 @@ impl Service {
             log: parts.log,
             program: parts.program,
             rule_files: parts.rule_files,
+            host_road: parts.host_road,
             stop: parts.stop,
             started: monotonic(),
         }
@@ -184,7 +187,7 @@ impl Handler for Service {
             Request::Apply(apply) => self.apply(apply),
             Request::ShowRules { family, table, chain } => {
                 let wanted = views::Wanted { family, table, chain };
-                let rules = self.store.read(|view| views::rules(view, &wanted));
+                let rules = self.store.read(|view| views::rules(view, &wanted, self.host_road));
                 match wanted.absence() {
                     Some(message) if rules.chains.is_empty() => {
                         Err(Failure::new(Code::Refused, message))

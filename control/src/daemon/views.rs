@@ -24,10 +24,10 @@ use crate::apply::PolicyView;
 use crate::iptables::{TableNames, print};
 use crate::model::Counters;
 
-/// Built-in chains that packets do not pass yet: the XDP program leaves to the
-/// kernel what is addressed to this machine, and never sees what it sends.
-fn is_enforced(chain: &str) -> bool {
-    chain != Hook::Input.chain_name() && chain != Hook::Output.chain_name()
+/// Whether packets pass a built-in chain: without the host road the kernel keeps
+/// what is addressed to this machine, and what it sends.
+fn is_enforced(chain: &str, host_road: bool) -> bool {
+    host_road || (chain != Hook::Input.chain_name() && chain != Hook::Output.chain_name())
 }
 
 /// Rows of the connection table in one answer at most.
@@ -65,7 +65,7 @@ fn of_name(name: FamilyName) -> Family {
 }
 
 /// The chains with their rules and counters.
-pub(super) fn rules(view: &PolicyView<'_>, wanted: &Wanted) -> Rules {
+pub(super) fn rules(view: &PolicyView<'_>, wanted: &Wanted, host_road: bool) -> Rules {
     let names = TableNames::of_host();
     let mut chains = Vec::new();
     for name in [FamilyName::V4, FamilyName::V6] {
@@ -94,7 +94,7 @@ pub(super) fn rules(view: &PolicyView<'_>, wanted: &Wanted) -> Rules {
                 policy: chain.policy.map(|(policy, _)| policy_name(policy).to_owned()),
                 packets,
                 bytes,
-                enforced: is_enforced(&chain.name),
+                enforced: is_enforced(&chain.name, host_road),
                 rules: rules.collect(),
             });
         }

@@ -70,8 +70,6 @@ pub enum Code {
     NeverMatches,
     /// Read, but without effect.
     NoEffect,
-    /// Loaded, but not enforced yet.
-    NotEnforced,
     /// Well written, but beyond what one policy may hold.
     CannotCompile,
     /// Compiled and interpreted forms disagree: our own fault.

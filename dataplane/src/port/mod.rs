@@ -8,6 +8,7 @@
 
 pub mod afxdp;
 pub mod fault;
+pub mod host;
 pub mod memory;
 pub mod pcap;
 mod poll;

@@ -80,6 +80,10 @@ impl Pipeline for EnginePipeline {
         let (engine, world) = self.parts(now);
         engine.process(&world, burst, effects);
     }
+    fn output(&mut self, burst: &mut [Slot<'_>], now: Nanos, effects: &mut impl Effects) {
+        let (engine, world) = self.parts(now);
+        engine.output(&world, burst, effects);
+    }
     fn tick(&mut self, now: Nanos, effects: &mut impl Effects) {
         let (engine, world) = self.parts(now);
         engine.tick(&world, effects);

@@ -13,6 +13,7 @@ use crate::effects::{Effects, LogRecord};
 use crate::packet::{Family, Parsed, PortId};
 use crate::policy::Hook;
 use crate::policy::target::LogTarget;
+use crate::port::host::HostQueue;
 use crate::port::pool::{FreeList, copy_in};
 use crate::port::{Frame, Memory, PortError};
 use crate::stats::WorkerStats;
@@ -193,6 +194,8 @@ pub(super) struct Surroundings<'w> {
     pub(super) outlets: &'w Outlets,
     pub(super) asked: &'w mut Asked,
     pub(super) waiting: &'w mut WaitingRoom,
+    /// Where deliveries go, if this machine takes any.
+    pub(super) host: Option<&'w HostQueue>,
     pub(super) stats: &'w WorkerStats,
     pub(super) now: Nanos,
 }
@@ -218,8 +221,11 @@ impl Effects for Surroundings<'_> {
             DropReason::NeighbourQueueFull
         })
     }
-    fn deliver(&mut self, _port: Option<PortId>, _frame: &[u8]) {
-        self.stats.delivered.add(1);
+    fn deliver(&mut self, port: Option<PortId>, frame: &[u8]) {
+        match self.host.is_some_and(|host| !host.deliver(port, frame)) {
+            true => self.stats.drop(DropReason::HostRefused),
+            false => self.stats.delivered.add(1),
+        }
     }
     fn log(&mut self, record: &LogRecord<'_>) {
         match self.outlets.log.push(LogEntry::new(record)) {

@@ -24,6 +24,14 @@ pub trait Pipeline {
     /// Decides every frame of the burst.
     fn process(&mut self, burst: &mut [Slot<'_>], now: Nanos, effects: &mut impl Effects);
 
+    /// Decides every frame of a burst that this machine itself sends; without a
+    /// machine, there are none.
+    fn output(&mut self, burst: &mut [Slot<'_>], _now: Nanos, _effects: &mut impl Effects) {
+        for slot in burst {
+            slot.disposition = Disposition::Drop(DropReason::NotForUs);
+        }
+    }
+
     /// Does what is due by time alone, a few times a second.
     fn tick(&mut self, _now: Nanos, _effects: &mut impl Effects) {}
 

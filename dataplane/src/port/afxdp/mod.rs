@@ -27,8 +27,10 @@ pub use link::LinkInfo;
 pub use program::{BlocklistSize, BpfError, NoSocket, Program, ProgramConfig, ProgramCounters};
 pub use ring::RingLayoutError;
 pub use socket::{AfxdpPort, Observer};
+pub(in crate::port) use sys::{TcxHook, attach_tcx};
 
-use super::{MAX_FRAME, Pool, PoolError};
+use super::host::{HostError, HostProgram, HostQueue};
+use super::{AttachMode, MAX_FRAME, Pool, PoolError};
 use crate::packet::{MAX_PORTS, PortId};
 use umem::{Place, Umem};
 
@@ -82,6 +84,9 @@ pub struct Config {
     pub no_socket: NoSocket,
     /// Room for blocked sources; `None` switches the blocklist off.
     pub blocklist: Option<BlocklistSize>,
+    /// Whether this machine's own packets take the host road through the engine,
+    /// where every device is attached natively. Routed mode only.
+    pub host: bool,
 }
 
 impl Config {
@@ -97,6 +102,7 @@ impl Config {
             routed: true,
             no_socket: NoSocket::Pass,
             blocklist: None,
+            host: false,
         }
     }
     /// Frames that one worker's pool needs: every fill and transmit ring full,
@@ -238,6 +244,9 @@ pub enum AfxdpError {
     /// Frame memory.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// The host road.
+    #[error(transparent)]
+    Host(#[from] HostError),
 }
 
 impl AfxdpError {
@@ -303,6 +312,8 @@ pub struct WorkerPorts {
     pub pool: Pool,
     /// One queue of every device.
     pub ports: Vec<AfxdpPort>,
+    /// Its end of the host road, if there is one.
+    pub host: Option<HostQueue>,
 }
 
 /// Everything opened.
@@ -314,6 +325,8 @@ pub struct Opened {
     pub workers: Vec<WorkerPorts>,
     /// The devices as they were when opened.
     pub links: Vec<LinkInfo>,
+    /// The programs of the host road, if there is one; keep them likewise.
+    pub host: Option<HostProgram>,
     /// In bridge mode, keep these too: they make the devices take every frame.
     pub promiscuous: Vec<OwnedFd>,
 }
@@ -328,17 +341,23 @@ pub fn open(
     config: &Config,
     local: impl IntoIterator<Item = (std::net::IpAddr, u8)>,
 ) -> Result<Opened, AfxdpError> {
+    let local: Vec<_> = local.into_iter().collect();
     let links = inspect(config)?;
     let mut program = Program::load(ProgramConfig {
         routed: config.routed,
+        host: config.host && config.routed,
         no_socket: config.no_socket,
         queues: config.workers as u32,
         blocklist: config.blocklist,
     })?;
-    program.set_local(local)?;
+    program.set_local(local.iter().copied())?;
     let mut modes = Vec::with_capacity(links.len());
     for (index, link) in links.iter().enumerate() {
         modes.push(program.attach(PortId(index as u8), link, config.attach)?);
+    }
+    if config.host && modes.iter().any(|mode| *mode != AttachMode::Native) {
+        drop(program);
+        return open(&Config { host: false, ..config.clone() }, local);
     }
     let mut workers = Vec::with_capacity(config.workers);
     for queue in 0..config.workers as u32 {
@@ -349,7 +368,7 @@ pub fn open(
             let place = Place { link, attach: *attach, queue, ring_size: config.ring_size };
             ports.push(umem.open(&mut pool, place, config.copy)?);
         }
-        workers.push(WorkerPorts { pool, ports });
+        workers.push(WorkerPorts { pool, ports, host: None });
     }
     let mut promiscuous = Vec::new();
     for link in links.iter().filter(|_| !config.routed) {
@@ -360,13 +379,21 @@ pub fn open(
         })?;
         promiscuous.push(hold);
     }
+    let mut host = None;
+    if config.host && config.routed {
+        let (programs, queues) = super::host::open(&links, config.workers)?;
+        host = Some(programs);
+        for (worker, queue) in workers.iter_mut().zip(queues) {
+            worker.host = Some(queue);
+        }
+    }
     // Last, so that no socket takes frames before all can send them on.
     for worker in &workers {
         for (index, port) in worker.ports.iter().enumerate() {
             program.set_socket(PortId(index as u8), port.queue(), port.fd())?;
         }
     }
-    Ok(Opened { program, workers, links, promiscuous })
+    Ok(Opened { program, workers, links, host, promiscuous })
 }
 
 /// Looks at every device before anything is changed.

@@ -72,6 +72,8 @@ pub struct ProgramConfig {
     /// Leaves to the kernel what a router's own stack needs; else (bridge mode)
     /// every frame goes to the sockets.
     pub routed: bool,
+    /// Whether packets to the machine's own addresses go to the sockets too.
+    pub host: bool,
     /// The verdict while no socket is bound.
     pub no_socket: NoSocket,
     /// Queues that a port can have at most.
@@ -123,6 +125,7 @@ impl Program {
     /// [`BpfError`] when the kernel refuses it.
     pub fn load(config: ProgramConfig) -> Result<Self, BpfError> {
         let routed = u32::from(config.routed);
+        let host = u32::from(config.host);
         let no_socket = match config.no_socket {
             NoSocket::Drop => 1u32,
             NoSocket::Pass => 2,
@@ -131,6 +134,7 @@ impl Program {
         let size = config.blocklist.unwrap_or(BlocklistSize { hosts: 1, prefixes: 1 });
         let mut ebpf = EbpfLoader::new()
             .override_global("ROUTED", &routed, true)
+            .override_global("HOST", &host, true)
             .override_global("NO_SOCKET", &no_socket, true)
             .override_global("QUEUES", &config.queues, true)
             .override_global("BLOCKLIST", &blocklist, true)

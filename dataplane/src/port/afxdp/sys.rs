@@ -177,12 +177,44 @@ fn ethtool<T>(name: &str, value: &mut T) -> io::Result<()> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) })
 }
 
+/// Where on a device a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::port) enum TcxHook {
+    /// Before the stack receives.
+    Ingress,
+    /// Behind what the stack sends.
+    Egress,
+}
+
 /// Attaches an XDP program to a device by a `bpf_link`: it is gone when the
 /// descriptor is. Unlike the library's, this never falls back to netlink,
 /// whose attachments would outlive us.
 pub(super) fn attach_link(
     program: BorrowedFd<'_>,
     ifindex: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    const BPF_XDP: u32 = 37;
+    create_link(program, ifindex, BPF_XDP, flags)
+}
+
+/// The same for a tcx program.
+pub(in crate::port) fn attach_tcx(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    hook: TcxHook,
+) -> io::Result<OwnedFd> {
+    let attach_type = match hook {
+        TcxHook::Ingress => 46,
+        TcxHook::Egress => 47,
+    };
+    create_link(program, ifindex, attach_type, 0)
+}
+
+fn create_link(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    attach_type: u32,
     flags: u32,
 ) -> io::Result<OwnedFd> {
     /// The start of `union bpf_attr` for this command; the rest is zero.
@@ -195,11 +227,10 @@ pub(super) fn attach_link(
         rest: [u64; 4],
     }
     const BPF_LINK_CREATE: libc::c_long = 28;
-    const BPF_XDP: u32 = 37;
     let attributes = LinkCreate {
         program: program.as_raw_fd() as u32,
         ifindex,
-        attach_type: BPF_XDP,
+        attach_type,
         flags,
         rest: [0; 4],
     };
