@@ -40,6 +40,15 @@ impl Key {
     pub(super) fn id(&self) -> u32 {
         self.id
     }
+    /// Whether a datagram of these pieces has its TCP header in more than the first,
+    /// and is being routed: the kernel's early look for a socket joins those pieces.
+    pub(super) fn joins_header(&self, sizes: &[u16], len: u32) -> bool {
+        const TCP_HEADER: u16 = 20;
+        self.user == User::Prerouting
+            && self.proto == proto::TCP
+            && len >= u32::from(TCP_HEADER)
+            && sizes.first().is_some_and(|&size| size < TCP_HEADER)
+    }
     /// Who collected it.
     pub(super) fn user(&self) -> User {
         self.user
@@ -129,6 +138,9 @@ impl<'f> Piece<'f> {
             return Ok(None);
         }
         let header = frame.get(l3 + at..l3 + at + 8).ok_or(DropReason::Fragment)?;
+        if be16(header, 2) & 0xfff8 == 0 && headers_cut(&frame[l3..], header[0], at + 8) {
+            return Ok(None);
+        }
         let Parsed { family, src, dst, tos, .. } = *parsed;
         let near = dst >> 120 == 0xff || dst >> 118 == 0x3fa;
         let port = input.filter(|_| near);
@@ -144,6 +156,29 @@ impl<'f> Piece<'f> {
             input,
         }))
     }
+}
+
+/// Whether a first fragment ends before its transport header does (RFC 8200,
+/// section 4.5): the kernel never collects such a one, it goes on by itself.
+fn headers_cut(packet: &[u8], mut kind: u8, mut at: usize) -> bool {
+    while ipv6::is_extension(kind) {
+        if kind == proto::NONE {
+            return false;
+        }
+        let Some(header) = packet.get(at..at + 2) else { return false };
+        at += match kind {
+            proto::AH => (usize::from(header[1]) + 2) * 4,
+            proto::FRAGMENT => 8,
+            _ => (usize::from(header[1]) + 1) * 8,
+        };
+        kind = header[0];
+    }
+    let needed = match kind {
+        proto::TCP => 20,
+        proto::UDP | proto::ICMPV6 => 8,
+        _ => 1,
+    };
+    at + needed > packet.len()
 }
 
 /// Where the fragment header of an IPv6 packet is, and which byte names it.

@@ -375,6 +375,7 @@ impl Table {
         }
         whole.regroup.max_size = queue.max_size;
         whole.regroup.id = key.id();
+        whole.regroup.header_joined = key.joins_header(&whole.regroup.sizes, queue.len);
         let length = whole.len - ethernet::HEADER;
         let ip = &mut whole.buffer[ethernet::HEADER..whole.len];
         match key.family {

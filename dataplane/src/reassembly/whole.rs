@@ -23,6 +23,9 @@ pub struct Regroup {
     pub(super) max_size: u32,
     /// Identification.
     pub(super) id: u32,
+    /// Whether a router joins the pieces that the TCP header is spread over, to
+    /// look for a socket: such a datagram does not keep its sizes.
+    pub(super) header_joined: bool,
 }
 
 /// The buffer of a datagram that has been put together.
@@ -140,7 +143,8 @@ impl Regroup {
         let fits = |(index, &size): (usize, &u16)| {
             usize::from(size) <= room && (size & 7 == 0 || index == last)
         };
-        first > 0
+        !self.header_joined
+            && first > 0
             && first <= room
             && first & 7 == 0
             && others == self.sizes.iter().skip(1).map(|&size| usize::from(size)).sum::<usize>()

@@ -1,0 +1,149 @@
+//! Ports that NAT chose at random, compared up to a renaming: wherever the two
+//! sides' frames differ in a port, each must show its own choice for that flow.
+
+use super::concrete::{Peek, is_icmp, peek};
+
+/// The pairs in use, by flow: the kernel's port and ours.
+#[derive(Clone, Debug)]
+pub struct Bijection {
+    /// By flow, the latest first.
+    pairs: Vec<Vec<(u16, u16)>>,
+}
+
+impl Bijection {
+    /// Nothing chosen yet.
+    pub fn new(flows: usize) -> Self {
+        Self { pairs: vec![Vec::new(); flows] }
+    }
+
+    /// Our frame in the kernel's ports; unchanged where that explains nothing.
+    pub fn translate(&mut self, flow: usize, kernel: &[u8], ours: &[u8]) -> Vec<u8> {
+        let mut frame = ours.to_vec();
+        if kernel == ours || kernel.len() != ours.len() || frame.len() < 14 {
+            return frame;
+        }
+        let (Some(theirs), Some(own)) = (peek(&kernel[14..]), peek(&ours[14..])) else {
+            return frame;
+        };
+        if theirs.later || own.later || (theirs.proto, theirs.l4) != (own.proto, own.l4) {
+            return frame;
+        }
+        self.rename(flow, kernel, &mut frame, 14, &theirs, None);
+        let error = match (own.proto, own.ports.0 >> 8) {
+            (1, kind) => matches!(kind, 3 | 4 | 5 | 11 | 12),
+            (58, kind) => kind < 128 || kind == 137,
+            _ => false,
+        };
+        if error {
+            // The quotation, and the error's own checksum over it.
+            let skip = if own.ports.0 >> 8 == 137 { 40 } else { 8 };
+            let at = 14 + own.l4 + skip;
+            if let Some(inner) = kernel.get(at..).and_then(peek)
+                && !inner.later
+            {
+                self.rename(flow, kernel, &mut frame, at, &inner, Some(14 + own.l4 + 2));
+            }
+        }
+        frame
+    }
+
+    /// Renames the ports of the packet at `at`; keeps its checksum, and the one at `outer`.
+    fn rename(
+        &mut self,
+        flow: usize,
+        kernel: &[u8],
+        frame: &mut [u8],
+        at: usize,
+        inner: &Peek,
+        outer: Option<usize>,
+    ) {
+        let (places, sum): (&[usize], usize) = match inner.proto {
+            6 => (&[0, 2], 16),
+            17 | 136 => (&[0, 2], 6),
+            33 => (&[0, 2], 6),
+            proto if is_icmp(proto) => (&[4], 2),
+            _ => return,
+        };
+        for &place in places {
+            let field = at + inner.l4 + place;
+            let (Some(theirs), Some(own)) = (word(kernel, field), word(frame, field)) else {
+                return;
+            };
+            if theirs == own || !self.admits(flow, theirs, own) {
+                continue;
+            }
+            let sum = at + inner.l4 + sum;
+            let unsummed = matches!(inner.proto, 17) && word(frame, sum) == Some(0);
+            put(frame, field, theirs);
+            let before = word(frame, sum);
+            if let (Some(old), false) = (before, unsummed) {
+                put(frame, sum, adjusted(old, own, theirs));
+            }
+            let Some(outer) = outer else { continue };
+            let mut total = word(frame, outer).expect("inside the frame");
+            total = adjusted(total, own, theirs);
+            if let (Some(old), Some(new)) = (before, word(frame, sum)) {
+                total = adjusted(total, old, new);
+            }
+            put(frame, outer, total);
+        }
+        // Zero and all ones are the same number in this arithmetic.
+        for at in [Some(at + inner.l4 + sum), outer].into_iter().flatten() {
+            if let (Some(0 | 0xffff), Some(same @ (0 | 0xffff))) =
+                (word(frame, at), word(kernel, at))
+            {
+                put(frame, at, same);
+            }
+        }
+    }
+
+    /// Whether the kernel's port may stand for ours in this flow. A new pair must
+    /// be new to both.
+    fn admits(&mut self, flow: usize, theirs: u16, own: u16) -> bool {
+        let pairs = &mut self.pairs[flow];
+        if pairs.contains(&(theirs, own)) {
+            return true;
+        }
+        let class = |port: u16| match port {
+            0 => 0,
+            1..512 => 1,
+            512..1024 => 2,
+            _ => 3,
+        };
+        let fresh = pairs.iter().all(|&(a, b)| a != theirs && b != own);
+        if fresh && class(theirs) == class(own) {
+            pairs.insert(0, (theirs, own));
+            return true;
+        }
+        false
+    }
+
+    /// Whether a word of a connection's line stands for the other.
+    pub fn alike(&self, theirs: &str, own: &str) -> bool {
+        let (Some((name, a)), Some((other, b))) = (theirs.split_once('='), own.split_once('='))
+        else {
+            return false;
+        };
+        let (Ok(a), Ok(b)) = (a.parse::<u16>(), b.parse::<u16>()) else { return false };
+        matches!(name, "sport" | "dport" | "id")
+            && name == other
+            && self.pairs.iter().any(|pairs| pairs.contains(&(a, b)))
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
+}
+
+fn put(bytes: &mut [u8], at: usize, value: u16) {
+    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+/// RFC 1624, equation 3.
+fn adjusted(sum: u16, old: u16, new: u16) -> u16 {
+    let mut total = u32::from(!sum) + u32::from(!old) + u32::from(new);
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    !(total as u16)
+}
