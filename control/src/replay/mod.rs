@@ -183,6 +183,31 @@ impl Replay {
         })
     }
 
+    /// Replaces one family's policy. Connections live on; all counters start again
+    /// at zero.
+    pub fn install(&mut self, rules: Ruleset) -> Result<(), SelfCheckError> {
+        let (v4, v6) = match rules.family {
+            Family::V4 => (&rules, &self.v6),
+            Family::V6 => (&self.v4, &rules),
+        };
+        let input = compile::Input { v4, v6, ports: &self.ports, limits: Limits::default() };
+        let (compiled, _) =
+            selfcheck::compile_checked(input, &DynamicState::default(), Budget::default())?;
+        let generation = self.snapshot.generation + 1;
+        self.snapshot = Snapshot::new(generation, compiled.policy, 1);
+        self.counters = compiled.counters;
+        match rules.family {
+            Family::V4 => self.v4 = rules,
+            Family::V6 => self.v6 = rules,
+        }
+        Ok(())
+    }
+
+    /// Lets time pass without a frame, for those who look at the table afterwards.
+    pub fn advance(&mut self, at: Nanos) {
+        self.now = self.now.max(at);
+    }
+
     /// Decides one frame at time `at`, which must not lie before the last one's.
     pub fn feed(&mut self, source: Source, at: Nanos, frame: &[u8]) -> Fed {
         self.now = self.now.max(at);

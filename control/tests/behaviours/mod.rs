@@ -1,0 +1,22 @@
+//! Scripts of packets before two routers. See [`script`].
+
+#![allow(unreachable_pub, reason = "one crate's inner interface")]
+
+pub mod compare;
+pub mod conn;
+pub mod flow;
+pub mod kernel;
+pub mod ours;
+pub mod packet;
+pub mod script;
+pub mod topology;
+
+mod datagrams;
+mod fragments;
+mod helpers;
+mod nat;
+mod nat_errors;
+mod rules;
+mod table;
+mod tcp_opening;
+mod tcp_window;

@@ -1,0 +1,55 @@
+//! Lines 25-27: ICMP errors about translated flows.
+
+use super::packet::{alice, bob, error, far, hop, icmp, udp, web};
+use super::script::kernel_alone;
+
+/// Everything that leaves by eth2 takes this address.
+const SNAT: &str = "-t nat -A POSTROUTING -o eth2 -j SNAT --to-source 198.18.3.100";
+
+#[test]
+fn b25_an_error_comes_in() {
+    kernel_alone(|t| {
+        t.rules(&[SNAT]);
+        let out = t.send(udp(alice(), 4001, far().ip, 53, b"question")).passes("NEW");
+        let outside = out.ip().src();
+        assert_eq!(outside.to_string(), "198.18.3.100");
+        for (kind, code) in [(3, 3), (11, 0)] {
+            let told = t.send(error(hop(), outside, kind, code, out.ip().0)).passes("RELATED");
+            let (outer, inner) = (told.ip(), told.ip().quoted());
+            assert_eq!((told.port, outer.src(), outer.dst()), (0, hop().ip, alice().ip));
+            assert_eq!((inner.src(), inner.sport(), inner.dst()), (alice().ip, 4001, far().ip));
+            assert!(outer.checksums_hold());
+        }
+    });
+}
+
+#[test]
+fn b26_an_error_goes_out() {
+    kernel_alone(|t| {
+        t.rules(&[SNAT]);
+        let out = t.send(udp(alice(), 4001, web().ip, 53, b"question")).passes("NEW");
+        let outside = out.ip().src();
+        let reply = t.send(udp(web(), 53, outside, 4001, b"answer")).passes("ESTABLISHED");
+        assert_eq!(reply.ip().dst(), alice().ip);
+        for teller in [alice(), bob()] {
+            let told = t.send(error(teller, web().ip, 3, 3, reply.ip().0)).passes("RELATED");
+            let (outer, inner) = (told.ip(), told.ip().quoted());
+            assert_eq!((told.port, outer.src(), outer.dst()), (2, outside, web().ip));
+            assert_eq!((inner.src(), inner.dst(), inner.dport()), (web().ip, outside, 4001));
+            assert!(outer.checksums_hold());
+        }
+    });
+}
+
+#[test]
+fn b27_a_redirect_about_a_translated_flow_is_dropped() {
+    kernel_alone(|t| {
+        t.rules(&["-t nat -A POSTROUTING -s 198.18.1.10/32 -j SNAT --to-source 198.18.3.100"]);
+        let redirect = |to, about: &[u8]| icmp(hop(), to, 5, 1, [198, 18, 3, 11], &about[..28]);
+        let out = t.send(udp(alice(), 4001, far().ip, 53, b"question")).passes("NEW");
+        t.send(redirect(out.ip().src(), out.ip().0)).dropped("RELATED");
+        // About any other it passes.
+        let out = t.send(udp(bob(), 4001, far().ip, 53, b"question")).passes("NEW");
+        t.send(redirect(bob().ip, out.ip().0)).passes("RELATED");
+    });
+}
