@@ -49,6 +49,14 @@ drop_reasons! {
     ConntrackFull => "conntrack_full",
     /// Another packet confirmed a clashing connection first.
     ConntrackClash => "conntrack_clash",
+    /// A translation to a port's address, and the port has none.
+    NatNoAddress => "nat_no_address",
+    /// A translated packet that is too short for its protocol, or a damaged ICMP error.
+    NatHeader => "nat_header",
+    /// An ICMP redirect about a translated connection.
+    NatRedirect => "nat_redirect",
+    /// A masqueraded connection that would now leave on another port; it ends.
+    NatPortChanged => "nat_port_changed",
     /// Connection tracking refused the packet outright.
     ConntrackInvalid => "conntrack_invalid",
     /// A fragment that is empty or cut short, that contradicts the others of its

@@ -78,7 +78,7 @@ fn family<A: Address>(needs_conntrack: bool) -> FamilyPolicy<A> {
     let chain = Chain::new(TableId::Filter, "FORWARD".into(), policy, Box::new([rule]));
     let mut hooks = [[None; TABLES]; 5];
     hooks[Hook::Forward as usize][TableId::Filter as usize] = Some(ChainId(0));
-    FamilyPolicy { chains: Box::new([chain]), hooks, needs_conntrack, max_depth: 0 }
+    FamilyPolicy { chains: Box::new([chain]), hooks, needs_conntrack, nat: false, max_depth: 0 }
 }
 
 const RULE: &str = "-A FORWARD -p udp -m udp --dport 53 -j DROP\n";

@@ -100,11 +100,18 @@ fn policy(generation: u64) -> Policy {
     let mut hooks = [[None; TABLES]; 5];
     hooks[Hook::Forward as usize][TableId::Filter as usize] = Some(ChainId(0));
     Policy {
-        v4: FamilyPolicy { chains: Box::new([chain]), hooks, needs_conntrack: true, max_depth: 0 },
+        v4: FamilyPolicy {
+            chains: Box::new([chain]),
+            hooks,
+            needs_conntrack: true,
+            nat: false,
+            max_depth: 0,
+        },
         v6: FamilyPolicy {
             chains: Box::new([]),
             hooks: [[None; TABLES]; 5],
             needs_conntrack: false,
+            nat: false,
             max_depth: 0,
         },
         counters: RULES + 2,

@@ -250,7 +250,8 @@ impl State<'_> {
                 compiled.push(self.chain::<A>(family, table.id, chain, |name| ids.get(at, name))?);
             }
         }
-        Ok(FamilyPolicy { chains: compiled.into(), hooks, needs_conntrack, max_depth })
+        let nat = rules.tables.iter().any(|table| table.id == TableId::Nat);
+        Ok(FamilyPolicy { chains: compiled.into(), hooks, needs_conntrack, nat, max_depth })
     }
 
     fn chain<A: Address>(

@@ -168,15 +168,18 @@ impl Replay {
         let input = compile::Input { v4: &v4, v6: &v6, ports: &ports, limits: Limits::default() };
         let (compiled, _) =
             selfcheck::compile_checked(input, &DynamicState::default(), Budget::default())?;
+        let conntrack = Conntrack::new(conntrack)?;
+        let mut engine = Engine::new();
+        engine.set_seed(conntrack.seed(0));
         Ok(Self {
-            conntrack: Conntrack::new(conntrack)?,
+            conntrack,
             snapshot: Snapshot::new(1, compiled.policy, 1),
             counters: compiled.counters,
             v4,
             v6,
             ports,
             network,
-            engine: Engine::new(),
+            engine,
             stats: WorkerStats::default(),
             fed: 0,
             now: Nanos(0),

@@ -5,17 +5,19 @@
 //! invisible until its first packet is confirmed.
 //!
 //! From the bottom up: `sync` (atomics, exchangeable for loom's), `record` (one
-//! connection), `index` (buckets), `store` (the concurrent core: both together,
-//! with the life-cycle), `tuple`, `icmp`, `verify`, `tcp`, `protocol` (what a
+//! connection), `index` (buckets), `sources` (connections by original source),
+//! `store` (the concurrent core: all together, with the life-cycle), `tuple`, `icmp`, `verify`, `tcp`, `protocol` (what a
 //! packet does to an entry), `tracker` (the packet's road through it all),
-//! `view` (what others see of it), `config` (the kernel's sysctls).
+//! `view` (what others see of it), `nat` (what translation asks and decides), `config` (the kernel's sysctls).
 
 mod config;
 mod extra;
 mod icmp;
 mod index;
+mod nat;
 mod protocol;
 mod record;
+mod sources;
 mod store;
 mod sync;
 mod tcp;
@@ -28,6 +30,7 @@ mod view;
 
 pub use config::{Config, ConfigError, ConntrackError};
 pub use extra::{Account, SeqShift};
+pub use nat::Face;
 pub use tcp::TcpState;
 pub use tracker::{Conntrack, Counters, Subject};
 pub use tuple::{Direction, Tuple};

@@ -219,7 +219,8 @@ impl Record {
         }
     }
 
-    fn tuple(&self, direction: Direction) -> Tuple {
+    /// A direction's tuple, for callers that see to it that it does not change.
+    pub(super) fn tuple(&self, direction: Direction) -> Tuple {
         let at = direction.index();
         let [head, pair] = [0, 1].map(|word| self.keys[at][word].load(Ordering::Relaxed));
         let wide = if Key::is_wide(head) {

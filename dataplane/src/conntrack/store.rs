@@ -14,9 +14,10 @@
 use super::extra::Extras;
 use super::index::{Entry, Index};
 use super::record::{Contents, Locked, Record};
-use super::status::{ASSURED, CONFIRMED, DYING};
+use super::sources::Sources;
+use super::status::{ASSURED, CONFIRMED, DYING, SRC_NAT_DONE};
 use super::sync::{AtomicU32, FreeList, Ordering};
-use super::tuple::{Direction, Key};
+use super::tuple::{Direction, Key, Tuple};
 use super::{ConnId, ConntrackError};
 use crate::clock::Nanos;
 
@@ -56,6 +57,7 @@ pub(super) struct Evicted {
 pub(super) struct Store {
     records: Box<[Record]>,
     index: Index,
+    sources: Sources,
     free: FreeList,
     live: AtomicU32,
     hash_key: [u8; 16],
@@ -74,6 +76,7 @@ impl Store {
         Ok(Self {
             records: (0..len).map(|_| Record::new()).collect(),
             index: Index::new(capacity * 2),
+            sources: Sources::new(len),
             free: FreeList::full(len as u32),
             live: AtomicU32::new(0),
             hash_key,
@@ -172,12 +175,12 @@ impl Store {
     /// Makes an unconfirmed connection visible. Its deadline, an interval until
     /// now, becomes absolute.
     pub(super) fn link(&self, id: ConnId, now: Nanos) -> Result<(), LinkError> {
-        let keys = {
+        let (keys, source) = {
             let locked = self.lock(id).ok_or(LinkError::NotOurs)?;
             if locked.status() & CONFIRMED != 0 {
                 return Err(LinkError::NotOurs);
             }
-            self.keys(&locked)
+            (self.keys(&locked), self.source(&locked))
         };
         let _alone = self.index.exclude(keys.map(|key| key.hash));
         for key in &keys {
@@ -188,6 +191,9 @@ impl Store {
         if !self.enter_index(id, &keys) {
             return Err(LinkError::NoRoom);
         }
+        if let Some(hash) = source {
+            self.sources.insert(hash, id.index() as u32);
+        }
         let locked = self.lock(id).ok_or(LinkError::NotOurs)?;
         locked.set_deadline(now.0.saturating_add(locked.deadline()));
         locked.add_status(CONFIRMED);
@@ -197,6 +203,13 @@ impl Store {
     fn keys(&self, locked: &Locked<'_>) -> [Key; 2] {
         [Direction::Original, Direction::Reply]
             .map(|direction| locked.tuple(direction).key(&self.hash_key))
+    }
+
+    /// Hash of a connection's source, if it belongs into [`Sources`]: that does not
+    /// change once it is confirmed.
+    fn source(&self, locked: &Locked<'_>) -> Option<u64> {
+        let listed = locked.status() & SRC_NAT_DONE != 0;
+        listed.then(|| locked.tuple(Direction::Original).source_hash(&self.hash_key))
     }
 
     fn enter_index(&self, id: ConnId, keys: &[Key; 2]) -> bool {
@@ -222,9 +235,12 @@ impl Store {
             return false;
         }
         locked.set_status(status | DYING);
-        let keys = self.keys(&locked);
+        let (keys, source) = (self.keys(&locked), self.source(&locked));
         drop(locked);
         if status & CONFIRMED != 0 {
+            if let Some(hash) = source {
+                self.sources.remove(hash, id.index() as u32);
+            }
             for (key, direction) in keys.iter().zip([Direction::Original, Direction::Reply]) {
                 self.index.remove(key.hash, Entry { record: id.index() as u32, direction });
             }
@@ -294,6 +310,32 @@ impl Store {
         }
         let contents = record.contents(Some(id.generation()))?;
         (droppable(&contents) && self.kill(id)).then_some(true)
+    }
+
+    /// What `read` makes of the reply tuple of a live connection with the same
+    /// original source as `source`, the newest first.
+    pub(super) fn find_source<R>(
+        &self,
+        source: &Tuple,
+        mut read: impl FnMut(&Tuple) -> Option<R>,
+    ) -> Option<R> {
+        self.sources.find(source.source_hash(&self.hash_key), |at| {
+            let record = &self.records[at as usize];
+            let alive = record.status() & DYING == 0;
+            let same = alive && record.tuple(Direction::Original).same_source(source);
+            same.then(|| record.tuple(Direction::Reply)).and_then(|reply| read(&reply))
+        })
+    }
+
+    /// The status bits; `None` when the record was reused.
+    #[inline]
+    pub(super) fn status(&self, id: ConnId) -> Option<u32> {
+        self.record(id).peek(id.generation(), Record::status)
+    }
+
+    /// Whether record number `at` holds a confirmed connection just now.
+    pub(super) fn is_confirmed_at(&self, at: usize) -> bool {
+        self.records[at].status() & (CONFIRMED | DYING) == CONFIRMED
     }
 
     /// A consistent copy of a connection, dead or alive, until its record is reused.

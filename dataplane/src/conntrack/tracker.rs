@@ -1,6 +1,9 @@
 //! [`Conntrack`]: a packet's road through connection tracking.
 
+use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use siphasher::sip::SipHasher13;
 
 use super::config::{self, Config, ConfigError, ConntrackError, Setting, Settings};
 use super::icmp::{self, Message};
@@ -100,6 +103,13 @@ impl Conntrack {
             pressed: AtomicBool::new(false),
             counts: std::array::from_fn(|_| AtomicU64::new(0)),
         })
+    }
+
+    /// A seed for worker number `worker`'s random choices, from the table's own key.
+    pub fn seed(&self, worker: usize) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(self.store.hash_key());
+        hasher.write_u64(worker as u64);
+        hasher.finish()
     }
 
     /// Changes a setting by the kernel's short name. Timeouts apply from each

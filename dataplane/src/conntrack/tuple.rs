@@ -101,6 +101,25 @@ impl Tuple {
         (self.dport >> 8) as u8
     }
 
+    /// The keyed hash of what tells the tuple's source apart.
+    pub(super) fn source_hash(&self, hash_key: &[u8; 16]) -> u64 {
+        let head = u64::from(self.sport) << 48
+            | u64::from(self.zone) << 16
+            | u64::from(self.proto) << 8
+            | u64::from(self.family == Family::V6);
+        let mut hasher = SipHasher13::new_with_key(hash_key);
+        hasher.write_u64(head);
+        hasher.write_u64((self.src >> 64) as u64);
+        hasher.write_u64(self.src as u64);
+        hasher.finish()
+    }
+
+    /// Whether two tuples have the same source.
+    pub(super) fn same_source(&self, other: &Self) -> bool {
+        let source = |tuple: &Self| (tuple.src, tuple.sport, tuple.proto, tuple.family, tuple.zone);
+        source(self) == source(other)
+    }
+
     /// The tuple under the table's hash key, in its storage form.
     pub(super) fn key(&self, hash_key: &[u8; 16]) -> Key {
         let head = u64::from(self.sport) << 48

@@ -107,29 +107,6 @@ impl Conntrack {
         self.store.extras(id)?.1.master_helper()
     }
 
-    /// Adds status bits that NAT owns ([`super::status`]). False when the connection is gone.
-    pub fn add_nat_status(&self, id: ConnId, bits: u32) -> bool {
-        use super::status::{DST_NAT, DST_NAT_DONE, SRC_NAT, SRC_NAT_DONE};
-        let bits = bits & (SRC_NAT | DST_NAT | SRC_NAT_DONE | DST_NAT_DONE);
-        self.store.lock(id).map(|entry| entry.add_status(bits)).is_some()
-    }
-
-    /// Gives an unconfirmed connection another reply tuple (NAT's decision).
-    /// False when it is confirmed already, or gone.
-    pub fn set_reply(&self, id: ConnId, reply: &Tuple) -> bool {
-        let Some(entry) = self.store.lock(id) else { return false };
-        if entry.status() & CONFIRMED != 0 {
-            return false;
-        }
-        entry.set_key(Direction::Reply, &reply.key(self.store.hash_key()));
-        true
-    }
-
-    /// Whether a live connection holds `tuple`, in either direction.
-    pub fn is_taken(&self, tuple: &Tuple, now: Nanos) -> bool {
-        self.store.find(&tuple.key(self.store.hash_key()), now).is_some()
-    }
-
     /// Every confirmed, unexpired connection. Each row is consistent in itself;
     /// the listing as a whole is not one instant.
     pub fn rows(&self, now: Nanos) -> impl Iterator<Item = Row> + '_ {

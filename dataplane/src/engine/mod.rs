@@ -4,7 +4,7 @@
 //! It does no I/O, reads no clock, and allocates nothing per packet. The road
 //! itself is one readable sequence of stages in [`road`]; [`bridge`] is the
 //! shorter road of a transparent pair, [`collect`] puts fragments together,
-//! [`egress`] is the way out, and [`originate`] what the router itself sends.
+//! [`translate`] carries out NAT, [`egress`] is the way out, and [`originate`] what the router itself sends.
 //!
 //! Limits: packets are decided one after the other in burst order, so that a
 //! connection's second packet sees what its first one did.
@@ -15,6 +15,7 @@ mod egress;
 mod options;
 mod originate;
 mod road;
+mod translate;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use crate::conntrack::{Conntrack, Subject, Tracking};
 use crate::effects::{Effects, Outcome};
 use crate::fib::{Mode, Network};
 use crate::frame::FrameBuf;
+use crate::nat::Random;
 use crate::packet::{Family, Mac, PktType, PortId};
 use crate::policy::FamilyPolicy;
 use crate::policy::walk::ReturnStack;
@@ -100,6 +102,8 @@ struct Scratch {
     identification: u16,
     /// What to add to the burst's time for the time since a midnight UTC.
     utc_offset: Nanos,
+    /// Where NAT's free choices come from.
+    random: Random,
     /// Unfinished datagrams.
     fragments: Fragments,
     /// A finished one; taken while it is on its road.
@@ -139,6 +143,7 @@ impl Engine {
                 limiter,
                 identification: 0,
                 utc_offset: Nanos(0),
+                random: Random::new(0),
                 fragments: Fragments::default(),
                 whole: Some(Box::default()),
             },
@@ -149,6 +154,11 @@ impl Engine {
     /// midnight UTC), which only the timestamp option of IPv4 shows. Zero unless set.
     pub fn set_utc_offset(&mut self, offset: Nanos) {
         self.scratch.utc_offset = offset;
+    }
+
+    /// Seeds the choices that NAT makes at random (ports). Zero unless set.
+    pub fn set_seed(&mut self, seed: u64) {
+        self.scratch.random = Random::new(seed);
     }
 
     /// Decides every frame of a burst that arrived on ports: sets each slot's

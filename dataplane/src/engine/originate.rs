@@ -185,8 +185,6 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
                 conntrack.attach(&original.tracking, &answer.parsed, &answer.frame, *now);
             let Ok(tracking) = tracking else { return };
             answer.tracking = tracking;
-            answer.opening = original.opening;
-            answer.asked = original.asked;
         }
         self.depth += 1;
         let disposition = match self.sent(&mut answer, hop) {

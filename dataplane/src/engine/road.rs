@@ -8,20 +8,19 @@
 use classifier::Address;
 
 use super::{Ended, Scratch, World, egress};
-use crate::conntrack::{CtState, Subject, Template, Tracking};
+use crate::conntrack::{Subject, Template, Tracking};
 use crate::effects::Effects;
 use crate::fib::{InputRoute, Mode, Query, RouteKind};
 use crate::frame::FrameBuf;
 use crate::packet::{Family, Fragment, Parsed, PktType, PortId};
 use crate::policy::eval::PacketView;
-use crate::policy::walk::{Verdict, Walker};
+use crate::policy::walk::{RuleRef, Verdict, Walker};
 use crate::policy::{FamilyPolicy, Hook, RejectWith, TableId};
 use crate::reassembly::{Regroup, User};
 use crate::reply::Message;
 use crate::stats::RuleCounters;
 use crate::verdict::{Disposition, DropReason};
 use crate::wire::options::Options;
-use crate::wire::proto;
 
 /// One packet in flight.
 pub(super) struct Packet<'f> {
@@ -33,6 +32,8 @@ pub(super) struct Packet<'f> {
     pub(super) input: Option<PortId>,
     /// The port it will leave on, once routed.
     pub(super) output: Option<PortId>,
+    /// Its next hop's family and address, once routed.
+    pub(super) next_hop: Option<(Family, u128)>,
     /// The packet's mark.
     pub(super) mark: u32,
     /// What it asks of the connection table, if that was worked out before.
@@ -41,24 +42,10 @@ pub(super) struct Packet<'f> {
     pub(super) tracking: Tracking,
     /// What the raw table wants of its tracking.
     pub(super) template: Template,
-    /// Whether it opens its connection, or answers the packet that does.
-    pub(super) opening: bool,
     /// What its IPv4 options ask for, once received.
     pub(super) options: Options,
-    /// Manipulations that the nat table has already been asked about.
-    pub(super) asked: Asked,
     /// For a datagram that was put together here: how it came.
     pub(super) regroup: Option<&'f Regroup>,
-}
-
-/// Which of a connection's two translations the nat table has been asked about.
-/// Both, for every connection that is in the table.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Asked {
-    /// PREROUTING or OUTPUT.
-    pub(super) destination: bool,
-    /// INPUT or POSTROUTING.
-    pub(super) source: bool,
 }
 
 impl<'f> Packet<'f> {
@@ -68,13 +55,12 @@ impl<'f> Packet<'f> {
             parsed,
             input,
             output: None,
+            next_hop: None,
             mark: 0,
             subject: None,
             tracking: Tracking::NONE,
             template: Template::default(),
-            opening: false,
             options: Options::default(),
-            asked: Asked::default(),
             regroup: None,
         }
     }
@@ -194,9 +180,9 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             // The rest of OUTPUT still sees the first decision's port.
             hop = self.route_output(&packet.query())?;
         }
-        self.hook(packet, Hook::Output, &[TableId::Nat, TableId::Filter, TableId::Security])?;
-        packet.asked.destination = true;
-        packet.output = port(hop);
+        hop = self.translate_own(packet, hop)?;
+        self.hook(packet, Hook::Output, &[TableId::Filter, TableId::Security])?;
+        (packet.output, packet.next_hop) = (port(hop), hop.map(|hop| hop.next_hop));
         self.postrouting(packet)?;
         match hop {
             Some(hop) => self.leave(packet, hop),
@@ -216,9 +202,8 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     pub(super) fn prerouting(&mut self, packet: &mut Packet<'_>) -> Result<(), End> {
         self.hook(packet, Hook::Prerouting, &[TableId::Raw])?;
         self.track(packet)?;
-        self.hook(packet, Hook::Prerouting, &[TableId::Mangle, TableId::Nat])?;
-        packet.asked.destination = true;
-        Ok(())
+        self.hook(packet, Hook::Prerouting, &[TableId::Mangle])?;
+        self.translate(packet, Hook::Prerouting)
     }
 
     /// mangle, filter, security, nat, confirm.
@@ -229,9 +214,9 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             let ended = self.gather(packet, User::Delivery, onward)?;
             return ended.ok_or(End::Drop(DropReason::Fragment));
         }
-        let tables = [TableId::Mangle, TableId::Filter, TableId::Security, TableId::Nat];
+        let tables = [TableId::Mangle, TableId::Filter, TableId::Security];
         self.hook(packet, Hook::Input, &tables)?;
-        packet.asked.source = true;
+        self.translate(packet, Hook::Input)?;
         self.confirm(packet)?;
         Ok(Disposition::Deliver)
     }
@@ -246,7 +231,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             return Err(End::Refused(DropReason::TooBig, Message::too_big(family, hop.mtu)));
         }
         egress::decrement_hops(packet);
-        packet.output = Some(hop.port);
+        (packet.output, packet.next_hop) = (Some(hop.port), Some(hop.next_hop));
         self.forward_tables(packet)?;
         self.forward_options(packet, hop);
         self.postrouting(packet)?;
@@ -260,8 +245,8 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
 
     /// mangle, nat, confirm.
     pub(super) fn postrouting(&mut self, packet: &mut Packet<'_>) -> Result<(), End> {
-        self.hook(packet, Hook::Postrouting, &[TableId::Mangle, TableId::Nat])?;
-        packet.asked.source = true;
+        self.hook(packet, Hook::Postrouting, &[TableId::Mangle])?;
+        self.translate(packet, Hook::Postrouting)?;
         self.confirm(packet)
     }
 
@@ -325,7 +310,6 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let subject = subject.unwrap_or_else(|| conntrack.subject(parsed, frame, 0));
         let tracked = conntrack.track_subject(&subject, parsed, frame, ours, *now);
         packet.tracking = tracked.map_err(End::Drop)?;
-        packet.opening = packet.tracking.unconfirmed;
         Ok(())
     }
 
@@ -338,17 +322,22 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     /// Walks the built-in chains of `tables` at `hook`.
     fn hook(&mut self, packet: &mut Packet<'_>, hook: Hook, tables: &[TableId]) -> Result<(), End> {
         for &table in tables {
-            if table == TableId::Nat && !nat_is_asked(packet, hook) {
-                continue;
-            }
             self.table(packet, hook, table)?;
         }
         Ok(())
     }
 
-    /// Walks one built-in chain, if the policy has it.
-    fn table(&mut self, packet: &mut Packet<'_>, hook: Hook, table: TableId) -> Result<(), End> {
-        let Some(entry) = self.policy.hooks[hook as usize][table as usize] else { return Ok(()) };
+    /// Walks one built-in chain, if the policy has it. A rule of the nat table that
+    /// translates is returned, for its target to be carried out.
+    pub(super) fn table(
+        &mut self,
+        packet: &mut Packet<'_>,
+        hook: Hook,
+        table: TableId,
+    ) -> Result<Option<RuleRef>, End> {
+        let Some(entry) = self.policy.hooks[hook as usize][table as usize] else {
+            return Ok(None);
+        };
         let mut view = PacketView {
             parsed: &mut packet.parsed,
             frame: packet.frame.reborrow(),
@@ -373,8 +362,9 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let length = view.frame.len();
         packet.frame.set_len(length);
         match verdict {
-            // No rule compiles to the last two yet.
-            Verdict::Accept | Verdict::Translate(_) | Verdict::Synproxy(_) => Ok(()),
+            Verdict::Translate(rule) => Ok(Some(rule)),
+            // No rule compiles to the second yet.
+            Verdict::Accept | Verdict::Synproxy(_) => Ok(None),
             Verdict::Drop(reason) => Err(End::Drop(reason)),
             Verdict::Reject(with) => Err(End::Reject(with)),
         }
@@ -385,21 +375,4 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
 fn refused_by_address(end: &End) -> bool {
     use DropReason::{MartianDestination, MartianSource, NotForwarded};
     matches!(end, End::Drop(MartianSource | MartianDestination | NotForwarded))
-}
-
-/// Whether the nat table sees this packet at this hook: the first packet of a
-/// connection, once per manipulation. ICMP errors about a connection follow its
-/// translation and never see a rule; a reset for a refused first packet does.
-fn nat_is_asked(packet: &Packet<'_>, hook: Hook) -> bool {
-    let icmp = matches!(packet.parsed.proto, proto::ICMP | proto::ICMPV6);
-    let first = match packet.tracking.state {
-        CtState::New => true,
-        CtState::Related => !icmp,
-        CtState::Established | CtState::Invalid | CtState::Untracked => false,
-    };
-    let asked = match hook {
-        Hook::Prerouting | Hook::Output => packet.asked.destination,
-        Hook::Input | Hook::Forward | Hook::Postrouting => packet.asked.source,
-    };
-    first && packet.opening && !asked
 }

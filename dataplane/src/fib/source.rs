@@ -66,6 +66,24 @@ impl Network {
         }
     }
 
+    /// The address of `port` that a packet which came in on it for `dst` is
+    /// redirected to: the first, of the scope that a scoped destination needs.
+    pub fn redirect_address(&self, port: PortId, family: Family, dst: u128) -> Option<u128> {
+        if port == PortId::LOOPBACK {
+            return None;
+        }
+        let own = self.port(port).addresses.iter().map(|&(address, _)| address);
+        let mut own = own.filter(|address| family_of(address) == family).map(address_bits);
+        match (family, scope(dst)) {
+            (Family::V6, wanted @ (2 | 5)) => own.find(|&address| scope(address) == wanted),
+            (Family::V6, _) => {
+                // The kernel lists wide scopes first.
+                own.reduce(|best, next| if scope(next) > scope(best) { next } else { best })
+            }
+            (Family::V4, _) => own.next(),
+        }
+    }
+
     /// The first address of the port whose network holds `near`, else its
     /// first; else the first of any port.
     fn select_v4(&self, port: PortId, near: Option<u128>) -> Option<u128> {
@@ -74,9 +92,8 @@ impl Network {
             own.find(|&&prefix| near.is_none_or(|near| holds(prefix, near)))
                 .map(|&(address, _)| address_bits(address))
         };
-        let at = self.port(port);
-        v4(at, near)
-            .or_else(|| v4(at, None))
+        let at = (port != PortId::LOOPBACK).then(|| self.port(port));
+        at.and_then(|at| v4(at, near).or_else(|| v4(at, None)))
             .or_else(|| self.ports().iter().find_map(|port| v4(port, None)))
     }
 

@@ -210,6 +210,9 @@ pub struct FamilyPolicy<A> {
     /// Whether any rule needs connection tracking. The kernel tracks (and
     /// defragments) a family only from the first such rule on.
     pub needs_conntrack: bool,
+    /// Whether the family has a nat table, perhaps an empty one: then every new
+    /// connection's translation is decided, if only to keep its addresses.
+    pub nat: bool,
     /// Deepest possible nesting of jumps.
     pub max_depth: u32,
 }

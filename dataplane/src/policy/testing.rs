@@ -136,6 +136,7 @@ impl<A: Address> Builder<A> {
         let policy = FamilyPolicy {
             chains: self.chains.into(),
             hooks: self.hooks,
+            nat: self.hooks.iter().any(|tables| tables[TableId::Nat as usize].is_some()),
             needs_conntrack: self.needs_conntrack,
             max_depth,
         };

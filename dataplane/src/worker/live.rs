@@ -41,6 +41,7 @@ impl EnginePipeline {
         stats.generation.set(snapshot.generation);
         let mut engine = Engine::new();
         engine.set_utc_offset(clock::utc_offset());
+        engine.set_seed(conntrack.seed(worker));
         Self { engine, worker, snapshots, networks, snapshot, network, conntrack, stats }
     }
 

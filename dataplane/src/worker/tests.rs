@@ -237,6 +237,7 @@ fn empty_policy() -> Policy {
             chains: Box::new([]),
             hooks: [[None; TABLES]; 5],
             needs_conntrack: false,
+            nat: false,
             max_depth: 0,
         }
     }

@@ -128,6 +128,7 @@ fn tracking_policy() -> Policy {
             chains: Box::new([]),
             hooks: [[None; TABLES]; 5],
             needs_conntrack: true,
+            nat: false,
             max_depth: 0,
         }
     }

@@ -119,6 +119,7 @@ fn family<A: Address>(reject: Option<RejectWith>) -> FamilyPolicy<A> {
         chains: Box::new([chain(ChainPolicy::Drop, 0), chain(ChainPolicy::Accept, 2)]),
         hooks,
         needs_conntrack: false,
+        nat: false,
         max_depth: 0,
     }
 }

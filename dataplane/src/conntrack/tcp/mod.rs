@@ -110,6 +110,11 @@ impl TcpConn {
         self.state
     }
 
+    /// Where the sequence numbers of the side that opened it stand.
+    pub(super) fn sent_by_opener(&self) -> u32 {
+        self.sides[0].end
+    }
+
     /// A reset was sent on this connection's behalf.
     pub(super) fn force_close(&mut self) {
         self.state = TcpState::Close;

@@ -1,6 +1,6 @@
 //! What the engine, NAT and the operator's side rely on.
 
-use super::super::status::{DST_NAT, SRC_NAT_DONE};
+use super::super::status::{DST_NAT, SRC_NAT, SRC_NAT_DONE};
 use super::super::{ConfigError, ConntrackError};
 use super::*;
 use crate::wire::tcp::flags::{ACK, RST, SYN};
@@ -91,15 +91,24 @@ fn nat_changes_the_reply_before_confirmation_only() {
     let id = first.conn.unwrap();
     let mut reply = lab.ct.view(id).unwrap().reply;
     reply.dst = 0xc000_0201;
-    assert!(lab.ct.set_reply(id, &reply));
-    assert!(lab.ct.add_nat_status(id, DST_NAT | SRC_NAT_DONE));
-    assert!(!lab.ct.is_taken(&reply, lab.now));
+    assert!(lab.ct.bind(id, Some(&reply), SRC_NAT | SRC_NAT_DONE));
+    let source = lab.ct.view(id).unwrap().original;
+    let mapping = || lab.ct.mapping_of(&source, |address, port| Some((address, port)));
+    let other = lab.track(&Packet::udp(A, 6, B, 53)).unwrap();
+    let other = lab.ct.face(other.conn.unwrap()).unwrap();
+    assert!(!lab.ct.is_taken(&reply, &other, lab.now));
+    assert_eq!(mapping(), None);
     lab.ct.confirm(&mut first, lab.now).unwrap();
-    assert!(lab.ct.is_taken(&reply, lab.now));
-    assert!(!lab.ct.set_reply(id, &reply));
+    assert!(lab.ct.is_taken(&reply, &other, lab.now));
+    let own = lab.ct.face(id).unwrap();
+    assert!(!lab.ct.is_taken(&reply, &own, lab.now), "the same flow");
+    assert_eq!(mapping(), Some((0xc000_0201, 5)));
+    assert!(!lab.ct.bind(id, Some(&reply), DST_NAT));
     let back = lab.pass(&Packet::udp(B, 53, "192.0.2.1", 5)).unwrap();
     assert_eq!((back.conn, back.direction), (Some(id), Direction::Reply));
     assert_eq!(lab.denied(&Packet::udp(B, 53, A, 5)), CtState::New, "not the reply any more");
+    assert!(lab.ct.remove(id));
+    assert_eq!(mapping(), None);
 }
 
 #[test]

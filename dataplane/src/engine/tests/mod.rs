@@ -4,6 +4,7 @@ mod bridge;
 mod fragments;
 mod hooks;
 mod hostile;
+mod nat;
 mod own;
 mod router;
 

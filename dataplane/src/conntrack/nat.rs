@@ -1,0 +1,183 @@
+//! What NAT asks of the table, and tells it.
+
+use super::status::{CONFIRMED, DST_NAT, DYING, FIXED_TIMEOUT, SRC_NAT};
+use super::tcp::{TcpConn, TcpState};
+use super::tuple::{Direction, Tuple};
+use super::{ConnId, Conntrack};
+use crate::clock::Nanos;
+use crate::nat::Manip;
+use crate::packet::{Family, PortId};
+use crate::wire::proto;
+
+/// What a connection looks like to NAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Face {
+    /// As the first packet went.
+    pub original: Tuple,
+    /// As its answers come.
+    pub reply: Tuple,
+    /// [`super::status`] bits.
+    pub status: u32,
+    /// Where the sequence numbers of a TCP connection that begins with a SYN
+    /// stand; `None` once that is answered.
+    pub isn_end: Option<u32>,
+}
+
+impl Face {
+    /// One direction's tuple.
+    pub const fn tuple(&self, direction: Direction) -> &Tuple {
+        match direction {
+            Direction::Original => &self.original,
+            Direction::Reply => &self.reply,
+        }
+    }
+
+    /// Whether packets of this direction are changed by `manip`: a translated
+    /// source is the destination of what comes back.
+    pub const fn translates(&self, direction: Direction, manip: Manip) -> bool {
+        let manip = match direction {
+            Direction::Original => manip,
+            Direction::Reply => manip.opposite(),
+        };
+        self.status & manip.bit() != 0
+    }
+}
+
+impl Conntrack {
+    /// A connection's status bits; `None` once its record serves another.
+    #[inline]
+    pub fn status(&self, id: ConnId) -> Option<u32> {
+        self.store.status(id)
+    }
+
+    /// A connection as NAT sees it; `None` once its record serves another.
+    pub fn face(&self, id: ConnId) -> Option<Face> {
+        let contents = self.store.contents(id)?;
+        let fresh = contents.original.proto == proto::TCP && contents.status & CONFIRMED == 0;
+        let opening = fresh.then(|| TcpConn::unpack(&contents.proto));
+        let opening = opening.filter(|tcp| tcp.state() == TcpState::SynSent);
+        Some(Face {
+            original: contents.original,
+            reply: contents.reply,
+            status: contents.status,
+            isn_end: opening.map(|tcp| tcp.sent_by_opener()),
+        })
+    }
+
+    /// Gives an unconfirmed connection another reply tuple, and status bits that
+    /// NAT owns. False when it is confirmed already, or gone.
+    pub fn bind(&self, id: ConnId, reply: Option<&Tuple>, bits: u32) -> bool {
+        let Some(entry) = self.store.lock(id) else { return false };
+        if entry.status() & CONFIRMED != 0 {
+            return false;
+        }
+        if let Some(reply) = reply {
+            entry.set_key(Direction::Reply, &reply.key(self.store.hash_key()));
+        }
+        entry.add_status(bits);
+        true
+    }
+
+    /// The port whose address a connection took by MASQUERADE.
+    pub fn masquerade(&self, id: ConnId) -> Option<PortId> {
+        self.store.extras(id)?.1.masquerade_port().map(PortId)
+    }
+
+    /// Remembers whose address a connection took by MASQUERADE.
+    pub fn set_masquerade(&self, id: ConnId, port: PortId) {
+        if let Some(entry) = self.store.lock(id) {
+            entry.extra().update(|extras| extras.set_masquerade_port(Some(port.0)));
+        }
+    }
+
+    /// Whether `reply`, as the reply tuple of the unconfirmed connection `face`,
+    /// is another's. A connection with the same original tuple does not count:
+    /// both are the same flow, and confirming one settles it.
+    pub fn is_taken(&self, reply: &Tuple, face: &Face, now: Nanos) -> bool {
+        self.holder(reply, face, now)
+            .and_then(|id| self.face(id))
+            .is_some_and(|holder| holder.original != face.original)
+    }
+
+    /// Whether `reply` is held by the same flow, seen first from its other end and
+    /// not translated.
+    pub fn is_reverse(&self, reply: &Tuple, face: &Face, now: Nanos) -> bool {
+        self.holder(reply, face, now).and_then(|id| self.face(id)).is_some_and(|holder| {
+            holder.status & (SRC_NAT | DST_NAT) == 0
+                && holder.original == face.reply
+                && holder.reply == face.original
+        })
+    }
+
+    /// Who holds `reply`: as its own reply tuple in the same zone of replies, or as
+    /// its original one in the same zone of originals.
+    fn holder(&self, reply: &Tuple, face: &Face, now: Nanos) -> Option<ConnId> {
+        let find = |zone| {
+            let tuple = Tuple { zone, ..*reply };
+            self.store.find(&tuple.key(self.store.hash_key()), now)
+        };
+        let (there, here) = (reply.zone, face.original.zone);
+        match find(there) {
+            Some(hit) if here == there || hit.direction == Direction::Reply => Some(hit.id),
+            _ if here == there => None,
+            _ => find(here).filter(|hit| hit.direction == Direction::Original).map(|hit| hit.id),
+        }
+    }
+
+    /// Whether `reply` is free, if need be by ending a closed connection with
+    /// translated source that holds it: a new one whose sequence numbers, at
+    /// `isn_end`, have gone beyond the old one's cannot be mistaken for it.
+    pub fn take_from_closed(&self, reply: &Tuple, isn_end: u32, now: Nanos) -> bool {
+        let Some(hit) = self.store.find(&reply.key(self.store.hash_key()), now) else {
+            return true;
+        };
+        let Some(contents) = self.store.contents(hit.id) else { return true };
+        if hit.direction == Direction::Original || contents.original.proto != proto::TCP {
+            return false;
+        }
+        let tcp = TcpConn::unpack(&contents.proto);
+        let closed = tcp.state() >= TcpState::TimeWait
+            && contents.status & (FIXED_TIMEOUT | DYING) == 0
+            && contents.status & SRC_NAT != 0;
+        let advanced = (isn_end.wrapping_sub(tcp.sent_by_opener()) as i32) > 0;
+        closed && advanced && self.store.kill(hit.id)
+    }
+
+    /// The external source that a connection of the same source has which `accept`
+    /// accepts, the newest first.
+    pub fn mapping_of<R>(
+        &self,
+        source: &Tuple,
+        accept: impl Fn(u128, u16) -> Option<R>,
+    ) -> Option<R> {
+        self.store.find_source(source, |reply| {
+            let icmp = matches!(reply.proto, proto::ICMP | proto::ICMPV6);
+            accept(reply.dst, if icmp { reply.sport } else { reply.dport })
+        })
+    }
+
+    /// Ends connections that took the address of `port` by MASQUERADE, when the
+    /// port has gone down, or only those with `address` when it has lost that.
+    /// Looks at the `budget` records from `from` on; returns where to go on.
+    pub fn forget_masqueraded(
+        &self,
+        port: PortId,
+        address: Option<(Family, u128)>,
+        from: usize,
+        budget: usize,
+    ) -> Option<usize> {
+        let end = from.saturating_add(budget).min(self.store.len());
+        for at in from..end {
+            if !self.store.is_confirmed_at(at) {
+                continue;
+            }
+            let Some((id, contents)) = self.store.contents_at(at) else { continue };
+            let reply = &contents.reply;
+            let same = address.is_none_or(|lost| lost == (reply.family, reply.dst));
+            if same && self.masquerade(id) == Some(port) {
+                self.store.kill(id);
+            }
+        }
+        (end < self.store.len()).then_some(end)
+    }
+}

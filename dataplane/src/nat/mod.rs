@@ -1,0 +1,108 @@
+//! Network address translation: which tuple a connection gets, and what that
+//! does to its packets.
+//!
+//! A translation is decided once, by the first packet of a connection, and kept
+//! in its reply tuple: packets are made to look like the inverse of the other
+//! direction's tuple. `resolve` turns a target into a range, `select` (with
+//! `pool`) picks a tuple from a range, `rewrite` changes a packet, `errors` the
+//! packets that ICMP errors quote. The engine drives it (`engine/translate.rs`).
+//!
+//! Who decides is netfilter, packet for packet; only where the kernel draws at
+//! random do the choices differ.
+
+pub mod errors;
+pub mod random;
+pub mod resolve;
+pub mod rewrite;
+pub mod select;
+
+mod pool;
+
+use crate::clock::Nanos;
+use crate::conntrack::{ConnId, Conntrack, Face, status};
+use crate::policy::Hook;
+use crate::policy::matches::Range;
+use crate::policy::target::NatRange;
+
+pub use random::Random;
+
+/// The two translations that a connection has, each perhaps to nothing new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Manip {
+    /// Of the source: POSTROUTING, INPUT.
+    Source,
+    /// Of the destination: PREROUTING, OUTPUT.
+    Destination,
+}
+
+impl Manip {
+    /// The translation that is decided and carried out at a hook.
+    pub const fn at(hook: Hook) -> Self {
+        match hook {
+            Hook::Postrouting | Hook::Input => Self::Source,
+            Hook::Prerouting | Hook::Output | Hook::Forward => Self::Destination,
+        }
+    }
+    /// The other one.
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Source => Self::Destination,
+            Self::Destination => Self::Source,
+        }
+    }
+    /// The status bit of a connection that is translated so.
+    pub const fn bit(self) -> u32 {
+        match self {
+            Self::Source => status::SRC_NAT,
+            Self::Destination => status::DST_NAT,
+        }
+    }
+    /// The status bit of a connection for which this is decided.
+    pub const fn done(self) -> u32 {
+        match self {
+            Self::Source => status::SRC_NAT_DONE,
+            Self::Destination => status::DST_NAT_DONE,
+        }
+    }
+}
+
+/// Decides one translation of a connection that is not in the table yet: chooses
+/// a tuple from `range` and gives it to the connection. Does nothing when it is
+/// decided already, or too late. Helpers call this for what they expect.
+pub fn setup(
+    table: &Conntrack,
+    conn: ConnId,
+    range: &NatRange,
+    manip: Manip,
+    random: &mut Random,
+    now: Nanos,
+) {
+    let Some(face) = table.face(conn) else { return };
+    if face.status & (status::CONFIRMED | manip.done()) != 0 {
+        return;
+    }
+    let Some(current) = face.reply.inverted() else { return };
+    let chosen = select::tuple(table, &face, &current, range, manip, random, now);
+    if chosen == current {
+        table.bind(conn, None, manip.done());
+    } else if let Some(reply) = chosen.inverted() {
+        table.bind(conn, Some(&reply), manip.bit() | manip.done());
+    }
+}
+
+/// Decides that a connection keeps its address; its port may still have to give
+/// way to another connection's.
+pub fn setup_null(table: &Conntrack, conn: ConnId, manip: Manip, random: &mut Random, now: Nanos) {
+    let Some(Face { reply, .. }) = table.face(conn) else { return };
+    let own = match manip {
+        Manip::Source => reply.dst,
+        Manip::Destination => reply.src,
+    };
+    setup(table, conn, &only(own), manip, random, now);
+}
+
+/// The range of one address and any port.
+pub fn only(address: u128) -> NatRange {
+    let addresses = Some(Range { low: address, high: address });
+    NatRange { addresses, ..NatRange::default() }
+}

@@ -1,0 +1,200 @@
+//! The choice of a tuple: netfilter's order of attempts.
+
+use super::{Manip, Random, pool};
+use crate::clock::Nanos;
+use crate::conntrack::{Conntrack, Face, Tuple};
+use crate::policy::target::NatRange;
+use crate::wire::proto;
+
+/// Ports tried from one starting point at most.
+const ATTEMPTS: u32 = 128;
+/// In the last so many of them a closed connection may be displaced.
+const HARDER: u32 = 32;
+/// No further round is begun with fewer attempts than this.
+const LEAST_ATTEMPTS: u32 = 16;
+
+/// What `current`, the tuple that the connection's packets leave with so far,
+/// becomes. The answer may be taken when all attempts failed: confirming the
+/// connection then fails.
+pub fn tuple(
+    table: &Conntrack,
+    face: &Face,
+    current: &Tuple,
+    range: &NatRange,
+    manip: Manip,
+    random: &mut Random,
+    now: Nanos,
+) -> Tuple {
+    let choice = Choice { table, face, range, manip, now };
+    choice.choose(current, random)
+}
+
+struct Choice<'a> {
+    table: &'a Conntrack,
+    face: &'a Face,
+    range: &'a NatRange,
+    manip: Manip,
+    now: Nanos,
+}
+
+impl Choice<'_> {
+    fn choose(&self, current: &Tuple, random: &mut Random) -> Tuple {
+        let scrambled = self.range.random || self.range.random_fully;
+        if self.manip == Manip::Source && !scrambled {
+            if self.in_range(current) {
+                if self.free(current) || self.is_reversed_self(current) {
+                    return *current;
+                }
+            } else if let Some(mapped) = self.mapped(current)
+                && self.free(&mapped)
+            {
+                return mapped;
+            }
+        }
+        let mut tuple = *current;
+        if let Some(addresses) = self.range.addresses {
+            let zone = self.face.original.zone;
+            let address = pool::address(&tuple, addresses, self.range.persistent, self.manip, zone);
+            match self.manip {
+                Manip::Source => tuple.src = address,
+                Manip::Destination => tuple.dst = address,
+            }
+        }
+        if !scrambled {
+            let kept = match self.range.ports {
+                Some(ports) => {
+                    self.range.base_port.is_none()
+                        && self.port_in_range(&tuple, self.manip)
+                        && (ports.low == ports.high || self.free(&tuple))
+                }
+                None => self.free(&tuple),
+            };
+            if kept {
+                return tuple;
+            }
+        }
+        self.search(tuple, scrambled, random)
+    }
+
+    /// Whether a tuple's source is one that the range allows.
+    fn in_range(&self, tuple: &Tuple) -> bool {
+        self.range.addresses.is_none_or(|addresses| addresses.contains(tuple.src))
+            && self.port_in_range(tuple, Manip::Source)
+    }
+
+    fn port_in_range(&self, tuple: &Tuple, manip: Manip) -> bool {
+        let Some(ports) = self.range.ports else { return true };
+        match (tuple.proto, manip) {
+            (proto::ICMP | proto::ICMPV6, _) => ports.contains(tuple.sport),
+            (proto::TCP | proto::UDP | proto::SCTP | proto::GRE, Manip::Source) => {
+                ports.contains(tuple.sport)
+            }
+            (proto::TCP | proto::UDP | proto::SCTP | proto::GRE, Manip::Destination) => {
+                ports.contains(tuple.dport)
+            }
+            _ => true,
+        }
+    }
+
+    /// The newest mapping in range of the same source, applied to this
+    /// destination: a client keeps its external port towards all servers.
+    fn mapped(&self, current: &Tuple) -> Option<Tuple> {
+        self.table.mapping_of(&self.face.original, |source, sport| {
+            let mapped = Tuple { src: source, sport, ..*current };
+            self.in_range(&mapped).then_some(mapped)
+        })
+    }
+
+    fn free(&self, tuple: &Tuple) -> bool {
+        tuple.inverted().is_none_or(|reply| !self.table.is_taken(&reply, self.face, self.now))
+    }
+
+    /// Whether what is in the way is the same flow, seen first from its other
+    /// end: the clash is then settled when the connection is confirmed.
+    fn is_reversed_self(&self, tuple: &Tuple) -> bool {
+        tuple.inverted().is_some_and(|reply| self.table.is_reverse(&reply, self.face, self.now))
+    }
+
+    fn free_at_last(&self, tuple: &Tuple, attempts_left: u32) -> bool {
+        let Some(reply) = tuple.inverted() else { return true };
+        match self.face.isn_end {
+            Some(end) if attempts_left <= HARDER => {
+                self.table.take_from_closed(&reply, end, self.now)
+            }
+            _ => !self.table.is_taken(&reply, self.face, self.now),
+        }
+    }
+
+    /// Looks for a free port or identifier.
+    fn search(&self, mut tuple: Tuple, scrambled: bool, random: &mut Random) -> Tuple {
+        let Some((field, low, count)) = self.ports(&tuple) else { return tuple };
+        let present = *field.of(&mut tuple);
+        let mut offset = match self.range.base_port {
+            Some(base) => present.wrapping_sub(base),
+            None if scrambled || self.manip == Manip::Source => random.half(),
+            None => 0,
+        };
+        let mut attempts = count.min(ATTEMPTS);
+        loop {
+            for attempt in 0..attempts {
+                // Cannot overflow: low + count is at most 65536.
+                *field.of(&mut tuple) = (low + u32::from(offset) % count) as u16;
+                if self.free_at_last(&tuple, attempts - attempt) {
+                    return tuple;
+                }
+                offset = offset.wrapping_add(1);
+            }
+            if attempts >= count || attempts < LEAST_ATTEMPTS {
+                return tuple;
+            }
+            attempts /= 2;
+            offset = random.half();
+        }
+    }
+
+    /// Which field is searched, from where on, and over how many values. `None`:
+    /// this protocol's connections are not told apart by anything that could change.
+    fn ports(&self, tuple: &Tuple) -> Option<(Field, u32, u32)> {
+        let given = self.range.ports.map(|ports| {
+            let (low, high) = (ports.low.min(ports.high), ports.low.max(ports.high));
+            (u32::from(low), u32::from(high - low) + 1)
+        });
+        match tuple.proto {
+            proto::ICMP | proto::ICMPV6 => {
+                let (low, count) = given.unwrap_or((0, 1 << 16));
+                Some((Field::Source, low, count))
+            }
+            proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => {
+                let field = match self.manip {
+                    Manip::Source => Field::Source,
+                    Manip::Destination => Field::Destination,
+                };
+                let class = || match (self.manip, tuple.sport) {
+                    (Manip::Destination, _) => None,
+                    (_, ..512) => Some((1, 511)),
+                    (_, ..1024) => Some((600, 424)),
+                    _ => Some((1024, 64512)),
+                };
+                given.or_else(class).map(|(low, count)| (field, low, count))
+            }
+            // GRE keys change only for connections that PPTP has announced.
+            _ => None,
+        }
+    }
+}
+
+/// A tuple's field that the search changes.
+#[derive(Clone, Copy)]
+enum Field {
+    Source,
+    Destination,
+}
+
+impl Field {
+    fn of(self, tuple: &mut Tuple) -> &mut u16 {
+        match self {
+            Self::Source => &mut tuple.sport,
+            Self::Destination => &mut tuple.dport,
+        }
+    }
+}
