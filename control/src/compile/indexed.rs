@@ -148,6 +148,9 @@ impl<A: Address> Index<A> {
             Match::IpRange(ranges) => self.ip_ranges(family, ranges),
             Match::Conntrack(conntrack) => self.conntrack(conntrack),
             Match::Connmark(_)
+            | Match::Helper(_)
+            | Match::Connbytes(_)
+            | Match::Connlabel(_)
             | Match::Mark(_)
             | Match::MacSource(_)
             | Match::Length(_)

@@ -16,6 +16,7 @@ mod tests;
 use classifier::Address;
 use dataplane::packet::{Family, MAX_PORTS};
 use dataplane::policy::limit::LimitOverflow;
+use dataplane::policy::target::CtTarget;
 use dataplane::policy::{
     Chain, ChainId, CompiledRule, CounterId, FamilyPolicy, Match, Policy, TABLES, TableId, Target,
 };
@@ -349,6 +350,7 @@ fn target(
         TargetSpec::Connmark(mark) => Target::Connmark(*mark),
         TargetSpec::Header(header) => Target::Header(*header),
         TargetSpec::Ct(ct) => Target::Ct(ct.clone()),
+        TargetSpec::Notrack => Target::Ct(CtTarget { notrack: true, ..CtTarget::default() }),
         TargetSpec::Nat(nat) => Target::Nat(*nat),
         TargetSpec::Synproxy(synproxy) => Target::Synproxy(*synproxy),
     })
@@ -360,13 +362,24 @@ fn target(
 fn needs_tracking(rule: &model::Rule) -> bool {
     let by_match = rule.matches.iter().any(|spec| match &spec.body {
         MatchBody::Plain(body) | MatchBody::State(body) => {
-            matches!(body, Match::Conntrack(_) | Match::Connmark(_))
+            matches!(
+                body,
+                Match::Conntrack(_)
+                    | Match::Connmark(_)
+                    | Match::Helper(_)
+                    | Match::Connbytes(_)
+                    | Match::Connlabel(_)
+            )
         }
         MatchBody::Comment(_) | MatchBody::Limit(_) | MatchBody::Empty(_) => false,
     });
     let by_target = matches!(
         rule.target,
-        TargetSpec::Connmark(_) | TargetSpec::Ct(_) | TargetSpec::Nat(_) | TargetSpec::Synproxy(_)
+        TargetSpec::Connmark(_)
+            | TargetSpec::Ct(_)
+            | TargetSpec::Notrack
+            | TargetSpec::Nat(_)
+            | TargetSpec::Synproxy(_)
     );
     by_match || by_target
 }

@@ -27,6 +27,7 @@ pub(super) fn why(mismatch: &Mismatch, rule: &Rule, subject: &Subject<'_>) -> St
             Family::V4 => Ipv4Addr::from_bits(bits as u32).to_string(),
             Family::V6 => Ipv6Addr::from_bits(bits).to_string(),
         },
+        Actual::Count(number) => number.to_string(),
         Actual::Mac(octets) => octets.map(|octet| format!("{octet:02x}")).join(":"),
         Actual::State(name) => name.to_owned(),
         Actual::Interface => match mismatch.selector {
@@ -73,6 +74,9 @@ fn absent(option: &str, mismatch: &Mismatch) -> String {
         "connection" => "the packet has no connection".to_owned(),
         "later fragment" => "a later fragment has no layer 4 header".to_owned(),
         "--mac-source" => format!("{option}: the packet has no link-layer address"),
+        "--helper" => format!("{option}: no helper expected the connection"),
+        "--connbytes" => format!("{option}: the connection is not counted"),
+        "--label" => format!("{option}: by the connection's labels"),
         _ => format!("{option}: the packet has no connection"),
     }
 }

@@ -1,11 +1,13 @@
 //! One rule against one packet, in the order in which iptables compares, and
 //! which comparison failed first.
 
+use dataplane::conntrack::Direction;
 use dataplane::packet::Family;
 use dataplane::policy::Match;
 use dataplane::policy::matches::{
-    AddressMask, ConntrackMatch, HopCompare, IcmpMatch, IpRangeMatch, MultiportMatch,
-    MultiportSide, Neg, Range, TcpMatch, UdpMatch, ctstate,
+    AddressMask, ConnbytesMatch, ConnbytesUnit, ConnlabelMatch, ConntrackMatch, HopCompare,
+    IcmpMatch, IpRangeMatch, MultiportMatch, MultiportSide, Neg, Range, TcpMatch, UdpMatch,
+    ctstate,
 };
 
 use super::packet::Proto;
@@ -40,6 +42,8 @@ pub enum Actual {
     Number(u32),
     /// A number that is customarily written in hexadecimal.
     Bits(u32),
+    /// Packets or bytes.
+    Count(u64),
     /// An address.
     Address(u128),
     /// A link-layer address.
@@ -139,7 +143,7 @@ pub(super) fn base(rule: &model::Rule, subject: &Subject<'_>) -> Compared {
 }
 
 /// One static match extension.
-pub(super) fn extension(index: usize, body: &Match, subject: &Subject<'_>) -> Compared {
+pub(super) fn extension(index: usize, body: &Match, subject: &mut Subject<'_>) -> Compared {
     let at = At(Selector::Match(index));
     let packet = &subject.packet;
     match body {
@@ -172,6 +176,9 @@ pub(super) fn extension(index: usize, body: &Match, subject: &Subject<'_>) -> Co
         Match::Length(_) | Match::Hops(_) | Match::Dscp(_) | Match::Tos(_) | Match::PktType(_) => {
             header_match(at, body, subject)
         }
+        Match::Helper(helper) => helper_match(at, helper, &subject.tracked),
+        Match::Connbytes(connbytes) => connbytes_match(at, connbytes, &subject.tracked),
+        Match::Connlabel(connlabel) => connlabel_match(at, connlabel, &mut subject.tracked),
         Match::Limit(_) => unreachable!("the model keeps limits apart"),
     }
 }
@@ -352,4 +359,44 @@ fn conntrack_match(at: At, wanted: &ConntrackMatch, tracked: &Tracked) -> Compar
     at.operand(&wanted.status, |set| set & conn.status != 0, "--ctstatus", status)?;
     let left = conn.expires_s;
     at.operand(&wanted.expire_s, |range| within(range, &left), "--ctexpire", Actual::Number(left))
+}
+
+/// As many bytes are compared as the helper's own name has.
+fn helper_match(at: At, wanted: &Neg<Box<str>>, tracked: &Tracked) -> Compared {
+    let helper = tracked.connection.as_ref().and_then(|conn| conn.master_helper);
+    let named = |name: &str| wanted.value.is_empty() || wanted.value.starts_with(name);
+    let holds = helper.is_some_and(|helper| named(helper.name()));
+    let actual = helper.map_or(Actual::Absent, |helper| Actual::State(helper.name()));
+    at.need(holds != wanted.negated, "--helper", actual)
+}
+
+fn connbytes_match(at: At, wanted: &ConnbytesMatch, tracked: &Tracked) -> Compared {
+    const OPTION: &str = "--connbytes";
+    let Some([there, back]) = tracked.connection.as_ref().and_then(|conn| conn.counted) else {
+        return at.fail(OPTION, Actual::Absent);
+    };
+    let (packets, bytes) = match wanted.direction {
+        Some(Direction::Original) => there,
+        Some(Direction::Reply) => back,
+        None => (there.0.wrapping_add(back.0), there.1.wrapping_add(back.1)),
+    };
+    let counted = match wanted.unit {
+        ConnbytesUnit::Packets => packets,
+        ConnbytesUnit::Bytes => bytes,
+        ConnbytesUnit::Average if packets == 0 => 0,
+        ConnbytesUnit::Average => bytes / packets,
+    };
+    let holds = within(&wanted.range.value, &counted) != wanted.range.negated;
+    at.need(holds, OPTION, Actual::Count(counted))
+}
+
+/// `--set` labels the connection and then holds.
+fn connlabel_match(at: At, wanted: &ConnlabelMatch, tracked: &mut Tracked) -> Compared {
+    let bit = 1_u128 << wanted.label.value;
+    let labels = tracked.connection.as_mut().and_then(|conn| conn.labels.as_mut());
+    let held = labels.is_some_and(|labels| {
+        *labels |= if wanted.set { bit } else { 0 };
+        *labels & bit != 0
+    });
+    at.need(held != wanted.label.negated, "--label", Actual::Absent)
 }

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{CtState, Tuple};
 use dataplane::policy::target::{
-    ConnmarkTarget, MarkTarget, NatTarget, RejectWith, SynproxyTarget,
+    ConnmarkTarget, HelperKind, MarkTarget, NatTarget, RejectWith, SynproxyTarget,
 };
 use dataplane::policy::{ChainPolicy, Hook, TableId};
 
@@ -80,6 +80,12 @@ pub struct Connection {
     pub source_translated: bool,
     /// Whether its destination is translated.
     pub destination_translated: bool,
+    /// Packets and bytes, originals first, if it is accounted.
+    pub counted: Option<[(u64, u64); 2]>,
+    /// Its labels, one a bit, if it can have any.
+    pub labels: Option<u128>,
+    /// The helper of the connection that expected it.
+    pub master_helper: Option<HelperKind>,
 }
 
 /// One packet on its way, as the rules see it.
@@ -259,7 +265,8 @@ impl<'m> Interpreter<'m> {
                 TargetSpec::None
                 | TargetSpec::Log(_)
                 | TargetSpec::Header(_)
-                | TargetSpec::Ct(_) => {}
+                | TargetSpec::Ct(_)
+                | TargetSpec::Notrack => {}
             }
         }
     }
@@ -270,7 +277,7 @@ impl<'m> Interpreter<'m> {
         chain: &Chain,
         index: usize,
         rule: &model::Rule,
-        subject: &Subject<'_>,
+        subject: &mut Subject<'_>,
     ) -> Result<(), Mismatch> {
         matching::base(rule, subject)?;
         for (at, spec) in rule.matches.iter().enumerate() {

@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::value;
+
 /// Most bytes read of either file.
 const MAX_FILE: u64 = 4 << 20;
 
@@ -18,7 +20,16 @@ pub trait Names {
     fn protocol_name(&self, number: u8) -> Option<&str>;
     /// The port of a service under a protocol name, or under any protocol.
     fn service_port(&self, name: &str, protocol: Option<&str>) -> Option<u16>;
+    /// The connection label of that name.
+    fn label(&self, name: &str) -> Option<u8>;
+    /// The name of a connection label.
+    fn label_name(&self, label: u8) -> Option<&str>;
+    /// The protocol of a timeout policy that `-j CT --timeout` can name.
+    fn timeout_policy(&self, name: &str) -> Option<u8>;
 }
+
+/// Highest connection label.
+const MAX_LABEL: u64 = 127;
 
 /// Names that the tools know without any file.
 const FIXED_PROTOCOLS: &[(&str, u8)] = &[
@@ -100,6 +111,9 @@ pub struct TableNames {
     services: HashMap<(String, String), u16>,
     /// First port of a name under any protocol.
     any_service: HashMap<String, u16>,
+    labels: HashMap<String, u8>,
+    label_names: HashMap<u8, String>,
+    timeout_policies: HashMap<String, u8>,
 }
 
 impl TableNames {
@@ -143,7 +157,9 @@ impl TableNames {
     /// The host's own files; what is missing or unreadable is replaced by the
     /// built-in table.
     pub fn of_host() -> Self {
-        Self::from_texts(&read(Path::new("/etc/protocols")), &read(Path::new("/etc/services")))
+        let host = |path: &str| read(Path::new(path));
+        Self::from_texts(&host("/etc/protocols"), &host("/etc/services"))
+            .with_labels(&host("/etc/xtables/connlabel.conf"))
     }
 
     fn empty() -> Self {
@@ -152,7 +168,42 @@ impl TableNames {
             protocol_names: HashMap::new(),
             services: HashMap::new(),
             any_service: HashMap::new(),
+            labels: HashMap::new(),
+            label_names: HashMap::new(),
+            timeout_policies: HashMap::new(),
         }
+    }
+
+    /// With connection labels from a text in the format of `connlabel.conf`: a number
+    /// and a name of letters, digits, `-` and blanks on each line. Others are skipped.
+    #[must_use]
+    pub fn with_labels(mut self, text: &str) -> Self {
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let line = line.trim();
+            let Some(end) = line.find(char::is_whitespace) else { continue };
+            let (number, name) = (&line[..end], line[end..].trim());
+            let label = value::number(number, 0, MAX_LABEL).map(|label| label as u8);
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | ' ');
+            let (Some(label), true) = (label, !name.is_empty() && name.chars().all(plain)) else {
+                continue;
+            };
+            if !self.labels.contains_key(name) && !self.label_names.contains_key(&label) {
+                self.labels.insert(name.to_string(), label);
+                self.label_names.insert(label, name.to_string());
+            }
+        }
+        self
+    }
+
+    /// With timeout policies: names, and the number of the protocol of each.
+    #[must_use]
+    pub fn with_timeout_policies<'p>(
+        mut self,
+        policies: impl IntoIterator<Item = (&'p str, u8)>,
+    ) -> Self {
+        let policies = policies.into_iter().map(|(name, protocol)| (name.to_string(), protocol));
+        self.timeout_policies.extend(policies);
+        self
     }
 
     fn add_well_known_protocols(&mut self) {
@@ -191,6 +242,18 @@ impl Names for TableNames {
             Some(protocol) => self.services.get(&(name.to_string(), protocol.to_string())).copied(),
             None => self.any_service.get(name).copied(),
         }
+    }
+
+    fn label(&self, name: &str) -> Option<u8> {
+        self.labels.get(name).copied()
+    }
+
+    fn label_name(&self, label: u8) -> Option<&str> {
+        self.label_names.get(&label).map(String::as_str)
+    }
+
+    fn timeout_policy(&self, name: &str) -> Option<u8> {
+        self.timeout_policies.get(name).copied()
     }
 }
 

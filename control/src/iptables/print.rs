@@ -94,7 +94,7 @@ pub fn rule_text(rule: &Rule, family: Family, names: &dyn Names) -> String {
         push(&mut out, format_args!(" {}-f", bang(!later)));
     }
     for spec in &rule.matches {
-        matches::body(&mut out, &spec.body, family);
+        matches::body(&mut out, &spec.body, family, names);
     }
     targets::target(&mut out, &rule.target, family);
     out

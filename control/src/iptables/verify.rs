@@ -127,9 +127,16 @@ impl<'t> Graph<'t> {
                     let good = [Hook::Prerouting, Hook::Input, Hook::Forward];
                     problems.extend(misplaced("the mac match", &good, reached, spec.span));
                 }
-                if let TargetSpec::Nat(nat) = &rule.target {
-                    let at = rule.target_span;
-                    problems.extend(misplaced(nat.name(), nat_hooks(nat), reached, at));
+                let at = rule.target_span;
+                match &rule.target {
+                    TargetSpec::Nat(nat) => {
+                        problems.extend(misplaced(nat.name(), nat_hooks(nat), reached, at));
+                    }
+                    TargetSpec::Synproxy(_) => {
+                        let good = [Hook::Input, Hook::Forward];
+                        problems.extend(misplaced("SYNPROXY", &good, reached, at));
+                    }
+                    _ => {}
                 }
             }
         }

@@ -179,8 +179,10 @@ pub enum TargetSpec {
     Connmark(ConnmarkTarget),
     /// TTL, HL, TOS, DSCP, ECN, TCPMSS.
     Header(HeaderTarget),
-    /// CT, NOTRACK.
+    /// CT.
     Ct(CtTarget),
+    /// NOTRACK: means `CT --notrack`.
+    Notrack,
     /// SNAT, DNAT, MASQUERADE, REDIRECT, NETMAP.
     Nat(NatTarget),
     /// SYNPROXY.

@@ -57,6 +57,11 @@ impl Tracked {
                 mark: view.mark,
                 source_translated: view.status & status::SRC_NAT != 0,
                 destination_translated: view.status & status::DST_NAT != 0,
+                counted: conntrack
+                    .accounting(view.id)
+                    .map(|both| both.map(|way| (way.packets, way.bytes))),
+                labels: conntrack.labels(view.id),
+                master_helper: conntrack.master_helper(view.id),
             }),
         }
     }

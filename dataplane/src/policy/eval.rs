@@ -7,8 +7,8 @@
 use classifier::{Address, Key};
 
 use super::matches::{
-    ConntrackMatch, HopCompare, IcmpMatch, IpRangeMatch, Match, MultiportMatch, MultiportSide, Neg,
-    Range, TcpMatch, UdpMatch, ctstate,
+    ConnbytesMatch, ConnbytesUnit, ConnlabelMatch, ConntrackMatch, HopCompare, IcmpMatch,
+    IpRangeMatch, Match, MultiportMatch, MultiportSide, Neg, Range, TcpMatch, UdpMatch, ctstate,
 };
 use super::{BaseMatch, NO_INTERFACE};
 use crate::clock::Nanos;
@@ -130,9 +130,19 @@ impl Match {
             Self::Dscp(dscp) => dscp.apply(parsed.tos >> 2 == dscp.value).into(),
             Self::Tos(tos) => tos.apply(parsed.tos & tos.value.1 == tos.value.0).into(),
             Self::PktType(kind) => kind.apply(kind.value == parsed.pkt_type).into(),
+            Self::Helper(helper) => helper_matches(helper, packet).into(),
+            Self::Connbytes(connbytes) => connbytes.matches(packet).into(),
+            Self::Connlabel(connlabel) => connlabel.matches(packet).into(),
             Self::Limit(cell) => cell.take(packet.now).into(),
         }
     }
+}
+
+/// The kernel compares as many bytes as its helper's name has.
+fn helper_matches(wanted: &Neg<Box<str>>, packet: &PacketView<'_>) -> bool {
+    let helper = packet.tracking.conn.and_then(|conn| packet.conntrack.master_helper(conn));
+    let named = |name: &str| wanted.value.is_empty() || wanted.value.starts_with(name);
+    wanted.apply(helper.is_some_and(|helper| named(helper.name())))
 }
 
 fn masked(mark: &Neg<(u32, u32)>, value: u32) -> bool {
@@ -308,5 +318,35 @@ impl ConntrackMatch {
             && in_range(&self.orig_dport, original.dport)
             && in_range(&self.repl_sport, reply.sport)
             && in_range(&self.repl_dport, reply.dport)
+    }
+}
+
+impl ConnbytesMatch {
+    fn matches(&self, packet: &PacketView<'_>) -> bool {
+        let counted = packet.tracking.conn.and_then(|conn| packet.conntrack.accounting(conn));
+        let Some([there, back]) = counted else { return false };
+        let (packets, bytes) = match self.direction {
+            Some(Direction::Original) => (there.packets, there.bytes),
+            Some(Direction::Reply) => (back.packets, back.bytes),
+            None => {
+                (there.packets.wrapping_add(back.packets), there.bytes.wrapping_add(back.bytes))
+            }
+        };
+        self.range.apply(self.range.value.contains(match self.unit {
+            ConnbytesUnit::Packets => packets,
+            ConnbytesUnit::Bytes => bytes,
+            ConnbytesUnit::Average => bytes.checked_div(packets).unwrap_or(0),
+        }))
+    }
+}
+
+impl ConnlabelMatch {
+    fn matches(&self, packet: &PacketView<'_>) -> bool {
+        let (conn, table) = (packet.tracking.conn, packet.conntrack);
+        let labels = conn.and_then(|conn| Some((conn, table.labels(conn)?)));
+        let Some((conn, labels)) = labels else { return self.label.apply(false) };
+        let bit = self.label.value;
+        let held = labels >> u32::from(bit) & 1 != 0;
+        self.label.apply(held || (self.set && table.set_label(conn, bit)))
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::limit::LimitCell;
+use crate::conntrack::Direction;
 
 /// Something that may be negated with `!`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -189,6 +190,37 @@ pub enum HopCompare {
     Greater(u8),
 }
 
+/// What `-m connbytes` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConnbytesUnit {
+    /// `packets`.
+    Packets,
+    /// `bytes`, headers of layer 3 included.
+    Bytes,
+    /// `avgpkt`: bytes by packet, 0 before the first.
+    Average,
+}
+
+/// `-m connbytes`; never matches a connection that is not accounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnbytesMatch {
+    /// `--connbytes`.
+    pub range: Neg<Range<u64>>,
+    /// `--connbytes-dir`; `None` for `both`, summed.
+    pub direction: Option<Direction>,
+    /// `--connbytes-mode`.
+    pub unit: ConnbytesUnit,
+}
+
+/// `-m connlabel`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnlabelMatch {
+    /// `--label`: the bit, 0-127.
+    pub label: Neg<u8>,
+    /// `--set`: sets the bit if it is not set, and then it holds.
+    pub set: bool,
+}
+
 /// One match extension of a rule.
 #[derive(Clone, Debug)]
 pub enum Match {
@@ -220,6 +252,13 @@ pub enum Match {
     Tos(Neg<(u8, u8)>),
     /// `-m pkttype --pkt-type`.
     PktType(Neg<crate::packet::PktType>),
+    /// `-m helper --helper`: the connection was expected by a connection with this
+    /// helper; by any, if the name is empty.
+    Helper(Neg<Box<str>>),
+    /// `-m connbytes`.
+    Connbytes(ConnbytesMatch),
+    /// `-m connlabel`. Dynamic with `--set`.
+    Connlabel(ConnlabelMatch),
     /// `-m limit`. Dynamic: evaluating it spends credit.
     Limit(Arc<LimitCell>),
 }
@@ -228,6 +267,6 @@ impl Match {
     /// Whether evaluating the match changes state. Later static matches of the
     /// rule must not be moved in front of it.
     pub fn is_dynamic(&self) -> bool {
-        matches!(self, Self::Limit(_))
+        matches!(self, Self::Limit(_) | Self::Connlabel(ConnlabelMatch { set: true, .. }))
     }
 }

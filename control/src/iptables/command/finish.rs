@@ -193,7 +193,7 @@ pub(super) fn stray(word: &Word) -> Problem {
 
 /// A supported match that has the option, for the remedy of an unknown one.
 pub(super) fn owner(option: &str, family: Family) -> Option<String> {
-    const NAMES: [&str; 18] = [
+    const NAMES: [&str; 21] = [
         "tcp",
         "udp",
         "icmp",
@@ -212,6 +212,9 @@ pub(super) fn owner(option: &str, family: Family) -> Option<String> {
         "dscp",
         "tos",
         "pkttype",
+        "helper",
+        "connbytes",
+        "connlabel",
     ];
     let name = option.strip_prefix("--")?.split('=').next()?;
     let has = |module: &&&str| {
@@ -222,8 +225,19 @@ pub(super) fn owner(option: &str, family: Family) -> Option<String> {
     if !found.is_empty() {
         return Some(found.join(" or "));
     }
-    let targets =
-        ["REJECT", "LOG", "MARK", "CONNMARK", "SNAT", "DNAT", "MASQUERADE", "REDIRECT", "NETMAP"];
+    let targets = [
+        "REJECT",
+        "LOG",
+        "MARK",
+        "CONNMARK",
+        "SNAT",
+        "DNAT",
+        "MASQUERADE",
+        "REDIRECT",
+        "NETMAP",
+        "CT",
+        "SYNPROXY",
+    ];
     let target = targets.iter().find(|target| {
         super::targets::load(target)
             .is_some_and(|module| module.options().iter().any(|opt| opt.name == name))

@@ -1,7 +1,10 @@
 //! The match modules, one file a family.
 
 mod comment;
+mod connbytes;
+mod connlabel;
 mod conntrack;
+mod helper;
 mod icmp;
 mod iprange;
 mod length;
@@ -21,6 +24,7 @@ use dataplane::policy::matches::{Neg, Range};
 use super::extension::{Context, MatchModule, Operand, Problem};
 use crate::diagnostics::Code;
 
+pub(crate) use connbytes::{DIRECTIONS as CONNBYTES_DIRECTIONS, UNITS as CONNBYTES_UNITS};
 pub(crate) use conntrack::{STATE_NAMES, STATUS_NAMES};
 pub(crate) use limit::RATE_UNITS;
 pub(crate) use tcp::FLAG_NAMES;
@@ -30,10 +34,13 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
     let v4 = family == Family::V4;
     Some(match name {
         "comment" => Box::new(comment::Comment::default()),
+        "connbytes" => Box::new(connbytes::Connbytes::default()),
+        "connlabel" => Box::new(connlabel::Connlabel::default()),
         "conntrack" => Box::new(conntrack::Conntrack::default()),
         "state" => Box::new(conntrack::State::default()),
         "icmp" if v4 => Box::new(icmp::Icmp::new(false)),
         "icmp6" | "icmpv6" | "ipv6-icmp" if !v4 => Box::new(icmp::Icmp::new(true)),
+        "helper" => Box::new(helper::Helper::default()),
         "iprange" => Box::new(iprange::IpRange::default()),
         "length" => Box::new(length::Length::default()),
         "limit" => Box::new(limit::Limit::default()),

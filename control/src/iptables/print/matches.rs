@@ -2,26 +2,29 @@
 
 use dataplane::packet::{Family, PktType};
 use dataplane::policy::matches::{
-    AddressMask, ConntrackMatch, HopCompare, IcmpMatch, IpRangeMatch, Match, MultiportMatch,
-    MultiportSide, Neg, Range, TcpMatch, UdpMatch,
+    AddressMask, ConnbytesMatch, ConnlabelMatch, ConntrackMatch, HopCompare, IcmpMatch,
+    IpRangeMatch, Match, MultiportMatch, MultiportSide, Neg, Range, TcpMatch, UdpMatch,
 };
 
 use super::{bang, push, quoted};
+use crate::iptables::Names;
 use crate::iptables::address::{format_address, format_mask, full_mask};
-use crate::iptables::matches::{FLAG_NAMES, RATE_UNITS, STATE_NAMES, STATUS_NAMES};
+use crate::iptables::matches::{
+    CONNBYTES_DIRECTIONS, CONNBYTES_UNITS, FLAG_NAMES, RATE_UNITS, STATE_NAMES, STATUS_NAMES,
+};
 use crate::model::{LimitSpec, MatchBody};
 
 /// Burst that is not printed.
 const DEFAULT_BURST: u32 = 5;
 
-pub(super) fn body(out: &mut String, body: &MatchBody, family: Family) {
+pub(super) fn body(out: &mut String, body: &MatchBody, family: Family, names: &dyn Names) {
     match body {
-        MatchBody::Plain(plain) => plain_match(out, plain, family),
+        MatchBody::Plain(plain) => plain_match(out, plain, family, names),
         MatchBody::State(Match::Conntrack(found)) => {
             out.push_str(" -m state");
             states(out, "--state", found.state);
         }
-        MatchBody::State(other) => plain_match(out, other, family),
+        MatchBody::State(other) => plain_match(out, other, family, names),
         MatchBody::Comment(text) => {
             out.push_str(" -m comment --comment");
             quoted(out, text);
@@ -31,7 +34,7 @@ pub(super) fn body(out: &mut String, body: &MatchBody, family: Family) {
     }
 }
 
-fn plain_match(out: &mut String, found: &Match, family: Family) {
+fn plain_match(out: &mut String, found: &Match, family: Family, names: &dyn Names) {
     match found {
         Match::Tcp(tcp) => tcp_match(out, tcp),
         Match::Udp(UdpMatch { sport, dport }) => {
@@ -74,6 +77,17 @@ fn plain_match(out: &mut String, found: &Match, family: Family) {
                 PktType::OtherHost => "otherhost",
             };
             push(out, format_args!(" -m pkttype {}--pkt-type {name}", bang(kind.negated)));
+        }
+        Match::Helper(Neg { negated, value }) => {
+            push(out, format_args!(" -m helper {}--helper", bang(*negated)));
+            quoted(out, value);
+        }
+        Match::Connbytes(connbytes) => connbytes_match(out, connbytes),
+        Match::Connlabel(ConnlabelMatch { label: Neg { negated, value }, set }) => {
+            // Always in quotes, unlike other operands.
+            let label = names.label_name(*value).map_or(value.to_string(), str::to_string);
+            let set = if *set { " --set" } else { "" };
+            push(out, format_args!(" -m connlabel {}--label \"{label}\"{set}", bang(*negated)));
         }
         // A model holds limits as `MatchBody::Limit`; cells exist after compiling only.
         Match::Limit(_) => out.push_str(" -m limit"),
@@ -238,5 +252,18 @@ fn limit(out: &mut String, spec: LimitSpec) {
     push(out, format_args!(" -m limit --limit {}/{}", chosen.1 / avg, chosen.0));
     if spec.burst != DEFAULT_BURST {
         push(out, format_args!(" --limit-burst {}", spec.burst));
+    }
+}
+
+fn connbytes_match(out: &mut String, connbytes: &ConnbytesMatch) {
+    let Neg { negated, value: Range { low, high } } = connbytes.range;
+    push(out, format_args!(" -m connbytes {}--connbytes {low}", bang(negated)));
+    if high != u64::MAX {
+        push(out, format_args!(":{high}"));
+    }
+    let unit = CONNBYTES_UNITS.iter().find(|(_, unit)| *unit == connbytes.unit);
+    let direction = CONNBYTES_DIRECTIONS.iter().find(|(_, way)| *way == connbytes.direction);
+    if let (Some((unit, _)), Some((direction, _))) = (unit, direction) {
+        push(out, format_args!(" --connbytes-mode {unit} --connbytes-dir {direction}"));
     }
 }

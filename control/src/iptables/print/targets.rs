@@ -2,11 +2,14 @@
 
 use dataplane::packet::Family;
 use dataplane::policy::matches::Range;
-use dataplane::policy::target::{ConnmarkTarget, LogTarget, NatRange, NatTarget, RejectWith};
+use dataplane::policy::target::{
+    ConnmarkTarget, CtTarget, LogTarget, NatRange, NatTarget, RejectWith, SynproxyTarget, ZoneId,
+    ZoneScope,
+};
 
 use super::{push, quoted};
 use crate::iptables::address::{format_address, format_mask};
-use crate::iptables::targets::{REJECT_V4, REJECT_V6};
+use crate::iptables::targets::{EVENT_NAMES, EXPECT_EVENT_NAMES, REJECT_V4, REJECT_V6};
 use crate::model::TargetSpec;
 
 /// Level that is not printed.
@@ -27,7 +30,10 @@ pub(super) fn target(out: &mut String, target: &TargetSpec, family: Family) {
             push(out, format_args!(" -j MARK --set-xmark 0x{value:x}/0x{mask:x}"));
         }
         // No module parses to these yet.
-        TargetSpec::Header(_) | TargetSpec::Ct(_) | TargetSpec::Synproxy(_) => {}
+        TargetSpec::Header(_) => {}
+        TargetSpec::Ct(ct) => ct_target(out, ct),
+        TargetSpec::Notrack => out.push_str(" -j NOTRACK"),
+        TargetSpec::Synproxy(synproxy) => synproxy_target(out, synproxy),
         TargetSpec::Nat(nat) => nat_target(out, nat, family),
         TargetSpec::Connmark(connmark) => connmark_target(out, *connmark),
     }
@@ -127,4 +133,47 @@ fn nat_ports(out: &mut String, range: &NatRange, before: &str) {
     if let Some(base) = range.base_port {
         push(out, format_args!("/{base}"));
     }
+}
+
+fn ct_target(out: &mut String, ct: &CtTarget) {
+    out.push_str(" -j CT");
+    out.push_str(if ct.notrack { " --notrack" } else { "" });
+    if let Some(helper) = ct.helper {
+        push(out, format_args!(" --helper {}", helper.name()));
+    }
+    if let Some(timeout) = &ct.timeout {
+        push(out, format_args!(" --timeout {timeout}"));
+    }
+    events(out, " --ctevents ", ct.events, &EVENT_NAMES);
+    events(out, " --expevents ", ct.expect_events, &EXPECT_EVENT_NAMES);
+    let Some((scope, zone)) = ct.zone else { return };
+    out.push_str(match scope {
+        ZoneScope::Both => " --zone ",
+        ZoneScope::Original => " --zone-orig ",
+        ZoneScope::Reply => " --zone-reply ",
+    });
+    match zone {
+        ZoneId::Fixed(id) => push(out, format_args!("{id}")),
+        ZoneId::Mark => out.push_str("mark"),
+    }
+}
+
+fn events(out: &mut String, option: &str, set: Option<u32>, names: &[&str]) {
+    let Some(set) = set else { return };
+    let named = names.iter().enumerate().filter(|(bit, _)| set >> bit & 1 != 0);
+    let named: Vec<&str> = named.map(|(_, name)| *name).collect();
+    push(out, format_args!("{option}{}", named.join(",")));
+}
+
+fn synproxy_target(out: &mut String, synproxy: &SynproxyTarget) {
+    out.push_str(" -j SYNPROXY");
+    out.push_str(if synproxy.sack_perm { " --sack-perm" } else { "" });
+    out.push_str(if synproxy.timestamp { " --timestamp" } else { "" });
+    if let Some(shift) = synproxy.wscale {
+        push(out, format_args!(" --wscale {shift}"));
+    }
+    if let Some(mss) = synproxy.mss {
+        push(out, format_args!(" --mss {mss}"));
+    }
+    out.push_str(if synproxy.ecn { " --ecn" } else { "" });
 }

@@ -1,10 +1,12 @@
 //! The target modules, one file each.
 
 mod connmark;
+mod ct;
 mod log;
 mod mark;
 mod nat;
 mod reject;
+mod synproxy;
 
 use dataplane::policy::TableId;
 
@@ -13,6 +15,7 @@ use crate::diagnostics::Code;
 use crate::model::Span;
 use nat::{Kind, Nat};
 
+pub(crate) use ct::{EVENT_NAMES, EXPECT_EVENT_NAMES};
 pub(crate) use reject::{NAMES_V4 as REJECT_V4, NAMES_V6 as REJECT_V6};
 
 /// A fresh module of that name, if we support it.
@@ -22,6 +25,9 @@ pub(crate) fn load(name: &str) -> Option<Box<dyn TargetModule>> {
         "LOG" => Box::new(log::Log::default()),
         "MARK" => Box::new(mark::Mark::default()),
         "CONNMARK" => Box::new(connmark::Connmark::default()),
+        "CT" => Box::new(ct::Ct::default()),
+        "NOTRACK" => Box::new(ct::Ct::notrack()),
+        "SYNPROXY" => Box::new(synproxy::Synproxy::default()),
         "SNAT" => Box::new(Nat::new(Kind::Snat)),
         "DNAT" => Box::new(Nat::new(Kind::Dnat)),
         "MASQUERADE" => Box::new(Nat::new(Kind::Masquerade)),
