@@ -2,7 +2,7 @@
 //!
 //! The rule's road is `iptables (text) -> model -> compile -> self-check ->
 //! apply`, with `interpret` as its oracle. Around it: replay, explain, the
-//! daemon with its control socket, and the command line. It does not know how
+//! daemon with its control socket and its state file, and the command line. It does not know how
 //! a frame is received.
 
 pub mod api;
@@ -20,3 +20,4 @@ pub mod model;
 pub mod net;
 pub mod replay;
 pub mod selfcheck;
+pub mod state;

@@ -50,6 +50,7 @@ fn every_documented_request_is_understood_and_said_the_same_way() {
         "show_ports",
         "show_rules",
         "show_stats",
+        "show_status",
         "stop",
         "version",
     ];
@@ -75,6 +76,7 @@ fn every_documented_answer_is_understood_and_said_the_same_way() {
         "rules",
         "saved",
         "stats",
+        "status",
         "stopping",
         "version",
     ];

@@ -24,7 +24,7 @@ use dataplane::publish::{Publisher, Subscription};
 use dataplane::snapshot::Snapshot;
 use thiserror::Error;
 
-use crate::compile::{self, CounterMap, DynamicState, Limits};
+use crate::compile::{self, CounterMap, DynamicState, Limits, SavedLimit};
 use crate::model::{Counters, Ruleset};
 use crate::selfcheck::{self, Budget, SelfCheckError};
 
@@ -258,6 +258,18 @@ impl PolicyStore {
         let counts = (0..running.identities.len()).map(|id| count(CounterId(id as u32))).collect();
         drop(state);
         view(&PolicyView { running: &running, counts })
+    }
+
+    /// The running policy's `limit` buckets, as they are now.
+    pub fn export_limits(&self, now: Nanos) -> Vec<SavedLimit> {
+        let running = Arc::clone(&self.state().running);
+        running.dynamic.export(now)
+    }
+
+    /// Makes the running policy's buckets what they were `elapsed` ago; returns how many.
+    pub fn import_limits(&self, saved: &[SavedLimit], elapsed: Nanos, now: Nanos) -> usize {
+        let running = Arc::clone(&self.state().running);
+        running.dynamic.import(saved, elapsed, now)
     }
 
     /// Generation of the running policy.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use dataplane::clock::Nanos;
 use dataplane::fib::Mode;
 use dataplane::packet::PortId;
 use dataplane::port::afxdp::{AttachChoice, CopyMode};
@@ -11,11 +12,15 @@ use super::{Exit, Output};
 use crate::apply::ApplyError;
 use crate::daemon::{self, Config, DaemonError, Ready};
 
+/// Where connections and limits are kept over restarts.
+const DEFAULT_STATE: &str = "/var/lib/portcullis/state/conntrack";
+
 const EXAMPLES: &str = "Examples:
   portcullis run --port eth0 --port eth1 --rules rules.v4
   portcullis run --port eth0 --port eth1 --mode bridge --rules rules.v4 --rules6 rules.v6
   portcullis run --port eth0 --port eth1 --workers 4 --xdp native --conntrack-max 1000000
   portcullis run --port eth0 --port eth1 --rules rules.v4 --sysctl tcp_loose=0
+  portcullis run --port eth0 --port eth1 --rules rules.v4 --state none
 
 SIGTERM and SIGINT stop cleanly, SIGHUP reads the rule files again as one change and
 opens the log file anew. When the daemon ends, however it ends, the kernel carries on by
@@ -66,6 +71,14 @@ pub struct Args {
     /// Append LOG lines to this file instead of standard error.
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
+    /// Keep connections and limits in this file over restarts; "none" for nowhere
+    /// [default: /var/lib/portcullis/state/conntrack, or none with another --socket].
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Save them this often; they are also saved at the end.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub state_interval: u64,
     /// Most connections at once.
     #[arg(long, value_name = "N")]
     pub conntrack_max: Option<u64>,
@@ -157,8 +170,21 @@ impl Args {
         }
     }
 
+    /// A second daemon needs a file of its own: only one on the usual socket has a usual file.
+    fn state(&self) -> Option<PathBuf> {
+        match &self.state {
+            Some(path) if path.as_os_str() == "none" => None,
+            Some(path) => Some(path.clone()),
+            None if self.socket.socket.as_os_str() == super::DEFAULT_SOCKET => {
+                Some(DEFAULT_STATE.into())
+            }
+            None => None,
+        }
+    }
+
     fn config(self) -> Result<Config, String> {
         let mode = self.mode()?;
+        let state = self.state();
         let mut conntrack = self.settings;
         conntrack.extend(self.conntrack_max.map(|max| ("max".to_owned(), max)));
         Ok(Config {
@@ -182,6 +208,8 @@ impl Args {
             socket: self.socket.socket,
             socket_group: self.socket_group,
             log: self.log,
+            state,
+            state_every: Nanos::from_secs(self.state_interval),
             conntrack,
         })
     }
@@ -239,6 +267,7 @@ fn report(error: &DaemonError, output: &Output) -> Exit {
         DaemonError::Apply(_)
         | DaemonError::Preflight(_)
         | DaemonError::Socket(_)
+        | DaemonError::State(_)
         | DaemonError::Net(_)
         | DaemonError::Network(_)
         | DaemonError::Ports(_)

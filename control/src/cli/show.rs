@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use super::client::{ask, unexpected};
 use super::table::{Align, Table};
 use super::{Exit, Output};
-use crate::api::protocol::{ConntrackPage, ConntrackQuery, FamilyName, Ports, Rules, Stats};
+use crate::api::protocol::{
+    ConntrackPage, ConntrackQuery, FamilyName, Ports, Rules, Stats, Status,
+};
 use crate::api::{Request, Response};
 
 const EXAMPLES: &str = "Examples:
@@ -14,6 +16,7 @@ const EXAMPLES: &str = "Examples:
   portcullis show rules -6 --save --counters > rules.v6
   portcullis show ports
   portcullis --json show stats
+  portcullis show status
   portcullis show conntrack --proto tcp --dport 443 --limit 50";
 
 /// What to show.
@@ -39,6 +42,9 @@ pub enum What {
     /// Ports: the mode really in force, queues, link state, rings.
     #[command(after_help = "Example:\n  portcullis show ports --json")]
     Ports,
+    /// The daemon, and what of its state lasts.
+    #[command(after_help = "Example:\n  portcullis show status")]
+    Status,
     /// Counters per worker, and drops by reason.
     #[command(after_help = "Example:\n  portcullis show stats --json")]
     Stats,
@@ -137,6 +143,7 @@ pub fn run(args: Args, output: &Output) -> Exit {
         What::Rules(which) => rules(which, &socket, output),
         What::Ports => ports(&socket, output),
         What::Stats => stats(&socket, output),
+        What::Status => status(&socket, output),
         What::Conntrack(which) => conntrack(which, &socket, output),
     };
     match result {
@@ -343,6 +350,64 @@ fn render_stats(stats: &Stats) -> String {
         text.push('\n');
         text.push_str(&table.render());
     }
+    text
+}
+
+fn status(socket: &super::Socket, output: &Output) -> Result<(), Exit> {
+    let Response::Status(status) = ask(socket, Request::ShowStatus {}, output)? else {
+        return Err(unexpected(output));
+    };
+    if output.json() {
+        output.object(&status);
+    } else {
+        output.raw(&render_status(&status));
+    }
+    Ok(())
+}
+
+fn render_status(status: &Status) -> String {
+    let version = &status.version;
+    let mut text = format!(
+        "portcullis {} (pid {}) on Linux {}, up {} s\npolicy generation {}, {} connections\n",
+        version.portcullis,
+        version.pid,
+        version.kernel,
+        version.uptime_ms / 1000,
+        version.generation,
+        status.connections
+    );
+    let Some(state) = &status.state else { return text + "state: not kept\n" };
+    let every = state.every_ms / 1000;
+    text += &format!("state: {} every {every} s, {} saves", state.file, state.saves);
+    if let Some(last) = &state.last {
+        let (work, took) = (last.work_us / 1000, last.took_us / 1000);
+        text += &format!(
+            ", the last with {} connections and {} limits in {} bytes ({work} ms of work in {took} ms)",
+            last.connections, last.limits, last.bytes
+        );
+    }
+    text.push('\n');
+    if let Some(error) = &state.error {
+        text += &format!("state: {} saves failed, the last because: {error}\n", state.failures);
+    }
+    let back = &state.restored;
+    text += &match (&back.refused, back.found) {
+        (Some(why), _) => {
+            let aside = back.put_aside.as_deref().unwrap_or("?");
+            format!("restored: nothing; the file was refused: {why}; it is now {aside}\n")
+        }
+        (None, false) => "restored: nothing; there was no file\n".to_owned(),
+        (None, true) => format!(
+            "restored: {} connections and {} limits, saved {} s before{}; {} had expired, {} were stale, {} lost\n",
+            back.connections,
+            back.limits,
+            back.age_ms / 1000,
+            if back.clean { "" } else { " (the daemon before was killed)" },
+            back.expired,
+            back.stale,
+            back.lost
+        ),
+    };
     text
 }
 

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use dataplane::clock::Nanos;
 use dataplane::packet::Family;
 use dataplane::policy::TableId;
 use dataplane::policy::limit::{LimitCell, LimitOverflow};
@@ -60,6 +61,61 @@ impl DynamicState {
         };
         self.rules.entry(key).or_default().push(adopted.clone());
         Ok(adopted)
+    }
+}
+
+impl DynamicState {
+    /// Every bucket that is not full, for the state file.
+    pub fn export(&self, now: Nanos) -> Vec<SavedLimit> {
+        let mut saved = Vec::new();
+        for (key, occurrences) in &self.rules {
+            for (occurrence, cells) in occurrences.iter().enumerate() {
+                for (cell, limit) in cells.iter().enumerate() {
+                    let Some((credit, idle)) = limit.export(now) else { continue };
+                    let (occurrence, cell) = (occurrence as u32, cell as u32);
+                    saved.push(SavedLimit { rule: key.name(), occurrence, cell, credit, idle });
+                }
+            }
+        }
+        saved
+    }
+
+    /// Makes the buckets of rules that still stand what they were `elapsed` ago.
+    /// Returns how many.
+    pub fn import(&self, saved: &[SavedLimit], elapsed: Nanos, now: Nanos) -> usize {
+        let known: HashMap<String, _> =
+            self.rules.iter().map(|(key, cells)| (key.name(), cells)).collect();
+        let found = saved.iter().filter(|limit| {
+            let cells = known.get(&limit.rule).and_then(|all| all.get(limit.occurrence as usize));
+            let cell = cells.and_then(|cells| cells.get(limit.cell as usize));
+            let restore = |cell: &Arc<LimitCell>| {
+                cell.import(limit.credit, limit.idle + elapsed, now);
+            };
+            cell.map(restore).is_some()
+        });
+        found.count()
+    }
+}
+
+/// One bucket outside its policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedLimit {
+    /// The rule that owns it: family, table, chain and what it says.
+    pub rule: String,
+    /// Which of several such rules.
+    pub occurrence: u32,
+    /// Which of the rule's limits.
+    pub cell: u32,
+    /// Credit at the last packet.
+    pub credit: u32,
+    /// Time since the last packet.
+    pub idle: Nanos,
+}
+
+impl RuleKey {
+    /// The whole key as one text.
+    fn name(&self) -> String {
+        format!("{:?} {} {} {}", self.family, self.table.name(), self.chain, self.text)
     }
 }
 

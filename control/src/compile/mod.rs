@@ -24,8 +24,8 @@ use dataplane::policy::{
 use crate::model::{self, MatchBody, Ruleset, Span, TargetSpec};
 
 pub use counters::{ChainCounters, CounterMap};
-pub use dynamic::DynamicState;
 pub(crate) use dynamic::write_words;
+pub use dynamic::{DynamicState, SavedLimit};
 
 /// Upper bounds on what one policy may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

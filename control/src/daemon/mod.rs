@@ -3,13 +3,13 @@
 //!
 //! Life cycle: everything that can be refused is refused before anything is
 //! touched (policy, machine, control socket, ports, network); then the ports are
-//! taken, workers start, and the control socket answers. A stop, a signal or a
+//! taken, the state of an earlier process comes back, workers start, and the control socket answers. A stop, a signal or a
 //! fallen worker ends it: workers first, then the process, whose end detaches
 //! the XDP program (links live as long as the process), so that the kernel
 //! carries on by itself. `kill -9` is the same without the farewell.
 //!
 //! Threads: one worker for each queue, the control thread and its connections,
-//! the log thread, and housekeeping on the main thread.
+//! the log thread, the state thread, and housekeeping on the main thread.
 
 mod fleet;
 mod housekeeping;
@@ -17,6 +17,7 @@ mod logwriter;
 pub mod policy;
 pub mod preflight;
 mod service;
+mod status;
 mod views;
 
 use std::collections::BTreeMap;
@@ -42,12 +43,13 @@ use crate::api::{Server, ServerError};
 use crate::apply::{ApplyError, PolicyStore};
 use crate::diagnostics::Finding;
 use crate::net::{Mirror, NetError, PrefixList};
+use crate::state::{self, Keeper, Place, Refusal, Restored, Saving, Sources, StateError};
 use fleet::Fleet;
 use housekeeping::{NetworkSide, Signals};
 use logwriter::LogThread;
 use policy::Texts;
 use preflight::{Holds, PreflightError};
-use service::{NetworkInForce, Parts, Service};
+use service::{NetworkInForce, Parts, Service, StateSight};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -77,6 +79,10 @@ pub struct Config {
     pub socket_group: Option<u32>,
     /// Where LOG lines go; standard error by default.
     pub log: Option<PathBuf>,
+    /// Where connections and limits outlive the process, if anywhere.
+    pub state: Option<PathBuf>,
+    /// How often they are saved.
+    pub state_every: Nanos,
     /// Connection tracking settings by the kernel's short names.
     pub conntrack: Vec<(String, u64)>,
 }
@@ -116,6 +122,9 @@ pub enum DaemonError {
     /// The ports cannot be opened.
     #[error(transparent)]
     Ports(#[from] AfxdpError),
+    /// State cannot be kept.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// A thread or signal handler could not be made.
     #[error("{what}: {source}")]
     System {
@@ -191,6 +200,7 @@ struct Daemon {
     outlets: Outlets,
     fleet: Fleet,
     log: LogThread,
+    keeper: Option<Keeper>,
     _holds: Holds,
     _promiscuous: Vec<std::os::fd::OwnedFd>,
     _host: Option<HostProgram>,
@@ -208,6 +218,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     preflight::mode(&config.mode, config.ports.len())?;
     preflight::machine()?;
     let server = Server::bind(&config.socket, config.socket_group)?;
+    let place = config.state.as_deref().map(Place::take).transpose()?;
     let mirror = Mirror::open(config.mode.clone(), config.ports.clone())?;
     let links = preflight::ports(mirror.view(), &config.ports)?;
     let holds = preflight::hold(&links)?;
@@ -221,14 +232,20 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
             });
         }
     };
-    let mut daemon = Daemon::start(config, store, workers, conntrack, mirror, holds, &signals)?;
+    let equipment = Equipment { store, workers, conntrack, mirror, place, holds };
+    let (mut daemon, restored) = Daemon::start(config, equipment, &signals)?;
     let mut notes = daemon.service.network().notes;
+    notes.extend(restored);
     notes.extend(preflight::takeover_notes(&daemon.config.mode));
     let control = serve(server, &daemon.service, &signals)?;
     ready(&Ready { workers, findings: &parsed.findings, texts: &texts, notes: &notes });
     let outcome = daemon.keep_house(&signals);
     signals.stop.store(true, Ordering::Relaxed);
     daemon.fleet.stop();
+    // Saved last, when no packet changes anything any more.
+    if let Some(keeper) = daemon.keeper.take() {
+        keeper.finish();
+    }
     daemon.log.finish(LOG_FAREWELL);
     let _ = control.join();
     outcome
@@ -302,17 +319,25 @@ fn serve(
         .map_err(system("control thread"))
 }
 
+/// What was made ready before anything was touched.
+struct Equipment {
+    store: PolicyStore,
+    workers: usize,
+    conntrack: Arc<Conntrack>,
+    mirror: Mirror,
+    place: Option<Place>,
+    holds: Holds,
+}
+
 impl Daemon {
-    /// Takes the ports and starts the threads that forward.
+    /// Takes the ports, brings back what an earlier process saved, and starts the
+    /// threads that forward. Also returns what there is to say of the state file.
     fn start(
         config: Config,
-        store: PolicyStore,
-        workers: usize,
-        conntrack: Arc<Conntrack>,
-        mirror: Mirror,
-        holds: Holds,
+        equipment: Equipment,
         signals: &Signals,
-    ) -> Result<Self, DaemonError> {
+    ) -> Result<(Self, Option<String>), DaemonError> {
+        let Equipment { store, workers, conntrack, mirror, place, holds } = equipment;
         let update = mirror.current()?;
         let network = Arc::new(Network::build(&update.topology)?);
         let links =
@@ -335,12 +360,25 @@ impl Daemon {
         }
         let program = ProgramSight(Arc::new(Mutex::new(opened.program)));
 
+        let restored = match &place {
+            Some(place) => restore_state(place, &conntrack, &network, &store)?,
+            None => Restored::default(),
+        };
+        let note = place.as_ref().and_then(|place| state_note(place, &restored));
         let outlets = Outlets::new(LOG_QUEUE, REQUEST_QUEUE);
         let format = logwriter::kernel_lines(config.ports.clone());
         let log = LogThread::start(config.log.as_deref(), Arc::clone(&outlets.log), format)
             .map_err(system("log thread"))?;
         let fleet = Fleet::start(opened.workers, &store, &networks, &conntrack, &outlets)
             .map_err(system("worker thread"))?;
+        let store = Arc::new(store);
+        let keeper = match place {
+            Some(place) => Some(
+                keep_state(place, &config, &conntrack, &store, restored)
+                    .map_err(system("state thread"))?,
+            ),
+            None => None,
+        };
         let service = Arc::new(Service::new(Parts {
             store,
             conntrack: Arc::clone(&conntrack),
@@ -348,21 +386,59 @@ impl Daemon {
             workers: fleet.sights().to_vec(),
             log: Arc::clone(log.counters()),
             program: program.clone(),
+            state: StateSight::of(&config, keeper.as_ref()),
             rule_files: (config.rules.clone(), config.rules6.clone()),
             host_road: opened.host.is_some(),
             stop: Arc::clone(&signals.stop),
         }));
-        Ok(Self {
+        let network = NetworkSide::new(mirror, networks, program, port_notes);
+        let (_holds, _promiscuous) = (holds, opened.promiscuous);
+        let daemon = Self {
             config,
             service,
-            network: NetworkSide::new(mirror, networks, program, port_notes),
+            network,
             conntrack,
             outlets,
             fleet,
             log,
-            _holds: holds,
-            _promiscuous: opened.promiscuous,
+            keeper,
+            _holds,
+            _promiscuous,
             _host: opened.host,
-        })
+        };
+        Ok((daemon, note))
     }
+}
+
+fn restore_state(
+    place: &Place,
+    conntrack: &Conntrack,
+    network: &Network,
+    store: &PolicyStore,
+) -> Result<Restored, StateError> {
+    let limits = |saved: &[_], elapsed, now| store.import_limits(saved, elapsed, now);
+    state::restore(place, conntrack, network, limits)
+}
+
+/// What the operator should know of the state that was found.
+fn state_note(place: &Place, restored: &Restored) -> Option<String> {
+    let (refusal, aside): &(Refusal, PathBuf) = restored.refused.as_ref()?;
+    let (path, aside) = (place.path().display(), aside.display());
+    Some(format!("state file {path} was refused: {refusal}; starting clean, it is now {aside}"))
+}
+
+fn keep_state(
+    place: Place,
+    config: &Config,
+    conntrack: &Arc<Conntrack>,
+    store: &Arc<PolicyStore>,
+    restored: Restored,
+) -> io::Result<Keeper> {
+    let policy = Arc::clone(store);
+    let sources = Sources {
+        conntrack: Arc::clone(conntrack),
+        limits: Box::new(move |now| policy.export_limits(now)),
+        ports: config.ports.clone(),
+    };
+    Keeper::start(Saving { place, every: config.state_every }, sources, restored)
 }

@@ -12,13 +12,14 @@ use dataplane::packet::Family;
 use super::fleet::WorkerSight;
 use super::logwriter::LogCounters;
 use super::policy::{self, Texts};
-use super::views;
-use crate::api::protocol::{Applied, Apply, Explained, Stages, VersionInfo};
+use super::{status, views};
+use crate::api::protocol::{Applied, Apply, Explained, Stages, Status, VersionInfo};
 use crate::api::{Code, Failure, Handler, Request, Response};
 use crate::apply::{ApplyError, Installed, PolicyStore};
 use crate::diagnostics::Finding;
 use crate::explain::{self, Description, ExplainError};
 use crate::iptables::TableNames;
+use crate::state::{Keeper, Progress};
 
 /// The network in force, and what of it was simplified.
 #[derive(Clone, Debug)]
@@ -30,12 +31,13 @@ pub(super) struct NetworkInForce {
 /// The daemon as the control socket sees it.
 #[derive(Debug)]
 pub(super) struct Service {
-    store: PolicyStore,
+    store: Arc<PolicyStore>,
     conntrack: Arc<Conntrack>,
     network: Mutex<NetworkInForce>,
     workers: Vec<WorkerSight>,
     log: Arc<LogCounters>,
     program: super::ProgramSight,
+    state: Option<StateSight>,
     rule_files: (Option<PathBuf>, Option<PathBuf>),
     host_road: bool,
     stop: Arc<AtomicBool>,
@@ -45,15 +47,37 @@ pub(super) struct Service {
 /// What a [`Service`] is made of.
 #[derive(Debug)]
 pub(super) struct Parts {
-    pub(super) store: PolicyStore,
+    pub(super) store: Arc<PolicyStore>,
     pub(super) conntrack: Arc<Conntrack>,
     pub(super) network: NetworkInForce,
     pub(super) workers: Vec<WorkerSight>,
     pub(super) log: Arc<LogCounters>,
     pub(super) program: super::ProgramSight,
+    pub(super) state: Option<StateSight>,
     pub(super) rule_files: (Option<PathBuf>, Option<PathBuf>),
     pub(super) host_road: bool,
     pub(super) stop: Arc<AtomicBool>,
+}
+
+/// The state file, as others may see it.
+pub(super) struct StateSight {
+    path: String,
+    every: Nanos,
+    progress: Box<dyn Fn() -> Progress + Send + Sync>,
+}
+
+impl std::fmt::Debug for StateSight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateSight").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl StateSight {
+    pub(super) fn of(config: &super::Config, keeper: Option<&Keeper>) -> Option<Self> {
+        let path = config.state.as_ref()?.display().to_string();
+        let progress = Box::new(keeper?.sight());
+        Some(Self { path, every: config.state_every, progress })
+    }
 }
 
 impl Service {
@@ -65,6 +89,7 @@ impl Service {
             workers: parts.workers,
             log: parts.log,
             program: parts.program,
+            state: parts.state,
             rule_files: parts.rule_files,
             host_road: parts.host_road,
             stop: parts.stop,
@@ -175,6 +200,15 @@ impl Service {
         }
     }
 
+    fn status(&self) -> Status {
+        let state = self.state.as_ref();
+        Status {
+            version: self.version(),
+            connections: self.conntrack.len() as u64,
+            state: state.map(|it| status::state(&it.path, it.every, (it.progress)())),
+        }
+    }
+
     fn uptime_ms(&self) -> u64 {
         (monotonic() - self.started).0 / Nanos::MILLISECOND.0
     }
@@ -184,6 +218,7 @@ impl Handler for Service {
     fn handle(&self, request: Request) -> Result<Response, Failure> {
         match request {
             Request::Version {} => Ok(Response::Version(self.version())),
+            Request::ShowStatus {} => Ok(Response::Status(self.status())),
             Request::Apply(apply) => self.apply(apply),
             Request::ShowRules { family, table, chain } => {
                 let wanted = views::Wanted { family, table, chain };

@@ -33,7 +33,7 @@ pub struct Account {
 }
 
 /// Words of an [`Extra`].
-const WORDS: usize = 16;
+pub(super) const WORDS: usize = 16;
 
 /// The words, by what they hold.
 mod word {

@@ -8,7 +8,8 @@
 //! connection), `index` (buckets), `sources` (connections by original source),
 //! `store` (the concurrent core: all together, with the life-cycle), `tuple`, `icmp`, `verify`, `tcp`, `protocol` (what a
 //! packet does to an entry), `tracker` (the packet's road through it all),
-//! `view` (what others see of it), `nat` (what translation asks and decides), `config` (the kernel's sysctls).
+//! `view` (what others see of it), `nat` (what translation asks and decides),
+//! `saved` (connections outside the table), `config` (the kernel's sysctls).
 
 mod config;
 mod extra;
@@ -17,6 +18,7 @@ mod index;
 mod nat;
 mod protocol;
 mod record;
+mod saved;
 mod sources;
 mod store;
 mod sync;
@@ -31,6 +33,7 @@ mod view;
 pub use config::{Config, ConfigError, ConntrackError};
 pub use extra::{Account, SeqShift};
 pub use nat::Face;
+pub use saved::{ImportError, Saved};
 pub use tcp::TcpState;
 pub use tracker::{Conntrack, Counters, Subject};
 pub use tuple::{Direction, Tuple};

@@ -82,7 +82,9 @@ impl Visit<'_> {
             TcpConn::unpack(&entry.proto())
         };
         let left = Nanos(entry.deadline()).saturating_sub(self.now);
-        let context = Context { direction: self.direction, status, left, settings: self.settings };
+        let relearning = entry.aux() > self.now.0;
+        let (direction, settings) = (self.direction, self.settings);
+        let context = Context { direction, status, left, relearning, settings };
         let effect = conn.step(&segment, &context);
         entry.set_proto(&conn.pack());
         effect

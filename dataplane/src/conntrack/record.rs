@@ -186,6 +186,11 @@ impl Record {
         self.consistent(Some(generation), |record, _| (record.status(), record.extra.load()))
     }
 
+    /// A consistent copy of everything.
+    pub(super) fn whole(&self) -> Option<(Contents, Extras)> {
+        self.consistent(None, |record, generation| (record.copy(generation), record.extra.load()))
+    }
+
     /// What `read` finds while nobody writes.
     fn consistent<T>(&self, generation: Option<u32>, read: impl Fn(&Self, u32) -> T) -> Option<T> {
         let mut attempt = 0;

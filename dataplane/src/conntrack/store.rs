@@ -343,6 +343,16 @@ impl Store {
         self.record(id).contents(Some(id.generation()))
     }
 
+    /// The same with the extras; `None` unless it is in the table.
+    pub(super) fn whole_at(&self, at: usize) -> Option<(ConnId, Contents, Extras)> {
+        let record = &self.records[at];
+        if record.status() & (CONFIRMED | DYING) != CONFIRMED {
+            return None;
+        }
+        let (contents, extras) = record.whole()?;
+        Some((ConnId::new(at as u32, contents.generation), contents, extras))
+    }
+
     /// A connection's status and extras, dead or alive, until its record is reused.
     pub(super) fn extras(&self, id: ConnId) -> Option<(u32, Extras)> {
         self.record(id).extras(id.generation())

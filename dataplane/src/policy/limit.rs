@@ -79,6 +79,24 @@ impl LimitCell {
         }
     }
 
+    /// What is left in the bucket and how long nothing was put into it; `None` when it is full.
+    pub fn export(&self, now: Nanos) -> Option<(u32, Nanos)> {
+        let state = self.state.load(Ordering::Relaxed);
+        let (last, credit) = (state != FULL).then(|| unpack(state))?;
+        let idle = ((now.0 / TICK_NS) as u32).wrapping_sub(last);
+        // A worker may be ahead of us by a moment.
+        let idle = if idle > u32::MAX - LAG_TICKS { 0 } else { idle };
+        Some((credit, Nanos(u64::from(idle) * TICK_NS)))
+    }
+
+    /// Makes the bucket what [`LimitCell::export`] found, `idle` having gone on since.
+    pub fn import(&self, credit: u32, idle: Nanos, now: Nanos) {
+        let ticks = idle.0 / TICK_NS;
+        let earned = ticks.saturating_mul(u64::from(CREDITS_PER_TICK));
+        let credit = (u64::from(credit) + earned).min(u64::from(self.cap)) as u32;
+        self.state.store(pack((now.0 / TICK_NS) as u32, credit), Ordering::Relaxed);
+    }
+
     /// The state after one packet at `tick`, and whether the packet is within the limit.
     fn step(&self, old: u64, tick: u32) -> (u64, bool) {
         let (last, credit) = if old == FULL { (tick, self.cap) } else { unpack(old) };
@@ -117,6 +135,23 @@ mod tests {
 
     const PER_SECOND: u32 = SCALE;
     const PER_HOUR: u32 = SCALE * 3600;
+
+    #[test]
+    fn a_spent_bucket_is_as_spent_elsewhere_and_refills_on_the_way() {
+        let cell = LimitCell::new(PER_SECOND, 5).unwrap();
+        let now = Nanos::from_secs(100);
+        assert_eq!(cell.export(now), None, "full");
+        assert_eq!(granted(&cell, now, 9), 5);
+        let later = now + Nanos::from_secs(1);
+        let (credit, idle) = cell.export(later).unwrap();
+        assert_eq!((credit, idle), (0, Nanos::SECOND));
+        let elsewhere = Nanos::from_secs(7);
+        let other = LimitCell::new(PER_SECOND, 5).unwrap();
+        other.import(credit, idle + Nanos::from_secs(2), elsewhere);
+        assert_eq!(granted(&other, elsewhere, 9), 3);
+        other.import(credit, Nanos(u64::MAX), elsewhere);
+        assert_eq!(granted(&other, elsewhere, 9), 5, "never more than it holds");
+    }
 
     fn granted(cell: &LimitCell, at: Nanos, packets: u32) -> u32 {
         (0..packets).map(|_| u32::from(cell.take(at))).sum()

@@ -78,6 +78,8 @@ pub(super) struct Context<'s> {
     pub(super) status: u32,
     /// Time left before the entry expires.
     pub(super) left: Nanos,
+    /// Whether what does not fit may be because we were absent.
+    pub(super) relearning: bool,
     /// Settings in force.
     pub(super) settings: &'s Settings,
 }
@@ -113,6 +115,13 @@ impl TcpConn {
     /// Where the sequence numbers of the side that opened it stand.
     pub(super) fn sent_by_opener(&self) -> u32 {
         self.sides[0].end
+    }
+
+    /// We were absent, and both sides may have gone on: their next packets say
+    /// where they are.
+    pub(super) fn lose_history(&mut self) {
+        self.sides.iter_mut().for_each(Side::lose_history);
+        self.retrans = 0;
     }
 
     /// A reset was sent on this connection's behalf.
@@ -160,7 +169,12 @@ impl TcpConn {
             _ => {}
         }
         if !checked {
-            match window::check(self, segment, context) {
+            let mut fit = window::check(self, segment, context);
+            if fit == Fit::Invalid && context.relearning && segment.class != Class::Rst {
+                self.lose_history();
+                fit = window::check(self, segment, context);
+            }
+            match fit {
                 Fit::Fits => {}
                 Fit::Tolerated => return Effect::Pass,
                 Fit::Invalid => return Effect::Invalid(self.after_invalid(segment, context)),
@@ -289,8 +303,13 @@ impl TcpConn {
         let last = &self.last;
         let same_way = last.reply == (direction == Direction::Reply);
         let established = self.state == TcpState::Established && context.status & ASSURED != 0;
+        let peer = &self.sides[direction.opposite().index()];
+        if context.relearning && peer.acked().is_none() {
+            // Nothing is known to judge it by. The end that it goes to knows.
+            return Reset::InexactUnchecked;
+        }
         let mut judged = Reset::CheckWindow;
-        if let Some(acked) = self.sides[direction.opposite().index()].acked()
+        if let Some(acked) = peer.acked()
             && last.class != Class::Syn
         {
             let below = (segment.seq.wrapping_sub(acked) as i32) < 0;

@@ -91,6 +91,13 @@ impl Side {
         *self = Self { flags: self.flags & LIBERAL, ..Self::default() };
     }
 
+    /// Where it stands is unknown; what its SYN agreed on still holds.
+    pub(super) fn lose_history(&mut self) {
+        self.max_win = 0;
+        self.max_ack = 0;
+        self.flags &= !(ACKED | UNACKNOWLEDGED);
+    }
+
     pub(super) fn has_unacknowledged(&self) -> bool {
         self.flags & UNACKNOWLEDGED != 0
     }

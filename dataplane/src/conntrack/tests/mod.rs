@@ -4,6 +4,7 @@ mod api;
 mod behaviours;
 #[cfg(loom)]
 mod loom;
+mod saved;
 mod table;
 
 use super::{Config, Conntrack, CtState, Direction, Row, Tracking};

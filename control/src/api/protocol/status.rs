@@ -1,0 +1,85 @@
+//! How the daemon is, and what of its state lasts.
+
+use serde::{Deserialize, Serialize};
+
+use super::VersionInfo;
+
+/// The daemon at a glance.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Status {
+    /// The daemon and its machine.
+    pub version: VersionInfo,
+    /// Connections now.
+    pub connections: u64,
+    /// The state file; absent when nothing is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateInfo>,
+}
+
+/// The state file.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct StateInfo {
+    /// Where it is.
+    pub file: String,
+    /// Milliseconds between two saves, at least.
+    pub every_ms: u64,
+    /// Saves that succeeded since the start.
+    pub saves: u64,
+    /// Saves that failed.
+    pub failures: u64,
+    /// Why the last save failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The last save that succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastSave>,
+    /// What the file held when the daemon started.
+    pub restored: RestoredInfo,
+}
+
+/// One save.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct LastSave {
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// Connections in it.
+    pub connections: u64,
+    /// `limit` buckets in it.
+    pub limits: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// Microseconds of work.
+    pub work_us: u64,
+    /// Microseconds from beginning to end, resting and the disk included.
+    pub took_us: u64,
+}
+
+/// What was brought back.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct RestoredInfo {
+    /// Whether there was a file.
+    pub found: bool,
+    /// Why the file was refused, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Where a refused file lies now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub put_aside: Option<String>,
+    /// Whether the daemon before had stopped in good order.
+    pub clean: bool,
+    /// Milliseconds since the file was saved.
+    pub age_ms: u64,
+    /// Connections that go on.
+    pub connections: u64,
+    /// Connections whose time ran out meanwhile.
+    pub expired: u64,
+    /// Connections that could not be taken up: half open when the daemon before was
+    /// killed, or masqueraded as an address that is gone.
+    pub stale: u64,
+    /// Connections that the table had no room for, or that clash.
+    pub lost: u64,
+    /// `limit` buckets of rules that still stand.
+    pub limits: u64,
+    /// Microseconds that it took.
+    pub took_us: u64,
+}

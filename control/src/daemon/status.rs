@@ -1,0 +1,54 @@
+//! What `show status` shows.
+
+use dataplane::clock::Nanos;
+
+use crate::api::protocol::{LastSave, RestoredInfo, StateInfo};
+use crate::state::{Progress, Restored, Saved};
+
+const fn micros(time: Nanos) -> u64 {
+    time.0 / 1000
+}
+
+/// The state file as a protocol value.
+pub(super) fn state(file: &str, every: Nanos, progress: Progress) -> StateInfo {
+    StateInfo {
+        file: file.to_owned(),
+        every_ms: every.0 / Nanos::MILLISECOND.0,
+        saves: progress.saves,
+        failures: progress.failures,
+        error: progress.error,
+        last: progress.last.map(last),
+        restored: restored(progress.restored),
+    }
+}
+
+fn last(saved: Saved) -> LastSave {
+    LastSave {
+        at_ms: saved.at_us / 1000,
+        connections: saved.connections,
+        limits: saved.limits,
+        bytes: saved.bytes,
+        work_us: micros(saved.work),
+        took_us: micros(saved.took),
+    }
+}
+
+fn restored(restored: Restored) -> RestoredInfo {
+    let (refused, put_aside) = match restored.refused {
+        Some((refusal, aside)) => (Some(refusal.to_string()), Some(aside.display().to_string())),
+        None => (None, None),
+    };
+    RestoredInfo {
+        found: restored.found,
+        refused,
+        put_aside,
+        clean: restored.clean,
+        age_ms: restored.age.0 / Nanos::MILLISECOND.0,
+        connections: restored.connections,
+        expired: restored.expired,
+        stale: restored.stale,
+        lost: restored.no_room + restored.clashed,
+        limits: restored.limits,
+        took_us: micros(restored.took),
+    }
+}

@@ -1,0 +1,139 @@
+//! From the file of an earlier process into the tables of this one, before the
+//! first packet.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use dataplane::clock::{Nanos, monotonic, wall_us};
+use dataplane::conntrack::{Conntrack, ImportError, Saved, status};
+use dataplane::fib::Network;
+use dataplane::packet::{Family, PortId};
+
+use super::format::{Contents, Refusal};
+use super::{Place, StateError, failed, mapped};
+use crate::compile::SavedLimit;
+
+/// What came of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Whether there was one.
+    pub found: bool,
+    /// Why it was not used, and where it lies now.
+    pub refused: Option<(Refusal, PathBuf)>,
+    /// Whether it was written after the workers had stopped.
+    pub clean: bool,
+    /// Time since it was saved.
+    pub age: Nanos,
+    /// Connections that go on.
+    pub connections: u64,
+    /// Connections whose time ran out meanwhile.
+    pub expired: u64,
+    /// Connections that the table had no room for.
+    pub no_room: u64,
+    /// Connections in the middle of opening when an earlier process died, and
+    /// masqueraded ones whose address or port is gone.
+    pub stale: u64,
+    /// Connections that contradict each other.
+    pub clashed: u64,
+    /// Buckets of rules that still stand.
+    pub limits: u64,
+    /// What it took.
+    pub took: Nanos,
+}
+
+/// Reads the state file into the tables. A file that is refused is renamed, and
+/// the tables stay as they were.
+///
+/// # Errors
+/// The file is there and cannot be read, or not be put aside.
+pub fn restore(
+    place: &Place,
+    conntrack: &Conntrack,
+    network: &Network,
+    limits: impl FnOnce(&[SavedLimit], Nanos, Nanos) -> usize,
+) -> Result<Restored, StateError> {
+    let now = monotonic();
+    let path = place.path();
+    let Some(file) = mapped::read(path).map_err(failed(path, "read it"))? else {
+        return Ok(Restored::default());
+    };
+    let mut restored = Restored { found: true, ..Restored::default() };
+    let contents = match Contents::check(&file) {
+        Ok(contents) => contents,
+        Err(refusal) => {
+            let aside = mapped::beside(path, ".refused");
+            std::fs::rename(path, &aside).map_err(failed(path, "put it aside"))?;
+            restored.refused = Some((refusal, aside));
+            return Ok(restored);
+        }
+    };
+    restored.clean = contents.header.clean;
+    // A wall clock that was set back says nothing.
+    restored.age = Nanos(wall_us().saturating_sub(contents.header.saved_at_us) * 1000);
+    let ports: Vec<Option<PortId>> =
+        contents.ports().map(|name| network.port_named(&name)).collect();
+    let mut incoming = Incoming { conntrack, network, ports, restored, now };
+    incoming.connections(&contents);
+    let mut restored = incoming.restored;
+    let saved: Vec<SavedLimit> = contents.limits().filter_map(Result::ok).collect();
+    restored.limits = limits(&saved, restored.age, now) as u64;
+    restored.took = monotonic().saturating_sub(now);
+    Ok(restored)
+}
+
+struct Incoming<'i> {
+    conntrack: &'i Conntrack,
+    network: &'i Network,
+    /// The present numbers of the ports as they were.
+    ports: Vec<Option<PortId>>,
+    restored: Restored,
+    now: Nanos,
+}
+
+impl Incoming<'_> {
+    fn connections(&mut self, contents: &Contents<'_>) {
+        let mut names = HashMap::new();
+        let mut children = Vec::new();
+        for mut saved in contents.connections().filter_map(Result::ok) {
+            if !self.belongs(&mut saved) {
+                self.restored.stale += 1;
+                continue;
+            }
+            match self.conntrack.import(&saved, self.restored.age, self.now) {
+                Ok(id) => {
+                    self.restored.connections += 1;
+                    names.insert(saved.number, id);
+                    children.extend(saved.master.map(|master| (id, master)));
+                }
+                Err(ImportError::Expired) => self.restored.expired += 1,
+                Err(ImportError::Full) => self.restored.no_room += 1,
+                Err(ImportError::Clash | ImportError::Unsound) => self.restored.clashed += 1,
+            }
+        }
+        for (child, master) in children {
+            // A master that is gone leaves its children to themselves, as in the kernel.
+            if let Some(master) = names.get(&master) {
+                self.conntrack.set_master(child, *master);
+            }
+        }
+    }
+
+    /// Whether the connection still makes sense here and now.
+    fn belongs(&self, saved: &mut Saved) -> bool {
+        // What the ends agreed on after the last save is not known, and without it
+        // everything they say would be INVALID.
+        if !self.restored.clean && saved.is_half_open() {
+            return false;
+        }
+        let Some(old) = saved.masquerade_port() else { return true };
+        let Some(Some(port)) = self.ports.get(usize::from(old)) else { return false };
+        saved.set_masquerade_port(Some(port.0));
+        let taken = match saved.reply.family {
+            Family::V4 => IpAddr::from((saved.reply.dst as u32).to_be_bytes()),
+            Family::V6 => IpAddr::from(saved.reply.dst.to_be_bytes()),
+        };
+        let addresses = &self.network.port(*port).addresses;
+        saved.status & status::SRC_NAT == 0 || addresses.iter().any(|(own, _)| *own == taken)
+    }
+}
