@@ -110,6 +110,7 @@ fn matches_alone(rule: &Rule, frame: &[u8], state: CtState) -> bool {
         input: "eth0",
         output: "eth1",
         has_link_header: true,
+        path_mtu: 1500,
         mark: 0,
         tracked: Tracked { state, ..Tracked::NONE },
         now: dataplane::clock::Nanos::from_secs(9),

@@ -1,7 +1,7 @@
 //! The interpreter's way through all hooks, in step with what the engine did.
 
 use dataplane::conntrack::Conntrack;
-use dataplane::fib::{InputRoute, Mode, Query, RouteKind};
+use dataplane::fib::{InputRoute, LOOPBACK_MTU, Mode, Query, RouteKind};
 use dataplane::packet::{Parsed, PortId};
 use dataplane::policy::{ChainPolicy, Hook, TableId};
 use dataplane::verdict::DropReason;
@@ -72,6 +72,7 @@ impl<'a> Walk<'a> {
                 input,
                 output: "",
                 has_link_header: source != Source::Host,
+                path_mtu: u32::MAX,
                 mark: 0,
                 tracked: Tracked::NONE,
                 now: NOW,
@@ -155,6 +156,7 @@ impl<'a> Walk<'a> {
         self.track();
         let mark = self.subject.mark;
         self.table(TableId::Mangle, Hook::Output)?;
+        // A changed TOS asks for the route again as well, and gets the same.
         if self.subject.mark != mark {
             match self.route_output() {
                 Some(changed) => output = changed,
@@ -183,6 +185,18 @@ impl<'a> Walk<'a> {
 
     fn set_output(&mut self, port: PortId) {
         self.subject.output = port_name(self.replay.ports(), port);
+        self.subject.path_mtu = self.mtu_to(self.parsed.dst).min(self.mtu_to(self.parsed.src));
+    }
+
+    /// MTU of the way to an address; the largest number where there is none.
+    fn mtu_to(&self, dst: u128) -> u32 {
+        let network = self.replay.network();
+        let route = network.route(&Query { dst, src: 0, ..self.query() });
+        match route.map(|route| (route.kind, route)) {
+            Some((RouteKind::Unicast(port), route)) => network.mtu(&route, port),
+            Some((RouteKind::Local, _)) => LOOPBACK_MTU,
+            _ => u32::MAX,
+        }
     }
 
     fn track(&mut self) {

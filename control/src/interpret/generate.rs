@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::packet::{Family, PktType};
 use dataplane::policy::matches::*;
-use dataplane::policy::target::{ConnmarkTarget, LogTarget, MarkTarget, RejectWith};
+use dataplane::policy::target::{
+    ConnmarkTarget, HeaderTarget, HopChange, LogTarget, MarkTarget, RejectWith,
+};
 use dataplane::policy::{ChainPolicy, Match, TableId, state_class};
 use dataplane::wire::build::{L4, Packet, Tcp};
 use proptest::collection::vec;
@@ -257,6 +259,16 @@ fn target(table: TableId, family: Family, callees: Vec<String>) -> BoxedStrategy
             choices.push((1, Just(TargetSpec::Reject(with)).boxed()));
         }
         TableId::Mangle | TableId::Raw => {
+            if table == TableId::Mangle {
+                let header = select(vec![
+                    HeaderTarget::Hops(HopChange::Set(64)),
+                    HeaderTarget::Hops(HopChange::Increment(255)),
+                    HeaderTarget::Hops(HopChange::Decrement(1)),
+                    HeaderTarget::Tos { clear: 0x3f, toggle: 0x10 },
+                    HeaderTarget::Dscp(0x2e),
+                ]);
+                choices.push((3, header.prop_map(TargetSpec::Header).boxed()));
+            }
             let marks = select(vec![1_u32, 2, 0x10]);
             let toggle =
                 marks.prop_map(|bit| TargetSpec::Mark(MarkTarget { clear: bit, toggle: bit }));

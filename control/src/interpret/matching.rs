@@ -250,7 +250,7 @@ fn ports(at: At, (sport, dport): (u16, u16), wanted: (&Ports, &Ports)) -> Compar
 
 fn tcp_match(at: At, tcp: &TcpMatch, subject: &Subject<'_>) -> Compared {
     first_fragment(at, subject, true)?;
-    let header = subject.packet.layer4;
+    let header = &subject.packet.layer4[..];
     let (Some(found), 20..) = (subject.packet.ports(), header.len()) else {
         return at.hotdrop("TCP header");
     };
@@ -292,7 +292,7 @@ fn udp_match(at: At, udp: &UdpMatch, subject: &Subject<'_>) -> Compared {
 
 fn icmp_match(at: At, icmp: &IcmpMatch, subject: &Subject<'_>) -> Compared {
     first_fragment(at, subject, false)?;
-    let header = subject.packet.layer4;
+    let header = &subject.packet.layer4[..];
     if header.len() < 8 {
         return at.hotdrop("ICMP header");
     }

@@ -10,6 +10,7 @@
 mod buckets;
 #[cfg(test)]
 pub(crate) mod generate;
+mod header;
 mod matching;
 pub mod packet;
 #[cfg(test)]
@@ -99,6 +100,8 @@ pub struct Subject<'f> {
     pub output: &'f str,
     /// Whether there is a real Ethernet header.
     pub has_link_header: bool,
+    /// Smallest MTU in bytes of its way there and back, once it is routed.
+    pub path_mtu: u32,
     /// The packet's mark.
     pub mark: u32,
     /// Tracking.
@@ -262,11 +265,13 @@ impl<'m> Interpreter<'m> {
                 TargetSpec::Connmark(target) => connmark(subject, target),
                 TargetSpec::Nat(nat) => return Verdict::Translate(*nat),
                 TargetSpec::Synproxy(proxy) => return Verdict::Synproxy(*proxy),
-                TargetSpec::None
-                | TargetSpec::Log(_)
-                | TargetSpec::Header(_)
-                | TargetSpec::Ct(_)
-                | TargetSpec::Notrack => {}
+                TargetSpec::Header(target) => {
+                    if !header::change(&mut subject.packet, *target, subject.path_mtu) {
+                        return Verdict::Drop(DropCause::Hotdrop);
+                    }
+                }
+                TargetSpec::None | TargetSpec::Log(_) | TargetSpec::Ct(_) | TargetSpec::Notrack => {
+                }
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Reads a frame the way iptables' own code does, independently of the data
 //! plane's parser: it is the oracle's pair of eyes.
 
+use std::borrow::Cow;
+
 use dataplane::packet::{Family, PktType};
 
 /// What the walk may look at. All of it comes from the frame itself.
@@ -26,8 +28,10 @@ pub struct Packet<'f> {
     pub proto: Proto,
     /// Offset of a non-first fragment in bytes; 0 otherwise.
     pub fragment_offset: u16,
+    /// Bytes behind the IP header and its extensions, in any fragment.
+    pub behind: usize,
     /// Layer 4 bytes; empty for a non-first fragment.
-    pub layer4: &'f [u8],
+    pub layer4: Cow<'f, [u8]>,
 }
 
 /// The protocol at the end of the header chain.
@@ -93,7 +97,8 @@ impl<'f> Packet<'f> {
             length: u32::from(length),
             proto: Proto::Known(*ip.get(9)?),
             fragment_offset,
-            layer4: if fragment_offset == 0 { layer4 } else { &[] },
+            behind: layer4.len(),
+            layer4: Cow::Borrowed(if fragment_offset == 0 { layer4 } else { &[] }),
         })
     }
 
@@ -118,13 +123,14 @@ impl<'f> Packet<'f> {
             length: length as u32,
             proto,
             fragment_offset,
-            layer4,
+            behind: layer4.len(),
+            layer4: Cow::Borrowed(layer4),
         })
     }
 
     /// Source and destination port, when four bytes of layer 4 are there.
     pub fn ports(&self) -> Option<(u16, u16)> {
-        Some((be16(self.layer4, 0)?, be16(self.layer4, 2)?))
+        Some((be16(&self.layer4, 0)?, be16(&self.layer4, 2)?))
     }
 }
 

@@ -58,6 +58,7 @@ fn subject(frame: &[u8]) -> Subject<'_> {
         input: "eth0",
         output: "eth1",
         has_link_header: true,
+        path_mtu: 1500,
         mark: 0,
         tracked: Tracked::NONE,
         now: Nanos::from_secs(100),

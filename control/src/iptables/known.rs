@@ -59,9 +59,6 @@ const TARGETS: &[&str] = &[
     "CLUSTERIP",
     "CONNSECMARK",
     "DNPT",
-    "DSCP",
-    "ECN",
-    "HL",
     "HMARK",
     "IDLETIMER",
     "LED",
@@ -72,13 +69,10 @@ const TARGETS: &[&str] = &[
     "SECMARK",
     "SET",
     "SNPT",
-    "TCPMSS",
     "TCPOPTSTRIP",
     "TEE",
-    "TOS",
     "TPROXY",
     "TRACE",
-    "TTL",
     "ULOG",
 ];
 

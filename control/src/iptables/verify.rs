@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use dataplane::policy::Hook;
 use dataplane::policy::matches::Match;
-use dataplane::policy::target::NatTarget;
+use dataplane::policy::target::{HeaderTarget, NatTarget, TcpMss};
 
 use super::extension::Problem;
 use super::table;
@@ -127,17 +127,19 @@ impl<'t> Graph<'t> {
                     let good = [Hook::Prerouting, Hook::Input, Hook::Forward];
                     problems.extend(misplaced("the mac match", &good, reached, spec.span));
                 }
-                let at = rule.target_span;
-                match &rule.target {
-                    TargetSpec::Nat(nat) => {
-                        problems.extend(misplaced(nat.name(), nat_hooks(nat), reached, at));
-                    }
+                let (what, good) = match &rule.target {
+                    TargetSpec::Nat(nat) => (nat.name(), nat_hooks(nat)),
                     TargetSpec::Synproxy(_) => {
-                        let good = [Hook::Input, Hook::Forward];
-                        problems.extend(misplaced("SYNPROXY", &good, reached, at));
+                        ("SYNPROXY", [Hook::Input, Hook::Forward].as_slice())
                     }
-                    _ => {}
-                }
+                    // The path must be known by then.
+                    TargetSpec::Header(HeaderTarget::TcpMss(TcpMss::ClampToPmtu)) => {
+                        let good = [Hook::Forward, Hook::Output, Hook::Postrouting].as_slice();
+                        ("--clamp-mss-to-pmtu", good)
+                    }
+                    _ => continue,
+                };
+                problems.extend(misplaced(what, good, reached, rule.target_span));
             }
         }
     }

@@ -4,6 +4,7 @@ use classifier::Address;
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{Conntrack, Direction, Template, Tracking, status};
 use dataplane::effects::{Effects, LogRecord, Step};
+use dataplane::fib::Network;
 use dataplane::frame::FrameBuf;
 use dataplane::packet::{Family, Parsed, PortId};
 use dataplane::policy::eval::PacketView;
@@ -16,6 +17,12 @@ use crate::interpret::{
     Connection, DropCause, Interpreter, Outcome, Packet, Subject, Tracked, Verdict, Visit,
 };
 use crate::replay::port_name;
+
+/// MTU in bytes of every packet's way.
+const WAY_MTU: u32 = 1400;
+
+/// Bytes that a frame may grow.
+const ROOM: usize = 64;
 
 /// A packet at one hook.
 #[derive(Clone, Copy, Debug)]
@@ -92,12 +99,17 @@ impl Effects for Recorder {
 pub(crate) struct CompiledSide {
     stack: ReturnStack,
     counters: RuleCounters,
+    network: Network,
 }
 
 impl CompiledSide {
     /// `counters` as in the policy.
     pub(crate) fn new(counters: u32) -> Self {
-        Self { stack: ReturnStack::default(), counters: RuleCounters::new(counters as usize) }
+        Self {
+            stack: ReturnStack::default(),
+            counters: RuleCounters::new(counters as usize),
+            network: Network::default(),
+        }
     }
 
     /// Walks `table` at `hook`; `None` when there is no such chain.
@@ -112,9 +124,11 @@ impl CompiledSide {
         let mut recorder = Recorder::default();
         self.stack.fit(policy.max_depth);
         let (mut parsed, mut frame) = (*probe.parsed, probe.frame.to_vec());
+        let length = frame.len();
+        frame.resize(length + ROOM, 0);
         let mut packet = PacketView {
             parsed: &mut parsed,
-            frame: FrameBuf::exact(&mut frame),
+            frame: FrameBuf::new(&mut frame, length),
             has_link_header: true,
             input: probe.input,
             output: probe.output,
@@ -122,6 +136,8 @@ impl CompiledSide {
             tracking: probe.tracking,
             template: Template::default(),
             conntrack,
+            network: &self.network,
+            way_mtu: WAY_MTU,
             now: probe.now,
         };
         let key = packet.key();
@@ -176,6 +192,7 @@ pub(crate) fn interpreted(
         input: name(probe.input),
         output: name(probe.output),
         has_link_header: true,
+        path_mtu: WAY_MTU,
         mark: probe.mark,
         tracked,
         now: probe.now,

@@ -28,8 +28,12 @@ pub fn topology(default_routes: bool) -> String {
         .expect("writing to a string");
     }
     for (to, via) in lab::REMOTE {
-        write!(text, "[[route]]\nto = \"{to}\"\nvia = \"{via}\"\ndev = \"eth2\"\n")
-            .expect("writing to a string");
+        write!(
+            text,
+            "[[route]]\nto = \"{to}\"\nvia = \"{via}\"\ndev = \"eth2\"\nmtu = {}\n",
+            lab::REMOTE_MTU
+        )
+        .expect("writing to a string");
     }
     for (v6, to) in [(false, "0.0.0.0/0"), (true, "::/0")] {
         if default_routes {

@@ -117,6 +117,10 @@ struct Place<'p> {
 }
 
 impl Place<'_> {
+    /// Whether only packets that know their way out come here.
+    fn outward(&self) -> bool {
+        self.chain == "FORWARD" || !self.inward()
+    }
     /// Whether packets here came from outside.
     fn inward(&self) -> bool {
         !matches!(self.chain, "OUTPUT" | "POSTROUTING") && !self.chain.starts_with('o')
@@ -228,6 +232,9 @@ fn rule(rng: &mut Rng, place: &Place<'_>) -> RuleText {
     let ends = ["ACCEPT", "DROP", "RETURN"].iter().any(|end| target.ends_with(end));
     if parts.is_empty() && ends {
         parts.push(extension(rng, place));
+    }
+    if target.contains("TCPMSS") {
+        parts.push(format!("-m tcp --tcp-flags {} SYN", rng.pick(&["SYN,RST", "SYN", "SYN,ACK"])));
     }
     RuleText { parts, target }
 }
@@ -475,6 +482,8 @@ fn target(rng: &mut Rng, place: &Place<'_>, proto: Proto) -> String {
         (jumps, 7),
         (jumps / 4, 8),
         (12, 9),
+        (if mangle { 30 } else { 0 }, 10),
+        (if proto == Proto::Tcp { 14 } else { 0 }, 11),
     ]);
     match kind {
         0 => "-j ACCEPT".to_owned(),
@@ -490,7 +499,50 @@ fn target(rng: &mut Rng, place: &Place<'_>, proto: Proto) -> String {
         6 => connmark(rng),
         7 => format!("-j {}", place.below[rng.below(place.below.len())]),
         8 => format!("-g {}", place.below[rng.below(place.below.len())]),
+        10 => header(rng, place.v6, proto),
+        11 if place.outward() && rng.chance(50) => "-j TCPMSS --clamp-mss-to-pmtu".to_owned(),
+        11 => {
+            let mss = rng.pick(&[0, 1, 535, 536, 537, 1219, 1220, 1221, 1400, 1460, 8_960]);
+            format!("-j TCPMSS --set-mss {mss}")
+        }
         _ => String::new(),
+    }
+}
+
+/// TTL, HL, TOS, DSCP, ECN.
+fn header(rng: &mut Rng, v6: bool, proto: Proto) -> String {
+    match rng.below(if v6 { 3 } else { 4 }) {
+        0 => {
+            let (name, option) = if v6 { ("HL", "hl") } else { ("TTL", "ttl") };
+            let change = rng.pick(&[
+                "set 64", "set 63", "set 1", "set 0", "set 2", "inc 1", "inc 255", "dec 1",
+                "dec 63", "dec 200",
+            ]);
+            format!("-j {name} --{option}-{change}")
+        }
+        1 => format!(
+            "-j TOS {}",
+            rng.pick(&[
+                "--set-tos 0x10",
+                "--set-tos 0xb8/0xfc",
+                "--set-tos 0xff/0x0f",
+                "--set-tos 0",
+                "--and-tos 0xfe",
+                "--or-tos 0x03",
+                "--xor-tos 0xff",
+            ])
+        ),
+        2 => format!("-j DSCP --set-dscp {}", rng.pick(&["0x00", "0x0a", "0x2e", "0x3f"])),
+        _ if proto == Proto::Tcp => format!(
+            "-j ECN {}",
+            rng.pick(&[
+                "--ecn-tcp-remove",
+                "--ecn-tcp-ece 1",
+                "--ecn-tcp-ece 1 --ecn-tcp-cwr 0",
+                "--ecn-tcp-cwr 1 --ecn-ip-ect 3",
+            ])
+        ),
+        _ => format!("-j ECN --ecn-ip-ect {}", rng.below(4)),
     }
 }
 

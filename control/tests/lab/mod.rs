@@ -286,7 +286,8 @@ fn plug(gw: &Namespace, far: &Namespace) {
         }
     }
     for (net, gateway) in REMOTE {
-        writeln!(gw_batch, "route add {net} via {gateway} dev eth2").expect("string");
+        writeln!(gw_batch, "route add {net} via {gateway} dev eth2 mtu {REMOTE_MTU}")
+            .expect("string");
     }
     for port in 0..PORTS {
         for (space, name) in [(far, format!("p{port}")), (gw, format!("eth{port}"))] {
@@ -299,6 +300,9 @@ fn plug(gw: &Namespace, far: &Namespace) {
     far.run("ip", &["-batch", "-"], &far_batch).expect("far ends");
     gw.run("ip", &["-batch", "-"], &gw_batch).expect("router");
 }
+
+/// MTU in bytes of the routes to [`REMOTE`].
+pub const REMOTE_MTU: u32 = 1400;
 
 /// Networks behind the gateway .254 on eth2.
 pub const REMOTE: [(&str, &str); 2] =

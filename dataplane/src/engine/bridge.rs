@@ -73,7 +73,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let length = packet.regroup.map(|regroup| regroup.longest() + HEADER);
         let length = length.unwrap_or(packet.frame.len());
         let output = pass(network, input, length).map_err(End::Drop)?;
-        packet.output = Some(output);
+        (packet.output, packet.way_mtu) = (Some(output), network.port(output).mtu);
         self.forward_tables(packet)?;
         // br_netfilter shows POSTROUTING no input interface.
         packet.input = None;

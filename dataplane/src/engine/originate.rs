@@ -12,7 +12,7 @@ use super::World;
 use super::road::{Hop, Packet, Road};
 use crate::conntrack::CtState;
 use crate::effects::Effects;
-use crate::fib::{Mode, Query, RouteKind};
+use crate::fib::{LOOPBACK_MTU, Mode, Query, RouteKind};
 use crate::frame::FrameBuf;
 use crate::packet::{Family, Parsed, PktType, PortId};
 use crate::policy::RejectWith;
@@ -24,8 +24,6 @@ use crate::wire::{ethernet, ethertype, options, parse};
 const DEPTH_MAX: u8 = 2;
 /// Longest frame that is made here: an IPv6 error and its Ethernet header.
 const FRAME_MAX: usize = ethernet::HEADER + 1280;
-/// MTU of the way to this machine itself.
-const LOOPBACK_MTU: u32 = 65536;
 /// ICMP code.
 const HOST_UNREACHABLE: u8 = 1;
 /// ICMPv6 code.

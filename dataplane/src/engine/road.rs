@@ -10,7 +10,7 @@ use classifier::Address;
 use super::{Ended, Scratch, World, egress};
 use crate::conntrack::{Subject, Template, Tracking};
 use crate::effects::Effects;
-use crate::fib::{InputRoute, Mode, Query, RouteKind};
+use crate::fib::{InputRoute, LOOPBACK_MTU, Mode, Query, RouteKind};
 use crate::frame::FrameBuf;
 use crate::packet::{Family, Fragment, Parsed, PktType, PortId};
 use crate::policy::eval::PacketView;
@@ -34,6 +34,8 @@ pub(super) struct Packet<'f> {
     pub(super) output: Option<PortId>,
     /// Its next hop's family and address, once routed.
     pub(super) next_hop: Option<(Family, u128)>,
+    /// MTU in bytes of its way out, once routed.
+    pub(super) way_mtu: u32,
     /// The packet's mark.
     pub(super) mark: u32,
     /// What it asks of the connection table, if that was worked out before.
@@ -56,6 +58,7 @@ impl<'f> Packet<'f> {
             input,
             output: None,
             next_hop: None,
+            way_mtu: u32::MAX,
             mark: 0,
             subject: None,
             tracking: Tracking::NONE,
@@ -63,6 +66,19 @@ impl<'f> Packet<'f> {
             options: Options::default(),
             regroup: None,
         }
+    }
+
+    /// Takes the way that routing gave it; `None`: to this machine itself.
+    pub(super) fn leave_by(&mut self, hop: Option<Hop>) {
+        self.output = Some(hop.map_or(PortId::LOOPBACK, |hop| hop.port));
+        self.next_hop = hop.map(|hop| hop.next_hop);
+        self.way_mtu = hop.map_or(LOOPBACK_MTU, |hop| hop.mtu);
+    }
+
+    /// What a table may change that makes OUTPUT ask for the way again.
+    fn routed_by(&self) -> (u32, u8, u8) {
+        let Parsed { family, tos, ttl, .. } = self.parsed;
+        (self.mark, tos, if family == Family::V6 { ttl } else { 0 })
     }
 
     /// What routing is asked for a packet of our own.
@@ -170,19 +186,18 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         if let Some(ended) = self.gather_tracked(packet, User::Output, onward)? {
             return Ok(ended);
         }
-        let port = |hop: Option<Hop>| Some(hop.map_or(PortId::LOOPBACK, |hop| hop.port));
-        packet.output = port(hop);
+        packet.leave_by(hop);
         self.hook(packet, Hook::Output, &[TableId::Raw])?;
         self.track(packet)?;
-        let mark = packet.mark;
+        let routed_by = packet.routed_by();
         self.hook(packet, Hook::Output, &[TableId::Mangle])?;
-        if packet.mark != mark {
+        if packet.routed_by() != routed_by {
             // The rest of OUTPUT still sees the first decision's port.
             hop = self.route_output(&packet.query())?;
         }
         hop = self.translate_own(packet, hop)?;
         self.hook(packet, Hook::Output, &[TableId::Filter, TableId::Security])?;
-        (packet.output, packet.next_hop) = (port(hop), hop.map(|hop| hop.next_hop));
+        packet.leave_by(hop);
         self.postrouting(packet)?;
         match hop {
             Some(hop) => self.leave(packet, hop),
@@ -231,7 +246,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             return Err(End::Refused(DropReason::TooBig, Message::too_big(family, hop.mtu)));
         }
         egress::decrement_hops(packet);
-        (packet.output, packet.next_hop) = (Some(hop.port), Some(hop.next_hop));
+        packet.leave_by(Some(hop));
         self.forward_tables(packet)?;
         self.forward_options(packet, hop);
         self.postrouting(packet)?;
@@ -348,6 +363,8 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             tracking: packet.tracking,
             template: packet.template,
             conntrack: self.world.conntrack,
+            network: self.world.network,
+            way_mtu: packet.way_mtu,
             now: self.world.now,
         };
         let key = view.key();

@@ -21,6 +21,9 @@ pub use network::{Network, NetworkError, Query, Route};
 
 use crate::packet::{Family, Mac, PortId};
 
+/// MTU in bytes of the way to this machine itself.
+pub const LOOPBACK_MTU: u32 = 65536;
+
 /// How the engine treats what arrives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {

@@ -105,6 +105,21 @@ pub struct Network {
     pub(super) link_local: Vec<(PortId, u128)>,
 }
 
+/// Nothing: no ports, no routes.
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Routed,
+            ports: Vec::new(),
+            v4: Routes::default(),
+            v6: Routes::default(),
+            neighbours: Vec::new(),
+            local: Vec::new(),
+            link_local: Vec::new(),
+        }
+    }
+}
+
 impl Network {
     /// Checks and indexes a topology.
     ///

@@ -13,6 +13,7 @@ use super::matches::{
 use super::{BaseMatch, NO_INTERFACE};
 use crate::clock::Nanos;
 use crate::conntrack::{ConnView, Conntrack, Direction, Template, Tracking, status};
+use crate::fib::Network;
 use crate::frame::FrameBuf;
 use crate::packet::{Family, Fragment, Parsed, PortId};
 
@@ -54,6 +55,10 @@ pub struct PacketView<'a> {
     pub template: Template,
     /// Where its connection is to be looked up.
     pub conntrack: &'a Conntrack,
+    /// Where routes are to be looked up.
+    pub network: &'a Network,
+    /// MTU in bytes of the packet's way out, once it is routed.
+    pub way_mtu: u32,
     /// When.
     pub now: Nanos,
 }

@@ -6,6 +6,7 @@
 //! dynamic state ([`limit::LimitCell`]), which live outside and are shared.
 
 pub mod eval;
+pub mod header;
 pub mod limit;
 pub mod matches;
 pub mod odd;

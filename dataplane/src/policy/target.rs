@@ -185,6 +185,17 @@ pub enum TcpMss {
     ClampToPmtu,
 }
 
+/// `-j ECN`: what `None` does not name stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct EcnTarget {
+    /// `--ecn-tcp-ece`; `--ecn-tcp-remove` clears it and the next.
+    pub ece: Option<bool>,
+    /// `--ecn-tcp-cwr`.
+    pub cwr: Option<bool>,
+    /// `--ecn-ip-ect`: the lower two bits of the TOS byte.
+    pub ect: Option<u8>,
+}
+
 /// Targets that change the packet's header and let the walk go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HeaderTarget {
@@ -199,8 +210,8 @@ pub enum HeaderTarget {
     },
     /// `DSCP --set-dscp`: the upper six bits of the TOS byte.
     Dscp(u8),
-    /// `ECN --ecn-tcp-remove`: clears ECE and CWR of a TCP header.
-    EcnTcpRemove,
+    /// `ECN` (IPv4 only).
+    Ecn(EcnTarget),
     /// `TCPMSS`.
     TcpMss(TcpMss),
 }
@@ -225,7 +236,7 @@ impl HeaderTarget {
             Self::Hops(_) => "TTL",
             Self::Tos { .. } => "TOS",
             Self::Dscp(_) => "DSCP",
-            Self::EcnTcpRemove => "ECN",
+            Self::Ecn(_) => "ECN",
             Self::TcpMss(_) => "TCPMSS",
         }
     }

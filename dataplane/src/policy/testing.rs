@@ -1,6 +1,8 @@
 //! Builds small policies for tests: rules as plain parts, compiled either as
 //! wide as can be (everything residual) or indexed as far as is exact.
 
+use std::sync::LazyLock;
+
 use classifier::{Address, ClassSet, Masked, PortRange, Rule};
 
 use super::matches::{Match, Neg, Range, TcpMatch, UdpMatch};
@@ -9,8 +11,15 @@ use super::{
     TABLES, TableId, Target,
 };
 use crate::effects::{Effects, LogRecord, Outcome, Step};
+use crate::fib::Network;
 use crate::packet::{Family, L4Class, PortId};
 use crate::verdict::DropReason;
+
+/// A network without ports and routes.
+pub(crate) fn nowhere() -> &'static Network {
+    static NOWHERE: LazyLock<Network> = LazyLock::new(Network::default);
+    &NOWHERE
+}
 
 /// A rule before compilation.
 #[derive(Clone, Debug)]

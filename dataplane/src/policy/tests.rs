@@ -9,7 +9,7 @@ use super::matches::{
     Range, TcpMatch, UdpMatch,
 };
 use super::target::{LogTarget, MarkTarget, RejectWith, Target};
-use super::testing::{Builder, Indexing, Recorder, Spec};
+use super::testing::{Builder, Indexing, Recorder, Spec, nowhere};
 use super::walk::{ReturnStack, Verdict, Walker};
 use super::{ChainId, ChainPolicy, CounterId, FamilyPolicy, Hook, TableId};
 use crate::clock::Nanos;
@@ -51,6 +51,8 @@ fn view<'a>(
         tracking: Tracking::NONE,
         template: Template::default(),
         conntrack,
+        network: nowhere(),
+        way_mtu: 1500,
         now: Nanos::from_secs(1000),
     }
 }

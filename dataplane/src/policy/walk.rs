@@ -9,6 +9,7 @@
 use classifier::{Address, Classifier, Key};
 
 use super::eval::{Outcome, PacketView};
+use super::header;
 use super::target::{ConnmarkTarget, RejectWith, Target};
 use super::{Chain, ChainId, ChainPolicy, CompiledRule, FamilyPolicy, Hook, TableId};
 use crate::effects::{Effects, LogRecord, Step};
@@ -133,13 +134,23 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 | Target::Mark(_)
                 | Target::Connmark(_)
                 | Target::Header(_)
-                | Target::Ct(_) => self.act(&rule.target, hook, packet),
+                | Target::Ct(_) => {
+                    if let Err(reason) = self.act(&rule.target, hook, packet) {
+                        return Verdict::Drop(reason);
+                    }
+                }
             }
         }
     }
 
-    /// The targets that change something and let the walk go on.
-    fn act(&mut self, target: &Target, hook: Hook, packet: &mut PacketView<'_>) {
+    /// The targets that change something and let the walk go on, unless they
+    /// cannot read what they are to change.
+    fn act(
+        &mut self,
+        target: &Target,
+        hook: Hook,
+        packet: &mut PacketView<'_>,
+    ) -> Result<(), DropReason> {
         match target {
             Target::Log(target) => self.effects.log(&LogRecord {
                 now: packet.now,
@@ -154,10 +165,12 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
             }),
             Target::Mark(mark) => packet.mark = (packet.mark & !mark.clear) ^ mark.toggle,
             Target::Connmark(target) => connmark(*target, packet),
+            Target::Header(target) => header::change(*target, packet)?,
             // The compiler admits none of these yet.
-            Target::Header(_) | Target::Ct(_) => {}
+            Target::Ct(_) => {}
             _ => unreachable!("only non-terminal targets are acted on"),
         }
+        Ok(())
     }
 
     /// A built-in chain was walked to its end.

@@ -237,9 +237,15 @@ pub(super) fn owner(option: &str, family: Family) -> Option<String> {
         "NETMAP",
         "CT",
         "SYNPROXY",
+        "TTL",
+        "HL",
+        "TOS",
+        "DSCP",
+        "ECN",
+        "TCPMSS",
     ];
     let target = targets.iter().find(|target| {
-        super::targets::load(target)
+        super::targets::load(target, family)
             .is_some_and(|module| module.options().iter().any(|opt| opt.name == name))
     })?;
     Some(format!("`-j {target}'"))

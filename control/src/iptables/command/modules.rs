@@ -118,7 +118,7 @@ impl Reader<'_> {
                 return Err(self.stop(Problem::new(Code::MissingChain, word.span, message)));
             }
             Some(ChainKind::User) => {
-                if targets::load(name).is_some() || known::is_target(name) {
+                if targets::exists(name) || known::is_target(name) {
                     let message = format!("`{name}' is a chain here and hides the target");
                     self.warnings.push(Problem::new(Code::NoEffect, word.span, message));
                 }
@@ -151,13 +151,20 @@ impl Reader<'_> {
     }
 
     fn load_target(&mut self, word: &Word) -> Result<(), Stop> {
-        if let Some(mut module) = targets::load(&word.text) {
+        if let Some(mut module) = targets::load(&word.text, self.around.family) {
             module.loaded(self.around.family);
             self.scanner.load_target(module.options());
             self.target = Some(LoadedTarget { module, seen: 0, span: word.span });
             return Ok(());
         }
-        let problem = if known::is_target(&word.text) {
+        let problem = if targets::exists(&word.text) {
+            let (this, other) = match self.around.family {
+                Family::V4 => ("IPv4", "IPv6"),
+                Family::V6 => ("IPv6", "IPv4"),
+            };
+            let message = format!("target {} is for {other} only, this is {this}", word.text);
+            Problem::new(Code::UnsupportedTarget, word.span, message)
+        } else if known::is_target(&word.text) {
             let message = format!("target {} is not supported yet", word.text);
             Problem::new(Code::UnsupportedTarget, word.span, message)
         } else {

@@ -28,6 +28,7 @@ pub(crate) use connbytes::{DIRECTIONS as CONNBYTES_DIRECTIONS, UNITS as CONNBYTE
 pub(crate) use conntrack::{STATE_NAMES, STATUS_NAMES};
 pub(crate) use limit::RATE_UNITS;
 pub(crate) use tcp::FLAG_NAMES;
+pub(crate) use tos::{dscp_value, tos_value};
 
 /// A fresh module of that name, if this family has it and we support it.
 pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {

@@ -67,21 +67,25 @@ impl Module for Tos {
         operand: &Operand<'_>,
         _context: &mut Context<'_>,
     ) -> Result<(), Problem> {
-        let text = operand.text;
-        let symbol = TOS_NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
-        let value = match (symbol, text.split_once('/')) {
-            (Some((_, value)), _) => Some((*value, SYMBOL_MASK)),
-            (None, Some((value, mask))) => value::number8(value).zip(value::number8(mask)),
-            (None, None) => value::number8(text).map(|value| (value, 0xff)),
-        };
-        let value = value.ok_or_else(|| {
-            operand
-                .bad(format!("`{text}' is no TOS value"))
-                .remedy("write VALUE or VALUE/MASK (0-255), or a name such as Minimize-Delay")
-        })?;
-        self.tos = Some(Neg { negated: operand.negated, value });
+        self.tos = Some(Neg { negated: operand.negated, value: tos_value(operand)? });
         Ok(())
     }
+}
+
+/// Value and mask of a TOS byte, or a name for both.
+pub(crate) fn tos_value(operand: &Operand<'_>) -> Result<(u8, u8), Problem> {
+    let text = operand.text;
+    let symbol = TOS_NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+    let value = match (symbol, text.split_once('/')) {
+        (Some((_, value)), _) => Some((*value, SYMBOL_MASK)),
+        (None, Some((value, mask))) => value::number8(value).zip(value::number8(mask)),
+        (None, None) => value::number8(text).map(|value| (value, 0xff)),
+    };
+    value.ok_or_else(|| {
+        operand
+            .bad(format!("`{text}' is no TOS value"))
+            .remedy("write VALUE or VALUE/MASK (0-255), or a name such as Minimize-Delay")
+    })
 }
 
 impl MatchModule for Tos {
@@ -111,21 +115,27 @@ impl Module for Dscp {
         operand: &Operand<'_>,
         _context: &mut Context<'_>,
     ) -> Result<(), Problem> {
-        let text = operand.text;
-        let value = if id == 0 {
-            value::number(text, 0, 63).map(|value| value as u8)
-        } else {
-            let class = DSCP_CLASSES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
-            class.map(|(_, value)| *value)
-        };
-        let value = value.ok_or_else(|| {
-            operand
-                .bad(format!("`{text}' is no DSCP value"))
-                .remedy("write --dscp 0-63, or --dscp-class with one of BE EF CS0-CS7 AF11-AF43")
-        })?;
+        let value = dscp_value(id == 1, "--dscp", operand)?;
         self.dscp = Some(Neg { negated: operand.negated, value });
         Ok(())
     }
+}
+
+/// A DSCP by number, or by the name of its class. `option` is the one that
+/// takes numbers.
+pub(crate) fn dscp_value(class: bool, option: &str, operand: &Operand<'_>) -> Result<u8, Problem> {
+    let text = operand.text;
+    let value = if class {
+        let class = DSCP_CLASSES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+        class.map(|(_, value)| *value)
+    } else {
+        value::number(text, 0, 63).map(|value| value as u8)
+    };
+    value.ok_or_else(|| {
+        let remedy =
+            format!("write {option} 0-63, or {option}-class with one of BE EF CS0-CS7 AF11-AF43");
+        operand.bad(format!("`{text}' is no DSCP value")).remedy(remedy)
+    })
 }
 
 impl MatchModule for Dscp {

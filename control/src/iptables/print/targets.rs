@@ -3,8 +3,8 @@
 use dataplane::packet::Family;
 use dataplane::policy::matches::Range;
 use dataplane::policy::target::{
-    ConnmarkTarget, CtTarget, LogTarget, NatRange, NatTarget, RejectWith, SynproxyTarget, ZoneId,
-    ZoneScope,
+    ConnmarkTarget, CtTarget, EcnTarget, HeaderTarget, HopChange, LogTarget, NatRange, NatTarget,
+    RejectWith, SynproxyTarget, TcpMss, ZoneId, ZoneScope,
 };
 
 use super::{push, quoted};
@@ -29,13 +29,57 @@ pub(super) fn target(out: &mut String, target: &TargetSpec, family: Family) {
             let (value, mask) = (mark.toggle, mark.clear);
             push(out, format_args!(" -j MARK --set-xmark 0x{value:x}/0x{mask:x}"));
         }
+        TargetSpec::Header(header) => header_target(out, *header, family),
         // No module parses to these yet.
-        TargetSpec::Header(_) => {}
         TargetSpec::Ct(ct) => ct_target(out, ct),
         TargetSpec::Notrack => out.push_str(" -j NOTRACK"),
         TargetSpec::Synproxy(synproxy) => synproxy_target(out, synproxy),
         TargetSpec::Nat(nat) => nat_target(out, nat, family),
         TargetSpec::Connmark(connmark) => connmark_target(out, *connmark),
+    }
+}
+
+fn header_target(out: &mut String, header: HeaderTarget, family: Family) {
+    match header {
+        HeaderTarget::Hops(change) => {
+            let (name, option) = match family {
+                Family::V4 => ("TTL", "ttl"),
+                Family::V6 => ("HL", "hl"),
+            };
+            let (what, value) = match change {
+                HopChange::Set(value) => ("set", value),
+                HopChange::Increment(value) => ("inc", value),
+                HopChange::Decrement(value) => ("dec", value),
+            };
+            push(out, format_args!(" -j {name} --{option}-{what} {value}"));
+        }
+        HeaderTarget::Tos { clear, toggle } => {
+            push(out, format_args!(" -j TOS --set-tos 0x{toggle:02x}/0x{clear:02x}"));
+        }
+        HeaderTarget::Dscp(dscp) => push(out, format_args!(" -j DSCP --set-dscp 0x{dscp:02x}")),
+        HeaderTarget::Ecn(ecn) => ecn_target(out, ecn),
+        HeaderTarget::TcpMss(TcpMss::Set(mss)) => {
+            push(out, format_args!(" -j TCPMSS --set-mss {mss}"));
+        }
+        HeaderTarget::TcpMss(TcpMss::ClampToPmtu) => {
+            out.push_str(" -j TCPMSS --clamp-mss-to-pmtu");
+        }
+    }
+}
+
+fn ecn_target(out: &mut String, ecn: EcnTarget) {
+    out.push_str(" -j ECN");
+    if ecn == (EcnTarget { ece: Some(false), cwr: Some(false), ect: None }) {
+        return out.push_str(" --ecn-tcp-remove");
+    }
+    for (option, value) in [
+        ("--ecn-tcp-ece", ecn.ece.map(u8::from)),
+        ("--ecn-tcp-cwr", ecn.cwr.map(u8::from)),
+        ("--ecn-ip-ect", ecn.ect),
+    ] {
+        if let Some(value) = value {
+            push(out, format_args!(" {option} {value}"));
+        }
     }
 }
 

@@ -1,0 +1,87 @@
+//! The targets that change a packet's header, as far as a later rule can see it.
+
+use std::borrow::Cow;
+
+use dataplane::packet::Family;
+use dataplane::policy::target::{HeaderTarget, HopChange, TcpMss};
+
+use super::packet::{Packet, Proto};
+
+const TCP: Proto = Proto::Known(6);
+
+/// Changes the packet; `path_mtu` is the smallest MTU of its way there and
+/// back. False: the kernel drops a packet whose header it cannot read here.
+pub(super) fn change(packet: &mut Packet<'_>, target: HeaderTarget, path_mtu: u32) -> bool {
+    match target {
+        HeaderTarget::Hops(change) => {
+            let hops = i32::from(packet.ttl);
+            let changed = match change {
+                HopChange::Set(value) => i32::from(value),
+                HopChange::Increment(by) => hops + i32::from(by),
+                HopChange::Decrement(by) => hops - i32::from(by),
+            };
+            packet.ttl = changed.clamp(0, 255) as u8;
+            true
+        }
+        HeaderTarget::Tos { clear, toggle } => {
+            packet.tos = (packet.tos & !clear) ^ toggle;
+            true
+        }
+        HeaderTarget::Dscp(dscp) => {
+            packet.tos = dscp * 4 + packet.tos % 4;
+            true
+        }
+        HeaderTarget::Ecn(ecn) => {
+            if let Some(ect) = ecn.ect {
+                packet.tos = packet.tos / 4 * 4 + ect % 4;
+            }
+            // No match looks at ECE and CWR; a missing header ends the packet.
+            let reads = (ecn.ece.is_some() || ecn.cwr.is_some()) && packet.proto == TCP;
+            !reads || packet.behind >= 20
+        }
+        HeaderTarget::TcpMss(mss) => tcp_mss(packet, mss, path_mtu),
+    }
+}
+
+fn tcp_mss(packet: &mut Packet<'_>, target: TcpMss, path_mtu: u32) -> bool {
+    if packet.fragment_offset > 0 {
+        return true;
+    }
+    let (headers, default) = match packet.family {
+        Family::V4 => (40, 536),
+        Family::V6 => (60, 1220),
+    };
+    let segment = packet.layer4.to_mut();
+    let end = segment.get(12).map_or(0, |byte| usize::from(byte >> 4) * 4);
+    if end < 20 || end > segment.len() {
+        return false;
+    }
+    let wanted = match target {
+        TcpMss::Set(mss) => u32::from(mss),
+        TcpMss::ClampToPmtu if path_mtu <= headers => return false,
+        TcpMss::ClampToPmtu => path_mtu - headers,
+    };
+    let mut at = 20;
+    while at + 4 <= end {
+        if segment[at..at + 2] == [2, 4] {
+            let told = u32::from(segment[at + 2]) << 8 | u32::from(segment[at + 3]);
+            let lowered = told.min(wanted) as u16;
+            segment[at + 2..at + 4].copy_from_slice(&lowered.to_be_bytes());
+            return true;
+        }
+        at += match (segment[at], segment[at + 1]) {
+            (0 | 1, _) | (_, 0) => 1,
+            (_, length) => usize::from(length),
+        };
+    }
+    if segment.len() == end && end < 60 {
+        let [high, low] = (wanted.min(default) as u16).to_be_bytes();
+        let mut grown = segment[..20].to_vec();
+        grown.extend([2, 4, high, low]);
+        grown.extend(&segment[20..]);
+        grown[12] += 0x10;
+        packet.layer4 = Cow::Owned(grown);
+        packet.length += 4;
+    }
+    true
+}
