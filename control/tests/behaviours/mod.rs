@@ -14,6 +14,7 @@ pub mod topology;
 mod datagrams;
 mod fragments;
 mod helpers;
+mod listed;
 mod nat;
 mod nat_errors;
 mod rules;
