@@ -1,8 +1,8 @@
 //! Compares what the two sides did. Ports and identifiers that NAT drew at
-//! random are compared up to a bijection: each one that neither the script nor
-//! its rules mention is replaced by the number of its first appearance.
+//! random are compared up to a bijection: each one that came out before any packet
+//! of the script had it is replaced by the number of its first appearance.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::flow::Flow;
 use super::packet::View;
@@ -79,9 +79,9 @@ fn collect(ip: &[u8], base: usize, covering: &[usize], found: &mut Vec<(usize, V
     }
 }
 
-/// Adds the ports and identifiers of a packet.
-pub fn mentioned(ip: &[u8], known: &mut BTreeSet<u16>) {
-    known.extend(numbers(ip).iter().map(|(at, _)| word(ip, *at)));
+/// The ports and identifiers of a packet.
+pub fn mentioned(ip: &[u8]) -> Vec<u16> {
+    numbers(ip).iter().map(|(at, _)| word(ip, *at)).collect()
 }
 
 fn word(bytes: &[u8], at: usize) -> u16 {
@@ -111,13 +111,15 @@ pub fn describe(ip: &[u8]) -> String {
 
 /// The stand-ins of one transcript.
 struct Names<'t> {
-    known: &'t BTreeSet<u16>,
+    known: &'t BTreeMap<u16, usize>,
     given: BTreeMap<u16, u16>,
+    step: usize,
 }
 
 impl Names<'_> {
     fn of(&mut self, number: u16) -> u16 {
-        if self.known.contains(&number) {
+        let known = self.known.get(&number).is_some_and(|step| *step <= self.step);
+        if known && !self.given.contains_key(&number) {
             return number;
         }
         let next = STAND_IN + self.given.len() as u16;
@@ -172,21 +174,24 @@ fn mended(sum: u16, old: u16, new: u16) -> u16 {
     !(total as u16)
 }
 
-/// The identification of IPv4 packets that the router makes itself is random.
+/// The identification of the ICMP errors that the router makes is random. They
+/// are known by their precedence, which no packet of a script has.
 fn router_made(ip: &mut [u8]) {
-    let own = ip.len() > 20 && ip[12..14] == [198, 18] && ip[15] == 1;
-    if own && ip[9] == 1 && !matches!(ip[20], 0 | 8) {
+    if ip.len() > 20 && ip[1] & 0xe0 == 0xc0 && ip[9] == 1 {
+        let (sum, id) = (word(ip, 10), word(ip, 4));
+        ip[10..12].copy_from_slice(&mended(sum, id, 0).to_be_bytes());
         ip[4..6].fill(0);
-        ip[10..12].fill(0);
     }
 }
 
 /// The differences in words; empty when there are none.
 pub fn differences(theirs: &Transcript, own: &Transcript) -> Vec<String> {
-    let mut names = [theirs, own].map(|t| Names { known: &t.known, given: BTreeMap::new() });
+    let mut names =
+        [theirs, own].map(|t| Names { known: &t.known, given: BTreeMap::new(), step: 0 });
     let mut all = Vec::new();
-    for ((note, kernel), (_, ours)) in theirs.steps.iter().zip(&own.steps) {
+    for (step, ((note, kernel), (_, ours))) in theirs.steps.iter().zip(&own.steps).enumerate() {
         let [one, other] = &mut names;
+        (one.step, other.step) = (step, step);
         all.extend(differ(kernel, ours, one, other).map(|text| format!("{note}: {text}")));
     }
     if theirs.steps.len() != own.steps.len() {
@@ -253,7 +258,7 @@ fn random_numbers_are_compared_up_to_a_bijection() {
     let transcript = |ports: &[u16]| {
         let step =
             |port: &u16| (String::new(), Observed::Packet("NEW".to_owned(), vec![frame(*port)]));
-        Transcript { steps: ports.iter().map(step).collect(), known: [53, 7].into() }
+        Transcript { steps: ports.iter().map(step).collect(), known: [(53, 0), (7, 0)].into() }
     };
     let unlike = |a: &[u16], b: &[u16]| !differences(&transcript(a), &transcript(b)).is_empty();
     assert!(!unlike(&[4001, 4002, 4001], &[9, 8, 9]));

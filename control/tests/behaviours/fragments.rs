@@ -1,7 +1,7 @@
 //! Lines 40, 41: fragments.
 
 use super::packet::{Packet, alice, udp, web};
-use super::script::{both, kernel_alone};
+use super::script::both;
 
 /// A datagram of 1600 bytes of UDP in three unequal pieces.
 fn pieces(from: super::packet::Host) -> Vec<Packet> {
@@ -11,7 +11,7 @@ fn pieces(from: super::packet::Host) -> Vec<Packet> {
 
 #[test]
 fn b40_fragments_are_translated_once() {
-    kernel_alone(|t| {
+    both(|t| {
         t.rules(&["-t nat -A POSTROUTING -o eth2 -j SNAT --to-source 198.18.3.100"]);
         for (round, order) in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]].into_iter().enumerate() {
             let all = pieces(alice());

@@ -1,14 +1,14 @@
 //! Lines 25-27: ICMP errors about translated flows.
 
 use super::packet::{alice, bob, error, far, hop, icmp, udp, web};
-use super::script::kernel_alone;
+use super::script::both;
 
 /// Everything that leaves by eth2 takes this address.
 const SNAT: &str = "-t nat -A POSTROUTING -o eth2 -j SNAT --to-source 198.18.3.100";
 
 #[test]
 fn b25_an_error_comes_in() {
-    kernel_alone(|t| {
+    both(|t| {
         t.rules(&[SNAT]);
         let out = t.send(udp(alice(), 4001, far().ip, 53, b"question")).passes("NEW");
         let outside = out.ip().src();
@@ -25,7 +25,7 @@ fn b25_an_error_comes_in() {
 
 #[test]
 fn b26_an_error_goes_out() {
-    kernel_alone(|t| {
+    both(|t| {
         t.rules(&[SNAT]);
         let out = t.send(udp(alice(), 4001, web().ip, 53, b"question")).passes("NEW");
         let outside = out.ip().src();
@@ -43,7 +43,7 @@ fn b26_an_error_goes_out() {
 
 #[test]
 fn b27_a_redirect_about_a_translated_flow_is_dropped() {
-    kernel_alone(|t| {
+    both(|t| {
         t.rules(&["-t nat -A POSTROUTING -s 198.18.1.10/32 -j SNAT --to-source 198.18.3.100"]);
         let redirect = |to, about: &[u8]| icmp(hop(), to, 5, 1, [198, 18, 3, 11], &about[..28]);
         let out = t.send(udp(alice(), 4001, far().ip, 53, b"question")).passes("NEW");

@@ -6,7 +6,7 @@ use super::script::{Extra, both, both_with, kernel_alone};
 
 #[test]
 fn b53_ctstate_and_state_agree() {
-    kernel_alone(|t| {
+    both(|t| {
         let words = ["NEW", "ESTABLISHED", "RELATED", "INVALID"];
         let one = words.map(|word| format!("-A FORWARD -m state --state {word}"));
         let other = words.map(|word| format!("-A FORWARD -m conntrack --ctstate {word}"));

@@ -7,7 +7,7 @@
 //! Whatever was seen is kept and compared afterwards: frames byte for byte,
 //! the state of every packet, all counters, the connection table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::compare;
 use super::flow::Flow;
@@ -97,8 +97,9 @@ impl Seen {
 pub struct Transcript {
     /// By step: what it was and what was seen.
     pub steps: Vec<(String, Observed)>,
-    /// Ports and identifiers that the script itself or its rules named.
-    pub known: BTreeSet<u16>,
+    /// Ports and identifiers that the script's packets have, and the step that
+    /// brought each first.
+    pub known: BTreeMap<u16, usize>,
 }
 
 /// One observation.
@@ -136,9 +137,6 @@ impl Script<'_> {
 
     /// Loads a file.
     pub fn load(&mut self, text: &str, written_counters: bool) {
-        let numbers =
-            text.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u16>().ok());
-        self.transcript.known.extend(numbers);
         self.side.load(self.v6, text, written_counters);
         self.counted = compare::counters(&self.side.saved(self.v6));
     }
@@ -146,7 +144,10 @@ impl Script<'_> {
     /// Sends one packet.
     pub fn send(&mut self, packet: impl Into<Packet>) -> Seen {
         let packet = packet.into();
-        compare::mentioned(&packet.ip, &mut self.transcript.known);
+        for number in compare::mentioned(&packet.ip) {
+            let step = self.transcript.steps.len();
+            self.transcript.known.entry(number).or_insert(step);
+        }
         let sent = self.side.send(&packet);
         let out: Vec<Frame> =
             sent.into_iter().map(|sent| Frame { port: sent.port, bytes: sent.frame }).collect();

@@ -2,7 +2,7 @@
 
 use super::conn::Conn;
 use super::packet::{View, alice, tcp, web};
-use super::script::{both, kernel_alone};
+use super::script::both;
 
 #[test]
 fn b01_bare_ack_is_new_with_timeout_300() {
@@ -49,7 +49,7 @@ fn b03_a_dropped_first_packet_leaves_no_entry() {
 
 #[test]
 fn b04_ttl_1_leaves_no_entry() {
-    kernel_alone(|t| {
+    both(|t| {
         t.rules(&[
             "-t nat -A POSTROUTING -o eth2 -j SNAT --to-source 198.18.3.100",
             "-t nat -A PREROUTING -d 198.18.3.77/32 -j DNAT --to-destination 198.18.3.10",
