@@ -1,5 +1,6 @@
 //! The snapshot: a policy with its generation and one block of counters per worker.
 
+use crate::conntrack::Extensions;
 use crate::policy::{CounterId, Policy};
 use crate::stats::RuleCounters;
 
@@ -11,6 +12,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// The compiled policy.
     pub policy: Policy,
+    /// What its rules need every new connection to carry.
+    pub extensions: Extensions,
     counters: Box<[RuleCounters]>,
 }
 
@@ -19,7 +22,8 @@ impl Snapshot {
     pub fn new(generation: u64, policy: Policy, workers: usize) -> Self {
         let len = policy.counters as usize;
         let counters = (0..workers).map(|_| RuleCounters::new(len)).collect();
-        Self { generation, policy, counters }
+        let extensions = policy.extensions();
+        Self { generation, policy, extensions, counters }
     }
     /// The counter block that worker `worker` writes.
     #[inline]

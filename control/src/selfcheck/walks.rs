@@ -140,14 +140,14 @@ impl CompiledSide {
             way_mtu: WAY_MTU,
             now: probe.now,
         };
-        let key = packet.key();
+        let mut key = packet.key();
         let mut walker = Walker {
             policy,
             counters: &self.counters,
             stack: &mut self.stack,
             effects: &mut recorder,
         };
-        let verdict = match walker.walk(table, hook, entry, &mut packet, &key) {
+        let verdict = match walker.walk(table, hook, entry, &mut packet, &mut key) {
             WalkVerdict::Accept => Verdict::Accept,
             WalkVerdict::Reject(with) => Verdict::Reject(with),
             WalkVerdict::Drop(DropReason::ChainPolicy) => Verdict::Drop(DropCause::Policy),

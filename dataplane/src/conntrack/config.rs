@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::timeouts::Policy;
 use crate::clock::Nanos;
 
 /// Why a setting was refused.
@@ -21,6 +22,25 @@ pub enum ConfigError {
         high: u64,
         /// The refused value.
         value: u64,
+    },
+    /// A named timeout policy twice, or more of them than there may be.
+    #[error("timeout policy `{0}` exists already, or there are too many")]
+    PolicyTaken(Box<str>),
+    /// A named timeout policy for a protocol that has none.
+    #[error("timeout policy `{policy}`: unknown protocol `{protocol}`")]
+    UnknownProtocol {
+        /// The policy's name.
+        policy: Box<str>,
+        /// What it is said to be for.
+        protocol: Box<str>,
+    },
+    /// A named timeout policy names a state that its protocol does not have.
+    #[error("timeout policy `{policy}`: its protocol has no timeout `{state}`")]
+    UnknownState {
+        /// The policy's name.
+        policy: Box<str>,
+        /// The state.
+        state: Box<str>,
     },
 }
 
@@ -50,11 +70,23 @@ macro_rules! settings {
     };
 }
 
+impl Setting {
+    /// Whether `value` is one that the setting can have.
+    pub(super) fn check(self, value: u64) -> Result<(), ConfigError> {
+        let (_, name, _, low, high) = Self::ALL[self as usize];
+        match (low..=high).contains(&value) {
+            true => Ok(()),
+            false => Err(ConfigError::OutOfRange { name, low, high, value }),
+        }
+    }
+}
+
 /// Timeouts are kept by the kernel as a signed count of ticks.
 const LONGEST: u64 = i32::MAX as u64 / 250;
 
 settings! {
     TcpSynSent "tcp_timeout_syn_sent" = 120, 0..=LONGEST;
+    TcpSynSent2 "" = 120, 0..=LONGEST;
     TcpSynRecv "tcp_timeout_syn_recv" = 60, 0..=LONGEST;
     TcpEstablished "tcp_timeout_established" = 432_000, 0..=LONGEST;
     TcpFinWait "tcp_timeout_fin_wait" = 120, 0..=LONGEST;
@@ -84,6 +116,15 @@ settings! {
     SctpShutdownAckSent "sctp_timeout_shutdown_ack_sent" = 3, 0..=LONGEST;
     SctpHeartbeatSent "sctp_timeout_heartbeat_sent" = 30, 0..=LONGEST;
     Checksum "checksum" = 1, 0..=1;
+    Acct "acct" = 0, 0..=1;
+    Timestamp "timestamp" = 0, 0..=1;
+    Events "events" = 2, 0..=2;
+    ExpectMax "expect_max" = 4096, 1..=1 << 20;
+    FragHighThresh "ipfrag_high_thresh" = 4_194_304, 0..=1 << 27;
+    FragTime "ipfrag_time" = 30, 0..=LONGEST;
+    FragMaxDist "ipfrag_max_dist" = 64, 0..=i32::MAX as u64;
+    Frag6HighThresh "frag6_high_thresh" = 4_194_304, 0..=1 << 27;
+    Frag6Timeout "frag6_timeout" = 60, 0..=LONGEST;
     Max "max" = 262_144, 1..=1 << 28;
 }
 
@@ -92,6 +133,7 @@ settings! {
 pub struct Config {
     values: Box<[u64]>,
     hash_key: [u8; 16],
+    policies: Vec<Policy>,
 }
 
 impl Config {
@@ -99,10 +141,14 @@ impl Config {
     /// for each boot, so that nobody outside can make hashes collide.
     pub fn new(hash_key: [u8; 16]) -> Self {
         let values = Setting::ALL.iter().map(|&(_, _, default, ..)| default).collect();
-        Self { values, hash_key }
+        Self { values, hash_key, policies: Vec::new() }
     }
 
-    /// Changes one setting by the kernel's short name (`tcp_loose`, `udp_timeout`, `max`, ...).
+    /// Changes one setting by the kernel's name, short (`tcp_loose`, `max`, `ipfrag_time`)
+    /// or whole (`nf_conntrack_tcp_loose`, `net.netfilter.nf_conntrack_tcp_loose`).
+    ///
+    /// # Errors
+    /// An unknown name, or a value out of range.
     pub fn set(&mut self, name: &str, value: u64) -> Result<(), ConfigError> {
         let setting = lookup(name, value)?;
         self.values[setting as usize] = value;
@@ -111,13 +157,20 @@ impl Config {
 
     /// The value of a setting.
     pub fn get(&self, name: &str) -> Option<u64> {
-        let row = Setting::ALL.iter().find(|row| row.1 == name)?;
-        Some(self.values[row.0 as usize])
+        find(name).map(|setting| self.values[setting as usize])
     }
 
-    /// All settings' names with their values.
+    /// All settings' short names with their values.
     pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        Setting::ALL.iter().map(|row| (row.1, self.values[row.0 as usize]))
+        named().map(|(setting, name)| (name, self.values[setting as usize]))
+    }
+
+    pub(super) fn policies(&self) -> &[Policy] {
+        &self.policies
+    }
+
+    pub(super) fn push_policy(&mut self, policy: Policy) {
+        self.policies.push(policy);
     }
 
     /// Most connections at once.
@@ -131,16 +184,30 @@ impl Config {
     }
 }
 
+/// The settings that have names, with these.
+pub(super) fn named() -> impl Iterator<Item = (Setting, &'static str)> {
+    Setting::ALL.iter().map(|row| (row.0, row.1)).filter(|row| !row.1.is_empty())
+}
+
+/// Finds a setting by any of its names.
+pub(super) fn find(name: &str) -> Option<Setting> {
+    let ours = name.strip_prefix("net.netfilter.").unwrap_or(name);
+    let short = match ours.strip_prefix("nf_conntrack_") {
+        Some(short) if !short.starts_with("ipfrag_") => short,
+        Some(_) => return None,
+        None => match name.strip_prefix("net.ipv4.") {
+            Some(short) if short.starts_with("ipfrag_") => short,
+            Some(_) => return None,
+            None => name,
+        },
+    };
+    named().find(|row| row.1 == short).map(|row| row.0)
+}
+
 /// Finds a setting and checks a value for it.
 pub(super) fn lookup(name: &str, value: u64) -> Result<Setting, ConfigError> {
-    let &(setting, name, _, low, high) = Setting::ALL
-        .iter()
-        .find(|row| row.1 == name)
-        .ok_or_else(|| ConfigError::Unknown(name.into()))?;
-    if !(low..=high).contains(&value) {
-        return Err(ConfigError::OutOfRange { name, low, high, value });
-    }
-    Ok(setting)
+    let setting = find(name).ok_or_else(|| ConfigError::Unknown(name.into()))?;
+    setting.check(value).map(|()| setting)
 }
 
 /// Settings in force; read by workers, changed by the control thread.

@@ -4,7 +4,10 @@
 //!
 //! Written under the record's lock and read as the record is ([`super::record`]).
 
-#![expect(dead_code, reason = "helpers, NAT and SYNPROXY are being built on it")]
+#![cfg_attr(
+    not(test),
+    expect(dead_code, reason = "helpers, NAT and SYNPROXY are being built on it")
+)]
 
 use super::ConnId;
 use super::sync::{AtomicU64, Ordering};
@@ -205,6 +208,13 @@ impl Extras {
     /// When it was confirmed, in nanoseconds.
     pub(super) fn start(&self) -> u64 {
         self.0[word::START]
+    }
+    /// The same, or `otherwise` if it is not kept yet.
+    pub(super) fn start_or(&self, otherwise: u64) -> u64 {
+        match self.start() {
+            0 => otherwise,
+            start => start,
+        }
     }
     pub(super) fn set_start(&mut self, nanos: u64) {
         self.0[word::START] = nanos;

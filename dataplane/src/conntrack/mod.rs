@@ -23,8 +23,10 @@ mod sources;
 mod store;
 mod sync;
 mod tcp;
+mod template;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod tracker;
 pub mod tuple;
 mod verify;
@@ -35,11 +37,10 @@ pub use extra::{Account, SeqShift};
 pub use nat::Face;
 pub use saved::{ImportError, Saved};
 pub use tcp::TcpState;
+pub use template::{Extensions, Template, Terms, TimeoutsId, Zones};
 pub use tracker::{Conntrack, Counters, Subject};
 pub use tuple::{Direction, Tuple};
-pub use view::{ConnView, Row};
-
-use crate::policy::target::HelperKind;
+pub use view::{ConnView, Details, Row};
 
 /// Status bits of a connection, in the kernel's numbering.
 pub mod status {
@@ -78,27 +79,6 @@ pub mod status {
     /// Ours: the time of its confirmation is kept.
     pub const STAMPED: u32 = 1 << 28;
 }
-
-/// What `-j CT` in the raw table wants of a packet's tracking, before there is
-/// any. Zones decide which connection the packet belongs to; the rest is given to
-/// a connection that the packet opens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Template {
-    /// Zone of the original direction's tuple.
-    pub zone_original: u16,
-    /// Zone of the reply direction's tuple.
-    pub zone_reply: u16,
-    /// Helper for a connection that this packet opens.
-    pub helper: Option<HelperKind>,
-    /// Named timeout policy for a connection that this packet opens.
-    pub timeouts: Option<TimeoutsId>,
-    /// `--ctevents` bits, if given.
-    pub events: Option<u32>,
-}
-
-/// Index of a named timeout policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TimeoutsId(pub u8);
 
 /// Handle of a connection. It stays harmless when the connection ends: its
 /// record can be read until it is used again, and never changed or mistaken

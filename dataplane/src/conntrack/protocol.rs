@@ -7,9 +7,11 @@
 use super::config::{Setting, Settings};
 use super::icmp;
 use super::record::Locked;
-use super::status::{ASSURED, CONFIRMED, SEEN_REPLY};
+use super::status::{ACCOUNTED, ASSURED, CONFIRMED, FIXED_TIMEOUT, OWN_TIMEOUTS, SEEN_REPLY};
 use super::tcp::segment::Segment;
 use super::tcp::{Context, Effect, TcpConn};
+use super::template::Terms;
+use super::timeouts::Named;
 use super::tuple::Direction;
 use super::verify;
 use crate::clock::Nanos;
@@ -24,7 +26,11 @@ pub(super) struct Visit<'v> {
     pub(super) sums: bool,
     pub(super) direction: Direction,
     pub(super) now: Nanos,
+    /// Knobs, and timeouts where no named policy holds.
     pub(super) settings: &'v Settings,
+    /// Timeout policies by name.
+    pub(super) named: &'v Named,
+    pub(super) terms: &'v Terms,
 }
 
 impl Visit<'_> {
@@ -42,19 +48,34 @@ impl Visit<'_> {
             (proto::ICMPV6, Family::V6) => self.icmp(entry, Setting::Icmpv6),
             (proto::ICMP | proto::ICMPV6, _) => Effect::Invalid(None),
             (proto::SCTP, _) => self.replied(entry, Setting::SctpClosed, Setting::SctpEstablished),
-            _ => self.refresh(Setting::Generic),
+            _ => self.refresh(entry, Setting::Generic),
         };
         self.settle(entry, effect);
+        let counts = matches!(effect, Effect::Accept { .. } | Effect::Kill);
+        if counts && entry.status() & ACCOUNTED != 0 {
+            entry.extra().account(self.direction, u64::from(self.parsed.l3_len));
+        }
         effect
+    }
+
+    /// The timeouts that hold for an entry.
+    fn timeouts(&self, entry: &Locked<'_>) -> &Settings {
+        if entry.status() & OWN_TIMEOUTS == 0 {
+            return self.settings;
+        }
+        let id = entry.extra().load().timeouts();
+        id.and_then(|id| self.named.get(id)).unwrap_or(self.settings)
     }
 
     /// Stores a new deadline (an interval while unconfirmed) and ASSURED.
     fn settle(&self, entry: &Locked<'_>, effect: Effect) {
         match effect {
             Effect::Accept { refresh, assure } => {
-                let confirmed = entry.status() & CONFIRMED != 0;
-                let base = if confirmed { self.now.0 } else { 0 };
-                entry.set_deadline(base.saturating_add(refresh.0));
+                let status = entry.status();
+                let base = if status & CONFIRMED != 0 { self.now.0 } else { 0 };
+                if status & FIXED_TIMEOUT == 0 {
+                    entry.set_deadline(base.saturating_add(refresh.0));
+                }
                 if assure {
                     entry.add_status(ASSURED);
                 }
@@ -66,8 +87,8 @@ impl Visit<'_> {
         }
     }
 
-    fn refresh(&self, setting: Setting) -> Effect {
-        Effect::Accept { refresh: self.settings.timeout(setting), assure: false }
+    fn refresh(&self, entry: &Locked<'_>, setting: Setting) -> Effect {
+        Effect::Accept { refresh: self.timeouts(entry).timeout(setting), assure: false }
     }
 
     fn tcp(&self, entry: &Locked<'_>) -> Effect {
@@ -83,8 +104,9 @@ impl Visit<'_> {
         };
         let left = Nanos(entry.deadline()).saturating_sub(self.now);
         let relearning = entry.aux() > self.now.0;
-        let (direction, settings) = (self.direction, self.settings);
-        let context = Context { direction, status, left, relearning, settings };
+        let Self { direction, settings, .. } = *self;
+        let timeouts = self.timeouts(entry);
+        let context = Context { direction, status, left, relearning, settings, timeouts };
         let effect = conn.step(&segment, &context);
         entry.set_proto(&conn.pack());
         effect
@@ -98,24 +120,25 @@ impl Visit<'_> {
             entry.set_aux((self.now + PROBATION).0);
         }
         if status & SEEN_REPLY != 0 && self.now.0 > entry.aux() {
-            let refresh = self.settings.timeout(Setting::UdpStream);
+            let refresh = self.timeouts(entry).timeout(Setting::UdpStream);
             return Effect::Accept { refresh, assure: true };
         }
-        self.refresh(Setting::Udp)
+        self.refresh(entry, Setting::Udp)
     }
 
     fn replied(&self, entry: &Locked<'_>, before: Setting, after: Setting) -> Effect {
         if entry.status() & SEEN_REPLY == 0 {
-            return self.refresh(before);
+            return self.refresh(entry, before);
         }
-        Effect::Accept { refresh: self.settings.timeout(after), assure: true }
+        Effect::Accept { refresh: self.timeouts(entry).timeout(after), assure: true }
     }
 
     /// GRE keeps the timeouts of its first packet: a helper may set its own.
     fn gre(&self, entry: &Locked<'_>) -> Effect {
         if entry.status() & CONFIRMED == 0 {
-            let unreplied = self.settings.get(Setting::Gre);
-            entry.set_aux(unreplied << 32 | self.settings.get(Setting::GreStream));
+            let timeouts = self.timeouts(entry);
+            let unreplied = timeouts.get(Setting::Gre);
+            entry.set_aux(unreplied << 32 | timeouts.get(Setting::GreStream));
         }
         let (unreplied, stream) = (entry.aux() >> 32, entry.aux() & 0xffff_ffff);
         let replied = entry.status() & SEEN_REPLY != 0;
@@ -129,6 +152,6 @@ impl Visit<'_> {
         if !icmp::may_open(opened_by.proto, opened_by.icmp_type()) {
             return Effect::Invalid(None);
         }
-        self.refresh(timeout)
+        self.refresh(entry, timeout)
     }
 }

@@ -15,10 +15,10 @@ use super::extra::Extras;
 use super::index::{Entry, Index};
 use super::record::{Contents, Locked, Record};
 use super::sources::Sources;
-use super::status::{ASSURED, CONFIRMED, DYING, SRC_NAT_DONE};
+use super::status::{ASSURED, CONFIRMED, DYING, SRC_NAT_DONE, STAMPED};
 use super::sync::{AtomicU32, FreeList, Ordering};
 use super::tuple::{Direction, Key, Tuple};
-use super::{ConnId, ConntrackError};
+use super::{ConnId, ConntrackError, Zones};
 use crate::clock::Nanos;
 
 /// Buckets that one early drop looks at.
@@ -110,7 +110,15 @@ impl Store {
 
     /// The confirmed, unexpired connection that has `key`. Collects expired ones it meets.
     pub(super) fn find(&self, key: &Key, now: Nanos) -> Option<Hit> {
+        self.find_as(key, None, now)
+    }
+
+    /// The same among tuples of one direction, if given.
+    pub(super) fn find_as(&self, key: &Key, way: Option<Direction>, now: Nanos) -> Option<Hit> {
         self.index.scan(key.hash, |entry| {
+            if way.is_some_and(|way| way != entry.direction) {
+                return None;
+            }
             let record = &self.records[entry.record as usize];
             let (generation, status) = record.matches(entry.direction, key)?;
             if status & (CONFIRMED | DYING) != CONFIRMED {
@@ -183,8 +191,9 @@ impl Store {
             (self.keys(&locked), self.source(&locked))
         };
         let _alone = self.index.exclude(keys.map(|key| key.hash));
-        for key in &keys {
-            if let Some(hit) = self.find(key, now) {
+        let zones = Zones { original: keys[0].zone(), reply: keys[1].zone() };
+        for (key, way) in keys.iter().zip([Direction::Original, Direction::Reply]) {
+            if let Some(hit) = self.find_as(key, zones.only(way), now) {
                 return Err(LinkError::Clash(hit));
             }
         }
@@ -196,6 +205,10 @@ impl Store {
         }
         let locked = self.lock(id).ok_or(LinkError::NotOurs)?;
         locked.set_deadline(now.0.saturating_add(locked.deadline()));
+        if locked.status() & STAMPED != 0 {
+            // What comes back from a state file has kept its own.
+            locked.extra().update(|extras| extras.set_start(extras.start_or(now.0)));
+        }
         locked.add_status(CONFIRMED);
         Ok(())
     }

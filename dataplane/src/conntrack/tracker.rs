@@ -8,9 +8,15 @@ use siphasher::sip::SipHasher13;
 use super::config::{self, Config, ConfigError, ConntrackError, Setting, Settings};
 use super::icmp::{self, Message};
 use super::protocol::Visit;
-use super::status::{ASSURED, CONFIRMED, DST_NAT_DONE, EXPECTED, SEEN_REPLY, SRC_NAT_DONE};
-use super::store::{Evicted, LinkError, Store};
+use super::record::Locked;
+use super::status::{
+    ACCOUNTED, ASSURED, CONFIRMED, DST_NAT_DONE, EVENTS_CHOSEN, EXPECTED, HELPER, LABELLED,
+    OWN_TIMEOUTS, SEEN_REPLY, SRC_NAT_DONE, STAMPED,
+};
+use super::store::{Evicted, Hit, LinkError, Store};
 use super::tcp::{Effect, TcpConn};
+use super::template::{Template, Terms, Zones};
+use super::timeouts::Named;
 use super::tuple::{Direction, Key, Tuple};
 use super::{ConnId, CtState, Tracking, verify};
 use crate::clock::Nanos;
@@ -26,6 +32,7 @@ use crate::wire::proto;
 pub struct Conntrack {
     pub(super) store: Store,
     pub(super) settings: Settings,
+    pub(super) named: Named,
     capacity: u64,
     cursor: AtomicU32,
     /// A connection was refused for want of room: the sweep makes some.
@@ -98,6 +105,7 @@ impl Conntrack {
         Ok(Self {
             store: Store::new(capacity, config.hash_key())?,
             settings: Settings::new(&config),
+            named: Named::new(&config),
             capacity: capacity as u64,
             cursor: AtomicU32::new(0),
             pressed: AtomicBool::new(false),
@@ -112,7 +120,7 @@ impl Conntrack {
         hasher.finish()
     }
 
-    /// Changes a setting by the kernel's short name. Timeouts apply from each
+    /// Changes a setting by the kernel's name, as [`Config::set`] does. Timeouts apply from each
     /// connection's next refresh on.
     ///
     /// # Errors
@@ -129,6 +137,16 @@ impl Conntrack {
         }
         self.settings.set(setting, value);
         Ok(())
+    }
+
+    /// The value of a setting, by any of its names.
+    pub fn get(&self, name: &str) -> Option<u64> {
+        config::find(name).map(|setting| self.settings.get(setting))
+    }
+
+    /// All settings' short names with their values.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        config::named().map(|(setting, name)| (name, self.settings.get(setting)))
     }
 
     /// What `parsed` asks of the table.
@@ -170,10 +188,11 @@ impl Conntrack {
         now: Nanos,
     ) -> Result<Tracking, DropReason> {
         let subject = self.subject(parsed, frame, 0);
-        self.track_subject(&subject, parsed, frame, local_output, now)
+        self.track_subject(&subject, parsed, frame, local_output, &Terms::default(), now)
     }
 
-    /// [`Conntrack::track`], with the subject worked out before.
+    /// [`Conntrack::track`], with the subject worked out before for the original
+    /// zone of `terms`.
     ///
     /// # Errors
     /// As [`Conntrack::track`].
@@ -183,6 +202,7 @@ impl Conntrack {
         parsed: &Parsed,
         frame: &[u8],
         local_output: bool,
+        terms: &Terms,
         now: Nanos,
     ) -> Result<Tracking, DropReason> {
         let l4 = parsed.l4_bytes(frame);
@@ -191,13 +211,14 @@ impl Conntrack {
             Kind::Invalid => Ok(self.invalid()),
             Kind::Untracked if verify::holds(parsed, l4, sums) => Ok(Tracking::UNTRACKED),
             Kind::About(tuple, key) if verify::holds(parsed, l4, sums) => {
-                Ok(self.related(parsed, tuple, key, now))
+                Ok(self.related(parsed, tuple, key, terms.zones, now))
             }
             Kind::Untracked | Kind::About(..) => Ok(self.icmp_error()),
             Kind::Flow(tuple, key) => {
                 let direction = Direction::Original;
                 let settings = &self.settings;
-                let visit = Visit { parsed, l4, sums, direction, now, settings };
+                let named = &self.named;
+                let visit = Visit { parsed, l4, sums, direction, now, settings, named, terms };
                 self.flow(tuple, key, visit)
             }
         }
@@ -215,11 +236,18 @@ impl Conntrack {
 
     /// An ICMP error about `tuple`'s connection, which must be going where
     /// that connection's packets go. It neither refreshes nor ends anything.
-    fn related(&self, parsed: &Parsed, tuple: &Tuple, key: &Key, now: Nanos) -> Tracking {
+    fn related(
+        &self,
+        parsed: &Parsed,
+        tuple: &Tuple,
+        key: &Key,
+        zones: Zones,
+        now: Nanos,
+    ) -> Tracking {
         if parsed.dst != tuple.dst {
             return self.icmp_error();
         }
-        match self.store.find(key, now) {
+        match self.seek(tuple, key, zones, now) {
             Some(hit) => Tracking {
                 state: CtState::Related,
                 direction: hit.direction,
@@ -230,10 +258,24 @@ impl Conntrack {
         }
     }
 
+    /// The connection that `tuple`, in the original zone, belongs to; where the
+    /// zones differ, a connection's answers are looked for in the other.
+    #[inline]
+    fn seek(&self, tuple: &Tuple, key: &Key, zones: Zones, now: Nanos) -> Option<Hit> {
+        if zones.original == zones.reply {
+            return self.store.find(key, now);
+        }
+        self.store.find_as(key, Some(Direction::Original), now).or_else(|| {
+            let tuple = Tuple { zone: zones.reply, ..*tuple };
+            let key = tuple.key(self.store.hash_key());
+            self.store.find_as(&key, Some(Direction::Reply), now)
+        })
+    }
+
     fn flow(&self, tuple: &Tuple, key: &Key, visit: Visit<'_>) -> Result<Tracking, DropReason> {
         // Each further turn follows the death of the entry found before.
         loop {
-            let Some(hit) = self.store.find(key, visit.now) else {
+            let Some(hit) = self.seek(tuple, key, visit.terms.zones, visit.now) else {
                 return self.open(tuple, key, visit);
             };
             let Some(entry) = self.store.lock(hit.id) else { continue };
@@ -271,6 +313,7 @@ impl Conntrack {
     /// judged, as the kernel does it.
     fn open(&self, tuple: &Tuple, key: &Key, visit: Visit<'_>) -> Result<Tracking, DropReason> {
         let Some(inverted) = tuple.inverted() else { return Ok(self.invalid()) };
+        let inverted = Tuple { zone: visit.terms.zones.reply, ..inverted };
         let limit = self.settings.get(Setting::Max) as u32;
         let (reserved, Evicted { early, .. }) = self.store.reserve(limit, key.hash, visit.now);
         if early > 0 {
@@ -283,6 +326,7 @@ impl Conntrack {
             self.count(Count::Drop, 1);
             return Err(DropReason::ConntrackFull);
         };
+        self.furnish(&entry, visit.terms);
         let effect = visit.apply(&entry);
         drop(entry);
         if !matches!(effect, Effect::Accept { .. } | Effect::Pass) {
@@ -295,6 +339,35 @@ impl Conntrack {
             conn: Some(id),
             unconfirmed: true,
         })
+    }
+
+    /// Gives a new connection what it is to carry.
+    fn furnish(&self, entry: &Locked<'_>, terms: &Terms) {
+        let Terms { template, extensions, .. } = terms;
+        let mut status = 0;
+        if extensions.accounting || self.settings.is_on(Setting::Acct) {
+            status |= ACCOUNTED;
+        }
+        if extensions.labels {
+            status |= LABELLED;
+        }
+        if self.settings.is_on(Setting::Timestamp) {
+            status |= STAMPED;
+        }
+        let Template { helper, timeouts, events, .. } = *template;
+        if helper.is_some() || timeouts.is_some() || events.is_some() {
+            status |= helper.map_or(0, |_| HELPER)
+                | timeouts.map_or(0, |_| OWN_TIMEOUTS)
+                | events.map_or(0, |_| EVENTS_CHOSEN);
+            entry.extra().update(|extras| {
+                extras.set_helper(helper);
+                extras.set_timeouts(timeouts.map(|id| id.0));
+                extras.set_events(events.unwrap_or(0));
+            });
+        }
+        if status != 0 {
+            entry.add_status(status);
+        }
     }
 
     /// Makes a new connection visible: its first packet is about to leave. Does

@@ -169,6 +169,11 @@ impl Key {
         head & 1 != 0
     }
 
+    /// The tuple's zone.
+    pub(super) const fn zone(&self) -> u16 {
+        (self.head >> 16) as u16
+    }
+
     /// Back to the tuple.
     pub(super) fn tuple(head: u64, pair: u64, wide: [u64; 4]) -> Tuple {
         let (family, src, dst) = if Self::is_wide(head) {

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::extra::Account;
+use super::extra::{Account, Extras};
 use super::record::Contents;
-use super::status::{ACCOUNTED, ASSURED, CONFIRMED, DYING, LABELLED, SEEN_REPLY};
+use super::status::{ACCOUNTED, ASSURED, CONFIRMED, DYING, LABELLED, SEEN_REPLY, STAMPED};
 use super::tcp::{TcpConn, TcpState};
 use super::tuple::{Direction, Tuple};
-use super::{ConnId, Conntrack};
+use super::{ConnId, Conntrack, Zones};
 use crate::clock::Nanos;
 use crate::packet::Family;
 use crate::policy::target::HelperKind;
@@ -107,6 +107,12 @@ impl Conntrack {
         self.store.extras(id)?.1.master_helper()
     }
 
+    /// What a connection has beyond the common. Nothing, once its record is reused.
+    fn details(&self, view: &ConnView, now: Nanos) -> Details {
+        let extras = self.store.extras(view.id);
+        extras.map_or_else(Details::default, |(status, extras)| Details::new(status, &extras, now))
+    }
+
     /// Every confirmed, unexpired connection. Each row is consistent in itself;
     /// the listing as a whole is not one instant.
     pub fn rows(&self, now: Nanos) -> impl Iterator<Item = Row> + '_ {
@@ -120,8 +126,39 @@ impl Conntrack {
             let shown =
                 contents.status & (CONFIRMED | DYING) == CONFIRMED && contents.deadline > now.0;
             let view = ConnView::new(id, &contents);
-            shown.then(|| (at, Row { timeout_s: view.expires_in(now).as_secs(), view }))
+            let row = || Row {
+                timeout_s: view.expires_in(now).as_secs(),
+                details: self.details(&view, now),
+                view,
+            };
+            shown.then(|| (at, row()))
         })
+    }
+}
+
+/// What only some connections have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// What went each way, by [`Direction`], if that is counted.
+    pub accounting: Option<[Account; 2]>,
+    /// Whole seconds since it was confirmed, if that is kept.
+    pub age_s: Option<u64>,
+    /// Its labels, if it can have any.
+    pub labels: Option<u128>,
+    /// Its helper.
+    pub helper: Option<HelperKind>,
+}
+
+impl Details {
+    pub(super) fn new(status: u32, extras: &Extras, now: Nanos) -> Self {
+        let both = || [Direction::Original, Direction::Reply].map(|way| extras.accounted(way));
+        let age = || now.saturating_sub(Nanos(extras.start())).as_secs();
+        Self {
+            accounting: (status & ACCOUNTED != 0).then(both),
+            age_s: (status & STAMPED != 0).then(age),
+            labels: (status & LABELLED != 0).then(|| extras.labels()),
+            helper: extras.helper(),
+        }
     }
 }
 
@@ -132,6 +169,8 @@ pub struct Row {
     pub view: ConnView,
     /// Whole seconds left.
     pub timeout_s: u64,
+    /// What only some connections have.
+    pub details: Details,
 }
 
 impl Row {
@@ -150,6 +189,18 @@ impl Row {
     }
 }
 
+impl Row {
+    fn write_account(&self, f: &mut fmt::Formatter<'_>, way: Direction) -> fmt::Result {
+        match self.details.accounting {
+            Some(both) => {
+                let Account { packets, bytes } = both[way.index()];
+                write!(f, "packets={packets} bytes={bytes} ")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let view = &self.view;
@@ -157,17 +208,33 @@ impl fmt::Display for Row {
         if let Some(state) = view.tcp {
             write!(f, "{} ", state.name())?;
         }
-        write_tuple(f, &view.original)?;
+        let (original, reply) = (&view.original, &view.reply);
+        let zones = Zones { original: original.zone, reply: reply.zone };
+        write_tuple(f, original)?;
+        if zones.original != 0 && zones.original != zones.reply {
+            write!(f, "zone-orig={} ", zones.original)?;
+        }
+        self.write_account(f, Direction::Original)?;
         if view.status & SEEN_REPLY == 0 {
             f.write_str("[UNREPLIED] ")?;
         }
-        write_tuple(f, &view.reply)?;
+        write_tuple(f, reply)?;
+        if zones.reply != 0 && zones.original != zones.reply {
+            write!(f, "zone-reply={} ", zones.reply)?;
+        }
+        self.write_account(f, Direction::Reply)?;
         if view.status & ASSURED != 0 {
             f.write_str("[ASSURED] ")?;
         }
         write!(f, "mark={} ", view.mark)?;
-        if view.original.zone != 0 {
-            write!(f, "zone={} ", view.original.zone)?;
+        if zones.original != 0 && zones.original == zones.reply {
+            write!(f, "zone={} ", zones.original)?;
+        }
+        if let Some(age) = self.details.age_s {
+            write!(f, "delta-time={age} ")?;
+        }
+        if let Some(helper) = self.details.helper {
+            write!(f, "helper={} ", helper.name())?;
         }
         f.write_str("use=1")
     }

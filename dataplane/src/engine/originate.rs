@@ -183,6 +183,9 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
                 conntrack.attach(&original.tracking, &answer.parsed, &answer.frame, *now);
             let Ok(tracking) = tracking else { return };
             answer.tracking = tracking;
+        } else if original.tracking.state == CtState::Untracked {
+            // The kernel's mark on such an answer keeps CT from speaking again.
+            answer.template.given = true;
         }
         self.depth += 1;
         let disposition = match self.sent(&mut answer, hop) {

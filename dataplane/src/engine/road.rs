@@ -8,7 +8,7 @@
 use classifier::Address;
 
 use super::{Ended, Scratch, World, egress};
-use crate::conntrack::{Subject, Template, Tracking};
+use crate::conntrack::{CtState, Subject, Template, Tracking};
 use crate::effects::Effects;
 use crate::fib::{InputRoute, LOOPBACK_MTU, Mode, Query, RouteKind};
 use crate::frame::FrameBuf;
@@ -311,19 +311,22 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         }
     }
 
-    /// Tracks the packet, unless its family is not tracked or its connection is
-    /// known (answers that the router itself makes carry the connection of the
+    /// Tracks the packet, unless its family is not tracked, a rule exempts it or its
+    /// connection is known (answers that the router itself makes carry the connection of the
     /// packet that they answer).
     fn track(&mut self, packet: &mut Packet<'_>) -> Result<(), End> {
-        if !self.policy.needs_conntrack || packet.tracking.conn.is_some() {
+        let seen = packet.tracking.conn.is_some() || packet.tracking.state == CtState::Untracked;
+        if !self.policy.needs_conntrack || seen {
             return Ok(());
         }
-        let World { conntrack, now, .. } = self.world;
+        let World { conntrack, now, snapshot, .. } = self.world;
+        let terms = packet.template.terms(packet.mark, snapshot.extensions);
         let ours = packet.input.is_none_or(|port| port == PortId::LOOPBACK);
         let Packet { frame, parsed, .. } = packet;
-        let subject = packet.subject.take();
-        let subject = subject.unwrap_or_else(|| conntrack.subject(parsed, frame, 0));
-        let tracked = conntrack.track_subject(&subject, parsed, frame, ours, *now);
+        let subject = packet.subject.take().filter(|_| terms.zones.original == 0);
+        let subject =
+            subject.unwrap_or_else(|| conntrack.subject(parsed, frame, terms.zones.original));
+        let tracked = conntrack.track_subject(&subject, parsed, frame, ours, &terms, *now);
         packet.tracking = tracked.map_err(End::Drop)?;
         Ok(())
     }
@@ -367,14 +370,14 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             way_mtu: packet.way_mtu,
             now: self.world.now,
         };
-        let key = view.key();
+        let mut key = view.key();
         let mut walker = Walker {
             policy: self.policy,
             counters: self.counters,
             stack: &mut self.scratch.stack,
             effects: self.effects,
         };
-        let verdict = walker.walk(table, hook, entry, &mut view, &key);
+        let verdict = walker.walk(table, hook, entry, &mut view, &mut key);
         (packet.mark, packet.tracking, packet.template) = (view.mark, view.tracking, view.template);
         let length = view.frame.len();
         packet.frame.set_len(length);

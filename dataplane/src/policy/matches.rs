@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::limit::LimitCell;
-use crate::conntrack::Direction;
+use crate::conntrack::{Direction, Extensions};
 
 /// Something that may be negated with `!`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -268,5 +268,13 @@ impl Match {
     /// rule must not be moved in front of it.
     pub fn is_dynamic(&self) -> bool {
         matches!(self, Self::Limit(_) | Self::Connlabel(ConnlabelMatch { set: true, .. }))
+    }
+
+    /// What it needs every new connection to carry.
+    pub fn extensions(&self) -> Extensions {
+        Extensions {
+            accounting: matches!(self, Self::Connbytes(_)),
+            labels: matches!(self, Self::Connlabel(_)),
+        }
     }
 }

@@ -21,6 +21,7 @@ mod tests;
 use classifier::Address;
 use classifier::strategy::Strategy;
 
+use crate::conntrack::Extensions;
 use crate::packet::Family;
 
 pub use matches::Match;
@@ -237,5 +238,18 @@ impl Policy {
             Family::V4 => self.v4.needs_conntrack,
             Family::V6 => self.v6.needs_conntrack,
         }
+    }
+
+    /// What the rules of either family need every new connection to carry.
+    pub fn extensions(&self) -> Extensions {
+        self.v4.extensions().join(self.v6.extensions())
+    }
+}
+
+impl<A> FamilyPolicy<A> {
+    fn extensions(&self) -> Extensions {
+        let rules = self.chains.iter().flat_map(|chain| chain.rules.iter());
+        let matches = rules.flat_map(|rule| rule.matches.iter());
+        matches.map(Match::extensions).fold(Extensions::default(), Extensions::join)
     }
 }

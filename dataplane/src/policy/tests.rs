@@ -8,10 +8,10 @@ use super::matches::{
     ConntrackMatch, HopCompare, IcmpMatch, IpRangeMatch, Match, MultiportMatch, MultiportSide, Neg,
     Range, TcpMatch, UdpMatch,
 };
-use super::target::{LogTarget, MarkTarget, RejectWith, Target};
+use super::target::{CtTarget, LogTarget, MarkTarget, RejectWith, Target, ZoneId, ZoneScope};
 use super::testing::{Builder, Indexing, Recorder, Spec, nowhere};
 use super::walk::{ReturnStack, Verdict, Walker};
-use super::{ChainId, ChainPolicy, CounterId, FamilyPolicy, Hook, TableId};
+use super::{ChainId, ChainPolicy, CounterId, FamilyPolicy, Hook, TableId, state_class};
 use crate::clock::Nanos;
 use crate::conntrack::{Config, Conntrack, Template, Tracking};
 use crate::frame::FrameBuf;
@@ -62,6 +62,8 @@ fn view<'a>(
 struct Walked {
     verdict: Verdict,
     mark: u32,
+    /// The state in the key, after the walk.
+    state: u64,
     logs: Vec<String>,
     counters: Vec<(u64, u64)>,
 }
@@ -75,17 +77,18 @@ fn walk_at(
 ) -> Walked {
     let (mut parsed, mut frame, conntrack) = (parsed(frame), frame.to_vec(), tracker());
     let mut view = PacketView { now, ..view(&mut frame, &mut parsed, &conntrack) };
-    let key = view.key();
+    let mut key = view.key();
     let counters = RuleCounters::new(counters as usize);
     let mut effects = Recorder::default();
     let mut stack = ReturnStack::default();
     stack.fit(policy.max_depth);
     let mut walker =
         Walker { policy, counters: &counters, stack: &mut stack, effects: &mut effects };
-    let verdict = walker.walk(TableId::Filter, Hook::Forward, entry, &mut view, &key);
+    let verdict = walker.walk(TableId::Filter, Hook::Forward, entry, &mut view, &mut key);
     Walked {
         verdict,
         mark: view.mark,
+        state: key.state,
         logs: effects.logged.into_iter().map(|log| log.0).collect(),
         counters: counters_of(policy).map(|id| counters.get(id)).collect(),
     }
@@ -582,5 +585,29 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn ct_is_heard_once_and_later_rules_see_it() {
+    let state = |bits| {
+        let state = Some(Neg::plain(bits));
+        Match::Conntrack(ConntrackMatch { state, ..ConntrackMatch::default() })
+    };
+    let notrack = Target::Ct(CtTarget { notrack: true, ..CtTarget::default() });
+    let zone = Some((ZoneScope::Both, ZoneId::Fixed(7)));
+    let zone = Target::Ct(CtTarget { zone, ..CtTarget::default() });
+    for (first, second, seen) in
+        [(&notrack, &zone, state_class::UNTRACKED), (&zone, &notrack, state_class::NEW)]
+    {
+        let rules = [
+            Spec::any(Target::Drop).with(state(seen)),
+            Spec::any(first.clone()),
+            Spec::any(second.clone()),
+            Spec::any(Target::Drop).with(state(seen)),
+        ];
+        let walked = walk(&[], &rules, ChainPolicy::Accept, &tcp(80));
+        assert_eq!((walked.verdict, walked.state), (Verdict::Drop(DropReason::Rule), seen));
+        assert_eq!(hits(&walked), [0, 0, 1, 1, 1]);
     }
 }

@@ -10,8 +10,9 @@ use classifier::{Address, Classifier, Key};
 
 use super::eval::{Outcome, PacketView};
 use super::header;
-use super::target::{ConnmarkTarget, RejectWith, Target};
+use super::target::{ConnmarkTarget, CtTarget, RejectWith, Target};
 use super::{Chain, ChainId, ChainPolicy, CompiledRule, FamilyPolicy, Hook, TableId};
+use crate::conntrack::{CtState, Template, Tracking};
 use crate::effects::{Effects, LogRecord, Step};
 use crate::packet::L4Class;
 use crate::stats::RuleCounters;
@@ -77,14 +78,14 @@ pub struct Walker<'a, A, E> {
 impl<A: Address, E: Effects> Walker<'_, A, E> {
     /// Walks `entry`, the built-in chain of `table` at `hook`. `key` is the
     /// packet's key at this hook. MARK and CONNMARK take effect on the packet
-    /// and its connection.
+    /// and its connection, CT on the packet and the key.
     pub fn walk(
         &mut self,
         table: TableId,
         hook: Hook,
         entry: ChainId,
         packet: &mut PacketView<'_>,
-        key: &Key<A>,
+        key: &mut Key<A>,
     ) -> Verdict {
         let policy = self.policy;
         let odd = packet.parsed.l4_class == L4Class::Odd;
@@ -130,14 +131,14 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 Target::Synproxy(_) => {
                     return Verdict::Synproxy(RuleRef { chain: chain_id, rule: index });
                 }
-                Target::Log(_)
-                | Target::Mark(_)
-                | Target::Connmark(_)
-                | Target::Header(_)
-                | Target::Ct(_) => {
+                Target::Log(_) | Target::Mark(_) | Target::Connmark(_) | Target::Header(_) => {
                     if let Err(reason) = self.act(&rule.target, hook, packet) {
                         return Verdict::Drop(reason);
                     }
+                }
+                Target::Ct(target) => {
+                    ct(target, packet);
+                    key.state = packet.tracking.state.bit();
                 }
             }
         }
@@ -166,8 +167,6 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
             Target::Mark(mark) => packet.mark = (packet.mark & !mark.clear) ^ mark.toggle,
             Target::Connmark(target) => connmark(*target, packet),
             Target::Header(target) => header::change(*target, packet)?,
-            // The compiler admits none of these yet.
-            Target::Ct(_) => {}
             _ => unreachable!("only non-terminal targets are acted on"),
         }
         Ok(())
@@ -259,4 +258,20 @@ fn connmark(target: ConnmarkTarget, packet: &mut PacketView<'_>) {
             packet.mark = (packet.mark & !nfmask) ^ (old & ctmask);
         }
     }
+}
+
+/// CT and NOTRACK. The first to speak is heard, before tracking; until then later
+/// rules see UNTRACKED, or NEW for the template (in the kernel it is a connection).
+fn ct(target: &CtTarget, packet: &mut PacketView<'_>) {
+    let tracking = &mut packet.tracking;
+    if packet.template.given || tracking.conn.is_some() || tracking.state == CtState::Untracked {
+        return;
+    }
+    if target.notrack {
+        *tracking = Tracking::UNTRACKED;
+        return;
+    }
+    let timeouts = target.timeout.as_ref().and_then(|name| packet.conntrack.timeouts_named(name));
+    packet.template = Template::of(target, timeouts);
+    tracking.state = CtState::New;
 }

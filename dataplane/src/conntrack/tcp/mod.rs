@@ -80,13 +80,15 @@ pub(super) struct Context<'s> {
     pub(super) left: Nanos,
     /// Whether what does not fit may be because we were absent.
     pub(super) relearning: bool,
-    /// Settings in force.
+    /// Knobs in force.
     pub(super) settings: &'s Settings,
+    /// Timeouts in force, the table's or a named policy's.
+    pub(super) timeouts: &'s Settings,
 }
 
 impl Context<'_> {
     fn timeout(&self, setting: Setting) -> Nanos {
-        self.settings.timeout(setting)
+        self.timeouts.timeout(setting)
     }
 }
 

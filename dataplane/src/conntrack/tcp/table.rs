@@ -68,7 +68,8 @@ impl TcpState {
 
     pub(super) const fn timeout(self) -> Setting {
         match self {
-            Self::None | Self::SynSent | Self::SynSent2 => Setting::TcpSynSent,
+            Self::None | Self::SynSent => Setting::TcpSynSent,
+            Self::SynSent2 => Setting::TcpSynSent2,
             Self::SynRecv => Setting::TcpSynRecv,
             Self::Established => Setting::TcpEstablished,
             Self::FinWait => Setting::TcpFinWait,

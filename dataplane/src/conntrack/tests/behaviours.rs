@@ -331,15 +331,34 @@ fn b28_about_a_flow_that_is_not_tracked() {
 #[test]
 fn b48_zones_do_not_mix() {
     let lab = Lab::new(&[]);
-    let frame = Packet::udp(A, 5, B, 53).build();
-    let parsed = parsed(&frame);
+    let packet = Packet::udp(A, 5, B, 53);
     for zone in [0, 7] {
-        let subject = lab.ct.subject(&parsed, &frame, zone);
-        let mut tracking = lab.ct.track_subject(&subject, &parsed, &frame, false, lab.now).unwrap();
-        assert!(tracking.unconfirmed, "zone {zone}");
-        lab.ct.confirm(&mut tracking, lab.now).unwrap();
+        assert_eq!(lab.state_with(&packet, ZoneScope::Both, zone), New, "zone {zone}");
+        assert_eq!(lab.state_with(&packet, ZoneScope::Both, zone), New, "zone {zone}");
     }
     assert_eq!(lab.ct.len(), 2);
+    assert_eq!(lab.state_with(&Packet::udp(B, 53, A, 5), ZoneScope::Both, 7), Established);
+    let row = lab.ct.rows(lab.now).find(|row| row.view.original.zone == 7).unwrap();
+    assert!(row.to_string().ends_with("mark=0 zone=7 use=1"), "{row}");
+}
+
+#[test]
+fn a_zone_of_one_direction_leaves_the_other_where_it_was() {
+    let lab = Lab::new(&[]);
+    let (there, back) = (Packet::udp(A, 5, B, 53), Packet::udp(B, 53, A, 5));
+    assert_eq!(lab.state_with(&there, ZoneScope::Original, 7), New);
+    assert_eq!(
+        lab.row().to_string(),
+        "udp      17 30 src=198.51.100.1 dst=203.0.113.9 sport=5 \
+        dport=53 zone-orig=7 [UNREPLIED] src=203.0.113.9 dst=198.51.100.1 sport=53 dport=5 mark=0 use=1"
+    );
+    // Without a zone of its own the answer is found; so it is with the opener's.
+    assert_eq!(lab.state(&back), Established);
+    assert_eq!(lab.state_with(&back, ZoneScope::Original, 7), Established);
+    assert_eq!(lab.state_with(&there, ZoneScope::Original, 7), Established);
+    // In either zone alone, the way there is another connection's.
+    assert_eq!(lab.state_with(&there, ZoneScope::Original, 8), New);
+    assert_eq!(lab.state_with(&back, ZoneScope::Reply, 7), New);
 }
 
 #[test]

@@ -7,9 +7,10 @@ mod loom;
 mod saved;
 mod table;
 
-use super::{Config, Conntrack, CtState, Direction, Row, Tracking};
+use super::{Config, Conntrack, CtState, Direction, Extensions, Row, Template, Tracking};
 use crate::clock::Nanos;
 use crate::packet::Parsed;
+use crate::policy::target::{CtTarget, ZoneId, ZoneScope};
 use crate::verdict::DropReason;
 use crate::wire::build::{ETH_DST, Packet};
 use crate::wire::{Frame, parse};
@@ -52,6 +53,19 @@ impl Lab {
         let mut tracking = self.track(packet)?;
         self.ct.confirm(&mut tracking, self.now)?;
         Ok(tracking)
+    }
+
+    /// The state of a packet that the policy accepts in a zone.
+    pub(super) fn state_with(&self, packet: &Packet, scope: ZoneScope, zone: u16) -> CtState {
+        let target = CtTarget { zone: Some((scope, ZoneId::Fixed(zone))), ..CtTarget::default() };
+        let terms = Template::of(&target, None).terms(0, Extensions::default());
+        let frame = packet.build();
+        let parsed = parsed(&frame);
+        let subject = self.ct.subject(&parsed, &frame, terms.zones.original);
+        let tracked = self.ct.track_subject(&subject, &parsed, &frame, false, &terms, self.now);
+        let mut tracking = tracked.unwrap();
+        self.ct.confirm(&mut tracking, self.now).unwrap();
+        tracking.state
     }
 
     /// The state of a packet that the policy accepts.
