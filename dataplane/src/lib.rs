@@ -13,6 +13,7 @@ pub mod effects;
 pub mod engine;
 pub mod fib;
 pub mod frame;
+pub mod helper;
 pub mod nat;
 pub mod packet;
 pub mod policy;

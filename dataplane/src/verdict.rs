@@ -59,6 +59,13 @@ drop_reasons! {
     NatPortChanged => "nat_port_changed",
     /// Connection tracking refused the packet outright.
     ConntrackInvalid => "conntrack_invalid",
+    /// A connection helper could not follow the packet: half a command, or no
+    /// room to expect what it announces.
+    Helper => "helper",
+    /// Rewriting made the packet longer than its buffer, or than a packet can be.
+    NoRoom => "no_room",
+    /// The sequence numbers of its connection are shifted, and its options are malformed.
+    SequenceAdjust => "sequence_adjust",
     /// A fragment that is empty or cut short, that contradicts the others of its
     /// datagram in length or congestion marks, or that ended with such a one.
     Fragment => "fragment",

@@ -305,9 +305,9 @@ impl<'j> Outputs<'j> {
             write(name, print_rules(replay, family, names))?;
         }
         write("conntrack.txt", print_connections(replay))?;
-        // Neither sets nor expectations exist yet: their files hold none.
+        write("expect.txt", print_expectations(replay))?;
+        // Sets do not exist yet: their file holds none.
         write("sets.save", String::new())?;
-        write("expect.txt", String::new())?;
         Ok(self.summary)
     }
 }
@@ -324,6 +324,20 @@ pub fn print_connections(replay: &Replay) -> String {
     for family in [Family::V4, Family::V6] {
         let mut rows = replay.connections(family);
         rows.sort_by_key(|row| row.view.id);
+        for row in rows {
+            text.push_str(&row.to_string());
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Both families' expectations, as `conntrack -L expect` prints them, in a stable order.
+pub fn print_expectations(replay: &Replay) -> String {
+    let mut text = String::new();
+    for family in [Family::V4, Family::V6] {
+        let mut rows = replay.expectations(family);
+        rows.sort_by_key(|row| (row.master.id, row.expectation.class, row.expectation.tuple.dport));
         for row in rows {
             text.push_str(&row.to_string());
             text.push('\n');

@@ -19,7 +19,7 @@ pub mod topology;
 use std::sync::Arc;
 
 use dataplane::clock::Nanos;
-use dataplane::conntrack::{Config, Conntrack, ConntrackError, Row};
+use dataplane::conntrack::{Config, Conntrack, ConntrackError, ExpectRow, Row};
 use dataplane::engine::{Engine, Slot, World};
 use dataplane::fib::{Network, NetworkError, Topology};
 use dataplane::packet::{Family, PortId};
@@ -331,6 +331,12 @@ impl Replay {
     pub fn connections(&self, family: Family) -> Vec<Row> {
         let rows = self.conntrack.rows(self.now);
         rows.filter(|row| row.view.original.family == family).collect()
+    }
+    /// One family's expectations.
+    pub fn expectations(&self, family: Family) -> Vec<ExpectRow> {
+        let mut rows = self.conntrack.expectations(self.now);
+        rows.retain(|row| row.expectation.tuple.family == family);
+        rows
     }
     /// The network.
     pub fn network(&self) -> &Network {

@@ -178,6 +178,11 @@ impl Config {
         self.values[Setting::Max as usize] as usize
     }
 
+    /// Most expected connections at once.
+    pub fn max_expected(&self) -> usize {
+        self.values[Setting::ExpectMax as usize] as usize
+    }
+
     /// The hash key.
     pub(super) fn hash_key(&self) -> [u8; 16] {
         self.hash_key

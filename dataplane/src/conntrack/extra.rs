@@ -35,6 +35,42 @@ pub struct Account {
     pub bytes: u64,
 }
 
+impl SeqShift {
+    /// How far the byte with this number, as its sender counts, is shifted.
+    pub(crate) fn at(&self, seq: u32) -> i32 {
+        if behind(seq, self.position) { self.after } else { self.before }
+    }
+
+    /// How far the byte that the receiver calls `seq` was shifted.
+    pub(crate) fn at_shifted(&self, seq: u32) -> i32 {
+        self.at(seq.wrapping_sub(self.before as u32))
+    }
+
+    /// What follows the packet that starts at `seq` is shifted by `by` more. For a
+    /// packet that was changed before, this changes nothing.
+    pub(super) fn grow(&mut self, seq: u32, by: i32) {
+        if self.before == self.after || behind(seq, self.position) {
+            self.position = seq;
+            self.before = self.after;
+            self.after = self.after.wrapping_add(by);
+        }
+    }
+}
+
+/// Whether `a` lies behind `b` in the circle of sequence numbers.
+const fn behind(a: u32, b: u32) -> bool {
+    (b.wrapping_sub(a) as i32) < 0
+}
+
+/// What a helper remembers of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// Two numbers a direction.
+    pub(crate) numbers: [[u32; 2]; 2],
+    /// Whatever else.
+    pub(crate) flags: u32,
+}
+
 /// Words of an [`Extra`].
 pub(super) const WORDS: usize = 16;
 
@@ -49,13 +85,15 @@ mod word {
     /// Bits 0-3 helper, 4-7 the master's helper, 8-15 timeout policy plus one, 16-31
     /// translation's port plus one, 32-63 event mask.
     pub(super) const SMALL: usize = 7;
-    /// Sequence shifts: per direction `position` and then both shifts.
+    /// Sequence shifts: per direction `position` (with what the helper remembers of the
+    /// direction above it) and then both shifts.
     pub(super) const SHIFTS: usize = 8;
-    /// SYNPROXY: our initial number and the peer's; then the timestamp offset.
+    /// SYNPROXY: our initial number and the peer's; then the timestamp offset, with the
+    /// helper's flags above it.
     pub(super) const SYNPROXY: usize = 12;
     /// When it was confirmed, in nanoseconds.
     pub(super) const START: usize = 14;
-    /// What a helper remembers of the stream, by direction: 32 bits each.
+    /// What a helper remembers of each direction besides: 32 bits each.
     pub(super) const HELPER: usize = 15;
 }
 
@@ -193,7 +231,7 @@ impl Extras {
     }
     pub(super) fn set_shift(&mut self, direction: Direction, shift: SeqShift) {
         let at = word::SHIFTS + 2 * direction.index();
-        self.0[at] = u64::from(shift.position);
+        self.0[at] = with_bits(self.0[at], 0, 32, u64::from(shift.position));
         self.0[at + 1] = u64::from(shift.after as u32) << 32 | u64::from(shift.before as u32);
     }
     /// SYNPROXY's two initial sequence numbers and its timestamp offset.
@@ -203,7 +241,8 @@ impl Extras {
     }
     pub(super) fn set_synproxy(&mut self, (ours, theirs, timestamp): (u32, u32, u32)) {
         self.0[word::SYNPROXY] = u64::from(theirs) << 32 | u64::from(ours);
-        self.0[word::SYNPROXY + 1] = u64::from(timestamp);
+        let at = word::SYNPROXY + 1;
+        self.0[at] = with_bits(self.0[at], 0, 32, u64::from(timestamp));
     }
     /// When it was confirmed, in nanoseconds.
     pub(super) fn start(&self) -> u64 {
@@ -219,13 +258,23 @@ impl Extras {
     pub(super) fn set_start(&mut self, nanos: u64) {
         self.0[word::START] = nanos;
     }
-    /// What a helper remembers of a direction.
-    pub(super) fn remembered(&self, direction: Direction) -> u32 {
-        (self.0[word::HELPER] >> (32 * direction.index())) as u32
+    /// What the helper remembers.
+    pub(super) fn memory(&self) -> Memory {
+        let way = |at: usize| {
+            let high = (self.0[word::SHIFTS + 2 * at] >> 32) as u32;
+            [high, (self.0[word::HELPER] >> (32 * at)) as u32]
+        };
+        Memory { numbers: [way(0), way(1)], flags: (self.0[word::SYNPROXY + 1] >> 32) as u32 }
     }
-    pub(super) fn remember(&mut self, direction: Direction, value: u32) {
-        let shift = 32 * direction.index() as u32;
-        self.0[word::HELPER] = with_bits(self.0[word::HELPER], shift, 32, u64::from(value));
+    pub(super) fn set_memory(&mut self, memory: &Memory) {
+        for (at, [high, other]) in memory.numbers.into_iter().enumerate() {
+            let word = word::SHIFTS + 2 * at;
+            self.0[word] = with_bits(self.0[word], 32, 32, u64::from(high));
+            let shift = 32 * at as u32;
+            self.0[word::HELPER] = with_bits(self.0[word::HELPER], shift, 32, u64::from(other));
+        }
+        let at = word::SYNPROXY + 1;
+        self.0[at] = with_bits(self.0[at], 32, 32, u64::from(memory.flags));
     }
 }
 
@@ -249,9 +298,9 @@ mod tests {
         extras.set_shift(Direction::Reply, back);
         extras.set_synproxy((1, 2, 3));
         extras.set_start(9);
-        extras.remember(Direction::Original, 5);
-        extras.remember(Direction::Reply, u32::MAX);
-        extras.remember(Direction::Original, 6);
+        extras.set_memory(&Memory { numbers: [[u32::MAX; 2]; 2], flags: 0 });
+        let memory = Memory { numbers: [[4, 5], [6, u32::MAX]], flags: u32::MAX - 1 };
+        extras.set_memory(&memory);
         assert_eq!(extras.labels(), u128::MAX);
         assert_eq!(extras.master(), Some(ConnId(7)));
         assert_eq!((extras.helper(), extras.timeouts()), (Some(HelperKind::Sip), Some(254)));
@@ -259,10 +308,9 @@ mod tests {
         assert_eq!(extras.shift(Direction::Original), there);
         assert_eq!(extras.shift(Direction::Reply), back);
         assert_eq!((extras.synproxy(), extras.start()), ((1, 2, 3), 9));
-        assert_eq!(extras.remembered(Direction::Original), 6);
-        assert_eq!(extras.remembered(Direction::Reply), u32::MAX);
         assert_eq!(extras.accounted(Direction::Original), Account::default());
         assert_eq!(extras.master_helper(), Some(HelperKind::Ftp));
+        assert_eq!(extras.memory(), memory);
         extras.set_master(None);
         extras.set_timeouts(None);
         extras.set_masquerade_port(None);

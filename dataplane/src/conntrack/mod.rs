@@ -8,10 +8,13 @@
 //! connection), `index` (buckets), `sources` (connections by original source),
 //! `store` (the concurrent core: all together, with the life-cycle), `tuple`, `icmp`, `verify`, `tcp`, `protocol` (what a
 //! packet does to an entry), `tracker` (the packet's road through it all),
-//! `view` (what others see of it), `nat` (what translation asks and decides),
-//! `saved` (connections outside the table), `config` (the kernel's sysctls).
+//! `nat` (what translation asks and decides), `expect` (connections to come), `assist`
+//! (what helpers do), `view` (what others see of it), `saved` (connections outside the
+//! table), `config` (the kernel's sysctls).
 
+mod assist;
 mod config;
+mod expect;
 mod extra;
 mod icmp;
 mod index;
@@ -32,7 +35,10 @@ pub mod tuple;
 mod verify;
 mod view;
 
+pub use assist::ExpectRow;
 pub use config::{Config, ConfigError, ConntrackError};
+pub use expect::{ExpectError, ExpectId, Expectation, Follow, Limits, SourceMask};
+pub(crate) use extra::Memory;
 pub use extra::{Account, SeqShift};
 pub use nat::Face;
 pub use saved::{ImportError, Saved};

@@ -5,9 +5,12 @@
 //! answered and then ESTABLISHED, with the timeouts of CLOSED and ESTABLISHED.
 
 use super::config::{Setting, Settings};
+use super::extra::SeqShift;
 use super::icmp;
 use super::record::Locked;
-use super::status::{ACCOUNTED, ASSURED, CONFIRMED, FIXED_TIMEOUT, OWN_TIMEOUTS, SEEN_REPLY};
+use super::status::{
+    ACCOUNTED, ASSURED, CONFIRMED, FIXED_TIMEOUT, OWN_TIMEOUTS, SEEN_REPLY, SEQ_ADJUST,
+};
 use super::tcp::segment::Segment;
 use super::tcp::{Context, Effect, TcpConn};
 use super::template::Terms;
@@ -103,10 +106,17 @@ impl Visit<'_> {
             TcpConn::unpack(&entry.proto())
         };
         let left = Nanos(entry.deadline()).saturating_sub(self.now);
+        let shifts = match status & SEQ_ADJUST {
+            0 => [SeqShift::default(); 2],
+            _ => {
+                let extras = entry.extra().load();
+                [Direction::Original, Direction::Reply].map(|way| extras.shift(way))
+            }
+        };
         let relearning = entry.aux() > self.now.0;
         let Self { direction, settings, .. } = *self;
         let timeouts = self.timeouts(entry);
-        let context = Context { direction, status, left, relearning, settings, timeouts };
+        let context = Context { direction, status, left, relearning, shifts, settings, timeouts };
         let effect = conn.step(&segment, &context);
         entry.set_proto(&conn.pack());
         effect

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use siphasher::sip::SipHasher13;
 
 use super::config::{self, Config, ConfigError, ConntrackError, Setting, Settings};
+use super::expect::{Expectation, Expectations};
 use super::icmp::{self, Message};
 use super::protocol::Visit;
 use super::record::Locked;
@@ -33,7 +34,9 @@ pub struct Conntrack {
     pub(super) store: Store,
     pub(super) settings: Settings,
     pub(super) named: Named,
+    pub(super) expectations: Expectations,
     capacity: u64,
+    expect_capacity: u64,
     cursor: AtomicU32,
     /// A connection was refused for want of room: the sweep makes some.
     pressed: AtomicBool,
@@ -106,6 +109,8 @@ impl Conntrack {
             store: Store::new(capacity, config.hash_key())?,
             settings: Settings::new(&config),
             named: Named::new(&config),
+            expectations: Expectations::new(config.max_expected(), config.hash_key()),
+            expect_capacity: config.max_expected() as u64,
             capacity: capacity as u64,
             cursor: AtomicU32::new(0),
             pressed: AtomicBool::new(false),
@@ -124,16 +129,16 @@ impl Conntrack {
     /// connection's next refresh on.
     ///
     /// # Errors
-    /// An unknown name, a value out of range, or a `max` above the size at start.
+    /// An unknown name, a value out of range, or a `max` or `expect_max` above the size at start.
     pub fn set(&self, name: &str, value: u64) -> Result<(), ConfigError> {
         let setting = config::lookup(name, value)?;
-        if setting == Setting::Max && value > self.capacity {
-            return Err(ConfigError::OutOfRange {
-                name: "max",
-                low: 1,
-                high: self.capacity,
-                value,
-            });
+        let bound = match setting {
+            Setting::Max => Some(("max", self.capacity)),
+            Setting::ExpectMax => Some(("expect_max", self.expect_capacity)),
+            _ => None,
+        };
+        if let Some((name, high)) = bound.filter(|(_, high)| value > *high) {
+            return Err(ConfigError::OutOfRange { name, low: 1, high, value });
         }
         self.settings.set(setting, value);
         Ok(())
@@ -320,6 +325,7 @@ impl Conntrack {
             self.count(Count::EarlyDrop, u64::from(early));
         }
         let reply = inverted.key(self.store.hash_key());
+        let expected = if reserved { self.met(tuple, visit.now) } else { None };
         let created = if reserved { self.store.create(key, &reply) } else { None };
         let Some((id, entry)) = created else {
             self.pressed.store(true, Ordering::Relaxed);
@@ -327,6 +333,9 @@ impl Conntrack {
             return Err(DropReason::ConntrackFull);
         };
         self.furnish(&entry, visit.terms);
+        if let Some(expected) = &expected {
+            self.adopt(&entry, expected);
+        }
         let effect = visit.apply(&entry);
         drop(entry);
         if !matches!(effect, Effect::Accept { .. } | Effect::Pass) {
@@ -334,7 +343,7 @@ impl Conntrack {
             return Ok(self.invalid());
         }
         Ok(Tracking {
-            state: CtState::New,
+            state: if expected.is_some() { CtState::Related } else { CtState::New },
             direction: Direction::Original,
             conn: Some(id),
             unconfirmed: true,
@@ -368,6 +377,19 @@ impl Conntrack {
         if status != 0 {
             entry.add_status(status);
         }
+    }
+
+    /// Makes a new connection its master's.
+    fn adopt(&self, entry: &Locked<'_>, expected: &Expectation) {
+        entry.set_mark(self.mark(expected.master));
+        entry.extra().update(|extras| {
+            extras.set_master(Some(expected.master));
+            extras.set_master_helper(Some(expected.by));
+            extras.set_helper(expected.helper);
+        });
+        // What a rule says about helpers is for connections that nobody expected.
+        let helper = expected.helper.map_or(0, |_| HELPER);
+        entry.set_status(entry.status() & !HELPER | EXPECTED | helper);
     }
 
     /// Makes a new connection visible: its first packet is about to leave. Does
@@ -486,6 +508,10 @@ impl Conntrack {
                 collected += 1;
                 self.count(Count::EarlyDrop, u64::from(early));
             }
+        }
+        if start % len + budget >= len {
+            // Once a round.
+            self.sweep_expectations(now);
         }
         if u64::from(self.store.live()) * 100 < limit * 95 {
             self.pressed.store(false, Ordering::Relaxed);

@@ -4,7 +4,8 @@
 //! It does no I/O, reads no clock, and allocates nothing per packet. The road
 //! itself is one readable sequence of stages in [`road`]; [`bridge`] is the
 //! shorter road of a transparent pair, [`collect`] puts fragments together,
-//! [`translate`] carries out NAT, [`egress`] is the way out, and [`originate`] what the router itself sends.
+//! [`translate`] carries out NAT, [`helper`] is where connection helpers stand,
+//! [`egress`] is the way out, and [`originate`] what the router itself sends.
 //!
 //! Limits: packets are decided one after the other in burst order, so that a
 //! connection's second packet sees what its first one did.
@@ -12,6 +13,7 @@
 mod bridge;
 mod collect;
 mod egress;
+mod helper;
 mod options;
 mod originate;
 mod road;

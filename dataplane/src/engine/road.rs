@@ -7,7 +7,7 @@
 
 use classifier::Address;
 
-use super::{Ended, Scratch, World, egress};
+use super::{Ended, Scratch, World, egress, helper};
 use crate::conntrack::{CtState, Subject, Template, Tracking};
 use crate::effects::Effects;
 use crate::fib::{InputRoute, LOOPBACK_MTU, Mode, Query, RouteKind};
@@ -221,7 +221,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         self.translate(packet, Hook::Prerouting)
     }
 
-    /// mangle, filter, security, nat, confirm.
+    /// mangle, filter, security, nat, helper, confirm.
     pub(super) fn input(&mut self, packet: &mut Packet<'_>) -> Result<Disposition, End> {
         if packet.parsed.family == Family::V4 && packet.parsed.fragment != Fragment::Whole {
             // Here the kernel reassembles what it did not track.
@@ -232,6 +232,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let tables = [TableId::Mangle, TableId::Filter, TableId::Security];
         self.hook(packet, Hook::Input, &tables)?;
         self.translate(packet, Hook::Input)?;
+        helper::assist(self.world, packet)?;
         self.confirm(packet)?;
         Ok(Disposition::Deliver)
     }
@@ -258,10 +259,11 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         self.hook(packet, Hook::Forward, &[TableId::Mangle, TableId::Filter, TableId::Security])
     }
 
-    /// mangle, nat, confirm.
+    /// mangle, nat, helper, confirm.
     pub(super) fn postrouting(&mut self, packet: &mut Packet<'_>) -> Result<(), End> {
         self.hook(packet, Hook::Postrouting, &[TableId::Mangle])?;
         self.translate(packet, Hook::Postrouting)?;
+        helper::assist(self.world, packet)?;
         self.confirm(packet)
     }
 

@@ -9,6 +9,7 @@ mod table;
 mod window;
 
 use super::config::{Setting, Settings};
+use super::extra::SeqShift;
 use super::record::PROTO_WORDS;
 use super::status::{ASSURED, SEEN_REPLY};
 use super::tuple::Direction;
@@ -80,6 +81,8 @@ pub(super) struct Context<'s> {
     pub(super) left: Nanos,
     /// Whether what does not fit may be because we were absent.
     pub(super) relearning: bool,
+    /// How each direction's numbers are shifted behind us.
+    pub(super) shifts: [SeqShift; 2],
     /// Knobs in force.
     pub(super) settings: &'s Settings,
     /// Timeouts in force, the table's or a named policy's.

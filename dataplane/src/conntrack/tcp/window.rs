@@ -171,6 +171,10 @@ pub(super) fn check(conn: &mut TcpConn, segment: &Segment<'_>, context: &Context
     if receiver.flags & SACK_PERMITTED != 0 {
         sack = segment.highest_sack();
     }
+    // It acknowledges what the receiver's bytes were shifted to.
+    let shift = &context.shifts[direction.opposite().index()];
+    let shifted = shift.at(segment.ack.wrapping_sub(1)) as u32;
+    let [ack, sack] = [segment.ack, sack].map(|number| number.wrapping_sub(shifted));
     let is_syn = segment.has(SYN);
     let opening = matches!(conn.state, TcpState::SynSent | TcpState::SynRecv);
     if sender.max_win == 0 {
@@ -189,7 +193,7 @@ pub(super) fn check(conn: &mut TcpConn, segment: &Segment<'_>, context: &Context
             return Fit::Fits;
         }
     }
-    let numbers = numbers(conn.state, sender, receiver, segment, sack);
+    let numbers = numbers(conn.state, sender, receiver, segment, (ack, sack));
     if let Some(fit) = judge(sender, receiver, &numbers) {
         let liberal = sender.flags & LIBERAL != 0 || context.settings.is_on(Setting::TcpBeLiberal);
         return if liberal { Fit::Fits } else { fit };
@@ -207,9 +211,9 @@ fn numbers(
     sender: &Side,
     receiver: &Side,
     segment: &Segment<'_>,
-    sack: u32,
+    (ack, sack): (u32, u32),
 ) -> Numbers {
-    let mut numbers = Numbers { seq: segment.seq, end: segment.end, ack: segment.ack, sack };
+    let mut numbers = Numbers { seq: segment.seq, end: segment.end, ack, sack };
     let hollow_reset = segment.has(RST) && segment.ack == 0;
     if !segment.has(ACK) || hollow_reset {
         numbers.ack = receiver.end;

@@ -1,7 +1,7 @@
 //! Connections that change tables.
 
 use super::super::status::{ASSURED, SEEN_REPLY, SRC_NAT};
-use super::super::{ImportError, Saved, SeqShift};
+use super::super::{ImportError, Memory, Saved, SeqShift};
 use super::*;
 use crate::policy::target::HelperKind;
 use crate::wire::tcp::flags::{ACK, FIN, RST, SYN};
@@ -95,7 +95,7 @@ fn everything_a_connection_carries_comes_along() {
             extras.set_shift(Direction::Reply, shift);
             extras.set_synproxy((1, 2, 3));
             extras.set_start(lab.now.0 - 8_000_000_000);
-            extras.remember(Direction::Original, 6);
+            extras.set_memory(&Memory { numbers: [[6, 7], [8, 9]], flags: 5 });
         });
         entry.extra().account(Direction::Original, 1500);
     }

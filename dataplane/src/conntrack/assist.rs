@@ -1,0 +1,214 @@
+//! What helpers do with connections: expect others, remember the stream, shift
+//! its sequence numbers.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::config::Setting;
+use super::expect::{ExpectError, ExpectId, Expectation, Limits};
+use super::extra::{Memory, SeqShift};
+use super::status::{CONFIRMED, DYING, FIXED_TIMEOUT, HELPER, SEQ_ADJUST};
+use super::tuple::{Direction, Tuple};
+use super::{ConnId, ConnView, Conntrack};
+use crate::clock::Nanos;
+use crate::packet::Family;
+use crate::policy::target::HelperKind;
+use crate::wire::proto;
+
+impl Conntrack {
+    /// Gives a connection a helper, or takes it away. False when it is gone.
+    pub fn set_helper(&self, id: ConnId, helper: Option<HelperKind>) -> bool {
+        let Some(entry) = self.store.lock(id) else { return false };
+        entry.add_status(HELPER);
+        entry.extra().update(|extras| extras.set_helper(helper));
+        true
+    }
+
+    /// The connection that this one was expected from. It may be over.
+    pub fn master(&self, id: ConnId) -> Option<ConnId> {
+        self.store.extras(id)?.1.master()
+    }
+
+    /// Whether expectations of this connection hold: it lives and is confirmed.
+    fn is_master(&self, id: ConnId, now: Nanos) -> bool {
+        self.store.contents(id).is_some_and(|contents| {
+            contents.status & (CONFIRMED | DYING) == CONFIRMED && contents.deadline > now.0
+        })
+    }
+
+    /// Whether this connection lives, confirmed or not.
+    fn lives(&self, id: ConnId, now: Nanos) -> bool {
+        self.store.contents(id).is_some_and(|contents| {
+            let confirmed = contents.status & CONFIRMED != 0;
+            contents.status & DYING == 0 && (!confirmed || contents.deadline > now.0)
+        })
+    }
+
+    /// Expects a connection from now on.
+    ///
+    /// # Errors
+    /// It cannot be told from another expectation, or there is no room.
+    pub fn expect(
+        &self,
+        new: &Expectation,
+        limits: Limits,
+        now: Nanos,
+    ) -> Result<ExpectId, ExpectError> {
+        if !self.lives(new.master, now) {
+            return Err(ExpectError::MasterGone);
+        }
+        let most = self.settings.get(Setting::ExpectMax) as u32;
+        self.expectations.insert(new, limits, most, now, |master| self.lives(master, now))
+    }
+
+    /// Ends an expectation. False when it is over already.
+    pub fn unexpect(&self, id: ExpectId) -> bool {
+        self.expectations.remove(id)
+    }
+
+    /// What a new connection with `tuple` meets, if anything. It then has served.
+    pub(super) fn met(&self, tuple: &Tuple, now: Nanos) -> Option<Expectation> {
+        self.expectations.take(tuple, now, |master| self.is_master(master, now))
+    }
+
+    /// Collects expectations that are over, and returns how many.
+    pub fn sweep_expectations(&self, now: Nanos) -> usize {
+        self.expectations.collect(now, |master| self.lives(master, now))
+    }
+
+    /// Every expectation that holds. Allocates: for listings.
+    pub fn expectations(&self, now: Nanos) -> Vec<ExpectRow> {
+        let row = |(expectation, deadline): (Expectation, Nanos)| {
+            let master = self.view(expectation.master)?;
+            let timeout_s = deadline.saturating_sub(now).as_secs();
+            self.is_master(expectation.master, now).then_some(ExpectRow {
+                expectation,
+                master,
+                timeout_s,
+            })
+        };
+        self.expectations.all(now).into_iter().filter_map(row).collect()
+    }
+
+    /// A random number, which only the table's key foretells.
+    pub(crate) fn random(&self) -> u32 {
+        self.expectations.random()
+    }
+
+    /// What a helper remembers of a connection.
+    pub(crate) fn memory(&self, id: ConnId) -> Option<Memory> {
+        Some(self.store.extras(id)?.1.memory())
+    }
+
+    /// Changes what a helper remembers of a connection.
+    pub(crate) fn change_memory(&self, id: ConnId, change: impl FnOnce(&mut Memory)) {
+        let Some(entry) = self.store.lock(id) else { return };
+        entry.extra().update(|extras| {
+            let mut memory = extras.memory();
+            change(&mut memory);
+            extras.set_memory(&memory);
+        });
+    }
+
+    /// How both directions' sequence numbers are shifted.
+    pub fn shifts(&self, id: ConnId) -> Option<[SeqShift; 2]> {
+        let (_, extras) = self.store.extras(id)?;
+        Some([Direction::Original, Direction::Reply].map(|way| extras.shift(way)))
+    }
+
+    /// Shifts what follows the segment at `seq` by `by` more. False when the
+    /// connection is gone.
+    pub(crate) fn shift(&self, id: ConnId, direction: Direction, seq: u32, by: i32) -> bool {
+        self.change_shift(id, direction, |shift| shift.grow(seq, by))
+    }
+
+    /// Shifts all of a direction by `offset`. False when the connection is gone.
+    pub(crate) fn shift_all(&self, id: ConnId, direction: Direction, offset: i32) -> bool {
+        if offset == 0 {
+            return true;
+        }
+        self.change_shift(id, direction, |shift| {
+            (shift.before, shift.after) = (offset, offset);
+        })
+    }
+
+    fn change_shift(
+        &self,
+        id: ConnId,
+        direction: Direction,
+        change: impl FnOnce(&mut SeqShift),
+    ) -> bool {
+        let Some(entry) = self.store.lock(id) else { return false };
+        entry.add_status(SEQ_ADJUST);
+        entry.extra().update(|extras| {
+            let mut shift = extras.shift(direction);
+            change(&mut shift);
+            extras.set_shift(direction, shift);
+        });
+        true
+    }
+
+    /// Lets a connection live for `timeout` from now on, unless its timeout is fixed.
+    #[expect(dead_code, reason = "SIP is being built on it")]
+    pub(crate) fn refresh(&self, id: ConnId, timeout: Nanos, now: Nanos) {
+        let Some(entry) = self.store.lock(id) else { return };
+        if entry.status() & FIXED_TIMEOUT != 0 {
+            return;
+        }
+        let base = if entry.status() & CONFIRMED != 0 { now.0 } else { 0 };
+        entry.set_deadline(base.saturating_add(timeout.0));
+    }
+}
+
+/// A line of the listing of expectations; prints as `conntrack -L expect` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpectRow {
+    /// What is expected.
+    pub expectation: Expectation,
+    /// By whom.
+    pub master: ConnView,
+    /// Whole seconds left.
+    pub timeout_s: u64,
+}
+
+/// An address of a family.
+struct Shown(Family, u128);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Family::V4 => Ipv4Addr::from(self.1 as u32).fmt(f),
+            Family::V6 => Ipv6Addr::from(self.1).fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for ExpectRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Expectation { tuple, mask, by, class, .. } = &self.expectation;
+        let address = |bits: u128| Shown(tuple.family, bits);
+        let ports = |(sport, dport): (u16, u16)| match tuple.proto {
+            proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => {
+                Some(format!("sport={sport} dport={dport} "))
+            }
+            _ => None,
+        };
+        let shown = |pair| ports(pair).unwrap_or_default();
+        write!(f, "{} proto={} ", self.timeout_s, tuple.proto)?;
+        write!(f, "src={} dst={} ", address(tuple.src), address(tuple.dst))?;
+        f.write_str(&shown((tuple.sport, tuple.dport)))?;
+        write!(f, "mask-src={} mask-dst={} ", address(mask.address), address(u128::MAX))?;
+        f.write_str(&shown((mask.port, u16::MAX)))?;
+        let master = &self.master.original;
+        write!(f, "master-src={} master-dst={} ", address(master.src), address(master.dst))?;
+        f.write_str(&shown((master.sport, master.dport)))?;
+        for (set, name) in
+            [(self.expectation.permanent, "PERMANENT"), (self.expectation.inactive, "INACTIVE")]
+        {
+            if set {
+                write!(f, "{name} ")?;
+            }
+        }
+        write!(f, "class={class} helper={}", by.name())
+    }
+}

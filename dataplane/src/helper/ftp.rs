@@ -1,0 +1,151 @@
+//! FTP: where the data connection will go, as PORT, EPRT and the answers 227
+//! and 229 say it.
+//!
+//! A command counts only at the beginning of a line. Lines are recognised by
+//! sequence number: a segment that ends a line is remembered, by direction, and
+//! the segment that continues there begins one. So nobody can smuggle a command
+//! into the middle of a line by cutting it.
+
+mod parse;
+
+use std::fmt::Write;
+
+use arrayvec::ArrayString;
+
+use super::Visit;
+use super::rewrite::{self, Cut};
+use crate::clock::Nanos;
+use crate::conntrack::{Direction, Follow, Limits, Memory};
+use crate::packet::Family;
+use crate::policy::target::HelperKind;
+use crate::verdict::DropReason;
+use parse::{Form, Found};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// One data connection at a time.
+const LIMITS: Limits = Limits { most: 1, timeout: Nanos::from_secs(300), any_master: false };
+
+/// Reads a segment.
+pub(super) fn help(mut visit: Visit<'_, '_>) -> Result<(), DropReason> {
+    let Some((seq, at)) = visit.stream() else { return Ok(()) };
+    let payload = &visit.frame[at..visit.end()];
+    let ends_line = payload.last() == Some(&b'\n');
+    let next = seq.wrapping_add(payload.len() as u32);
+    let begins_line = visit
+        .conntrack
+        .memory(visit.conn.id)
+        .is_some_and(|memory| Lines::of(&memory, visit.direction).contains(seq));
+    let mut outcome = Ok(());
+    if begins_line {
+        let sender = visit.tuple(visit.direction).src;
+        match parse::find(payload, visit.direction, visit.parsed.family, sender) {
+            Found::Nothing => {}
+            // The rest would come in a segment that we do not look into.
+            Found::Partial => return Err(DropReason::Helper),
+            Found::Command(command) => outcome = announce(&mut visit, at, &command),
+        }
+    }
+    if ends_line {
+        visit.conntrack.change_memory(visit.conn.id, |memory| {
+            let mut lines = Lines::of(memory, visit.direction);
+            lines.note(next);
+            lines.store(memory, visit.direction);
+        });
+    }
+    outcome
+}
+
+/// Expects the data connection that a command announces.
+fn announce(
+    visit: &mut Visit<'_, '_>,
+    at: usize,
+    found: &parse::Command,
+) -> Result<(), DropReason> {
+    let way = visit.direction;
+    if found.address != visit.tuple(way).src {
+        // A third host: somebody wants a hole that leads elsewhere.
+        return Ok(());
+    }
+    let peer = visit.tuple(way.opposite());
+    let (from, to) = (peer.src, peer.dst);
+    let mut new = visit.expectation(HelperKind::Ftp, Some(from), (to, found.port));
+    if !visit.is_translated() {
+        return visit.expect(&new, LIMITS).map(drop).map_err(|_| DropReason::Helper);
+    }
+    let direction = way.opposite();
+    new.follow = Some(Follow { direction, port: found.port, address: None });
+    let (port, id) = visit.expect_on_free_port(&mut new, LIMITS).ok_or(DropReason::Helper)?;
+    let command = spell(found.form, visit.parsed.family, to, port);
+    let cut = Cut { at: at + found.range.start, len: found.range.len() };
+    rewrite::tcp(visit, cut, command.as_bytes()).inspect_err(|_| {
+        visit.conntrack.unexpect(id);
+    })
+}
+
+/// An address and port in a command's form.
+fn spell(form: Form, family: Family, address: u128, port: u16) -> ArrayString<64> {
+    let mut text = ArrayString::new();
+    let [high, low] = port.to_be_bytes();
+    let v4 = Ipv4Addr::from(address as u32);
+    let written = match (form, family) {
+        (Form::Port | Form::Pasv, _) => {
+            let [a, b, c, d] = v4.octets();
+            write!(text, "{a},{b},{c},{d},{high},{low}")
+        }
+        (Form::Eprt, Family::V4) => write!(text, "|1|{v4}|{port}|"),
+        (Form::Eprt, Family::V6) => {
+            let [a, b, c, d, e, f, g, h] = Ipv6Addr::from(address).segments();
+            write!(text, "|2|{a:04x}:{b:04x}:{c:04x}:{d:04x}:{e:04x}:{f:04x}:{g:04x}:{h:04x}|")
+                .and_then(|()| write!(text, "{port}|"))
+        }
+        (Form::Epsv, _) => write!(text, "|||{port}|"),
+    };
+    debug_assert!(written.is_ok(), "the longest form has 53 bytes");
+    text
+}
+
+/// Where lines begin: the two last places of a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lines {
+    places: [u32; 2],
+    known: usize,
+}
+
+/// Bits of a direction in [`Memory::flags`].
+const KNOWN_BITS: u32 = 2;
+
+impl Lines {
+    fn of(memory: &Memory, direction: Direction) -> Self {
+        let at = direction as usize;
+        let known = memory.flags >> (KNOWN_BITS * at as u32) & 3;
+        Self { places: memory.numbers[at], known: (known as usize).min(2) }
+    }
+
+    fn store(&self, memory: &mut Memory, direction: Direction) {
+        let at = direction as usize;
+        let shift = KNOWN_BITS * at as u32;
+        memory.numbers[at] = self.places;
+        memory.flags = memory.flags & !(3 << shift) | (self.known as u32) << shift;
+    }
+
+    fn contains(&self, seq: u32) -> bool {
+        self.places[..self.known].contains(&seq)
+    }
+
+    /// A line ended before `seq`. The older place goes, if this one is later.
+    fn note(&mut self, seq: u32) {
+        if self.contains(seq) {
+            return;
+        }
+        if self.known < self.places.len() {
+            self.places[self.known] = seq;
+            self.known += 1;
+            return;
+        }
+        let later = |a: u32, b: u32| (b.wrapping_sub(a) as i32) < 0;
+        let oldest = usize::from(!later(self.places[1], self.places[0]));
+        if later(seq, self.places[oldest]) {
+            self.places[oldest] = seq;
+        }
+    }
+}
