@@ -153,7 +153,9 @@ impl Replay {
     pub fn new(setup: Setup) -> Result<Self, ReplayError> {
         let network = Arc::new(Network::build(&setup.topology)?);
         let replay = Self::over(network, setup.v4, setup.v6, setup.conntrack)?;
-        Ok(Self { engine: Engine::with_limits(setup.icmp), ..replay })
+        let mut engine = Engine::with_limits(setup.icmp);
+        engine.set_seed(replay.conntrack.seed(0));
+        Ok(Self { engine, ..replay })
     }
 
     /// Like [`Replay::new`], over a network that is already built and with the
