@@ -6,7 +6,7 @@
 
 mod netns;
 #[path = "lab/sys.rs"]
-#[allow(dead_code, reason = "the lab uses the rest")]
+#[allow(dead_code, unreachable_pub, reason = "the lab uses the rest")]
 mod sys;
 
 use std::io::{BufRead, BufReader, Write};
