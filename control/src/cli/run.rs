@@ -7,10 +7,11 @@ use dataplane::clock::Nanos;
 use dataplane::fib::Mode;
 use dataplane::packet::PortId;
 use dataplane::port::afxdp::{AttachChoice, CopyMode};
+use dataplane::port::fault::{Faults, PerMillion};
 
 use super::{Exit, Output};
 use crate::apply::ApplyError;
-use crate::daemon::{self, Config, DaemonError, Ready};
+use crate::daemon::{self, Config, DaemonError, Injection, Ready};
 
 /// Where connections and limits are kept over restarts.
 const DEFAULT_STATE: &str = "/var/lib/portcullis/state/conntrack";
@@ -85,6 +86,10 @@ pub struct Args {
     /// A connection tracking setting by the kernel's short name, as tcp_loose=0.
     #[arg(long = "sysctl", value_name = "NAME=VALUE", value_parser = setting)]
     pub settings: Vec<(String, u64)>,
+    /// For tests: makes every wire bad on purpose, as loss=1,reordering=0.5 (percent of
+    /// frames in each direction; also duplication, corruption, truncation; seed=N).
+    #[arg(long, value_name = "FAULT=PERCENT,..", value_parser = faults)]
+    pub inject_faults: Option<Injection>,
 }
 
 /// `--mode`.
@@ -145,6 +150,32 @@ fn setting(text: &str) -> Result<(String, u64), String> {
     let name = name.strip_prefix("nf_conntrack_").unwrap_or(name);
     let value = value.parse().map_err(|error| format!("{value}: {error}"))?;
     Ok((name.to_owned(), value))
+}
+
+fn faults(text: &str) -> Result<Injection, String> {
+    let mut injection = Injection { seed: 1, faults: Faults::default() };
+    for part in text.split(',') {
+        let (name, value) = part.split_once('=').ok_or("FAULT=PERCENT is needed, as loss=1")?;
+        if name == "seed" {
+            injection.seed = value.parse().map_err(|error| format!("{value}: {error}"))?;
+            continue;
+        }
+        let percent: f64 = value.parse().map_err(|error| format!("{value}: {error}"))?;
+        if !(0.0..=100.0).contains(&percent) {
+            return Err(format!("{value} is no percentage"));
+        }
+        let chance = PerMillion((percent * 10_000.0).round() as u32);
+        let faults = &mut injection.faults;
+        match name {
+            "loss" => faults.loss = chance,
+            "duplication" => faults.duplication = chance,
+            "reordering" => faults.reordering = chance,
+            "corruption" => faults.corruption = chance,
+            "truncation" => faults.truncation = chance,
+            _ => return Err(format!("there is no fault {name}")),
+        }
+    }
+    Ok(injection)
 }
 
 impl Args {
@@ -211,6 +242,7 @@ impl Args {
             state,
             state_every: Nanos::from_secs(self.state_interval),
             conntrack,
+            faults: self.inject_faults,
         })
     }
 }
@@ -231,6 +263,9 @@ pub fn run(args: Args, output: &Output) -> Exit {
         .with_ansi(false)
         .try_init();
     let ports = config.ports.join(", ");
+    if config.faults.is_some() {
+        output.warning("faults are injected on every port: this is a test");
+    }
     let announce = |ready: &Ready<'_>| {
         for finding in ready.findings {
             output.finding(finding, ready.texts.text_of(&finding.file));

@@ -8,6 +8,9 @@ use std::thread::JoinHandle;
 use dataplane::conntrack::Conntrack;
 use dataplane::fib::Network;
 use dataplane::port::afxdp::{Observer, WorkerPorts};
+use dataplane::port::fault::{FaultPort, Faults};
+use dataplane::port::host::HostQueue;
+use dataplane::port::{Pool, Port};
 use dataplane::publish::Publisher;
 use dataplane::stats::WorkerStats;
 use dataplane::worker::{EnginePipeline, Outlets, Worker};
@@ -33,6 +36,45 @@ pub(super) struct Fleet {
     sights: Vec<WorkerSight>,
 }
 
+/// Faults put on every wire on purpose, to see what a bad network does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Injection {
+    /// The same seed gives the same faults for the same frames.
+    pub seed: u64,
+    /// In each direction of each port.
+    pub faults: Faults,
+}
+
+/// What a worker is made of, besides its ports.
+struct Crew {
+    index: usize,
+    core: Option<core_affinity::CoreId>,
+    pipeline: EnginePipeline,
+    outlets: Outlets,
+    stats: Arc<WorkerStats>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Crew {
+    fn start<P: Port + Send + 'static>(
+        self,
+        pool: Pool,
+        ports: Vec<P>,
+        host: Option<HostQueue>,
+    ) -> io::Result<JoinHandle<()>> {
+        let Self { index, core, pipeline, outlets, stats, stop } = self;
+        let mut worker =
+            Worker::new(index, pool, ports, pipeline, outlets).with_stats(stats).with_host(host);
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let pinned = core.is_some_and(core_affinity::set_for_current);
+            if !pinned {
+                tracing::warn!("worker {index} runs unpinned");
+            }
+            worker.run(&stop);
+        })
+    }
+}
+
 impl Fleet {
     /// Starts one thread for each share of the ports.
     ///
@@ -44,6 +86,7 @@ impl Fleet {
         networks: &Publisher<Network>,
         conntrack: &Arc<Conntrack>,
         outlets: &Outlets,
+        faults: Option<Injection>,
     ) -> io::Result<Self> {
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let mut fleet = Self {
@@ -61,20 +104,26 @@ impl Fleet {
                 Arc::clone(conntrack),
                 Arc::clone(&stats),
             );
-            let mut worker = Worker::new(index, share.pool, share.ports, pipeline, outlets.clone())
-                .with_stats(Arc::clone(&stats))
-                .with_host(share.host);
             // More workers than cores share them.
             let core = cores.get(index % cores.len().max(1)).copied();
-            let stop = Arc::clone(&fleet.stop);
-            let thread =
-                std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                    let pinned = core.is_some_and(core_affinity::set_for_current);
-                    if !pinned {
-                        tracing::warn!("worker {index} runs unpinned");
-                    }
-                    worker.run(&stop);
-                })?;
+            let crew = Crew {
+                index,
+                core,
+                pipeline,
+                outlets: outlets.clone(),
+                stats: Arc::clone(&stats),
+                stop: Arc::clone(&fleet.stop),
+            };
+            let thread = match faults {
+                None => crew.start(share.pool, share.ports, share.host),
+                Some(Injection { seed, faults }) => {
+                    let bad = share.ports.into_iter().enumerate().map(|(port, inner)| {
+                        let seed = seed ^ (index << 8 | port) as u64;
+                        FaultPort::new(inner, seed, faults, faults)
+                    });
+                    crew.start(share.pool, bad.collect(), share.host)
+                }
+            }?;
             fleet.threads.push(thread);
             fleet.sights.push(WorkerSight { core: core.map(|core| core.id), stats, sockets });
         }

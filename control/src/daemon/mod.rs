@@ -45,6 +45,7 @@ use crate::diagnostics::Finding;
 use crate::net::{Mirror, NetError, PrefixList};
 use crate::state::{self, Keeper, Place, Refusal, Restored, Saving, Sources, StateError};
 use fleet::Fleet;
+pub use fleet::Injection;
 use housekeeping::{NetworkSide, Signals};
 use logwriter::LogThread;
 use policy::Texts;
@@ -85,6 +86,8 @@ pub struct Config {
     pub state_every: Nanos,
     /// Connection tracking settings by the kernel's short names.
     pub conntrack: Vec<(String, u64)>,
+    /// Faults on every wire, for tests.
+    pub faults: Option<Injection>,
 }
 
 /// Why the daemon did not start, or ended.
@@ -369,8 +372,9 @@ impl Daemon {
         let format = logwriter::kernel_lines(config.ports.clone());
         let log = LogThread::start(config.log.as_deref(), Arc::clone(&outlets.log), format)
             .map_err(system("log thread"))?;
-        let fleet = Fleet::start(opened.workers, &store, &networks, &conntrack, &outlets)
-            .map_err(system("worker thread"))?;
+        let fleet =
+            Fleet::start(opened.workers, &store, &networks, &conntrack, &outlets, config.faults)
+                .map_err(system("worker thread"))?;
         let store = Arc::new(store);
         let keeper = match place {
             Some(place) => Some(

@@ -56,10 +56,10 @@ impl Stage {
         switch.run("ip link add br0 type bridge && ip link set br0 up");
         join((&client, "c0"), (&switch, "p0"), 1);
         join((&neighbour, "n0"), (&switch, "p1"), 1);
-        join((&gateway, "g0"), (&switch, "up"), 1);
+        join((&gateway, "g0"), (&switch, "p2"), 1);
         join((&gateway, "g1"), (&provider, "r0"), 1);
         join((&provider, "r1"), (&server, "s0"), 1);
-        for port in ["p0", "p1", "up"] {
+        for port in ["p0", "p1", "p2"] {
             switch.run(&format!("ip link set {port} master br0"));
         }
         let addresses = [
