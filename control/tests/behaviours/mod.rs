@@ -9,6 +9,7 @@ pub mod kernel;
 pub mod ours;
 pub mod packet;
 pub mod script;
+pub mod store;
 pub mod topology;
 
 mod datagrams;

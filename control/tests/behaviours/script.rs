@@ -14,6 +14,7 @@ use super::flow::Flow;
 use super::kernel::Kernel;
 use super::ours::Ours;
 use super::packet::{Packet, View};
+use super::store::Store;
 use crate::lab::Sent;
 use crate::lab::clock::Clock;
 
@@ -224,6 +225,17 @@ impl Script<'_> {
         self.counted.clone()
     }
 
+    /// The same, but not compared: for what the two do each in its own way.
+    pub fn peek(&mut self) -> BTreeMap<String, (u64, u64)> {
+        self.counted = compare::counters(&self.side.saved(self.v6));
+        self.counted.clone()
+    }
+
+    /// Whether this is the kernel's performance.
+    pub fn is_kernel(&self) -> bool {
+        self.side.name() == "kernel"
+    }
+
     /// Packets that the rule (`filter FORWARD 0`) has counted.
     #[track_caller]
     pub fn count(&mut self, place: &str) -> u64 {
@@ -312,9 +324,19 @@ pub fn both(script: impl Fn(&mut Script<'_>)) {
 #[track_caller]
 pub fn both_with(extra: &Extra<'_>, script: impl Fn(&mut Script<'_>)) {
     let (theirs, times) = before_kernel(extra, &script);
-    let mut ours = Ours::new(times, extra.topology);
-    let own = perform(&mut ours, &script);
-    let differences = compare::differences(&theirs, &own);
+    agree(&theirs, &perform(&mut Ours::new(times, extra.topology), &script));
+}
+
+/// The same, with rules replaced as the daemon replaces them.
+#[track_caller]
+pub fn before_a_store(script: impl Fn(&mut Script<'_>)) {
+    let (theirs, _) = before_kernel(&Extra::default(), &script);
+    agree(&theirs, &perform(&mut Store::new(), &script));
+}
+
+#[track_caller]
+fn agree(theirs: &Transcript, own: &Transcript) {
+    let differences = compare::differences(theirs, own);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 

@@ -3,11 +3,11 @@
 use super::conn::Conn;
 use super::flow::Flow;
 use super::packet::{Packet, alice, bob, carol, error, hop, udp, web};
-use super::script::{both, kernel_alone};
+use super::script::both;
 
 #[test]
 fn b28_untracked_flows_leave_no_trace() {
-    kernel_alone(|t| {
+    both(|t| {
         t.rules(&["-t raw -A PREROUTING -p udp -m udp --dport 53 -j CT --notrack"]);
         let request = udp(alice(), 4001, web().ip, 53, b"question");
         let sent = t.send(request).passes("UNTRACKED");
@@ -21,7 +21,7 @@ fn b28_untracked_flows_leave_no_trace() {
 
 #[test]
 fn b48_zones_keep_the_same_tuple_apart() {
-    kernel_alone(|t| {
+    both(|t| {
         t.rules(&[
             "-t raw -A PREROUTING -i eth0 -j CT --zone 1",
             "-t raw -A PREROUTING -i eth1 -j CT --zone 2",
