@@ -2,7 +2,7 @@
 
 use super::conn::Conn;
 use super::packet::{Host, Segment, View, alice, tcp, udp, web};
-use super::script::{Script, kernel_alone};
+use super::script::{Script, both};
 
 /// The helper, and an address for all that leaves by eth2 that is longer in
 /// print than alice's. What comes in must be expected.
@@ -46,7 +46,7 @@ fn sack(view: View<'_>) -> Vec<u32> {
 
 #[test]
 fn b42_a_longer_command_shifts_what_follows() {
-    kernel_alone(|t| {
+    both(|t| {
         t.rules(&RULES);
         let mut c = control(t);
         let start = c.cseq;
@@ -75,7 +75,7 @@ fn b42_a_longer_command_shifts_what_follows() {
 
 #[test]
 fn b43_an_expectation_serves_once() {
-    kernel_alone(|t| {
+    both(|t| {
         t.rules(&RULES);
         let mut c = control(t);
         t.send(c.client_sends("PA", PORT)).passes("ESTABLISHED");
@@ -97,7 +97,7 @@ fn b43_an_expectation_serves_once() {
 /// reads a mixture of both.
 #[test]
 fn b44_a_split_command() {
-    kernel_alone(|t| {
+    both(|t| {
         t.rules(&RULES);
         let mut c = control(t);
         let start = c.cseq;
@@ -114,7 +114,7 @@ fn b44_a_split_command() {
 
 #[test]
 fn b45_a_repeated_command_is_rewritten_alike() {
-    kernel_alone(|t| {
+    both(|t| {
         t.rules(&RULES);
         let mut c = control(t);
         let command = c.client_sends("PA", PORT);
@@ -130,7 +130,7 @@ fn b45_a_repeated_command_is_rewritten_alike() {
 
 #[test]
 fn b46_tftp_answers_from_another_port() {
-    kernel_alone(|t| {
+    both(|t| {
         t.rules(&[
             "-t raw -A PREROUTING -p udp -m udp --dport 69 -j CT --helper tftp",
             RULES[0],

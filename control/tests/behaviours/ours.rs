@@ -45,6 +45,27 @@ impl Ours {
     }
 }
 
+/// An expectation as `/proc/net/nf_conntrack_expect` writes it.
+fn proc_form(listed: &str) -> String {
+    let words: Vec<&str> = listed.split(' ').collect();
+    let value = |name: &str| words.iter().find_map(|word| word.strip_prefix(name));
+    let (helper, class) =
+        (value("helper=").unwrap_or_default(), value("class=").unwrap_or_default());
+    let kind = match (helper, class) {
+        ("sip", "0") => "/signalling",
+        ("sip", "1") => "/audio",
+        ("sip", "2") => "/video",
+        ("sip", "3") => "/image",
+        _ => "",
+    };
+    let flags: String = ["PERMANENT", "INACTIVE"]
+        .iter()
+        .filter(|flag| words.contains(flag))
+        .map(|flag| format!("{flag} "))
+        .collect();
+    format!("{} l3proto = 2 {} {flags}{helper}{kind}", words[0], words[1..6].join(" "))
+}
+
 fn family(v6: bool) -> Family {
     if v6 { Family::V6 } else { Family::V4 }
 }
@@ -84,7 +105,8 @@ impl Side for Ours {
         files::print_connections(&self.replay).lines().map(str::to_owned).collect()
     }
     fn expectations(&self) -> Vec<String> {
-        Vec::new()
+        let rows = self.replay.expectations(Family::V4);
+        rows.iter().map(|row| proc_form(&row.to_string())).collect()
     }
     fn sysctl(&mut self, name: &str, value: u64) {
         let set = self.replay.conntrack().set(name, value);

@@ -7,12 +7,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::config::Setting;
 use super::expect::{ExpectError, ExpectId, Expectation, Limits};
 use super::extra::{Memory, SeqShift};
-use super::status::{CONFIRMED, DYING, FIXED_TIMEOUT, HELPER, SEQ_ADJUST};
+use super::record::Locked;
+use super::status::{CONFIRMED, DYING, EXPECTED, FIXED_TIMEOUT, HELPER, SEQ_ADJUST};
 use super::tuple::{Direction, Tuple};
 use super::{ConnId, ConnView, Conntrack};
 use crate::clock::Nanos;
+use crate::nat::{self, Manip};
 use crate::packet::Family;
-use crate::policy::target::HelperKind;
+use crate::policy::matches::Range;
+use crate::policy::target::{HelperKind, NatRange};
 use crate::wire::proto;
 
 impl Conntrack {
@@ -69,6 +72,36 @@ impl Conntrack {
     /// What a new connection with `tuple` meets, if anything. It then has served.
     pub(super) fn met(&self, tuple: &Tuple, now: Nanos) -> Option<Expectation> {
         self.expectations.take(tuple, now, |master| self.is_master(master, now))
+    }
+
+    /// Makes a new connection its master's.
+    pub(super) fn adopt(&self, entry: &Locked<'_>, expected: &Expectation) {
+        entry.set_mark(self.mark(expected.master));
+        entry.extra().update(|extras| {
+            extras.set_master(Some(expected.master));
+            extras.set_master_helper(Some(expected.by));
+            extras.set_helper(expected.helper);
+        });
+        // What a rule says about helpers is for connections that nobody expected.
+        let helper = expected.helper.map_or(0, |_| HELPER);
+        entry.set_status(entry.status() & !HELPER | EXPECTED | helper);
+    }
+
+    /// Translates a connection as its master is, both ways at once: what goes to the
+    /// place that the master's helper announced really goes to its peer.
+    pub(super) fn follow(&self, id: ConnId, expected: &Expectation, now: Nanos) {
+        let Some(follow) = expected.follow else { return };
+        let Some(master) = self.view(expected.master) else { return };
+        let back = match follow.direction {
+            Direction::Original => &master.reply,
+            Direction::Reply => &master.original,
+        };
+        let mut random = nat::Random::new(self.random().into());
+        nat::setup(self, id, &nat::only(back.dst), Manip::Source, &mut random, now);
+        let (address, port) = (follow.address.unwrap_or(back.src), follow.port);
+        let ports = Some(Range { low: port, high: port });
+        let range = NatRange { ports, ..nat::only(address) };
+        nat::setup(self, id, &range, Manip::Destination, &mut random, now);
     }
 
     /// Collects expectations that are over, and returns how many.

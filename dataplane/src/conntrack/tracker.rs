@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use siphasher::sip::SipHasher13;
 
 use super::config::{self, Config, ConfigError, ConntrackError, Setting, Settings};
-use super::expect::{Expectation, Expectations};
+use super::expect::Expectations;
 use super::icmp::{self, Message};
 use super::protocol::Visit;
 use super::record::Locked;
@@ -342,6 +342,9 @@ impl Conntrack {
             self.store.discard(id);
             return Ok(self.invalid());
         }
+        if let Some(expected) = &expected {
+            self.follow(id, expected, visit.now);
+        }
         Ok(Tracking {
             state: if expected.is_some() { CtState::Related } else { CtState::New },
             direction: Direction::Original,
@@ -377,19 +380,6 @@ impl Conntrack {
         if status != 0 {
             entry.add_status(status);
         }
-    }
-
-    /// Makes a new connection its master's.
-    fn adopt(&self, entry: &Locked<'_>, expected: &Expectation) {
-        entry.set_mark(self.mark(expected.master));
-        entry.extra().update(|extras| {
-            extras.set_master(Some(expected.master));
-            extras.set_master_helper(Some(expected.by));
-            extras.set_helper(expected.helper);
-        });
-        // What a rule says about helpers is for connections that nobody expected.
-        let helper = expected.helper.map_or(0, |_| HELPER);
-        entry.set_status(entry.status() & !HELPER | EXPECTED | helper);
     }
 
     /// Makes a new connection visible: its first packet is about to leave. Does
