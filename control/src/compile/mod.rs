@@ -16,7 +16,6 @@ mod tests;
 use classifier::Address;
 use dataplane::packet::{Family, MAX_PORTS};
 use dataplane::policy::limit::LimitOverflow;
-use dataplane::policy::target::CtTarget;
 use dataplane::policy::{
     Chain, ChainId, CompiledRule, CounterId, FamilyPolicy, Match, Policy, TABLES, TableId, Target,
 };
@@ -350,7 +349,6 @@ fn target(
         TargetSpec::Connmark(mark) => Target::Connmark(*mark),
         TargetSpec::Header(header) => Target::Header(*header),
         TargetSpec::Ct(ct) => Target::Ct(ct.clone()),
-        TargetSpec::Notrack => Target::Ct(CtTarget { notrack: true, ..CtTarget::default() }),
         TargetSpec::Nat(nat) => Target::Nat(*nat),
         TargetSpec::Synproxy(synproxy) => Target::Synproxy(*synproxy),
     })
@@ -358,7 +356,7 @@ fn target(
 
 /// Whether loading the rule makes the kernel track this family. It does so for
 /// matches and targets that take a conntrack reference, in whatever chain they
-/// stand, reachable or not; an existing nat table alone does not.
+/// stand, reachable or not; an existing nat table alone does not, nor does NOTRACK.
 fn needs_tracking(rule: &model::Rule) -> bool {
     let by_match = rule.matches.iter().any(|spec| match &spec.body {
         MatchBody::Plain(body) | MatchBody::State(body) => {
@@ -373,13 +371,10 @@ fn needs_tracking(rule: &model::Rule) -> bool {
         }
         MatchBody::Comment(_) | MatchBody::Limit(_) | MatchBody::Empty(_) => false,
     });
-    let by_target = matches!(
-        rule.target,
-        TargetSpec::Connmark(_)
-            | TargetSpec::Ct(_)
-            | TargetSpec::Notrack
-            | TargetSpec::Nat(_)
-            | TargetSpec::Synproxy(_)
-    );
+    let by_target = match &rule.target {
+        TargetSpec::Connmark(_) | TargetSpec::Nat(_) | TargetSpec::Synproxy(_) => true,
+        TargetSpec::Ct(ct) => !ct.notrack,
+        _ => false,
+    };
     by_match || by_target
 }

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::interpret::generate::{self, PORTS};
 use crate::interpret::{Interpreter, Outcome, Packet, Subject, Tracked};
+use crate::iptables::{self, TableNames};
 use crate::model::{Counters, Interface, LimitSpec, MatchSpec, Rule, Table};
 
 fn ports() -> Vec<String> {
@@ -364,4 +365,28 @@ fn tracking_is_needed_even_by_unreachable_rules() {
         tables: vec![Table { id: TableId::Nat, chains: vec![chain("POSTROUTING", vec![])] }],
     };
     assert!(!compile_v4(&nat).unwrap().policy.v4.needs_conntrack, "as tried on the kernel");
+    let names = TableNames::well_known();
+    let tracks = |text: &str| {
+        let parsed = iptables::parse(text, "rules", Family::V4, &names).expect(text);
+        compile_v4(&parsed.ruleset).unwrap().policy.v4.needs_conntrack
+    };
+    for (rule, expected) in [
+        ("*raw\n-A OUTPUT -p udp -j NOTRACK", false),
+        ("*raw\n-A OUTPUT -p udp -j CT --notrack", false),
+        ("*raw\n-A OUTPUT -p udp -j CT", true),
+        ("*raw\n-A OUTPUT -p udp -j CT --zone 3", true),
+        ("*filter\n-A INPUT -m helper --helper ftp", true),
+        ("*filter\n-A INPUT -m connlabel --label 3", true),
+        (
+            "*filter\n-A INPUT -m connbytes --connbytes 3 --connbytes-dir both --connbytes-mode bytes",
+            true,
+        ),
+        ("*filter\n-A INPUT -p tcp -j SYNPROXY", true),
+        ("*nat\n-A INPUT -j SNAT --to-source 192.0.2.1", true),
+        ("*nat\n-A POSTROUTING -j MASQUERADE", true),
+        ("*nat\n-A PREROUTING -j REDIRECT", true),
+        ("*nat\n-A PREROUTING -j NETMAP --to 192.0.2.1", true),
+    ] {
+        assert_eq!(tracks(&format!("{rule}\nCOMMIT\n")), expected, "{rule}");
+    }
 }

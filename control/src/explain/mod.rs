@@ -11,6 +11,7 @@ mod reasons;
 #[cfg(test)]
 mod tests;
 mod text;
+mod translate;
 mod walk;
 
 use std::net::IpAddr;
@@ -28,7 +29,7 @@ pub use text::render;
 
 use crate::iptables::Names;
 use crate::model::Ruleset;
-use crate::replay::{Event, Replay, ReplayError, Source};
+use crate::replay::{Event, Fed, Replay, ReplayError, Source};
 
 /// When the described packet arrives; preparation happens before.
 const NOW: Nanos = Nanos::from_secs(1_000);
@@ -102,6 +103,17 @@ pub enum Stage {
         /// `original` or `reply`.
         direction: &'static str,
     },
+    /// NAT changes the packet.
+    Translation {
+        /// Hook.
+        hook: &'static str,
+        /// `source` or `destination`.
+        what: &'static str,
+        /// Address and port (or ICMP identifier) that the packet came with.
+        from: String,
+        /// What they become.
+        to: String,
+    },
     /// The routing decision.
     Routing {
         /// Where to: a port, `host`, or a reason to drop.
@@ -132,7 +144,8 @@ pub struct Step {
 ///
 /// Without a network, one is made up in which the packet's interfaces exist
 /// and its destination is reached through the output interface (or is this
-/// machine, when none is given).
+/// machine, when none is given). Interfaces have addresses of 198.51.100.200 or
+/// 2001:db8::ffff:0 and up then.
 pub fn explain(
     v4: &Ruleset,
     v6: &Ruleset,
@@ -154,9 +167,11 @@ pub fn explain(
     for replay in [&engine, &oracle] {
         prepare::connection(replay.conntrack(), &description, NOW);
     }
-    let event = engine.feed(source, NOW, &description.frame).event;
+    let Fed { event, conn, .. } = engine.feed(source, NOW, &description.frame);
     check_state(&description, &event)?;
-    let walk = walk::Walk::new(&oracle, &description, source, &event, names);
+    let face = conn.and_then(|conn| engine.conntrack().face(conn));
+    let decided = walk::Decided { event: &event, face };
+    let walk = walk::Walk::new(&oracle, &description, source, &decided, names);
     let stages = walk.map_or_else(|| Ok(Vec::new()), walk::Walk::run)?;
     Ok(Explanation { packet: text::packet(&description), stages, event })
 }
@@ -198,11 +213,13 @@ fn made_up(description: &Description) -> Topology {
             names.push(name.clone());
         }
     }
+    let family = parsed.as_ref().map(|parsed| parsed.family);
     let port = |(index, name): (usize, &String)| PortInfo {
         name: name.clone(),
         mac: Mac([2, 0, 0, 0, 0xff, index as u8]),
         mtu: 1500,
-        addresses: vec![],
+        // Something that MASQUERADE and REDIRECT can take.
+        addresses: family.map(|family| made_up_address(family, index)).into_iter().collect(),
         up: true,
     };
     let mut topology = Topology {
@@ -231,6 +248,10 @@ fn made_up(description: &Description) -> Topology {
     match (index(&description.input), index(&description.output)) {
         (_, Some(output)) => {
             topology.routes.push(unicast(dst, output));
+            // What a translation makes of the destination is there too.
+            let any = (describe::ip(parsed.family, 0), 0);
+            let default = RouteEntry { to: any, via: Some(dst), ..unicast(dst, output) };
+            topology.routes.push(default);
             let mac = Mac([2, 0, 0, 0, 0xfe, 1]);
             topology.neighbours.push(NeighbourEntry { port: output, address: dst, mac });
         }
@@ -243,4 +264,14 @@ fn made_up(description: &Description) -> Topology {
         topology.neighbours.push(NeighbourEntry { port: input, address: src, mac });
     }
     topology
+}
+
+/// The address of a made-up port, from a range for documentation.
+fn made_up_address(family: Family, port: usize) -> (IpAddr, u8) {
+    match family {
+        Family::V4 => (describe::ip(family, 0xc633_64c8 + port as u128), 32),
+        Family::V6 => {
+            (describe::ip(family, 0x2001_0db8_u128 << 96 | 0xffff_0000 + port as u128), 128)
+        }
+    }
 }

@@ -27,11 +27,28 @@ COMMIT
 ";
 
 fn ask(words: &str) -> Result<Explanation, ExplainError> {
+    ask_of(RULES, Family::V4, words)
+}
+
+fn ask_of(rules: &str, family: Family, words: &str) -> Result<Explanation, ExplainError> {
     let names = TableNames::well_known();
-    let rules = iptables::parse(RULES, "rules.v4", Family::V4, &names).expect("it loads").ruleset;
+    let rules = iptables::parse(rules, "rules", family, &names).expect("it loads").ruleset;
     let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
     let description = Description::parse(&words)?;
-    explain(&rules, &Ruleset::empty(Family::V6), None, &description, &names)
+    match family {
+        Family::V4 => explain(&rules, &Ruleset::empty(Family::V6), None, &description, &names),
+        Family::V6 => explain(&Ruleset::empty(Family::V4), &rules, None, &description, &names),
+    }
+}
+
+/// Translations in words.
+fn translations(explanation: &Explanation) -> Vec<String> {
+    let stages = explanation.stages.iter();
+    let found = stages.filter_map(|stage| match stage {
+        Stage::Translation { hook, what, from, to } => Some(format!("{hook} {what} {from} {to}")),
+        _ => None,
+    });
+    found.collect()
 }
 
 /// Each step of one table as `chain/rule` with `+` or the reason.
@@ -150,4 +167,85 @@ fn bad_descriptions_are_refused() {
         let error = ask(words).expect_err(words).to_string();
         assert!(error.contains(expected), "{words}: {error}");
     }
+}
+
+const NAT: &str = "*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:web - [0:0]
+-A PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j web
+-A PREROUTING -p udp -m udp --dport 53 -j REDIRECT --to-ports 5353
+-A OUTPUT -d 192.0.2.7/32 -j DNAT --to-destination 198.18.2.9
+-A OUTPUT -d 192.0.2.8/32 -j REDIRECT
+-A POSTROUTING -o eth1 -p icmp -j SNAT --to-source 203.0.113.5
+-A POSTROUTING -o eth1 -s 198.18.1.0/24 -j MASQUERADE
+-A web -p tcp -j DNAT --to-destination 10.0.0.2:8080
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+-A FORWARD -d 10.0.0.2/32 -p tcp -m tcp --dport 8080 -m conntrack --ctstate DNAT --ctorigdstport 80 --ctreplsrc 10.0.0.2 -j ACCEPT
+-A FORWARD -m conntrack ! --ctstate DNAT,SNAT -p icmp -j ACCEPT
+-A INPUT -p udp -m udp --dport 5353 -m conntrack --ctstate DNAT -j ACCEPT
+-A INPUT -j DROP
+COMMIT
+";
+
+#[test]
+fn rules_after_a_translation_see_the_translated_packet() {
+    let ask = |words: &str| ask_of(NAT, Family::V4, words).unwrap();
+    let web = ask("in=eth0 out=eth1 src=198.18.1.2 dst=198.18.2.2 proto=tcp sport=4000 dport=80");
+    assert_eq!((web.event.verdict, &*web.event.out), (Verdict::Accept, &["eth1".to_owned()][..]));
+    assert_eq!(steps(&web, "nat PREROUTING"), ["PREROUTING/1 +", "web/1 +"]);
+    assert_eq!(steps(&web, "filter FORWARD"), ["FORWARD/1 +"]);
+    assert_eq!(
+        translations(&web),
+        [
+            "PREROUTING destination 198.18.2.2 port 80 10.0.0.2 port 8080",
+            "POSTROUTING source 198.18.1.2 port 4000 198.51.100.201 port 4000",
+        ]
+    );
+    let text = render(&web);
+    let line = "nat PREROUTING: destination 198.18.2.2 port 80 becomes 10.0.0.2 port 8080\n";
+    assert!(text.contains(line), "{text}");
+
+    let ping = ask("in=eth0 out=eth1 src=198.18.1.2 dst=198.18.2.2 proto=icmp id=9");
+    assert_eq!(translations(&ping), ["POSTROUTING source 198.18.1.2 id 9 203.0.113.5 id 9"]);
+
+    // Translated or not, what a later rule drops is dropped.
+    let other = ask("in=eth0 out=eth1 src=198.18.1.2 dst=198.18.2.2 proto=tcp dport=8080");
+    assert_eq!((other.event.verdict, other.event.reason), (Verdict::Drop, Some("chain_policy")));
+    assert_eq!(translations(&other), [""; 0]);
+}
+
+#[test]
+fn translations_change_the_way() {
+    let ask = |words: &str| ask_of(NAT, Family::V4, words).unwrap();
+    let dns = ask("in=eth0 out=eth1 src=198.18.1.2 dst=198.18.2.2 proto=udp dport=53");
+    assert_eq!((dns.event.verdict, &*dns.event.out), (Verdict::Accept, &["host".to_owned()][..]));
+    assert_eq!(steps(&dns, "filter INPUT"), ["INPUT/1 +"]);
+    let away = ask("out=eth1 src=198.18.1.1 dst=192.0.2.7 proto=tcp dport=80");
+    let expected = [
+        "OUTPUT destination 192.0.2.7 port 80 198.18.2.9 port 80",
+        "POSTROUTING source 198.18.1.1 port 40000 198.51.100.200 port 40000",
+    ];
+    assert_eq!(translations(&away), expected);
+    let home = ask("out=eth1 src=198.18.3.1 dst=192.0.2.8 proto=tcp dport=80");
+    assert_eq!(translations(&home), ["OUTPUT destination 192.0.2.8 port 80 127.0.0.1 port 80"]);
+    assert_eq!(steps(&home, "filter INPUT"), ["INPUT/1 -p: the packet has tcp", "INPUT/2 +",]);
+    assert_eq!(home.event.reason, Some("rule"));
+}
+
+#[test]
+fn ipv6_is_translated_too() {
+    let rules = "*nat\n-A PREROUTING -p tcp -j DNAT --to-destination [2001:db8::9]:8080\n\
+                 -A POSTROUTING -j NETMAP --to 2001:db8:5::/64\nCOMMIT\n";
+    let words = "in=eth0 out=eth1 src=2001:db8:1::2 dst=2001:db8:2::2 proto=tcp sport=7 dport=80";
+    let explanation = ask_of(rules, Family::V6, words).unwrap();
+    let expected = [
+        "PREROUTING destination 2001:db8:2::2 port 80 2001:db8::9 port 8080",
+        "POSTROUTING source 2001:db8:1::2 port 7 2001:db8:5::2 port 7",
+    ];
+    assert_eq!(translations(&explanation), expected);
 }

@@ -36,6 +36,9 @@ pub fn render(explanation: &Explanation) -> String {
             Stage::Tracking { state, direction } => {
                 push(&mut out, format_args!("tracking: {state}, {direction} direction\n"));
             }
+            Stage::Translation { hook, what, from, to } => {
+                push(&mut out, format_args!("nat {hook}: {what} {from} becomes {to}\n"));
+            }
             Stage::Routing { to } => push(&mut out, format_args!("routing: {to}\n")),
             Stage::Table { table, hook, input, output, steps } => {
                 let dash = |name: &str| if name.is_empty() { "-".to_owned() } else { name.into() };

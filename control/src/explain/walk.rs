@@ -1,6 +1,8 @@
 //! The interpreter's way through all hooks, in step with what the engine did.
 
-use dataplane::conntrack::Conntrack;
+use std::borrow::Cow;
+
+use dataplane::conntrack::{Conntrack, Face};
 use dataplane::fib::{InputRoute, LOOPBACK_MTU, Mode, Query, RouteKind};
 use dataplane::packet::{Parsed, PortId};
 use dataplane::policy::{ChainPolicy, Hook, TableId};
@@ -21,21 +23,32 @@ type Place = (&'static str, String, Option<u32>);
 
 pub(super) struct Walk<'a> {
     replay: &'a Replay,
-    event: &'a Event,
+    pub(super) event: &'a Event,
     names: &'a dyn Names,
     rules: &'a Ruleset,
     interpreter: Interpreter<'a>,
-    subject: Subject<'a>,
-    frame: &'a [u8],
-    parsed: Parsed,
+    pub(super) subject: Subject<'a>,
+    /// The packet, translated as it is by now.
+    pub(super) frame: Cow<'a, [u8]>,
+    pub(super) parsed: Parsed,
     source: Source,
-    opens: bool,
-    stages: Vec<Stage>,
-    path: Vec<Place>,
+    /// Whether it opens a connection.
+    pub(super) opens: bool,
+    /// The connection as the engine left it.
+    pub(super) face: Option<Face>,
+    pub(super) stages: Vec<Stage>,
+    pub(super) path: Vec<Place>,
 }
 
 /// How a stage ended the packet.
-struct End(Verdict);
+pub(super) struct End(pub(super) Verdict);
+
+/// What the engine did with the packet.
+pub(super) struct Decided<'a> {
+    pub(super) event: &'a Event,
+    /// Its connection, as the packet left it.
+    pub(super) face: Option<Face>,
+}
 
 impl<'a> Walk<'a> {
     /// `None` when the packet met no rule: it was dropped before any.
@@ -43,9 +56,10 @@ impl<'a> Walk<'a> {
         replay: &'a Replay,
         description: &'a Description,
         source: Source,
-        event: &'a Event,
+        decided: &Decided<'a>,
         names: &'a dyn Names,
     ) -> Option<Self> {
+        let Decided { event, face } = *decided;
         if event.verdict == Ended::InvalidDrop {
             return None;
         }
@@ -77,10 +91,11 @@ impl<'a> Walk<'a> {
                 tracked: Tracked::NONE,
                 now: NOW,
             },
-            frame: &description.frame,
+            frame: Cow::Borrowed(&description.frame),
             parsed,
             source,
             opens: false,
+            face,
             stages: Vec::new(),
             path: Vec::new(),
         })
@@ -163,7 +178,13 @@ impl<'a> Walk<'a> {
                 None => return Ok(()),
             }
         }
-        for table in [TableId::Nat, TableId::Filter, TableId::Security] {
+        if self.nat(Hook::Output)? {
+            match self.route_output() {
+                Some(changed) => output = changed,
+                None => return Ok(()),
+            }
+        }
+        for table in [TableId::Filter, TableId::Security] {
             self.table(table, Hook::Output)?;
         }
         self.set_output(output.unwrap_or(PortId::LOOPBACK));
@@ -209,7 +230,7 @@ impl<'a> Walk<'a> {
         }
         let conntrack: &Conntrack = self.replay.conntrack();
         let own = self.source == Source::Host;
-        let Ok(tracking) = conntrack.track(&self.parsed, self.frame, own, NOW) else { return };
+        let Ok(tracking) = conntrack.track(&self.parsed, &self.frame, own, NOW) else { return };
         self.opens = tracking.unconfirmed;
         self.subject.tracked = Tracked::of(conntrack, tracking, NOW);
         self.stages.push(Stage::Tracking {
@@ -272,14 +293,18 @@ impl<'a> Walk<'a> {
     /// Every table at the hook but raw.
     fn tables(&mut self, hook: Hook) -> Result<(), End> {
         for &table in tables_at(hook) {
-            if table != TableId::Raw {
-                self.table(table, hook)?;
+            match table {
+                TableId::Raw => {}
+                TableId::Nat => {
+                    self.nat(hook)?;
+                }
+                _ => self.table(table, hook)?,
             }
         }
         Ok(())
     }
 
-    fn table(&mut self, table: TableId, hook: Hook) -> Result<(), End> {
+    pub(super) fn table(&mut self, table: TableId, hook: Hook) -> Result<(), End> {
         let known = self.rules.tables.iter().find(|candidate| candidate.id == table);
         let present = known.is_some_and(|known| known.chain(hook.chain_name()).is_some());
         if !present || (table == TableId::Nat && !self.opens) {

@@ -270,8 +270,7 @@ impl<'m> Interpreter<'m> {
                         return Verdict::Drop(DropCause::Hotdrop);
                     }
                 }
-                TargetSpec::None | TargetSpec::Log(_) | TargetSpec::Ct(_) | TargetSpec::Notrack => {
-                }
+                TargetSpec::None | TargetSpec::Log(_) | TargetSpec::Ct(_) => {}
             }
         }
     }

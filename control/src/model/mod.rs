@@ -179,10 +179,8 @@ pub enum TargetSpec {
     Connmark(ConnmarkTarget),
     /// TTL, HL, TOS, DSCP, ECN, TCPMSS.
     Header(HeaderTarget),
-    /// CT.
+    /// CT, NOTRACK.
     Ct(CtTarget),
-    /// NOTRACK: means `CT --notrack`.
-    Notrack,
     /// SNAT, DNAT, MASQUERADE, REDIRECT, NETMAP.
     Nat(NatTarget),
     /// SYNPROXY.

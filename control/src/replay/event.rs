@@ -287,7 +287,7 @@ fn target_name<A: Address>(policy: &FamilyPolicy<A>, target: &Target) -> Option<
             | ConnmarkTarget::Restore { .. },
         ) => "CONNMARK",
         Target::Header(header) => header.name(),
-        Target::Ct(_) => "CT",
+        Target::Ct(ct) => ct.name(),
         Target::Nat(nat) => nat.name(),
         Target::Synproxy(_) => "SYNPROXY",
     };

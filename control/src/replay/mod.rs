@@ -19,7 +19,7 @@ pub mod topology;
 use std::sync::Arc;
 
 use dataplane::clock::Nanos;
-use dataplane::conntrack::{Config, Conntrack, ConntrackError, ExpectRow, Row};
+use dataplane::conntrack::{Config, ConnId, Conntrack, ConntrackError, ExpectRow, Row};
 use dataplane::engine::{Engine, Slot, World};
 use dataplane::fib::{Network, NetworkError, Topology};
 use dataplane::packet::{Family, PortId};
@@ -130,6 +130,8 @@ pub struct Fed {
     pub delivered: Vec<Vec<u8>>,
     /// LOG lines, without a line end.
     pub log: Vec<String>,
+    /// Its connection.
+    pub conn: Option<ConnId>,
 }
 
 /// One run. See the head of this file.
@@ -281,13 +283,14 @@ impl Replay {
             conntrack: &self.conntrack,
         };
         let event = Event::new(&facts, &collector);
-        let Collector { mut sent, mut delivered, log, .. } = collector;
+        let Collector { mut sent, mut delivered, log, outcome, .. } = collector;
         match slot.disposition {
             Disposition::Transmit(port) => sent.push(Sent { port, frame: slot.frame().to_vec() }),
             Disposition::Deliver => delivered.push(slot.frame().to_vec()),
             _ => {}
         }
-        Fed { event, reason, sent, delivered, log }
+        let conn = outcome.and_then(|outcome| outcome.tracking.conn);
+        Fed { event, reason, sent, delivered, log, conn }
     }
 
     /// Interface names by [`PortId`].

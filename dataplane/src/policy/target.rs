@@ -151,6 +151,8 @@ pub enum ZoneId {
 /// `-j CT` in the raw table; `NOTRACK` is `CT --notrack`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CtTarget {
+    /// Written as `-j NOTRACK`, which is another name of `CT --notrack`.
+    pub alias: bool,
     /// `--notrack`.
     pub notrack: bool,
     /// `--zone`, `--zone-orig`, `--zone-reply`.
@@ -226,6 +228,13 @@ impl NatTarget {
             Self::Redirect(_) => "REDIRECT",
             Self::Netmap(_) => "NETMAP",
         }
+    }
+}
+
+impl CtTarget {
+    /// The name that `-j` takes.
+    pub const fn name(&self) -> &'static str {
+        if self.alias { "NOTRACK" } else { "CT" }
     }
 }
 

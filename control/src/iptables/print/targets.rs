@@ -32,7 +32,6 @@ pub(super) fn target(out: &mut String, target: &TargetSpec, family: Family) {
         TargetSpec::Header(header) => header_target(out, *header, family),
         // No module parses to these yet.
         TargetSpec::Ct(ct) => ct_target(out, ct),
-        TargetSpec::Notrack => out.push_str(" -j NOTRACK"),
         TargetSpec::Synproxy(synproxy) => synproxy_target(out, synproxy),
         TargetSpec::Nat(nat) => nat_target(out, nat, family),
         TargetSpec::Connmark(connmark) => connmark_target(out, *connmark),
@@ -180,8 +179,8 @@ fn nat_ports(out: &mut String, range: &NatRange, before: &str) {
 }
 
 fn ct_target(out: &mut String, ct: &CtTarget) {
-    out.push_str(" -j CT");
-    out.push_str(if ct.notrack { " --notrack" } else { "" });
+    push(out, format_args!(" -j {}", ct.name()));
+    out.push_str(if ct.notrack && !ct.alias { " --notrack" } else { "" });
     if let Some(helper) = ct.helper {
         push(out, format_args!(" --helper {}", helper.name()));
     }

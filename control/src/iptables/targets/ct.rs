@@ -75,7 +75,6 @@ const HELPERS: &[(&str, &[u8], bool, Option<HelperKind>)] = &[
 /// CT, or NOTRACK, which has no options.
 #[derive(Default)]
 pub(super) struct Ct {
-    alias: bool,
     found: CtTarget,
     helper: Option<(String, Span)>,
     /// Protocol of the named timeout policy.
@@ -85,11 +84,8 @@ pub(super) struct Ct {
 
 impl Ct {
     pub(super) fn notrack() -> Self {
-        Self {
-            alias: true,
-            found: CtTarget { notrack: true, ..CtTarget::default() },
-            ..Self::default()
-        }
+        let found = CtTarget { alias: true, notrack: true, ..CtTarget::default() };
+        Self { found, ..Self::default() }
     }
 
     fn find_helper(&self, name: &str, at: Span, rule: &Rule) -> Result<HelperKind, Problem> {
@@ -144,11 +140,11 @@ fn zone_id(operand: &Operand<'_>) -> Result<Option<ZoneId>, Problem> {
 
 impl Module for Ct {
     fn name(&self) -> &'static str {
-        if self.alias { "NOTRACK" } else { "CT" }
+        self.found.name()
     }
 
     fn options(&self) -> &'static [Opt] {
-        if self.alias { &[] } else { OPTIONS }
+        if self.found.alias { &[] } else { OPTIONS }
     }
 
     fn loaded(&mut self, family: Family) {
@@ -201,9 +197,6 @@ impl TargetModule for Ct {
     ) -> Result<TargetSpec, Problem> {
         if table != TableId::Raw {
             return Err(wrong_table(at, self.name(), "raw", table));
-        }
-        if self.alias {
-            return Ok(TargetSpec::Notrack);
         }
         let mut found = self.found.clone();
         if let Some((name, at)) = &self.helper {

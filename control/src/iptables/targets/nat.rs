@@ -8,10 +8,10 @@ use dataplane::policy::matches::{AddressMask, Range};
 use dataplane::policy::target::{NatRange, NatTarget};
 
 use super::wrong_table;
+use crate::diagnostics::Code;
 use crate::iptables::address;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, bit, flag, needs_protocol, plain,
-    required,
+    Context, Module, Operand, Opt, Problem, TargetModule, bit, flag, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{Rule, Span, TargetSpec};
@@ -63,9 +63,9 @@ impl Nat {
     ) -> Result<(), Problem> {
         // The tools look at the protocol when they read the ports: it must stand before them.
         if !context.proto.is_some_and(|(proto, _)| has_ports(proto)) {
-            let what = format!("{}: a port", self.name());
-            let problem = needs_protocol(operand.span, &what, "tcp', `-p udp', `-p sctp");
-            return Err(problem.remedy("name the protocol before the target, `-p tcp' for one"));
+            let message = format!("{}: ports need their protocol before them", self.name());
+            return Err(Problem::new(Code::NeedsProtocol, operand.span, message)
+                .remedy("write `-p tcp' (udp, sctp, dccp, icmp) in front of `-j'"));
         }
         let (ports, base) = port_range(text, operand, context)?;
         if base.is_some() && self.kind != Kind::Dnat {
