@@ -114,6 +114,7 @@ fn matches_alone(rule: &Rule, frame: &[u8], state: CtState) -> bool {
         path_mtu: 1500,
         mark: 0,
         tracked: Tracked { state, ..Tracked::NONE },
+        template: None,
         now: dataplane::clock::Nanos::from_secs(9),
     };
     let mut matched = false;

@@ -165,7 +165,8 @@ pub fn explain(
     let (mut engine, oracle) = (open()?, open()?);
     let source = source(&engine, &mut description)?;
     for replay in [&engine, &oracle] {
-        prepare::connection(replay.conntrack(), &description, NOW);
+        let extensions = replay.policy().extensions();
+        prepare::connection(replay.conntrack(), extensions, &description, NOW);
     }
     let Fed { event, conn, .. } = engine.feed(source, NOW, &description.frame);
     check_state(&description, &event)?;

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use dataplane::clock::Nanos;
-use dataplane::conntrack::{Conntrack, CtState};
+use dataplane::conntrack::{Conntrack, CtState, Extensions, Template};
 use dataplane::packet::{Mac, Parsed};
 use dataplane::wire::build::{L4, Packet, Tcp};
 use dataplane::wire::{self, Frame, proto};
@@ -16,7 +16,12 @@ use super::describe::ip;
 const EARLIER: Nanos = Nanos::from_secs(1);
 
 /// Makes the connection that the described packet is to belong to.
-pub(super) fn connection(conntrack: &Conntrack, description: &Description, now: Nanos) {
+pub(super) fn connection(
+    conntrack: &Conntrack,
+    extensions: Extensions,
+    description: &Description,
+    now: Nanos,
+) {
     let Ok(Frame::Ip(parsed)) = wire::parse(&description.frame, Mac::default()) else { return };
     let at = now.saturating_sub(EARLIER);
     let seen = match description.state {
@@ -26,7 +31,10 @@ pub(super) fn connection(conntrack: &Conntrack, description: &Description, now: 
     };
     for frame in seen {
         let Ok(Frame::Ip(parsed)) = wire::parse(&frame, Mac::default()) else { continue };
-        if let Ok(mut tracking) = conntrack.track(&parsed, &frame, true, at) {
+        let terms = Template::default().terms(0, extensions);
+        let subject = conntrack.subject(&parsed, &frame, 0);
+        let tracked = conntrack.track_subject(&subject, &parsed, &frame, true, &terms, at);
+        if let Ok(mut tracking) = tracked {
             // A refusal shows in the state that tracking then reports.
             let _ = conntrack.confirm(&mut tracking, at);
         }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use dataplane::conntrack::{Conntrack, Face};
+use dataplane::conntrack::{Conntrack, CtState, Face, Template};
 use dataplane::fib::{InputRoute, LOOPBACK_MTU, Mode, Query, RouteKind};
 use dataplane::packet::{Parsed, PortId};
 use dataplane::policy::{ChainPolicy, Hook, TableId};
@@ -89,6 +89,7 @@ impl<'a> Walk<'a> {
                 path_mtu: u32::MAX,
                 mark: 0,
                 tracked: Tracked::NONE,
+                template: None,
                 now: NOW,
             },
             frame: Cow::Borrowed(&description.frame),
@@ -228,15 +229,30 @@ impl<'a> Walk<'a> {
         if !needed {
             return;
         }
-        let conntrack: &Conntrack = self.replay.conntrack();
-        let own = self.source == Source::Host;
-        let Ok(tracking) = conntrack.track(&self.parsed, &self.frame, own, NOW) else { return };
-        self.opens = tracking.unconfirmed;
-        self.subject.tracked = Tracked::of(conntrack, tracking, NOW);
+        if self.subject.tracked.state != CtState::Untracked {
+            let template = self.subject.template.as_ref().map(|ct| {
+                let timeouts = ct.timeout.as_ref();
+                let named = |name: &str| self.replay.conntrack().timeouts_named(name);
+                Template::of(ct, timeouts.and_then(|name| named(name)))
+            });
+            self.find_connection(&template.unwrap_or_default());
+        }
         self.stages.push(Stage::Tracking {
             state: self.subject.tracked.state.name(),
             direction: if self.subject.tracked.original { "original" } else { "reply" },
         });
+    }
+
+    fn find_connection(&mut self, template: &Template) {
+        let conntrack: &Conntrack = self.replay.conntrack();
+        let own = self.source == Source::Host;
+        let terms = template.terms(self.subject.mark, self.replay.policy().extensions());
+        let subject = conntrack.subject(&self.parsed, &self.frame, terms.zones.original);
+        let tracked =
+            conntrack.track_subject(&subject, &self.parsed, &self.frame, own, &terms, NOW);
+        let Ok(tracking) = tracked else { return };
+        self.opens = tracking.unconfirmed;
+        self.subject.tracked = Tracked::of(conntrack, tracking, NOW);
     }
 
     fn query(&self) -> Query {

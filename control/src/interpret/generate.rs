@@ -3,10 +3,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use dataplane::conntrack::Direction;
 use dataplane::packet::{Family, PktType};
 use dataplane::policy::matches::*;
 use dataplane::policy::target::{
-    ConnmarkTarget, HeaderTarget, HopChange, LogTarget, MarkTarget, RejectWith,
+    ConnmarkTarget, CtTarget, HeaderTarget, HelperKind, HopChange, LogTarget, MarkTarget, NatRange,
+    NatTarget, RejectWith, ZoneId, ZoneScope,
 };
 use dataplane::policy::{ChainPolicy, Match, TableId, state_class};
 use dataplane::wire::build::{L4, Packet, Tcp};
@@ -155,6 +157,19 @@ fn mark() -> impl Strategy<Value = (u32, u32)> {
     (value, select(vec![u32::MAX, 3, 0x10])).prop_map(|(value, mask)| (value & mask, mask))
 }
 
+fn connbytes() -> impl Strategy<Value = ConnbytesMatch> {
+    let range = (0..4_u64, prop_oneof![0..4_u64, Just(60), Just(u64::MAX)])
+        .prop_map(|(low, more)| Range { low, high: low.saturating_add(more) });
+    let direction = select(vec![None, Some(Direction::Original), Some(Direction::Reply)]);
+    let unit = ConnbytesUnit::Packets;
+    let unit = select(vec![unit, unit, ConnbytesUnit::Bytes, ConnbytesUnit::Average]);
+    (neg(range), direction, unit).prop_map(|(range, direction, unit)| ConnbytesMatch {
+        range,
+        direction,
+        unit,
+    })
+}
+
 fn any_match(family: Family, raw: bool) -> BoxedStrategy<MatchBody> {
     let hops = select(vec![
         HopCompare::Equal(64),
@@ -187,6 +202,11 @@ fn any_match(family: Family, raw: bool) -> BoxedStrategy<MatchBody> {
         1 => neg(select(vec![0_u8, 10])).prop_map(Match::Dscp),
         1 => neg(select(vec![(0, 0xff), (0x28, 0xfc), (0, 4)])).prop_map(Match::Tos),
         1 => neg(kinds).prop_map(Match::PktType),
+        2 => connbytes().prop_map(Match::Connbytes),
+        2 => (neg(0..4_u8), any::<bool>())
+            .prop_map(|(label, set)| Match::Connlabel(ConnlabelMatch { label, set })),
+        1 => neg(select(vec!["", "ftp", "irc"]))
+            .prop_map(|Neg { negated, value }| Match::Helper(Neg { negated, value: value.into() })),
     ];
     let limit = (select(vec![10_000_u32, 1_000, 600_000]), 1_u32..4)
         .prop_map(|(avg, burst)| MatchBody::Limit(LimitSpec { avg, burst }));
@@ -258,6 +278,21 @@ fn target(table: TableId, family: Family, callees: Vec<String>) -> BoxedStrategy
             };
             choices.push((1, Just(TargetSpec::Reject(with)).boxed()));
         }
+        TableId::Nat => {
+            let address = |bits: u128| Range { low: bits, high: bits + 1 };
+            let range = NatRange { addresses: Some(address(9)), ..NatRange::default() };
+            let ports = NatRange { ports: Some(Range { low: 1, high: 9 }), ..range };
+            let nat = select(vec![
+                NatTarget::Snat(range),
+                NatTarget::Snat(ports),
+                NatTarget::Dnat(range),
+                NatTarget::Dnat(NatRange { random: true, ..ports }),
+                NatTarget::Masquerade(NatRange::default()),
+                NatTarget::Redirect(NatRange::default()),
+                NatTarget::Netmap(AddressMask { address: 256, mask: 0xffff_ff00 }),
+            ]);
+            choices.push((6, nat.prop_map(TargetSpec::Nat).boxed()));
+        }
         TableId::Mangle | TableId::Raw => {
             if table == TableId::Mangle {
                 let header = select(vec![
@@ -268,6 +303,9 @@ fn target(table: TableId, family: Family, callees: Vec<String>) -> BoxedStrategy
                     HeaderTarget::Dscp(0x2e),
                 ]);
                 choices.push((3, header.prop_map(TargetSpec::Header).boxed()));
+            }
+            if table == TableId::Raw {
+                choices.push((6, ct().prop_map(TargetSpec::Ct).boxed()));
             }
             let marks = select(vec![1_u32, 2, 0x10]);
             let toggle =
@@ -283,6 +321,18 @@ fn target(table: TableId, family: Family, callees: Vec<String>) -> BoxedStrategy
         _ => {}
     }
     proptest::strategy::Union::new_weighted(choices).boxed()
+}
+
+fn ct() -> impl Strategy<Value = CtTarget> {
+    let plain = CtTarget::default();
+    select(vec![
+        CtTarget { notrack: true, ..plain.clone() },
+        CtTarget { notrack: true, alias: true, ..plain.clone() },
+        CtTarget { zone: Some((ZoneScope::Original, ZoneId::Fixed(3))), ..plain.clone() },
+        CtTarget { zone: Some((ZoneScope::Both, ZoneId::Mark)), ..plain.clone() },
+        CtTarget { helper: Some(HelperKind::Ftp), events: Some(1), ..plain.clone() },
+        plain,
+    ])
 }
 
 pub(crate) fn rule(
@@ -347,11 +397,13 @@ pub(crate) fn table(
         .prop_map(move |(a, b, c, d, e)| Table { id, chains: vec![a, b, c, d, e] })
 }
 
-/// One table of a random kind, walked at FORWARD (raw at PREROUTING).
+/// One table of a random kind, walked at FORWARD.
 pub(crate) fn ruleset(family: Family) -> impl Strategy<Value = Ruleset> {
     prop_oneof![
         4 => table(TableId::Filter, family, "FORWARD").boxed(),
         2 => table(TableId::Mangle, family, "FORWARD").boxed(),
+        1 => table(TableId::Nat, family, "FORWARD").boxed(),
+        1 => table(TableId::Raw, family, "FORWARD").boxed(),
     ]
     .prop_map(move |table| Ruleset { family, tables: vec![table] })
 }

@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{CtState, Tuple};
 use dataplane::policy::target::{
-    ConnmarkTarget, HelperKind, MarkTarget, NatTarget, RejectWith, SynproxyTarget,
+    ConnmarkTarget, CtTarget, HelperKind, MarkTarget, NatTarget, RejectWith, SynproxyTarget,
 };
 use dataplane::policy::{ChainPolicy, Hook, TableId};
 
@@ -106,6 +106,8 @@ pub struct Subject<'f> {
     pub mark: u32,
     /// Tracking.
     pub tracked: Tracked,
+    /// What CT asked for, before tracking.
+    pub template: Option<CtTarget>,
     /// When it arrived.
     pub now: Nanos,
 }
@@ -270,7 +272,8 @@ impl<'m> Interpreter<'m> {
                         return Verdict::Drop(DropCause::Hotdrop);
                     }
                 }
-                TargetSpec::None | TargetSpec::Log(_) | TargetSpec::Ct(_) => {}
+                TargetSpec::Ct(target) => ct(subject, target),
+                TargetSpec::None | TargetSpec::Log(_) => {}
             }
         }
     }
@@ -318,6 +321,21 @@ fn policy<'m>(table: &Table, entry: &'m Chain, visit: &mut dyn FnMut(Visit<'m>))
 
 fn marked(mark: u32, target: &MarkTarget) -> u32 {
     (mark & !target.clear) ^ target.toggle
+}
+
+/// The first CT or NOTRACK that matches before tracking is the one that counts.
+fn ct(subject: &mut Subject<'_>, target: &CtTarget) {
+    let tracked = &mut subject.tracked;
+    let spoken = subject.template.is_some() || tracked.state == CtState::Untracked;
+    if spoken || tracked.connection.is_some() {
+        return;
+    }
+    if target.notrack {
+        tracked.state = CtState::Untracked;
+    } else {
+        tracked.state = CtState::New;
+        subject.template = Some(target.clone());
+    }
 }
 
 fn connmark(subject: &mut Subject<'_>, target: &ConnmarkTarget) {

@@ -61,6 +61,7 @@ fn subject(frame: &[u8]) -> Subject<'_> {
         path_mtu: 1500,
         mark: 0,
         tracked: Tracked::NONE,
+        template: None,
         now: Nanos::from_secs(100),
     }
 }

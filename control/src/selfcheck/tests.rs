@@ -1,6 +1,7 @@
 //! The compiled walk against the interpreter, and faults that the self-check must find.
 
 use classifier::Address;
+use dataplane::conntrack::{Extensions, Template};
 use dataplane::packet::{L4Class, PktType};
 use dataplane::policy::Target;
 use proptest::prelude::*;
@@ -93,10 +94,16 @@ impl<A: Address> Both<'_, A> {
         parsed.pkt_type = step.pkt_type;
         let mut tracking = match step.flow {
             Flow::Untracked(state) => Tracking { state, ..Tracking::NONE },
-            Flow::Tracked(_) => match self.conntrack.track(&parsed, &step.frame, false, self.now) {
-                Ok(tracking) => tracking,
-                Err(_) => return,
-            },
+            Flow::Tracked(_) => {
+                let everything = Extensions { accounting: true, labels: true };
+                let terms = Template::default().terms(step.mark, everything);
+                let (table, frame) = (&self.conntrack, &step.frame);
+                let subject = table.subject(&parsed, frame, 0);
+                match table.track_subject(&subject, &parsed, frame, false, &terms, self.now) {
+                    Ok(tracking) => tracking,
+                    Err(_) => return,
+                }
+            }
         };
         let probe = Probe {
             frame: &step.frame,

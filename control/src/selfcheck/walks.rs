@@ -2,7 +2,7 @@
 
 use classifier::Address;
 use dataplane::clock::Nanos;
-use dataplane::conntrack::{Conntrack, Direction, Template, Tracking, status};
+use dataplane::conntrack::{Conntrack, CtState, Direction, Template, Tracking, status};
 use dataplane::effects::{Effects, LogRecord, Step};
 use dataplane::fib::Network;
 use dataplane::frame::FrameBuf;
@@ -47,6 +47,12 @@ pub(crate) struct Walked {
     pub(crate) mark: u32,
     /// The connection's mark afterwards.
     pub(crate) connmark: Option<u32>,
+    /// The connection's labels afterwards.
+    pub(crate) labels: Option<u128>,
+    /// `--ctstate` afterwards.
+    pub(crate) state: CtState,
+    /// What CT asked for.
+    pub(crate) template: Template,
 }
 
 impl Tracked {
@@ -162,6 +168,9 @@ impl CompiledSide {
             path: recorder.0.into_iter().map(named).collect(),
             mark: packet.mark,
             connmark: probe.tracking.conn.map(|conn| conntrack.mark(conn)),
+            labels: probe.tracking.conn.and_then(|conn| conntrack.labels(conn)),
+            state: packet.tracking.state,
+            template: packet.template,
         })
     }
 }
@@ -195,6 +204,7 @@ pub(crate) fn interpreted(
         path_mtu: WAY_MTU,
         mark: probe.mark,
         tracked,
+        template: None,
         now: probe.now,
     };
     let (mut path, mut visits) = (Vec::new(), 0);
@@ -205,6 +215,14 @@ pub(crate) fn interpreted(
         }
     };
     let verdict = interpreter.table(table, hook, &mut subject, &mut visit);
-    let connmark = subject.tracked.connection.map(|conn| conn.mark);
-    Some((Walked { verdict, path, mark: subject.mark, connmark }, visits))
+    let walked = Walked {
+        verdict,
+        path,
+        mark: subject.mark,
+        connmark: subject.tracked.connection.as_ref().map(|conn| conn.mark),
+        labels: subject.tracked.connection.and_then(|conn| conn.labels),
+        state: subject.tracked.state,
+        template: subject.template.map_or_else(Template::default, |ct| Template::of(&ct, None)),
+    };
+    Some((walked, visits))
 }
