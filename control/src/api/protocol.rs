@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use connections::{ConntrackPage, ConntrackQuery, ConntrackRow, TupleInfo};
+pub use connections::{
+    AddressFilter, ConntrackDelete, ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackRow,
+    CountedInfo, Deleted, MarkFilter, NatEnd, NatFilter, StatusName, TupleInfo,
+};
 pub use status::{LastSave, RestoredInfo, StateInfo, Status};
 
 /// The one version this build speaks.
@@ -90,6 +93,10 @@ pub enum Request {
     ShowStats {},
     /// The connection table, page by page.
     ShowConntrack(ConntrackQuery),
+    /// End connections, page by page.
+    DeleteConntrack(ConntrackDelete),
+    /// End all connections.
+    FlushConntrack {},
     /// Follow a described packet through the running policy.
     Explain {
         /// `key=value` words.
@@ -149,6 +156,13 @@ pub enum Response {
     Stats(Stats),
     /// To `show_conntrack`.
     Conntrack(ConntrackPage),
+    /// To `delete_conntrack`.
+    Deleted(Deleted),
+    /// To `flush_conntrack`.
+    Flushed {
+        /// Connections that were ended.
+        flushed: u64,
+    },
     /// To `explain`.
     Explained(Explained),
     /// To `stop`: the daemon is on its way down.

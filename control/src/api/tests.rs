@@ -44,7 +44,9 @@ fn every_documented_request_is_understood_and_said_the_same_way() {
     }
     let all = [
         "apply",
+        "delete_conntrack",
         "explain",
+        "flush_conntrack",
         "save_rules",
         "show_conntrack",
         "show_ports",
@@ -70,8 +72,10 @@ fn every_documented_answer_is_understood_and_said_the_same_way() {
     let all = [
         "applied",
         "conntrack",
+        "deleted",
         "error",
         "explained",
+        "flushed",
         "ports",
         "rules",
         "saved",

@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod check;
 mod client;
+pub mod conntrack;
 pub mod explain;
 pub mod output;
 pub mod replay;
@@ -64,6 +65,7 @@ Examples:
   portcullis run --port eth0 --port eth1 --rules rules.v4
   portcullis apply --rules new.v4
   portcullis show rules
+  portcullis conntrack -L -p tcp
   portcullis --json show stats";
 
 /// Enforces unmodified iptables-save files through AF_XDP, with netfilter's verdicts.
@@ -87,6 +89,8 @@ enum Command {
     Apply(apply::Args),
     /// Show what the daemon is doing.
     Show(show::Args),
+    /// List, count, end and watch connections, as the conntrack tool does.
+    Conntrack(conntrack::Args),
     /// Stop the daemon cleanly.
     Stop(stop::Args),
     /// Follow a described packet through the policy, step by step.
@@ -107,6 +111,11 @@ pub struct Socket {
 
 /// Parses the process's arguments and runs the subcommand.
 pub fn main() -> ExitCode {
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let called = words.next().unwrap_or_default();
+    if called.rsplit('/').next() == Some("conntrack") {
+        return conntrack::as_tool(&words.collect::<Vec<_>>()).into();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return misused(&error),
@@ -117,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args, &output),
         Command::Apply(args) => apply::run(args, &output),
         Command::Show(args) => show::run(args, &output),
+        Command::Conntrack(args) => conntrack::run(args, &output),
         Command::Stop(args) => stop::run(args, &output),
         Command::Explain(args) => explain::run(*args, &output),
         Command::Replay(args) => replay::run(args, &output),

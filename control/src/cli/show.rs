@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use super::client::{ask, unexpected};
+use super::conntrack::translations;
 use super::table::{Align, Table};
 use super::{Exit, Output};
 use crate::api::protocol::{
-    ConntrackPage, ConntrackQuery, FamilyName, Ports, Rules, Stats, Status,
+    ConntrackFilter, ConntrackPage, ConntrackQuery, FamilyName, Ports, Rules, Stats, Status,
 };
 use crate::api::{Request, Response};
 
@@ -52,6 +53,11 @@ pub enum What {
     #[command(after_help = "Example:
   portcullis show conntrack --proto tcp --src 198.18.1.2 --dport 443 --limit 50")]
     Conntrack(ConntrackArgs),
+    /// What is being translated, and to what.
+    #[command(after_help = "Examples:
+  portcullis show nat
+  portcullis show nat -p tcp --src-nat 203.0.113.1")]
+    Nat(translations::Args),
 }
 
 /// A choice of family.
@@ -139,6 +145,7 @@ fn protocol(text: &str) -> Result<u8, String> {
 pub fn run(args: Args, output: &Output) -> Exit {
     let socket = super::Socket { socket: args.socket };
     let result = match &args.what {
+        What::Nat(which) => translations::show(which, &socket, output),
         What::Rules(which) if which.save => save(which, &socket, output),
         What::Rules(which) => rules(which, &socket, output),
         What::Ports => ports(&socket, output),
@@ -422,6 +429,7 @@ fn conntrack(which: &ConntrackArgs, socket: &super::Socket, output: &Output) -> 
         src: which.src,
         dst: which.dst,
         dport: which.dport,
+        filter: ConntrackFilter::default(),
         cursor: 0,
         limit: PAGE,
     };

@@ -11,6 +11,7 @@
 //! Threads: one worker for each queue, the control thread and its connections,
 //! the log thread, the state thread, and housekeeping on the main thread.
 
+mod connections;
 mod fleet;
 mod housekeeping;
 mod logwriter;
@@ -386,6 +387,7 @@ impl Daemon {
         let service = Arc::new(Service::new(Parts {
             store,
             conntrack: Arc::clone(&conntrack),
+            ports: config.ports.clone(),
             network: NetworkInForce { network, notes },
             workers: fleet.sights().to_vec(),
             log: Arc::clone(log.counters()),

@@ -9,6 +9,7 @@ use dataplane::conntrack::Conntrack;
 use dataplane::fib::Network;
 use dataplane::packet::Family;
 
+use super::connections::Table;
 use super::fleet::WorkerSight;
 use super::logwriter::LogCounters;
 use super::policy::{self, Texts};
@@ -33,6 +34,7 @@ pub(super) struct NetworkInForce {
 pub(super) struct Service {
     store: Arc<PolicyStore>,
     conntrack: Arc<Conntrack>,
+    ports: Vec<String>,
     network: Mutex<NetworkInForce>,
     workers: Vec<WorkerSight>,
     log: Arc<LogCounters>,
@@ -49,6 +51,7 @@ pub(super) struct Service {
 pub(super) struct Parts {
     pub(super) store: Arc<PolicyStore>,
     pub(super) conntrack: Arc<Conntrack>,
+    pub(super) ports: Vec<String>,
     pub(super) network: NetworkInForce,
     pub(super) workers: Vec<WorkerSight>,
     pub(super) log: Arc<LogCounters>,
@@ -85,6 +88,7 @@ impl Service {
         Self {
             store: parts.store,
             conntrack: parts.conntrack,
+            ports: parts.ports,
             network: Mutex::new(parts.network),
             workers: parts.workers,
             log: parts.log,
@@ -200,6 +204,10 @@ impl Service {
         }
     }
 
+    fn table(&self) -> Table<'_> {
+        Table { conntrack: &self.conntrack, ports: &self.ports }
+    }
+
     fn status(&self) -> Status {
         let state = self.state.as_ref();
         Status {
@@ -247,9 +255,9 @@ impl Handler for Service {
                 stats.xdp = self.program.totals(self.network().network.ports().len());
                 Ok(Response::Stats(stats))
             }
-            Request::ShowConntrack(query) => {
-                Ok(Response::Conntrack(views::conntrack(&self.conntrack, &query, monotonic())))
-            }
+            Request::ShowConntrack(query) => Ok(Response::Conntrack(self.table().list(query))),
+            Request::DeleteConntrack(wanted) => Ok(Response::Deleted(self.table().delete(&wanted))),
+            Request::FlushConntrack {} => Ok(Response::Flushed { flushed: self.table().flush() }),
             Request::Explain { packet } => self.explain(&packet),
             Request::Stop {} => {
                 self.stop.store(true, Ordering::Relaxed);

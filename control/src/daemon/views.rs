@@ -1,11 +1,9 @@
 //! What `show` shows: the daemon's state as protocol values.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 
-use dataplane::clock::Nanos;
-use dataplane::conntrack::{Conntrack, Row, Tuple, status};
+use dataplane::conntrack::Conntrack;
 use dataplane::fib::Mode;
 use dataplane::packet::{Family, Mac, PortId};
 use dataplane::policy::{ChainPolicy, Hook};
@@ -17,8 +15,8 @@ use super::fleet::WorkerSight;
 use super::logwriter::LogCounters;
 use super::service::NetworkInForce;
 use crate::api::protocol::{
-    ChainInfo, ConntrackPage, ConntrackQuery, ConntrackRow, ConntrackStats, FamilyName, PortStatus,
-    Ports, QueueStatus, RuleInfo, Rules, Stats, TupleInfo, WorkerInfo,
+    ChainInfo, ConntrackStats, FamilyName, PortStatus, Ports, QueueStatus, RuleInfo, Rules, Stats,
+    WorkerInfo,
 };
 use crate::apply::PolicyView;
 use crate::iptables::{TableNames, print};
@@ -29,11 +27,6 @@ use crate::model::Counters;
 fn is_enforced(chain: &str, host_road: bool) -> bool {
     host_road || (chain != Hook::Input.chain_name() && chain != Hook::Output.chain_name())
 }
-
-/// Rows of the connection table in one answer at most.
-const CONNTRACK_PAGE: u32 = 10_000;
-/// Places of the connection table looked at for one answer at most.
-const CONNTRACK_PLACES: usize = 1 << 20;
 
 /// Which chains are asked for.
 #[derive(Clone, Debug, Default)]
@@ -260,67 +253,5 @@ fn worker_info(worker: usize, sight: &WorkerSight) -> WorkerInfo {
         rx_packets: ports().map(|port| port.rx.get().0).sum(),
         tx_packets: ports().map(|port| port.tx.get().0).sum(),
         drops: DropReason::ALL.iter().filter_map(dropped).collect(),
-    }
-}
-
-/// One page of the connection table. A page may hold fewer rows than asked for, or
-/// none, and still have a successor: the work of one answer is bounded.
-pub(super) fn conntrack(table: &Conntrack, query: &ConntrackQuery, now: Nanos) -> ConntrackPage {
-    let limit = query.limit.min(CONNTRACK_PAGE) as usize;
-    let places = table.places();
-    let from = usize::try_from(query.cursor).unwrap_or(places).min(places);
-    let end = places.min(from + CONNTRACK_PLACES);
-    let mut rows = Vec::new();
-    let mut next = (end < places).then_some(end as u64);
-    for (at, row) in table.rows_from(from, now).take_while(|(at, _)| *at < end) {
-        if rows.len() == limit {
-            next = Some(at as u64);
-            break;
-        }
-        if matches(query, &row) {
-            rows.push(conntrack_row(&row));
-        }
-    }
-    let (entries, capacity) = (table.len() as u64, table.capacity());
-    ConntrackPage { entries, capacity, rows, next }
-}
-
-fn matches(query: &ConntrackQuery, row: &Row) -> bool {
-    let original = &row.view.original;
-    let address = |wanted: Option<IpAddr>, actual| {
-        wanted.is_none_or(|wanted| wanted == ip(original.family, actual))
-    };
-    query.family.is_none_or(|family| of_name(family) == original.family)
-        && query.proto.is_none_or(|proto| proto == original.proto)
-        && query.dport.is_none_or(|port| port == original.dport)
-        && address(query.src, original.src)
-        && address(query.dst, original.dst)
-}
-
-fn ip(family: Family, bits: u128) -> IpAddr {
-    match family {
-        Family::V4 => IpAddr::V4(Ipv4Addr::from(bits as u32)),
-        Family::V6 => IpAddr::V6(Ipv6Addr::from(bits)),
-    }
-}
-
-fn conntrack_row(row: &Row) -> ConntrackRow {
-    let view = &row.view;
-    let tuple = |tuple: &Tuple| TupleInfo {
-        src: ip(tuple.family, tuple.src),
-        dst: ip(tuple.family, tuple.dst),
-        sport: tuple.sport,
-        dport: tuple.dport,
-    };
-    ConntrackRow {
-        proto: view.original.proto,
-        timeout_s: row.timeout_s,
-        state: view.tcp.map(|state| state.name().to_owned()),
-        original: tuple(&view.original),
-        reply: tuple(&view.reply),
-        seen_reply: view.status & status::SEEN_REPLY != 0,
-        assured: view.status & status::ASSURED != 0,
-        mark: view.mark,
-        text: row.to_string(),
     }
 }
