@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::fib::{Mode, RouteKind, Topology};
 use dataplane::packet::{Mac, PortId};
-use portcullis::net::{Mirror, Update};
+use portcullis::net::{Loss, Mirror, Update};
 
 mod netns;
 use netns::{Namespace, join};
@@ -103,6 +103,31 @@ fn routes_addresses_neighbours_and_links_are_followed() {
         gateway.run("ip link del p1");
         let update = follow(&mut mirror, |update| !update.topology.ports[1].up);
         assert_eq!(update.topology.ports[1].name, "p1", "a port keeps its place");
+    });
+}
+
+#[test]
+fn lost_addresses_and_ports_are_told_of_even_when_they_are_back_at_once() {
+    let gateway = Namespace::new("gw");
+    let peer = Namespace::new("peer");
+    join((&gateway, "p0"), (&peer, "q0"), 1);
+    join((&gateway, "p1"), (&peer, "q1"), 1);
+    gateway.run("ip addr add 198.18.1.1/24 dev p0; ip addr add 198.18.2.1/24 dev p1");
+    gateway.enter(|| {
+        let ports = vec!["p0".to_owned(), "p1".to_owned()];
+        let mut mirror = Mirror::open(Mode::Routed, ports).unwrap();
+        follow(&mut mirror, |_| true);
+        drop(mirror.losses());
+        gateway.run("ip addr del 198.18.1.1/24 dev p0; ip addr add 198.18.1.1/24 dev p0");
+        gateway.run("ip link set p1 down; ip link set p1 up");
+        peer.run("ip link set q0 down");
+        follow(&mut mirror, |update| !update.topology.ports[0].up);
+        let lost = mirror.losses();
+        let is = |port, address| Loss { port: PortId(port), address };
+        assert!(lost.contains(&is(0, Some(address("198.18.1.1")))), "{lost:?}");
+        assert!(lost.contains(&is(1, None)), "{lost:?}");
+        assert!(!lost.contains(&is(0, None)), "only its carrier is gone: {lost:?}");
+        assert!(mirror.losses().is_empty());
     });
 }
 

@@ -119,15 +119,15 @@ fn clashes_move_within_the_class_of_the_port_and_the_mapping_is_used_again() {
         let (a, c, b, n) = (twins.at(0, 10), twins.at(0, 11), twins.at(1, 10), twins.at(1, 1));
         let other = twins.at(1, 11);
         for (port, low, high) in [(300, 1, 511), (700, 600, 1023), (4000, 1024, 65535)] {
-            twins.send(INSIDE, Packet::udp(&a, port, &b, 53));
-            let chosen = twins.send_naming(Host(0, 11), Sport, Packet::udp(&c, port, &b, 53));
+            twins.send(INSIDE, Packet::udp(&a, port, &b, 65053));
+            let chosen = twins.send_naming(Host(0, 11), Sport, Packet::udp(&c, port, &b, 65053));
             assert!(chosen.iter().all(|port| (low..=high).contains(port)), "{chosen:?}");
             // The next destination: the same port; somebody else keeps his.
-            twins.send(Host(0, 11), Packet::udp(&c, port, &other, 53));
-            twins.send(INSIDE, Packet::udp(&a, port, &other, 53));
-            twins.send(INSIDE, Packet::udp(&a, port, &other, 54));
+            twins.send(Host(0, 11), Packet::udp(&c, port, &other, 65053));
+            twins.send(INSIDE, Packet::udp(&a, port, &other, 65053));
+            twins.send(INSIDE, Packet::udp(&a, port, &other, 65054));
         }
-        let back = |names: &[u16]| Packet::udp(&b, 53, &n, names[2]);
+        let back = |names: &[u16]| Packet::udp(&b, 65053, &n, names[2]);
         twins.send_with(SERVER, &back);
         twins.flush();
         twins.send(INSIDE, Packet::ping(&a, &b, 5, 1));
@@ -485,6 +485,43 @@ fn fragments_are_translated_once_and_keep_their_sizes() {
         let echo = Packet::ping(&a, &b, 5, 1).payload_len(4000).id(79);
         for (offset, len, more) in [(0, 1448, true), (1448, 1448, true), (2896, 1112, false)] {
             twins.send(INSIDE, echo.clone().fragment(offset, len, more));
+        }
+    });
+}
+
+/// Path MTU discovery through a translation, in both directions.
+#[test]
+fn packets_that_are_too_big_are_reported_to_who_sent_them() {
+    both(|v6| {
+        let lines = [
+            "-A POSTROUTING -o eth1 -s {0.10} -j SNAT --to-source {1.20}",
+            "-A PREROUTING -i eth1 -d {1.20} -j DNAT --to-destination {0.10}",
+        ];
+        for narrow in [0, 1] {
+            let mut twins = Twins::narrow(v6, &rules(v6, &lines), &[narrow]);
+            let (a, b, n) = (twins.at(0, 10), twins.at(1, 10), twins.at(1, 20));
+            let large = |packet: Packet| packet.payload_len(1440).df();
+            for _ in 0..2 {
+                if narrow == 1 {
+                    twins.send(INSIDE, large(Packet::udp(&a, 4000, &b, 53)));
+                    twins.send(INSIDE, large(tcp(&a, 4000, &b, 80, SYN)));
+                } else {
+                    twins.send(SERVER, large(Packet::udp(&b, 53, &n, 4000)));
+                    twins.send(SERVER, large(tcp(&b, 80, &n, 4000, SYN)));
+                }
+                // From now on they are known.
+                twins.send(INSIDE, Packet::udp(&a, 4000, &b, 53));
+                twins.send(SERVER, Packet::udp(&b, 53, &n, 4000));
+            }
+            if !v6 && narrow == 1 {
+                twins.send(INSIDE, Packet::udp(&a, 4001, &b, 53).payload_len(1440));
+            }
+            // A router further on says so.
+            let sent = Packet::udp(&n, 4000, &b, 53).payload_len(1300).ttl(60).build();
+            let (kind, code) = if v6 { (2, 0) } else { (3, 4) };
+            let hop = twins.at(1, 11);
+            let error = Packet::error(&hop, &n, kind, code, 1280, &sent[..14 + 548]);
+            twins.send(Host(1, 11), error);
         }
     });
 }

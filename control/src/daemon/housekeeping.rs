@@ -1,7 +1,7 @@
 //! Housekeeping: the main thread's loop while the workers forward.
 //!
 //! Each round takes in what the kernel says of the network and publishes it,
-//! asks the kernel for next hops, collects expired connections, frees what the
+//! asks the kernel for next hops, ends connections that lost their address, collects expired ones, frees what the
 //! workers have left behind, and looks after signals. Every step is bounded.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,6 +16,7 @@ use dataplane::publish::Publisher;
 use dataplane::worker::{NeighbourRequest, Outlets, PortEvent};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::forget::Forgetter;
 use super::service::{NetworkInForce, Service};
 use super::{Daemon, DaemonError, ProgramSight};
 use crate::net::{Mirror, Update};
@@ -48,6 +49,7 @@ pub(super) struct NetworkSide {
     /// What there is to say of the ports, whatever the network.
     port_notes: Vec<String>,
     next_refresh: Nanos,
+    forgetter: Forgetter,
     /// The last complaint about the mirror, so that it is made once.
     complaint: String,
 }
@@ -59,8 +61,15 @@ impl NetworkSide {
         program: ProgramSight,
         port_notes: Vec<String>,
     ) -> Self {
-        let complaint = String::new();
-        Self { mirror, networks, program, port_notes, next_refresh: Nanos(0), complaint }
+        Self {
+            mirror,
+            networks,
+            program,
+            port_notes,
+            next_refresh: Nanos(0),
+            forgetter: Forgetter::default(),
+            complaint: String::new(),
+        }
     }
 
     /// Takes in changes. A network that cannot be honoured leaves the old one in force.
@@ -72,6 +81,12 @@ impl NetworkSide {
             Err(error) => self.complain(error.to_string(), service),
         }
         self.networks.reclaim();
+    }
+
+    /// Ends connections that stood on what the network has lost.
+    fn forget(&mut self, conntrack: &Conntrack) {
+        self.forgetter.note(self.mirror.losses());
+        self.forgetter.work(conntrack);
     }
 
     fn publish(&mut self, update: Update, service: &Service) {
@@ -158,6 +173,7 @@ impl Daemon {
             }
             let now = monotonic();
             self.network.follow(&self.service);
+            self.network.forget(&self.conntrack);
             self.network.neighbours(&self.outlets, now);
             sweeper.sweep(&self.conntrack, now);
             self.service.store().settle();

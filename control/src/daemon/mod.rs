@@ -13,6 +13,7 @@
 
 mod connections;
 mod fleet;
+mod forget;
 mod housekeeping;
 mod logwriter;
 pub mod policy;

@@ -15,6 +15,7 @@
 //! Concurrency: one thread owns the mirror. Memory is bounded by what the
 //! kernel holds.
 
+mod losses;
 mod netlink;
 mod topology;
 mod view;
@@ -27,10 +28,12 @@ use dataplane::fib::{Mode, Topology};
 use dataplane::packet::PortId;
 use thiserror::Error;
 
+pub use losses::Loss;
 pub use netlink::NetlinkError;
 pub use topology::{Note, PrefixList, TopologyError};
 pub use view::{Link, View};
 
+use losses::Losses;
 use netlink::{Connection, Events};
 
 /// Why the mirror cannot be built or kept.
@@ -66,6 +69,7 @@ pub struct Mirror {
     requests: Connection,
     events: Events,
     view: View,
+    losses: Losses,
     stale: bool,
     changed: bool,
     next_dump: Nanos,
@@ -85,6 +89,7 @@ impl Mirror {
             requests,
             events,
             view,
+            losses: Losses::default(),
             stale: false,
             changed: true,
             next_dump: Nanos(0),
@@ -112,12 +117,15 @@ impl Mirror {
     /// Takes in all waiting notifications without blocking. Returns whether a
     /// call of [`Mirror::refresh`] is due.
     pub fn drain(&mut self) -> Result<bool, NetError> {
-        let (view, changed) = (&mut self.view, &mut self.changed);
+        let Self { view, changed, losses, ports, .. } = self;
         let mut stale = false;
-        let overrun = self.events.drain(|message| match view.follow(message) {
-            view::Follow::Ignored => {}
-            view::Follow::Applied => *changed = true,
-            view::Follow::NeedsDump => stale = true,
+        let overrun = self.events.drain(|message| {
+            losses.follow(view, ports, &message);
+            match view.follow(message) {
+                view::Follow::Ignored => {}
+                view::Follow::Applied => *changed = true,
+                view::Follow::NeedsDump => stale = true,
+            }
         })?;
         self.stale |= stale || overrun;
         Ok(self.stale || self.changed)
@@ -146,7 +154,9 @@ impl Mirror {
             // What failed costs time as well.
             let cost = clock().saturating_sub(start);
             self.next_dump = start + Nanos(cost.0 * DUMP_SPACING);
-            self.view = dumped?;
+            let view = dumped?;
+            self.losses.compare(&self.view, &view, &self.ports);
+            self.view = view;
             self.stale = false;
             self.changed = true;
         }
@@ -161,6 +171,12 @@ impl Mirror {
         }
         self.last = Some(next);
         Ok(Some(update))
+    }
+
+    /// Addresses and ports that were lost since the last call. One that has been
+    /// dumped since may be told of twice.
+    pub fn losses(&mut self) -> Vec<Loss> {
+        self.losses.take()
     }
 
     /// Whether notifications or a postponed dump are still to be looked at.

@@ -31,6 +31,8 @@ pub struct Link {
     pub mac: Mac,
     /// MTU in bytes.
     pub mtu: u32,
+    /// Administratively up.
+    pub enabled: bool,
     /// Administratively up, with carrier.
     pub up: bool,
     /// Whether it is an Ethernet device.
@@ -221,6 +223,7 @@ fn link(message: &LinkMessage) -> Link {
         name: String::new(),
         mac: Mac::default(),
         mtu: 0,
+        enabled: message.header.flags.contains(LinkFlags::Up),
         up: message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         controller: None,
@@ -249,7 +252,7 @@ fn link(message: &LinkMessage) -> Link {
     link
 }
 
-fn address(message: &AddressMessage) -> Option<Address> {
+pub(super) fn address(message: &AddressMessage) -> Option<Address> {
     let mut own = None;
     let mut peer = None;
     for attribute in &message.attributes {

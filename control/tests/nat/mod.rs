@@ -65,9 +65,30 @@ pub struct Twins {
 impl Twins {
     /// Both behind `rules` of one family.
     pub fn new(v6: bool, rules: &str) -> Self {
+        Self::with(v6, rules, |_| {}, topology())
+    }
+
+    /// The same, with ports that have an MTU of 1400 where `narrow` says so.
+    pub fn narrow(v6: bool, rules: &str, narrow: &[usize]) -> Self {
+        let mut text = topology();
+        for port in narrow {
+            let name = format!("name = \"eth{port}\"\n");
+            text = text.replace(&name, &format!("{name}mtu = 1400\n"));
+        }
+        let shrink = |kernel: &Lab| {
+            for port in narrow {
+                let args = ["link", "set", &format!("eth{port}"), "mtu", "1400"];
+                kernel.router().run("ip", &args, "").unwrap();
+            }
+        };
+        Self::with(v6, rules, shrink, text)
+    }
+
+    fn with(v6: bool, rules: &str, prepare: impl Fn(&Lab), topology: String) -> Self {
         let kernel = Lab::new();
+        prepare(&kernel);
         kernel.restore(v6, rules).unwrap_or_else(|why| panic!("{why}\n{rules}"));
-        let file = TopologyFile::parse(std::path::Path::new("topology"), &topology()).unwrap();
+        let file = TopologyFile::parse(std::path::Path::new("topology"), &topology).unwrap();
         let mut setup = Setup::new(file.topology, 1);
         setup.icmp = file.icmp;
         setup.conntrack.set("max", 4096).unwrap();

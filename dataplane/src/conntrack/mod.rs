@@ -13,6 +13,7 @@
 //! table), `config` (the kernel's sysctls).
 
 mod assist;
+mod clash;
 mod config;
 mod expect;
 mod extra;
@@ -74,6 +75,8 @@ pub mod status {
     pub const DYING: u32 = 1 << 9;
     /// Its timeout is never refreshed.
     pub const FIXED_TIMEOUT: u32 = 1 << 10;
+    /// Made beside another of the same original tuple: only its answers find it.
+    pub const NAT_CLASH: u32 = 1 << 12;
     /// A helper was given to it, or none on purpose, by a rule.
     pub const HELPER: u32 = 1 << 13;
     /// Ours, not the kernel's: its packets and bytes are counted.

@@ -2,6 +2,7 @@
 
 use super::status::{CONFIRMED, DST_NAT, DYING, FIXED_TIMEOUT, SRC_NAT};
 use super::tcp::{TcpConn, TcpState};
+use super::template::Zones;
 use super::tuple::{Direction, Tuple};
 use super::{ConnId, Conntrack};
 use crate::clock::Nanos;
@@ -52,16 +53,15 @@ impl Conntrack {
 
     /// A connection as NAT sees it; `None` once its record serves another.
     pub fn face(&self, id: ConnId) -> Option<Face> {
-        let contents = self.store.contents(id)?;
-        let fresh = contents.original.proto == proto::TCP && contents.status & CONFIRMED == 0;
-        let opening = fresh.then(|| TcpConn::unpack(&contents.proto));
+        let (status, [original, reply]) = self.store.tuples(id)?;
+        let fresh = original.proto == proto::TCP && status & CONFIRMED == 0;
+        let opening = match fresh {
+            true => self.store.contents(id).map(|contents| TcpConn::unpack(&contents.proto)),
+            false => None,
+        };
         let opening = opening.filter(|tcp| tcp.state() == TcpState::SynSent);
-        Some(Face {
-            original: contents.original,
-            reply: contents.reply,
-            status: contents.status,
-            isn_end: opening.map(|tcp| tcp.sent_by_opener()),
-        })
+        let isn_end = opening.map(|tcp| tcp.sent_by_opener());
+        Some(Face { original, reply, status, isn_end })
     }
 
     /// Gives an unconfirmed connection another reply tuple, and status bits that
@@ -112,16 +112,16 @@ impl Conntrack {
     /// Who holds `reply`: as its own reply tuple in the same zone of replies, or as
     /// its original one in the same zone of originals.
     fn holder(&self, reply: &Tuple, face: &Face, now: Nanos) -> Option<ConnId> {
-        let find = |zone| {
-            let tuple = Tuple { zone, ..*reply };
-            self.store.find(&tuple.key(self.store.hash_key()), now)
+        let zones = Zones { original: face.original.zone, reply: reply.zone };
+        let find = |way| {
+            let tuple = Tuple { zone: zones.of(way), ..*reply };
+            let key = tuple.key(self.store.hash_key());
+            self.store.find_as(&key, zones.only(way), now).map(|hit| hit.id)
         };
-        let (there, here) = (reply.zone, face.original.zone);
-        match find(there) {
-            Some(hit) if here == there || hit.direction == Direction::Reply => Some(hit.id),
-            _ if here == there => None,
-            _ => find(here).filter(|hit| hit.direction == Direction::Original).map(|hit| hit.id),
-        }
+        find(Direction::Reply).or_else(|| match zones.original == zones.reply {
+            true => None,
+            false => find(Direction::Original),
+        })
     }
 
     /// Whether `reply` is free, if need be by ending a closed connection with

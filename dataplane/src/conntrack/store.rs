@@ -200,6 +200,30 @@ impl Store {
         if !self.enter_index(id, &keys) {
             return Err(LinkError::NoRoom);
         }
+        self.publish(id, source, now)
+    }
+
+    /// Makes an unconfirmed connection visible to its answers only: another
+    /// connection has its original tuple.
+    pub(super) fn link_answers(&self, id: ConnId, now: Nanos) -> Result<(), LinkError> {
+        let (keys, source) = {
+            let locked = self.lock(id).ok_or(LinkError::NotOurs)?;
+            (self.keys(&locked), self.source(&locked))
+        };
+        let _alone = self.index.exclude(keys.map(|key| key.hash));
+        let zones = Zones { original: keys[0].zone(), reply: keys[1].zone() };
+        if let Some(hit) = self.find_as(&keys[1], zones.only(Direction::Reply), now) {
+            return Err(LinkError::Clash(hit));
+        }
+        let entry = Entry { record: id.index() as u32, direction: Direction::Reply };
+        if !self.index.insert(keys[1].hash, entry) {
+            return Err(LinkError::NoRoom);
+        }
+        self.publish(id, source, now)
+    }
+
+    /// The last step of linking: the record becomes one that others may find and end.
+    fn publish(&self, id: ConnId, source: Option<u64>, now: Nanos) -> Result<(), LinkError> {
         if let Some(hash) = source {
             self.sources.insert(hash, id.index() as u32);
         }
@@ -344,6 +368,16 @@ impl Store {
     #[inline]
     pub(super) fn status(&self, id: ConnId) -> Option<u32> {
         self.record(id).peek(id.generation(), Record::status)
+    }
+
+    /// Status bits and both tuples, which do not change while others see them;
+    /// `None` when the record was reused.
+    #[inline]
+    pub(super) fn tuples(&self, id: ConnId) -> Option<(u32, [Tuple; 2])> {
+        self.record(id).peek(id.generation(), |record| {
+            let both = [Direction::Original, Direction::Reply].map(|way| record.tuple(way));
+            (record.status(), both)
+        })
     }
 
     /// Whether record number `at` holds a confirmed connection just now.

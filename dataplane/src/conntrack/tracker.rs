@@ -11,10 +11,10 @@ use super::icmp::{self, Message};
 use super::protocol::Visit;
 use super::record::Locked;
 use super::status::{
-    ACCOUNTED, ASSURED, CONFIRMED, DST_NAT_DONE, EVENTS_CHOSEN, EXPECTED, HELPER, LABELLED,
-    OWN_TIMEOUTS, SEEN_REPLY, SRC_NAT_DONE, STAMPED,
+    ACCOUNTED, ASSURED, CONFIRMED, EVENTS_CHOSEN, EXPECTED, HELPER, LABELLED, OWN_TIMEOUTS,
+    SEEN_REPLY, STAMPED,
 };
-use super::store::{Evicted, Hit, LinkError, Store};
+use super::store::{Evicted, Hit, Store};
 use super::tcp::{Effect, TcpConn};
 use super::template::{Template, Terms, Zones};
 use super::timeouts::Named;
@@ -46,7 +46,7 @@ pub struct Conntrack {
 const COUNTS: usize = 8;
 
 #[derive(Clone, Copy)]
-enum Count {
+pub(super) enum Count {
     Invalid,
     Insert,
     InsertFailed,
@@ -382,61 +382,6 @@ impl Conntrack {
         }
     }
 
-    /// Makes a new connection visible: its first packet is about to leave. Does
-    /// nothing for other packets.
-    ///
-    /// # Errors
-    /// Another packet's connection holds a tuple of this one
-    /// ([`DropReason::ConntrackClash`]), or the index has no slot for it
-    /// ([`DropReason::ConntrackFull`]). The connection is gone, the packet must
-    /// be dropped.
-    pub fn confirm(&self, tracking: &mut Tracking, now: Nanos) -> Result<(), DropReason> {
-        let Some(id) = tracking.conn.filter(|_| tracking.unconfirmed) else { return Ok(()) };
-        tracking.unconfirmed = false;
-        let reason = match self.store.link(id, now) {
-            Ok(()) => {
-                self.count(Count::Insert, 1);
-                return Ok(());
-            }
-            Err(LinkError::Clash(winner)) if self.may_merge(id, winner.id) => {
-                self.store.discard(id);
-                tracking.conn = Some(winner.id);
-                self.count(Count::ClashResolved, 1);
-                return Ok(());
-            }
-            Err(LinkError::Clash(_) | LinkError::NotOurs) => DropReason::ConntrackClash,
-            Err(LinkError::NoRoom) => {
-                self.count(Count::NoRoom, 1);
-                DropReason::ConntrackFull
-            }
-        };
-        self.store.discard(id);
-        tracking.conn = None;
-        self.count(Count::InsertFailed, 1);
-        self.count(Count::Drop, 1);
-        Err(reason)
-    }
-
-    /// Whether the loser's packet may go on as part of the winner's
-    /// connection: both say the same, and the protocol has no handshake to lose.
-    fn may_merge(&self, loser: ConnId, winner: ConnId) -> bool {
-        let (Some(loser), Some(winner)) = (self.store.contents(loser), self.store.contents(winner))
-        else {
-            return false;
-        };
-        let same = winner.original == loser.original && winner.reply == loser.reply;
-        matches!(winner.original.proto, proto::UDP | proto::UDPLITE | proto::GRE)
-            && (same || winner.status & (SRC_NAT_DONE | DST_NAT_DONE) == 0)
-    }
-
-    /// Forgets an unconfirmed connection: its first packet was dropped. Does
-    /// nothing for other packets.
-    pub fn discard(&self, tracking: Tracking) {
-        if let Some(id) = tracking.conn.filter(|_| tracking.unconfirmed) {
-            self.store.discard(id);
-        }
-    }
-
     /// Tracking of a packet that this router makes in answer to `original`
     /// (an ICMP error, a TCP reset): RELATED to the same connection, the other
     /// way. When the original has no connection, the answer is tracked by itself.
@@ -545,7 +490,7 @@ impl Conntrack {
         }
     }
 
-    fn count(&self, count: Count, amount: u64) {
+    pub(super) fn count(&self, count: Count, amount: u64) {
         self.counts[count as usize].fetch_add(amount, Ordering::Relaxed);
     }
 

@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::extra::{Account, Extras};
 use super::record::Contents;
-use super::status::{ACCOUNTED, ASSURED, CONFIRMED, DYING, LABELLED, SEEN_REPLY, STAMPED};
+use super::status::{
+    ACCOUNTED, ASSURED, CONFIRMED, DYING, LABELLED, NAT_CLASH, SEEN_REPLY, STAMPED,
+};
 use super::tcp::{TcpConn, TcpState};
 use super::tuple::{Direction, Tuple};
 use super::{ConnId, Conntrack, Zones};
@@ -123,8 +125,8 @@ impl Conntrack {
     pub fn rows_from(&self, from: usize, now: Nanos) -> impl Iterator<Item = (usize, Row)> + '_ {
         (from..self.store.len()).filter_map(move |at| {
             let (id, contents) = self.store.contents_at(at)?;
-            let shown =
-                contents.status & (CONFIRMED | DYING) == CONFIRMED && contents.deadline > now.0;
+            let visible = contents.status & (CONFIRMED | DYING | NAT_CLASH) == CONFIRMED;
+            let shown = visible && contents.deadline > now.0;
             let view = ConnView::new(id, &contents);
             let row = || Row {
                 timeout_s: view.expires_in(now).as_secs(),

@@ -1,7 +1,7 @@
 //! What the engine, NAT and the operator's side rely on.
 
-use super::super::status::{DST_NAT, SRC_NAT, SRC_NAT_DONE};
-use super::super::{ConfigError, ConntrackError};
+use super::super::status::{DST_NAT, DST_NAT_DONE, SRC_NAT, SRC_NAT_DONE};
+use super::super::{ConfigError, ConntrackError, Tuple};
 use super::*;
 use crate::wire::tcp::flags::{ACK, RST, SYN};
 
@@ -82,6 +82,49 @@ fn two_first_packets_of_one_udp_flow_share_an_entry_and_of_tcp_do_not() {
     assert_eq!(lab.ct.len(), 2);
     let counters = lab.ct.counters();
     assert_eq!((counters.clash_resolve, counters.insert_failed, counters.drop), (1, 1, 1));
+}
+
+#[test]
+fn two_first_packets_that_were_translated_apart_both_get_their_answers() {
+    let mut lab = Lab::new(&[]);
+    let query = Packet::udp(A, 5, B, 53);
+    let mut pair = [0, 1].map(|_| lab.track(&query).unwrap());
+    for (tracking, port) in pair.iter().zip([7001, 7002]) {
+        let id = tracking.conn.unwrap();
+        let reply = lab.ct.view(id).unwrap().reply;
+        let reply = Tuple { dst: 0xc000_0201, dport: port, ..reply };
+        assert!(lab.ct.bind(id, Some(&reply), SRC_NAT | SRC_NAT_DONE));
+    }
+    for tracking in &mut pair {
+        lab.ct.confirm(tracking, lab.now).unwrap();
+    }
+    assert_ne!(pair[0].conn, pair[1].conn);
+    assert_eq!(lab.row().view.reply.dport, 7001, "the second is not listed");
+    for (tracking, port) in pair.iter().zip([7001, 7002]) {
+        let back = lab.pass(&Packet::udp(B, 53, "192.0.2.1", port)).unwrap();
+        assert_eq!((back.conn, back.direction), (tracking.conn, Direction::Reply));
+    }
+    assert_eq!(lab.pass(&query).unwrap().conn, pair[0].conn, "what follows is the first's");
+    lab.wait_ms(1001);
+    assert_eq!(lab.denied(&Packet::udp(B, 53, "192.0.2.1", 7002)), CtState::New);
+    assert_eq!(lab.ct.len(), 1);
+    let counters = lab.ct.counters();
+    assert_eq!((counters.clash_resolve, counters.insert_failed), (1, 0));
+}
+
+#[test]
+fn a_flow_that_both_ends_open_at_once_is_one() {
+    let lab = Lab::new(&[]);
+    let packets = [Packet::udp(A, 5, B, 53), Packet::udp(B, 53, A, 5)];
+    let mut pair = packets.each_ref().map(|packet| lab.track(packet).unwrap());
+    for tracking in &mut pair {
+        assert!(lab.ct.bind(tracking.conn.unwrap(), None, DST_NAT_DONE | SRC_NAT_DONE));
+        lab.ct.confirm(tracking, lab.now).unwrap();
+    }
+    assert_eq!(pair[0].conn, pair[1].conn);
+    assert_eq!((pair[1].state, pair[1].direction), (CtState::Established, Direction::Reply));
+    assert_eq!(lab.state(&packets[0]), CtState::Established);
+    assert_eq!(lab.ct.len(), 1);
 }
 
 #[test]

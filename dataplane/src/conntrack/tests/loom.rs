@@ -3,13 +3,14 @@
 //! `RUSTFLAGS="--cfg loom" cargo test -p dataplane --lib loom --release`
 //!
 //! Covered: uniqueness of a tuple under two inserts, reuse of a record under a
-//! lookup, atomicity of two updates and a reader, and a single winner among two
-//! removers. Buckets have one slot here, so that entries spill into the second
+//! lookup, atomicity of two updates and a reader, a single winner among two
+//! removers, and lists of one source that grow and shrink under a reader. Buckets have one slot here, so that entries spill into the second
 //! bucket and the overflow area. Not covered: more than two preemptions.
 
 use loom::sync::Arc;
 use loom::thread;
 
+use super::super::status::SRC_NAT_DONE;
 use super::super::store::{LinkError, Store};
 use super::super::{ConnId, Direction, Tuple};
 use crate::clock::Nanos;
@@ -149,5 +150,45 @@ fn loom_two_removers_have_one_winner() {
         assert_eq!((store.live(), store.entries().len()), (1, 2));
         let hit = store.find(&tuple(9).inverted().unwrap().key(store.hash_key()), NOW).unwrap();
         assert_eq!(hit.direction, Direction::Reply);
+    });
+}
+
+#[test]
+fn loom_a_list_of_one_source_is_whole_while_it_changes() {
+    model(|| {
+        let store = table(3);
+        let towards = |dport| Tuple { dport, ..tuple(7) };
+        let enter = |store: &Store, dport| {
+            let id = create(store, &towards(dport));
+            store.lock(id).unwrap().add_status(SRC_NAT_DONE);
+            store.link(id, NOW).unwrap();
+            id
+        };
+        let [first, second] = [80, 81].map(|dport| enter(&store, dport));
+        let other = {
+            let store = store.clone();
+            thread::spawn(move || {
+                assert!(store.kill(first));
+                // The record serves again, in the same list.
+                enter(&store, 82)
+            })
+        };
+        let mut seen = Vec::new();
+        store.find_source(&tuple(7), |reply| {
+            seen.push(reply.sport);
+            None::<()>
+        });
+        assert!(seen.contains(&81), "{seen:?}");
+        assert!(seen.len() <= 3 && seen.iter().all(|port| (80..=82).contains(port)), "{seen:?}");
+        assert!(store.kill(second));
+        let third = other.join().unwrap();
+        let mut left = Vec::new();
+        store.find_source(&tuple(7), |reply| {
+            left.push(reply.sport);
+            None::<()>
+        });
+        assert_eq!(left, [82]);
+        assert!(store.kill(third));
+        assert_eq!(store.find_source(&tuple(7), |reply| Some(reply.sport)), None);
     });
 }
