@@ -52,10 +52,11 @@ fn numbers(ip: &[u8]) -> Vec<(usize, Vec<usize>)> {
 }
 
 fn collect(ip: &[u8], base: usize, covering: &[usize], found: &mut Vec<(usize, Vec<usize>)>) {
-    if ip.len() < 24 || ip[0] >> 4 != 4 || View(ip).piece().0 != 0 {
+    let view = View(ip);
+    if ip.len() < if view.v6() { 44 } else { 24 } || view.piece().0 != 0 {
         return;
     }
-    let (proto, l4) = (View(ip).proto(), View(ip).l4());
+    let (proto, l4) = (view.proto(), view.l4());
     let start = base + ip.len() - l4.len();
     let own = match proto {
         6 => 16,
@@ -71,10 +72,11 @@ fn collect(ip: &[u8], base: usize, covering: &[usize], found: &mut Vec<(usize, V
             found.push((start, covers.clone()));
             found.push((start + 2, covers));
         }
-        1 if l4.len() >= 8 && matches!(l4[0], 0 | 8) => found.push((start + 4, covers)),
-        1 if l4.len() >= 8 && matches!(l4[0], 3 | 4 | 5 | 11 | 12) => {
+        1 | 58 if l4.len() >= 8 && view.is_error() => {
             collect(&l4[8..], start + 8, &covers, found);
         }
+        1 if l4.len() >= 8 && matches!(l4[0], 0 | 8) => found.push((start + 4, covers)),
+        58 if l4.len() >= 8 && matches!(l4[0], 128 | 129) => found.push((start + 4, covers)),
         _ => {}
     }
 }
@@ -91,8 +93,7 @@ fn word(bytes: &[u8], at: usize) -> u16 {
 /// A packet in words.
 pub fn describe(ip: &[u8]) -> String {
     let view = View(ip);
-    let ends =
-        if ip[0] >> 4 == 4 { format!("{} > {}", view.src(), view.dst()) } else { String::new() };
+    let ends = format!("{} > {}", view.src(), view.dst());
     match view.proto() {
         6 if ip.len() >= 40 => format!(
             "{ends} tcp {} > {} flags {:#04x} seq {} ack {} len {}",
@@ -104,7 +105,7 @@ pub fn describe(ip: &[u8]) -> String {
             view.payload().len()
         ),
         17 if view.l4().len() >= 8 => format!("{ends} udp {} > {}", view.sport(), view.dport()),
-        1 if view.l4().len() >= 8 => format!("{ends} icmp {:?}", view.icmp_kind()),
+        1 | 58 if view.l4().len() >= 8 => format!("{ends} icmp {:?}", view.icmp_kind()),
         proto => format!("{ends} proto {proto}"),
     }
 }
@@ -127,11 +128,15 @@ impl Names<'_> {
     }
     fn frame(&mut self, frame: &Frame) -> Frame {
         let mut frame = frame.clone();
-        if frame.bytes.get(12..14) != Some(&[8, 0]) {
+        if !matches!(frame.bytes.get(12..14), Some([8, 0] | [0x86, 0xdd])) {
             return frame;
         }
         let ip = &mut frame.bytes[14..];
         router_made(ip);
+        if View(ip).is_v6_fragment() {
+            // The kernel draws the identification anew.
+            ip[44..48].fill(0);
+        }
         for (at, covers) in numbers(ip) {
             let (old, new) = (word(ip, at), self.of(word(ip, at)));
             ip[at..at + 2].copy_from_slice(&new.to_be_bytes());
@@ -177,7 +182,7 @@ fn mended(sum: u16, old: u16, new: u16) -> u16 {
 /// The identification of the ICMP errors that the router makes is random. They
 /// are known by their precedence, which no packet of a script has.
 fn router_made(ip: &mut [u8]) {
-    if ip.len() > 20 && ip[1] & 0xe0 == 0xc0 && ip[9] == 1 {
+    if ip.len() > 20 && ip[0] >> 4 == 4 && ip[1] & 0xe0 == 0xc0 && ip[9] == 1 {
         let (sum, id) = (word(ip, 10), word(ip, 4));
         ip[10..12].copy_from_slice(&mended(sum, id, 0).to_be_bytes());
         ip[4..6].fill(0);

@@ -52,6 +52,16 @@ pub fn far() -> Host {
 pub fn hop() -> Host {
     host(false, 2, 254)
 }
+/// The same host in IPv6.
+pub fn v6(host: Host) -> Host {
+    let IpAddr::V4(v4) = host.ip else { panic!("{host:?} has no IPv4 address") };
+    let ip = match v4.octets() {
+        [198, 18, net, last] => address(true, usize::from(net) - 1, last),
+        [203, 0, 113, last] => IpAddr::from([0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, u16::from(last)]),
+        _ => panic!("{v4} is not in the lab"),
+    };
+    Host { ip, ..host }
+}
 /// The machine under test, on that port's network.
 pub fn router(port: usize) -> Host {
     Host { ip: address(false, port, 1), port: None, mac: [0; 6] }
@@ -198,7 +208,7 @@ pub fn udp(from: Host, sport: u16, to: IpAddr, dport: u16, payload: &[u8]) -> Pa
     Packet { from, ip: ip.packet(&l4) }
 }
 
-/// An echo request (8) or reply (0).
+/// An echo request (8) or reply (0), or what they are in ICMPv6.
 pub fn echo(kind: u8, from: Host, to: IpAddr, id: u16, seq: u16) -> Packet {
     icmp(
         from,
@@ -212,7 +222,7 @@ pub fn echo(kind: u8, from: Host, to: IpAddr, id: u16, seq: u16) -> Packet {
 
 /// An ICMP message.
 pub fn icmp(from: Host, to: IpAddr, kind: u8, code: u8, word: [u8; 4], rest: &[u8]) -> Packet {
-    let mut ip = Ip::new(from.ip, to, 1);
+    let mut ip = Ip::new(from.ip, to, if to.is_ipv6() { 58 } else { 1 });
     ip.frag = 0;
     let l4 = frames::icmp(&ip, kind, code, word, rest);
     Packet { from, ip: ip.packet(&l4) }
@@ -220,7 +230,8 @@ pub fn icmp(from: Host, to: IpAddr, kind: u8, code: u8, word: [u8; 4], rest: &[u
 
 /// An ICMP error about what came out, quoting its header and 8 bytes more.
 pub fn error(from: Host, to: IpAddr, kind: u8, code: u8, about: &[u8]) -> Packet {
-    icmp(from, to, kind, code, [0; 4], &about[..about.len().min(28)])
+    let quoted = View(about).header() + 8;
+    icmp(from, to, kind, code, [0; 4], &about[..about.len().min(quoted)])
 }
 
 impl Packet {
@@ -229,24 +240,39 @@ impl Packet {
         self.ip[26..28].fill(0);
         self
     }
-    /// IPv4 fragments whose payloads start at these offsets (multiples of 8).
+    /// Fragments whose payloads start at these offsets (multiples of 8).
     pub fn fragments(&self, starts: &[usize]) -> Vec<Self> {
-        let (header, payload) = self.ip.split_at(20);
+        let (header, payload) = self.ip.split_at(View(&self.ip).header());
         let ends = starts[1..].iter().copied().chain([payload.len()]);
         let piece = |(&start, end): (&usize, usize)| {
-            let more = u16::from(end < payload.len()) << 13;
-            self.fragment(header, start, more, &payload[start..end])
+            let more = end < payload.len();
+            let ip = if View(header).v6() { v6_fragment } else { v4_fragment };
+            Self { from: self.from, ip: ip(header, start, more, &payload[start..end]) }
         };
         starts.iter().zip(ends).map(piece).collect()
     }
-    fn fragment(&self, header: &[u8], start: usize, more: u16, payload: &[u8]) -> Self {
-        let mut ip = header.to_vec();
-        ip[2..4].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
-        ip[6..8].copy_from_slice(&((start / 8) as u16 | more).to_be_bytes());
-        ip.extend(payload);
-        seal_ip(&mut ip);
-        Self { from: self.from, ip }
-    }
+}
+
+fn v4_fragment(header: &[u8], start: usize, more: bool, payload: &[u8]) -> Vec<u8> {
+    let mut ip = header.to_vec();
+    let word = (start / 8) as u16 | u16::from(more) << 13;
+    ip[2..4].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+    ip[6..8].copy_from_slice(&word.to_be_bytes());
+    ip.extend(payload);
+    seal_ip(&mut ip);
+    ip
+}
+
+fn v6_fragment(header: &[u8], start: usize, more: bool, payload: &[u8]) -> Vec<u8> {
+    let mut ip = header.to_vec();
+    ip[4..6].copy_from_slice(&(8 + payload.len() as u16).to_be_bytes());
+    let next = std::mem::replace(&mut ip[6], 44);
+    let word = start as u16 | u16::from(more);
+    ip.extend([next, 0]);
+    ip.extend(word.to_be_bytes());
+    ip.extend([0x12, 0x34, 0x56, 0x78]);
+    ip.extend(payload);
+    ip
 }
 
 fn seal_ip(ip: &mut [u8]) {
@@ -256,13 +282,26 @@ fn seal_ip(ip: &mut [u8]) {
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// The parts of an IPv4 packet (or of what an ICMP error quotes of one).
+/// The parts of an IP packet (or of what an ICMP error quotes of one). Of IPv6's
+/// extension headers it knows the fragment header.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a>(pub &'a [u8]);
 
 impl<'a> View<'a> {
+    /// Whether it is IPv6.
+    pub fn v6(self) -> bool {
+        self.0[0] >> 4 == 6
+    }
+    /// Whether it is an IPv6 fragment.
+    pub fn is_v6_fragment(self) -> bool {
+        self.v6() && self.0[6] == 44
+    }
     fn header(self) -> usize {
-        usize::from(self.0[0] & 15) * 4
+        match self.v6() {
+            true if self.is_v6_fragment() => 48,
+            true => 40,
+            false => usize::from(self.0[0] & 15) * 4,
+        }
     }
     /// From the layer 4 header on.
     pub fn l4(self) -> &'a [u8] {
@@ -274,21 +313,39 @@ impl<'a> View<'a> {
     fn long(bytes: &[u8], at: usize) -> u32 {
         u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
     }
+    fn address(self, which: usize) -> IpAddr {
+        if self.v6() {
+            let at = 8 + 16 * which;
+            IpAddr::from(<[u8; 16]>::try_from(&self.0[at..at + 16]).expect("sixteen bytes"))
+        } else {
+            let at = 12 + 4 * which;
+            IpAddr::from(<[u8; 4]>::try_from(&self.0[at..at + 4]).expect("four bytes"))
+        }
+    }
     /// Source address.
     pub fn src(self) -> IpAddr {
-        IpAddr::from(<[u8; 4]>::try_from(&self.0[12..16]).expect("four bytes"))
+        self.address(0)
     }
     /// Destination address.
     pub fn dst(self) -> IpAddr {
-        IpAddr::from(<[u8; 4]>::try_from(&self.0[16..20]).expect("four bytes"))
+        self.address(1)
     }
     /// Protocol.
     pub fn proto(self) -> u8 {
-        self.0[9]
+        match self.v6() {
+            true if self.is_v6_fragment() => self.0[40],
+            true => self.0[6],
+            false => self.0[9],
+        }
     }
-    /// Bytes of payload, and where they stand in the datagram.
+    /// Where its payload starts in the datagram, and how long it is.
     pub fn piece(self) -> (usize, usize) {
-        (usize::from(Self::word(self.0, 6) & 0x1fff) * 8, self.0.len() - self.header())
+        let start = match self.v6() {
+            true if self.is_v6_fragment() => usize::from(Self::word(self.0, 42) & !7),
+            true => 0,
+            false => usize::from(Self::word(self.0, 6) & 0x1fff) * 8,
+        };
+        (start, self.0.len() - self.header())
     }
     /// Source port.
     pub fn sport(self) -> u16 {
@@ -335,24 +392,31 @@ impl<'a> View<'a> {
     pub fn quoted(self) -> View<'a> {
         View(&self.l4()[8..])
     }
-    /// Whether the IP header's checksum is right.
+    /// Whether the IP header's checksum is right; IPv6 has none.
     pub fn ip_checksum_holds(self) -> bool {
-        checksum(&[&self.0[..self.header()]]) == 0
+        self.v6() || checksum(&[&self.0[..self.header()]]) == 0
+    }
+    /// Whether this is an ICMP error, which quotes.
+    pub fn is_error(self) -> bool {
+        match self.proto() {
+            1 => matches!(self.l4()[0], 3 | 4 | 5 | 11 | 12),
+            58 => self.l4()[0] < 128,
+            _ => false,
+        }
     }
     /// Whether the checksums of a whole packet are right, the quoted header's included.
     pub fn checksums_hold(self) -> bool {
         let l4 = self.l4();
         let l4_holds = match self.proto() {
-            1 if matches!(l4[0], 3 | 4 | 5 | 11 | 12) => {
-                checksum(&[l4]) == 0 && self.quoted().ip_checksum_holds()
-            }
             1 => checksum(&[l4]) == 0,
             17 if self.udp_checksum() == 0 => true,
             proto => {
+                let addresses = if self.v6() { &self.0[8..40] } else { &self.0[12..20] };
                 let len = (l4.len() as u32).to_be_bytes();
-                checksum(&[&self.0[12..20], &len, &[0, proto], l4]) == 0
+                checksum(&[addresses, &len, &[0, proto], l4]) == 0
             }
         };
-        self.ip_checksum_holds() && l4_holds
+        let quote_holds = !self.is_error() || self.quoted().ip_checksum_holds();
+        self.ip_checksum_holds() && l4_holds && quote_holds
     }
 }

@@ -133,6 +133,7 @@ fn b60_returning_and_policies() {
 #[test]
 fn b61_marks() {
     let by_mark = Extra {
+        v6: false,
         ip: &[
             "rule add fwmark 0x20/0xf0 table 100 priority 1000",
             "route add default via 198.18.2.11 dev eth1 table 100",

@@ -308,6 +308,8 @@ fn expectation(line: &str) -> String {
 /// What a test adds to the router.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Extra<'e> {
+    /// Whether rules, their counters and packets are IPv6's.
+    pub v6: bool,
     /// Arguments of `ip` commands.
     pub ip: &'e [&'e str],
     /// The same in the words of a topology file.
@@ -320,18 +322,24 @@ pub fn both(script: impl Fn(&mut Script<'_>)) {
     both_with(&Extra::default(), script);
 }
 
+/// The same in IPv6.
+#[track_caller]
+pub fn both_v6(script: impl Fn(&mut Script<'_>)) {
+    both_with(&Extra { v6: true, ..Extra::default() }, script);
+}
+
 /// The same on a router with something more.
 #[track_caller]
 pub fn both_with(extra: &Extra<'_>, script: impl Fn(&mut Script<'_>)) {
     let (theirs, times) = before_kernel(extra, &script);
-    agree(&theirs, &perform(&mut Ours::new(times, extra.topology), &script));
+    agree(&theirs, &perform(&mut Ours::new(times, extra.topology), extra.v6, &script));
 }
 
 /// The same, with rules replaced as the daemon replaces them.
 #[track_caller]
 pub fn before_a_store(script: impl Fn(&mut Script<'_>)) {
     let (theirs, _) = before_kernel(&Extra::default(), &script);
-    agree(&theirs, &perform(&mut Store::new(), &script));
+    agree(&theirs, &perform(&mut Store::new(), false, &script));
 }
 
 #[track_caller]
@@ -347,13 +355,13 @@ pub fn kernel_alone(script: impl Fn(&mut Script<'_>)) {
 
 fn before_kernel(extra: &Extra<'_>, script: impl Fn(&mut Script<'_>)) -> (Transcript, Vec<u64>) {
     let mut kernel = Kernel::new(extra.ip);
-    let transcript = perform(&mut kernel, &script);
+    let transcript = perform(&mut kernel, extra.v6, &script);
     (transcript, kernel.times())
 }
 
-fn perform(side: &mut dyn Side, script: impl Fn(&mut Script<'_>)) -> Transcript {
+fn perform(side: &mut dyn Side, v6: bool, script: impl Fn(&mut Script<'_>)) -> Transcript {
     let mut t =
-        Script { side, transcript: Transcript::default(), v6: false, counted: BTreeMap::new() };
+        Script { side, transcript: Transcript::default(), v6, counted: BTreeMap::new() };
     script(&mut t);
     t.flows();
     t.counters();
