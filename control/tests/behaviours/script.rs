@@ -163,6 +163,13 @@ impl Script<'_> {
         Seen { state, out, who }
     }
 
+    /// The same, but not compared: for what the two do each in its own way.
+    pub fn send_apart(&mut self, packet: impl Into<Packet>) -> Seen {
+        let seen = self.send(packet);
+        self.transcript.steps.pop();
+        seen
+    }
+
     fn state(&self, counted: &BTreeMap<String, (u64, u64)>, chain: &str) -> String {
         let rose = |index: usize| {
             let key = format!("mangle {chain} {index}");
@@ -360,8 +367,7 @@ fn before_kernel(extra: &Extra<'_>, script: impl Fn(&mut Script<'_>)) -> (Transc
 }
 
 fn perform(side: &mut dyn Side, v6: bool, script: impl Fn(&mut Script<'_>)) -> Transcript {
-    let mut t =
-        Script { side, transcript: Transcript::default(), v6, counted: BTreeMap::new() };
+    let mut t = Script { side, transcript: Transcript::default(), v6, counted: BTreeMap::new() };
     script(&mut t);
     t.flows();
     t.counters();

@@ -5,6 +5,11 @@
 //! sequence number: a segment that ends a line is remembered, by direction, and
 //! the segment that continues there begins one. So nobody can smuggle a command
 //! into the middle of a line by cutting it.
+//!
+//! A line cut in the middle of an announcement is dropped until it comes whole,
+//! as a sender's repetition brings it. Under translation what follows waits for
+//! it, too: if it went ahead, the other end would make one line of the old tail
+//! and the new head.
 
 mod parse;
 
@@ -31,28 +36,50 @@ pub(super) fn help(mut visit: Visit<'_, '_>) -> Result<(), DropReason> {
     let payload = &visit.frame[at..visit.end()];
     let ends_line = payload.last() == Some(&b'\n');
     let next = seq.wrapping_add(payload.len() as u32);
-    let begins_line = visit
-        .conntrack
-        .memory(visit.conn.id)
-        .is_some_and(|memory| Lines::of(&memory, visit.direction).contains(seq));
+    let memory = visit.conntrack.memory(visit.conn.id).unwrap_or_default();
+    let lines = Lines::of(&memory, visit.direction);
+    if let Some(cut) = lines.awaited() {
+        if later(seq, cut) {
+            return Err(DropReason::Helper);
+        }
+        if later(next, cut) {
+            visit.change_lines(|lines| lines.awaits = 0);
+        }
+    }
     let mut outcome = Ok(());
-    if begins_line {
+    if lines.contains(seq) {
         let sender = visit.tuple(visit.direction).src;
         match parse::find(payload, visit.direction, visit.parsed.family, sender) {
             Found::Nothing => {}
             // The rest would come in a segment that we do not look into.
-            Found::Partial => return Err(DropReason::Helper),
+            Found::Partial => {
+                if visit.is_translated() {
+                    visit.change_lines(|lines| lines.wait_for(seq));
+                }
+                return Err(DropReason::Helper);
+            }
             Found::Command(command) => outcome = announce(&mut visit, at, &command),
         }
     }
     if ends_line {
-        visit.conntrack.change_memory(visit.conn.id, |memory| {
-            let mut lines = Lines::of(memory, visit.direction);
-            lines.note(next);
-            lines.store(memory, visit.direction);
-        });
+        visit.change_lines(|lines| lines.note(next));
     }
     outcome
+}
+
+impl Visit<'_, '_> {
+    fn change_lines(&self, change: impl FnOnce(&mut Lines)) {
+        self.conntrack.change_memory(self.conn.id, |memory| {
+            let mut lines = Lines::of(memory, self.direction);
+            change(&mut lines);
+            lines.store(memory, self.direction);
+        });
+    }
+}
+
+/// Whether `a` comes after `b` in a stream.
+fn later(a: u32, b: u32) -> bool {
+    (b.wrapping_sub(a) as i32) < 0
 }
 
 /// Expects the data connection that a command announces.
@@ -109,23 +136,43 @@ fn spell(form: Form, family: Family, address: u128, port: u16) -> ArrayString<64
 struct Lines {
     places: [u32; 2],
     known: usize,
+    /// The place, from 1, of the line whose announcement was cut; 0: none was.
+    awaits: usize,
 }
 
-/// Bits of a direction in [`Memory::flags`].
-const KNOWN_BITS: u32 = 2;
+/// Bits of a direction in [`Memory::flags`], for each of the two numbers there.
+const BITS: u32 = 2;
+/// Where the second numbers begin.
+const AWAITS: u32 = 2 * BITS;
 
 impl Lines {
     fn of(memory: &Memory, direction: Direction) -> Self {
         let at = direction as usize;
-        let known = memory.flags >> (KNOWN_BITS * at as u32) & 3;
-        Self { places: memory.numbers[at], known: (known as usize).min(2) }
+        let number = |from: u32| (memory.flags >> (from + BITS * at as u32) & 3).min(2) as usize;
+        Self { places: memory.numbers[at], known: number(0), awaits: number(AWAITS) }
     }
 
     fn store(&self, memory: &mut Memory, direction: Direction) {
         let at = direction as usize;
-        let shift = KNOWN_BITS * at as u32;
         memory.numbers[at] = self.places;
-        memory.flags = memory.flags & !(3 << shift) | (self.known as u32) << shift;
+        for (from, number) in [(0, self.known), (AWAITS, self.awaits)] {
+            let shift = from + BITS * at as u32;
+            memory.flags = memory.flags & !(3 << shift) | (number as u32) << shift;
+        }
+    }
+
+    /// Where the line begins whose announcement was cut.
+    fn awaited(&self) -> Option<u32> {
+        self.places.get(self.awaits.checked_sub(1)?).copied()
+    }
+
+    /// The line at `seq` was cut. One that others came after has arrived before,
+    /// and may never come again.
+    fn wait_for(&mut self, seq: u32) {
+        let places = &self.places[..self.known];
+        let newest = places.iter().all(|&place| !later(place, seq));
+        let at = places.iter().position(|&place| place == seq);
+        self.awaits = at.filter(|_| newest).map_or(0, |at| at + 1);
     }
 
     fn contains(&self, seq: u32) -> bool {
@@ -142,10 +189,12 @@ impl Lines {
             self.known += 1;
             return;
         }
-        let later = |a: u32, b: u32| (b.wrapping_sub(a) as i32) < 0;
         let oldest = usize::from(!later(self.places[1], self.places[0]));
         if later(seq, self.places[oldest]) {
             self.places[oldest] = seq;
+            if self.awaits == oldest + 1 {
+                self.awaits = 0;
+            }
         }
     }
 }
