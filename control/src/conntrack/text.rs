@@ -149,7 +149,8 @@ fn write_counted(out: &mut String, tuple: &TupleInfo) -> std::fmt::Result {
     }
 }
 
-/// The connection as options of the tool that would make it (`-o save`).
+/// The connection as options of the tool that would make it (`-o save`). The tool
+/// leaves the mark out, and so do we.
 pub fn save_line(row: &ConntrackRow) -> String {
     let mut out = String::with_capacity(256);
     let written = write_save(row, &mut out);
@@ -160,9 +161,6 @@ pub fn save_line(row: &ConntrackRow) -> String {
 fn write_save(row: &ConntrackRow, out: &mut String) -> std::fmt::Result {
     let (original, reply) = (&row.original, &row.reply);
     write!(out, "-A -t {} -u {}", row.timeout_s, saved_status(row))?;
-    if row.mark != 0 {
-        write!(out, " -m {}", row.mark)?;
-    }
     if original.zone == reply.zone && original.zone != 0 {
         write!(out, " -w {}", original.zone)?;
     } else {
