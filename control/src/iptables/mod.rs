@@ -18,7 +18,8 @@
 //!   port above 65535 in udp and conntrack (the tools keep 16 bits of it), an
 //!   operand glued to `-i` or `-o` (`-ieth0` is read as an interface of that
 //!   whole name), a quote that the line does not close, `-V`, `-h`; and blanks or
-//!   quotes in names of chains and interfaces, which iptables-save prints unquoted.
+//!   quotes in names of chains and interfaces, which iptables-save prints unquoted;
+//!   and what docs/compatibility.md lists under the targets of the nat and raw tables.
 //! - A loop of jumps is refused even where no packet can get to it.
 //! - An inverted full port range never matches and is printed, not dropped.
 //! - A table that comes twice keeps the policies of the first, as legacy does.

@@ -117,6 +117,57 @@ fn names_follow_the_hosts_files() {
 }
 
 #[test]
+fn labels_have_names() {
+    // As the tools read such a file.
+    let names = TableNames::well_known().with_labels(
+        "# c\n0 zero\n1\teth0-in\n 2 indented\n3 three words\n5 five\n7  seven # c\n128 over\n9 five\n\
+         11 12\n13 \"q\"\nx y\n14\n0x0f hex\n020 oct\n17 a_b\n18 9num\n",
+    );
+    let printed = |label: &str| {
+        let text = format!("*filter\n-A INPUT -m connlabel --label {label}\nCOMMIT\n");
+        let parsed = parse(&text, "test", Family::V4, &names).ok()?;
+        let printed = print(&parsed.ruleset, &names, None);
+        let line = printed.lines().find(|line| line.starts_with("-A"))?;
+        Some(line.trim_start_matches("-A INPUT -m connlabel --label ").to_string())
+    };
+    for (label, expected) in [
+        ("zero", "\"zero\""),
+        ("0", "\"zero\""),
+        ("eth0-in", "\"eth0-in\""),
+        ("indented", "\"indented\""),
+        ("\"three words\"", "\"three words\""),
+        ("9", "\"9\""),
+        ("7", "\"7\""),
+        ("11", "\"12\""),
+        ("12", "\"12\""),
+        ("13", "\"13\""),
+        ("15", "\"hex\""),
+        ("16", "\"oct\""),
+        ("17", "\"17\""),
+        ("9num", "\"9num\""),
+    ] {
+        assert_eq!(printed(label).as_deref(), Some(expected), "{label}");
+    }
+    for label in ["seven", "over", "a_b", "Zero", "128"] {
+        assert_eq!(printed(label), None, "{label}");
+    }
+    assert_eq!((names.label("five"), names.label("12")), (Some(5), Some(11)));
+}
+
+#[test]
+fn timeout_policies_are_known_by_name() {
+    let names = TableNames::well_known().with_timeout_policies([("brief", 17)]);
+    let loads = |rule: &str| {
+        let text = format!("*raw\n-A OUTPUT {rule} -j CT --timeout brief\nCOMMIT\n");
+        parse(&text, "test", Family::V4, &names).map(|parsed| print(&parsed.ruleset, &names, None))
+    };
+    assert!(loads("-p udp").unwrap().contains("-A OUTPUT -p udp -j CT --timeout brief\n"));
+    for rule in ["", "-p tcp", "! -p udp"] {
+        assert_eq!(loads(rule).unwrap_err()[0].code, Code::NeedsProtocol, "{rule}");
+    }
+}
+
+#[test]
 fn services_depend_on_the_protocol_in_tcp_but_not_in_udp() {
     // The tcp match asks for tcp services, udp and conntrack for any.
     assert_eq!(outcome("filter", "-A U -p tcp --dport ntp", Family::V4), "-");

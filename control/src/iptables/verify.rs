@@ -171,5 +171,6 @@ fn misplaced(what: &str, good: &[Hook], reached: u8, at: Span) -> Option<Problem
         "{what} works in {list} only, and this rule is reached from {}",
         wrong.chain_name()
     );
-    Some(Problem::new(Code::WrongHook, at, message))
+    let remedy = format!("put the rule where only {list} gets to it");
+    Some(Problem::new(Code::WrongHook, at, message).remedy(remedy))
 }

@@ -317,3 +317,102 @@ fn spans_cover_what_they_name() {
     assert_eq!(shown(rule.target_span), "U");
     assert_eq!(shown(rule.matches[0].span), "state");
 }
+
+/// Place, code and remedy of the only error of a line in a table with a user chain U.
+#[track_caller]
+fn refused(table: &str, line: &str, family: Family) -> (Code, u32, String) {
+    let findings =
+        load(&format!("*{table}\n:U - [0:0]\n{line}\nCOMMIT\n"), family).expect_err(line);
+    let mut errors = findings.into_iter().filter(|one| one.severity == Severity::Error);
+    let error = errors.next().unwrap();
+    assert_eq!((error.line, errors.next().map(|next| next.message)), (3, None), "{line}");
+    let remedy = error.remedy.unwrap_or_else(|| panic!("{line}: {} (no remedy)", error.message));
+    (error.code, error.column, remedy)
+}
+
+#[test]
+fn refusals_of_translations_say_where_and_what_instead() {
+    for (line, code, column, remedy) in [
+        ("-A U -j SNAT --to-source 192.0.2.1:80", Code::NeedsProtocol, 26, "-p tcp"),
+        ("-A U -p tcp -j SNAT --to-source 192.0.2.1:90-80", Code::BadValue, 33, "lower port"),
+        ("-A U -j SNAT --to-source 192.0.2.9-192.0.2.1", Code::BadValue, 26, "lower address"),
+        ("-A U -j SNAT --to-source 192.0.2.0/24", Code::BadValue, 26, "NETMAP"),
+        ("-A U -j SNAT --to-source 192.0.2.1,192.0.2.2", Code::BadValue, 26, "one rule each"),
+        ("-A U -p tcp -j SNAT --to-source 192.0.2.1:80-90/100", Code::BadValue, 33, "leave out"),
+        (
+            "-A U -p tcp -j DNAT --to-destination 192.0.2.1:80-90/0",
+            Code::BadValue,
+            38,
+            "1 to 65535",
+        ),
+        ("-A U -p tcp -j REDIRECT --to-ports 80:90", Code::BadValue, 36, "LOW-HIGH"),
+        ("-A U -p tcp -j REDIRECT --to-ports nosuch", Code::BadValue, 36, "service"),
+        ("-A U -j NETMAP --to 192.0.2.0/33", Code::BadValue, 21, "0 to 32"),
+        ("-A U -j NETMAP --to www.example.net/24", Code::BadValue, 21, "not resolved"),
+    ] {
+        let found = refused("nat", line, Family::V4);
+        assert_eq!((found.0, found.1), (code, column), "{line}");
+        assert!(found.2.contains(remedy), "{line}: {}", found.2);
+    }
+    let (_, column, remedy) =
+        refused("nat", "-A U -j DNAT --to-destination [2001:db8::1", Family::V6);
+    assert!(column == 31 && remedy.contains("[ADDRESS]:PORT"), "{remedy}");
+}
+
+#[test]
+fn translations_know_their_tables_and_hooks() {
+    let (code, column, remedy) = refused("filter", "-A INPUT -j MASQUERADE", Family::V4);
+    assert_eq!(
+        (code, column, remedy.as_str()),
+        (Code::WrongTable, 13, "move the rule to the nat table")
+    );
+    let (code, ..) = refused("mangle", "-A INPUT -j NOTRACK", Family::V4);
+    assert_eq!(code, Code::WrongTable);
+    for (table, rules, line) in [
+        ("nat", "-A PREROUTING -j SNAT --to-source 192.0.2.1", 2),
+        ("nat", "-A INPUT -j DNAT --to-destination 192.0.2.1", 2),
+        ("nat", "-N U\n-A U -j MASQUERADE\n-A POSTROUTING -j U\n-A INPUT -j U", 3),
+        ("nat", "-N U\n-A U -j REDIRECT\n-A POSTROUTING -j U", 3),
+        ("filter", "-N U\n-N V\n-A V -p tcp -j SYNPROXY\n-A U -g V\n-A OUTPUT -j U", 4),
+    ] {
+        let text = format!("*{table}\n{rules}\nCOMMIT\n");
+        let errors = errors(&text);
+        assert_eq!(errors.len(), 1, "{text}");
+        assert_eq!((errors[0].0, errors[0].1), (Code::WrongHook, line), "{text}");
+    }
+    // Where nothing gets to, anything may stand.
+    assert_eq!(errors("*nat\n-N U\n-A U -j MASQUERADE\nCOMMIT\n"), []);
+}
+
+#[test]
+fn refusals_about_connections_say_where_and_what_instead() {
+    for (line, code, column, remedy) in [
+        ("-A U -p tcp -j CT --helper pptp", Code::UnsupportedTarget, 28, "allow the connections"),
+        ("-A U -p tcp -j CT --helper nosuch", Code::BadValue, 28, "ftp tftp irc sip"),
+        ("-A U -p udp -j CT --helper ftp", Code::NeedsProtocol, 28, "-p tcp"),
+        ("-A U -j CT --zone 65536", Code::BadValue, 19, "mark"),
+        ("-A U -j CT --ctevents new,old", Code::BadValue, 23, "natseqinfo"),
+        ("-A U -p udp -j CT --timeout brief", Code::BadValue, 29, "connection tracking"),
+        ("-A U -p udp -j SYNPROXY", Code::NeedsProtocol, 16, "-p tcp"),
+        ("-A U -p tcp -j SYNPROXY --mss 70000", Code::BadValue, 31, "65535"),
+        ("-A U -m connlabel --label web", Code::BadValue, 27, "connlabel.conf"),
+        (
+            "-A U -m connbytes --connbytes 5:4 --connbytes-dir both --connbytes-mode bytes",
+            Code::BadValue,
+            31,
+            "lower number",
+        ),
+        (
+            "-A U -m connbytes --connbytes 5 --connbytes-dir in --connbytes-mode bytes",
+            Code::BadValue,
+            49,
+            "original reply both",
+        ),
+    ] {
+        let found = refused("raw", line, Family::V4);
+        assert_eq!((found.0, found.1), (code, column), "{line}");
+        assert!(found.2.contains(remedy), "{line}: {}", found.2);
+    }
+    let (code, column, remedy) = refused("raw", "-A U -p tcp -j CT --helper irc", Family::V6);
+    assert!(code == Code::BadValue && column == 28 && remedy.contains("IPv6"), "{remedy}");
+}

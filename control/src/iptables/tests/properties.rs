@@ -2,10 +2,13 @@
 
 use dataplane::packet::{Family, PktType};
 use dataplane::policy::matches::{
-    AddressMask, ConntrackMatch, HopCompare, IcmpMatch, IpRangeMatch, Match, MultiportMatch,
-    MultiportSide, Neg, Range, TcpMatch, UdpMatch,
+    AddressMask, ConnbytesMatch, ConnlabelMatch, ConntrackMatch, HopCompare, IcmpMatch,
+    IpRangeMatch, Match, MultiportMatch, MultiportSide, Neg, Range, TcpMatch, UdpMatch,
 };
-use dataplane::policy::target::{ConnmarkTarget, LogTarget, MarkTarget};
+use dataplane::policy::target::{
+    ConnmarkTarget, CtTarget, HelperKind, LogTarget, MarkTarget, NatRange, NatTarget,
+    SynproxyTarget, ZoneId, ZoneScope,
+};
 use proptest::option;
 use proptest::prelude::*;
 
@@ -117,6 +120,26 @@ fn text(max: usize) -> impl Strategy<Value = String> {
     proptest::string::string_regex(&format!("[ -~é]{{1,{max}}}")).expect("the pattern is valid")
 }
 
+fn of_connections() -> impl Strategy<Value = Match> {
+    let numbers =
+        (any::<u64>(), any::<u64>()).prop_map(|(a, b)| Range { low: a.min(b), high: a.max(b) });
+    let numbers = prop_oneof![numbers, (0..9_u64).prop_map(|low| Range { low, high: u64::MAX })];
+    let range = neg(numbers).prop_filter("has no inverse", |range| {
+        !range.negated || range.value.low != range.value.high
+    });
+    let directions = crate::iptables::matches::CONNBYTES_DIRECTIONS.map(|(_, way)| way).to_vec();
+    let units = crate::iptables::matches::CONNBYTES_UNITS.map(|(_, unit)| unit).to_vec();
+    let (direction, unit) = (proptest::sample::select(directions), proptest::sample::select(units));
+    let connbytes = (range, direction, unit).prop_map(|(range, direction, unit)| {
+        Match::Connbytes(ConnbytesMatch { range, direction, unit })
+    });
+    let connlabel = (neg(0..128_u8), any::<bool>())
+        .prop_map(|(label, set)| Match::Connlabel(ConnlabelMatch { label, set }));
+    let helper = neg("[a-z.\"-]{0,29}")
+        .prop_map(|Neg { negated, value }| Match::Helper(Neg { negated, value: value.into() }));
+    prop_oneof![connbytes, connlabel, helper]
+}
+
 fn free_match(family: Family) -> BoxedStrategy<MatchBody> {
     let full = full_mask(family);
     let range128 = move || {
@@ -150,6 +173,7 @@ fn free_match(family: Family) -> BoxedStrategy<MatchBody> {
         neg(0..64_u8).prop_map(Match::Dscp),
         neg(any::<(u8, u8)>()).prop_map(Match::Tos),
         neg(kind).prop_map(Match::PktType),
+        of_connections(),
     ];
     let state = neg(1..32_u64).prop_map(|state| {
         MatchBody::State(Match::Conntrack(ConntrackMatch {
@@ -212,6 +236,81 @@ fn target(family: Family) -> BoxedStrategy<TargetSpec> {
     .boxed()
 }
 
+fn nat_range(family: Family) -> impl Strategy<Value = NatRange> {
+    let full = full_mask(family);
+    let addresses = (any::<u128>(), any::<u128>(), any::<bool>()).prop_map(move |(a, b, one)| {
+        let (a, b) = (a & full, if one { a & full } else { b & full });
+        Range { low: a.min(b), high: a.max(b) }
+    });
+    let flags = any::<[bool; 3]>();
+    (option::of(addresses), option::of(range()), flags).prop_map(|(addresses, ports, flags)| {
+        let [random, random_fully, persistent] = flags;
+        NatRange { addresses, ports, random, random_fully, persistent, base_port: None }
+    })
+}
+
+/// Targets of the nat table, with the protocol that ports need.
+fn nat(family: Family) -> impl Strategy<Value = TargetSpec> {
+    let prefix = (0..=full_mask(family).count_ones()).prop_map(move |len| prefix_mask(family, len));
+    let network = (any::<u128>(), prefix)
+        .prop_map(|(address, mask)| AddressMask { address: address & mask, mask });
+    let some = |range: &NatRange| range.addresses.is_some() || range.ports.is_some();
+    let snat = nat_range(family).prop_filter("says nothing", some).prop_map(NatTarget::Snat);
+    let dnat = (nat_range(family), option::of(1..=u16::MAX))
+        .prop_filter("says nothing", move |(range, _)| some(range))
+        .prop_map(|(range, base)| {
+            let shifts = range.ports.is_some_and(|ports| ports.low != ports.high);
+            let base_port = base.filter(|_| shifts);
+            NatTarget::Dnat(NatRange { base_port, random_fully: false, ..range })
+        });
+    let ports = nat_range(family)
+        .prop_map(|range| NatRange { addresses: None, persistent: false, ..range })
+        .boxed();
+    let redirect = ports.clone().prop_map(|range| NatRange { random_fully: false, ..range });
+    prop_oneof![
+        snat,
+        dnat,
+        ports.prop_map(NatTarget::Masquerade),
+        redirect.prop_map(NatTarget::Redirect),
+        network.prop_map(NatTarget::Netmap),
+    ]
+    .prop_map(TargetSpec::Nat)
+}
+
+/// Targets of the raw table; a helper for TCP.
+fn raw() -> impl Strategy<Value = TargetSpec> {
+    let id = prop_oneof![(1..=u16::MAX).prop_map(ZoneId::Fixed), Just(ZoneId::Mark)];
+    let scopes = vec![ZoneScope::Both, ZoneScope::Original, ZoneScope::Reply];
+    let zone = option::of((proptest::sample::select(scopes), id));
+    let helpers = vec![HelperKind::Ftp, HelperKind::Sip];
+    let helper = option::of(proptest::sample::select(helpers));
+    let events = (option::of(1..1024_u32), option::of(Just(1_u32)));
+    let ct = (any::<bool>(), zone, helper, events).prop_map(|(notrack, zone, helper, events)| {
+        let helper = helper.filter(|_| !notrack);
+        let (events, expect_events) = events;
+        CtTarget { notrack, zone, helper, events, expect_events, ..CtTarget::default() }
+    });
+    let alias = CtTarget { alias: true, notrack: true, ..CtTarget::default() };
+    prop_oneof![8 => ct, 1 => Just(alias)].prop_map(TargetSpec::Ct)
+}
+
+fn synproxy() -> impl Strategy<Value = TargetSpec> {
+    (option::of(any::<u16>()), option::of(any::<u8>()), any::<[bool; 3]>()).prop_map(
+        |(mss, wscale, [sack_perm, timestamp, ecn])| {
+            TargetSpec::Synproxy(SynproxyTarget { mss, wscale, sack_perm, timestamp, ecn })
+        },
+    )
+}
+
+/// A target that belongs to one table.
+fn of_table(family: Family) -> impl Strategy<Value = (&'static str, TargetSpec)> {
+    prop_oneof![
+        4 => nat(family).prop_map(|target| ("nat", target)),
+        2 => raw().prop_map(|target| ("raw", target)),
+        1 => synproxy().prop_map(|target| ("mangle", target)),
+    ]
+}
+
 fn is_reset(with: dataplane::policy::RejectWith) -> bool {
     with == dataplane::policy::RejectWith::TcpReset
 }
@@ -257,10 +356,10 @@ fn plain(rule: &Rule) -> String {
     format!("{rule:?}")
 }
 
-fn round_trip(family: Family, rule: &Rule) -> Result<(), TestCaseError> {
+fn round_trip(family: Family, table: &str, rule: &Rule) -> Result<(), TestCaseError> {
     let names = TableNames::well_known();
     let text = print::rule_text(rule, family, &names);
-    let file = format!("*filter\n:U - [0:0]\n:V - [0:0]\n-A V{text}\nCOMMIT\n");
+    let file = format!("*{table}\n:U - [0:0]\n:V - [0:0]\n-A V{text}\nCOMMIT\n");
     let parsed = match load(&file, family) {
         Ok(parsed) => parsed,
         Err(findings) => return Err(TestCaseError::fail(format!("{text}: {findings:?}"))),
@@ -276,12 +375,25 @@ proptest! {
 
     #[test]
     fn printed_v4_rules_parse_back(rule in rule(Family::V4)) {
-        round_trip(Family::V4, &rule)?;
+        round_trip(Family::V4, "filter", &rule)?;
     }
 
     #[test]
     fn printed_v6_rules_parse_back(rule in rule(Family::V6)) {
-        round_trip(Family::V6, &rule)?;
+        round_trip(Family::V6, "filter", &rule)?;
+    }
+
+    #[test]
+    fn printed_targets_parse_back(
+        v4 in (rule(Family::V4), of_table(Family::V4)),
+        v6 in (rule(Family::V6), of_table(Family::V6)),
+    ) {
+        for (family, (rule, (table, target))) in [(Family::V4, v4), (Family::V6, v6)] {
+            // Ports, helpers and SYNPROXY need it.
+            let proto = Some(Neg::plain(6));
+            let rule = Rule { proto, matches: vec![], target, ..rule };
+            round_trip(family, table, &rule)?;
+        }
     }
 
     /// Observed lines with words dropped, doubled, swapped and characters changed.
