@@ -91,13 +91,6 @@ pub enum Request {
     ShowPorts {},
     /// Statistics.
     ShowStats {},
-    /// Connection tracking and reassembly settings, by the kernel's short names.
-    ShowSettings {},
-    /// Changes some of them, all or none.
-    SetSettings {
-        /// By any of the kernel's names for them.
-        values: BTreeMap<String, u64>,
-    },
     /// The connection table, page by page.
     ShowConntrack(ConntrackQuery),
     /// End connections, page by page.
@@ -159,11 +152,6 @@ pub enum Response {
     },
     /// To `show_ports`.
     Ports(Ports),
-    /// To `show_settings` and `set_settings`: all settings, as they are now.
-    Settings {
-        /// By short name.
-        values: BTreeMap<String, u64>,
-    },
     /// To `show_stats`.
     Stats(Stats),
     /// To `show_conntrack`.

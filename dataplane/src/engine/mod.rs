@@ -108,8 +108,6 @@ struct Scratch {
     random: Random,
     /// Unfinished datagrams.
     fragments: Fragments,
-    /// Which settings they were told ([`Conntrack::revision`]).
-    revision: u64,
     /// A finished one; taken while it is on its road.
     whole: Option<Box<Whole>>,
 }
@@ -149,7 +147,6 @@ impl Engine {
                 utc_offset: Nanos(0),
                 random: Random::new(0),
                 fragments: Fragments::default(),
-                revision: 0,
                 whole: Some(Box::default()),
             },
         }
@@ -209,16 +206,10 @@ impl Engine {
         }
     }
 
-    /// Makes the scratch space as large as the policy and the settings need.
+    /// Makes the scratch space as large as the policy needs.
     fn fit(&mut self, world: &World<'_>) {
         let policy = &world.snapshot.policy;
         self.scratch.stack.fit(policy.v4.max_depth.max(policy.v6.max_depth));
-        let revision = world.conntrack.revision();
-        if revision != self.scratch.revision {
-            self.scratch.revision = revision;
-            let [v4, v6] = [Family::V4, Family::V6].map(|f| world.conntrack.fragment_settings(f));
-            self.scratch.fragments.adopt(v4, v6);
-        }
     }
 
     fn decide<E: Effects>(
