@@ -23,6 +23,7 @@ pub mod reassembly;
 pub mod reply;
 pub mod snapshot;
 pub mod stats;
+pub mod synproxy;
 pub mod verdict;
 pub mod wire;
 pub mod worker;

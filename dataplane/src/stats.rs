@@ -87,6 +87,36 @@ pub struct WorkerStats {
     pub reassembled: Cell,
     /// Turns of the worker's loop: its heartbeat.
     pub turns: Cell,
+    /// SYNPROXY's counters.
+    pub synproxy: SynproxyStats,
+}
+
+/// What SYNPROXY did, under the names of `/proc/net/stat/synproxy`.
+#[derive(Debug, Default)]
+pub struct SynproxyStats {
+    /// SYNs of clients.
+    pub syn_received: Cell,
+    /// Cookies that came back wrong or too late.
+    pub cookie_invalid: Cell,
+    /// Cookies that came back right.
+    pub cookie_valid: Cell,
+    /// Of these, by a client that tried again because its server did not answer.
+    pub cookie_retrans: Cell,
+    /// Closed connections that were opened again.
+    pub conn_reopened: Cell,
+}
+
+impl SynproxyStats {
+    /// All counters with their names.
+    pub fn named(&self) -> [(&'static str, u64); 5] {
+        [
+            ("syn_received", self.syn_received.get()),
+            ("cookie_invalid", self.cookie_invalid.get()),
+            ("cookie_valid", self.cookie_valid.get()),
+            ("cookie_retrans", self.cookie_retrans.get()),
+            ("conn_reopened", self.conn_reopened.get()),
+        ]
+    }
 }
 
 impl Default for WorkerStats {
@@ -105,6 +135,7 @@ impl Default for WorkerStats {
             collected: Cell::default(),
             reassembled: Cell::default(),
             turns: Cell::default(),
+            synproxy: SynproxyStats::default(),
         }
     }
 }

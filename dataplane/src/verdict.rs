@@ -45,6 +45,11 @@ drop_reasons! {
     Reject => "reject",
     /// A match met a malformed header (the kernel's hotdrop).
     Hotdrop => "hotdrop",
+    /// SYNPROXY answered it, or spoke to the server in its place.
+    Synproxy => "synproxy",
+    /// An ACK that SYNPROXY was to judge, with a cookie that we did not give out or that
+    /// is too old.
+    SynCookie => "syn_cookie",
     /// The connection table is full and nothing could be evicted.
     ConntrackFull => "conntrack_full",
     /// Another packet confirmed a clashing connection first.

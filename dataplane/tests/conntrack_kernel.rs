@@ -10,8 +10,9 @@ mod exchange;
 mod lab;
 
 use dataplane::clock::Nanos;
-use dataplane::conntrack::{Config, Conntrack, CtState, Row};
+use dataplane::conntrack::{Config, Conntrack, CtState, Extensions, Row, Template};
 use dataplane::packet::Mac;
+use dataplane::policy::target::{CtTarget, ZoneId, ZoneScope};
 use dataplane::wire::build::{L4, Packet, Tcp};
 use dataplane::wire::{Frame, parse};
 use exchange::Step;
@@ -118,7 +119,15 @@ impl Twins {
     fn our_state(&self, port: usize, frame: &[u8]) -> String {
         let verdict = || {
             let Ok(Frame::Ip(parsed)) = parse(frame, Mac(port_mac(port))) else { return None };
-            let mut tracking = self.ours.track(&parsed, frame, false, self.now()).ok()?;
+            let target = instruction(parsed.ttl);
+            if target.notrack {
+                return Some(CtState::Untracked.name());
+            }
+            let terms = Template::of(&target, None).terms(0, Extensions::default());
+            let subject = self.ours.subject(&parsed, frame, terms.zones.original);
+            let tracked =
+                self.ours.track_subject(&subject, &parsed, frame, false, &terms, self.now());
+            let mut tracking = tracked.ok()?;
             if parsed.ttl == DENIED_TTL {
                 self.ours.discard(tracking);
                 return None;
@@ -162,7 +171,20 @@ const STATES: [(CtState, u8); 5] = [
 ];
 
 fn rules(v6: bool) -> String {
-    let mut text = String::from("*mangle\n");
+    let mut text = String::from("*raw\n");
+    for hops in exchange::ZONED {
+        let what = match hops {
+            40 => "-j CT --zone 3",
+            41 => "-j CT --zone-orig 2",
+            42 => "-j CT --zone-reply 2",
+            43 => "-j CT --zone-orig 1",
+            _ => "-j CT --notrack",
+        };
+        let hops =
+            if v6 { format!("-m hl --hl-eq {hops}") } else { format!("-m ttl --ttl-eq {hops}") };
+        text += &format!("-A PREROUTING {hops} {what}\n");
+    }
+    text += "COMMIT\n*mangle\n";
     for (state, tos) in STATES {
         let state = state.name();
         text += &format!("-A FORWARD -m conntrack --ctstate {state} -j TOS --set-tos {tos}/0xff\n");
@@ -171,6 +193,18 @@ fn rules(v6: bool) -> String {
     let hops = if v6 { "-m hl --hl-eq 76" } else { "-m ttl --ttl-eq 76" };
     text += &format!("COMMIT\n*filter\n-A FORWARD {hops} -j DROP\nCOMMIT\n");
     text
+}
+
+/// What the raw table says of a packet.
+fn instruction(hops: u8) -> CtTarget {
+    let zone = match hops {
+        40 => Some((ZoneScope::Both, ZoneId::Fixed(3))),
+        41 => Some((ZoneScope::Original, ZoneId::Fixed(2))),
+        42 => Some((ZoneScope::Reply, ZoneId::Fixed(2))),
+        43 => Some((ZoneScope::Original, ZoneId::Fixed(1))),
+        _ => None,
+    };
+    CtTarget { zone, notrack: hops == 44, ..CtTarget::default() }
 }
 
 /// One connection in a form that both sides can be brought to.
@@ -220,6 +254,12 @@ fn describe(packet: &Packet) -> String {
                 names.filter(|(bit, _)| flags >> bit & 1 != 0).map(|(_, name)| *name).collect();
             format!("{sport}>{dport} [{flags}] seq {seq} ack {ack} win {window} {options:?} {rest}")
         }
+        L4::Sctp { tag, .. } => {
+            format!(
+                "{} > {} tag {tag:x} chunks {:02x?} {rest}",
+                packet.src, packet.dst, packet.payload
+            )
+        }
         other => format!("{} > {} {other:?} {rest}", packet.src, packet.dst),
     }
 }
@@ -243,6 +283,26 @@ fn random_tcp(settings: &[(&str, u64)], seeds: std::ops::Range<u64>) {
 }
 
 #[test]
+fn random_sctp_agrees() {
+    const STEPS: usize = 16;
+    let mut twins = Twins::new(&[("acct", 1)]);
+    for seed in 0..500 {
+        twins.play(&format!("sctp seed {seed}"), &exchange::random_sctp(seed, STEPS));
+    }
+    assert_eq!(twins.packets, 500 * STEPS);
+}
+
+#[test]
+fn random_zones_agree() {
+    const STEPS: usize = 16;
+    let mut twins = Twins::new(&[("acct", 1)]);
+    for seed in 0..400 {
+        twins.play(&format!("zones seed {seed}"), &exchange::random_zones(seed, STEPS));
+    }
+    assert_eq!(twins.packets, 400 * STEPS);
+}
+
+#[test]
 fn random_tcp_agrees() {
     random_tcp(&[], 0..250);
 }
@@ -260,6 +320,7 @@ fn random_tcp_agrees_when_liberal_and_quick_to_count_repeats() {
         ("tcp_timeout_max_retrans", 200),
         ("tcp_timeout_unacknowledged", 100),
         ("checksum", 0),
+        ("acct", 1),
     ];
     random_tcp(&settings, 20_000..20_060);
 }

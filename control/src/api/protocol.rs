@@ -91,6 +91,13 @@ pub enum Request {
     ShowPorts {},
     /// Statistics.
     ShowStats {},
+    /// Connection tracking and reassembly settings, by the kernel's short names.
+    ShowSettings {},
+    /// Changes some of them, all or none.
+    SetSettings {
+        /// By any of the kernel's names for them.
+        values: BTreeMap<String, u64>,
+    },
     /// The connection table, page by page.
     ShowConntrack(ConntrackQuery),
     /// End connections, page by page.
@@ -152,6 +159,11 @@ pub enum Response {
     },
     /// To `show_ports`.
     Ports(Ports),
+    /// To `show_settings` and `set_settings`: all settings, as they are now.
+    Settings {
+        /// By short name.
+        values: BTreeMap<String, u64>,
+    },
     /// To `show_stats`.
     Stats(Stats),
     /// To `show_conntrack`.
@@ -384,6 +396,9 @@ pub struct WorkerInfo {
     pub tx_packets: u64,
     /// Drops by reason; zeroes left out.
     pub drops: BTreeMap<String, u64>,
+    /// SYNPROXY's counters, as in `/proc/net/stat/synproxy`; zeroes left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub synproxy: BTreeMap<String, u64>,
 }
 
 /// Connection tracking at a glance.

@@ -15,6 +15,7 @@ pub mod replay;
 pub mod run;
 pub mod show;
 pub mod stop;
+pub mod sysctl;
 mod table;
 pub mod version;
 
@@ -91,6 +92,8 @@ enum Command {
     Show(show::Args),
     /// List, count, end and watch connections, as the conntrack tool does.
     Conntrack(conntrack::Args),
+    /// Show or change connection tracking settings of the running daemon.
+    Sysctl(sysctl::Args),
     /// Stop the daemon cleanly.
     Stop(stop::Args),
     /// Follow a described packet through the policy, step by step.
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Apply(args) => apply::run(args, &output),
         Command::Show(args) => show::run(args, &output),
         Command::Conntrack(args) => conntrack::run(args, &output),
+        Command::Sysctl(args) => sysctl::run(args, &output),
         Command::Stop(args) => stop::run(args, &output),
         Command::Explain(args) => explain::run(*args, &output),
         Command::Replay(args) => replay::run(args, &output),

@@ -11,7 +11,7 @@ use dataplane::port::fault::{Faults, PerMillion};
 
 use super::{Exit, Output};
 use crate::apply::ApplyError;
-use crate::daemon::{self, Config, DaemonError, Injection, Ready};
+use crate::daemon::{self, Config, DaemonError, Injection, NamedTimeouts, Ready};
 
 /// Where connections and limits are kept over restarts.
 const DEFAULT_STATE: &str = "/var/lib/portcullis/state/conntrack";
@@ -83,13 +83,16 @@ pub struct Args {
     /// Most connections at once.
     #[arg(long, value_name = "N")]
     pub conntrack_max: Option<u64>,
-    /// A connection tracking setting by the kernel's short name, as tcp_loose=0.
+    /// A connection tracking or fragment setting by the kernel's name, as tcp_loose=0.
     #[arg(long = "sysctl", value_name = "NAME=VALUE", value_parser = setting)]
     pub settings: Vec<(String, u64)>,
     /// For tests: makes every wire bad on purpose, as loss=1,reordering=0.5 (percent of
     /// frames in each direction; also duplication, corruption, truncation; seed=N).
     #[arg(long, value_name = "FAULT=PERCENT,..", value_parser = faults)]
     pub inject_faults: Option<Injection>,
+    /// Timeouts for CT --timeout NAME, as patient=tcp,established=864000.
+    #[arg(long, value_name = "NAME=PROTOCOL,STATE=SECONDS,...", value_parser = timeouts)]
+    pub ct_timeout: Vec<NamedTimeouts>,
 }
 
 /// `--mode`.
@@ -145,9 +148,6 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 fn setting(text: &str) -> Result<(String, u64), String> {
     let (name, value) = text.split_once('=').ok_or("NAME=VALUE is needed, as tcp_loose=0")?;
-    // The long form is accepted as well.
-    let name = name.strip_prefix("net.netfilter.nf_conntrack_").unwrap_or(name);
-    let name = name.strip_prefix("nf_conntrack_").unwrap_or(name);
     let value = value.parse().map_err(|error| format!("{value}: {error}"))?;
     Ok((name.to_owned(), value))
 }
@@ -176,6 +176,17 @@ fn faults(text: &str) -> Result<Injection, String> {
         }
     }
     Ok(injection)
+}
+
+/// `NAME=PROTOCOL,STATE=SECONDS,...`
+fn timeouts(text: &str) -> Result<NamedTimeouts, String> {
+    const SHAPE: &str =
+        "NAME=PROTOCOL,STATE=SECONDS,... is needed, as patient=tcp,established=864000";
+    let (name, rest) = text.split_once('=').ok_or(SHAPE)?;
+    let mut words = rest.split(',');
+    let protocol = words.next().unwrap_or_default().to_owned();
+    let values = words.map(setting).collect::<Result<_, _>>().map_err(|_| SHAPE)?;
+    Ok(NamedTimeouts { name: name.to_owned(), protocol, values })
 }
 
 impl Args {
@@ -243,6 +254,7 @@ impl Args {
             state_every: Nanos::from_secs(self.state_interval),
             conntrack,
             faults: self.inject_faults,
+            timeouts: self.ct_timeout,
         })
     }
 }

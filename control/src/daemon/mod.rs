@@ -86,10 +86,23 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// How often they are saved.
     pub state_every: Nanos,
-    /// Connection tracking settings by the kernel's short names.
+    /// Connection tracking and reassembly settings by the kernel's names.
     pub conntrack: Vec<(String, u64)>,
     /// Faults on every wire, for tests.
     pub faults: Option<Injection>,
+    /// Named timeouts.
+    pub timeouts: Vec<NamedTimeouts>,
+}
+
+/// Timeouts of one protocol under a name (`-j CT --timeout`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedTimeouts {
+    /// What rules call them.
+    pub name: String,
+    /// The protocol, as `nfct` calls it.
+    pub protocol: String,
+    /// Seconds by state.
+    pub values: Vec<(String, u64)>,
 }
 
 /// Why the daemon did not start, or ended.
@@ -297,6 +310,11 @@ fn conntrack_table(config: &Config) -> Result<Conntrack, DaemonError> {
     let mut settings = conntrack::Config::new(key);
     for (name, value) in &config.conntrack {
         settings.set(name, *value)?;
+    }
+    for NamedTimeouts { name, protocol, values } in &config.timeouts {
+        let values: Vec<(&str, u64)> =
+            values.iter().map(|(state, seconds)| (state.as_str(), *seconds)).collect();
+        settings.add_timeouts(name, protocol, &values)?;
     }
     Ok(Conntrack::new(settings)?)
 }

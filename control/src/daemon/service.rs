@@ -1,11 +1,12 @@
 //! What the control socket can ask of the daemon. Called from many threads.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dataplane::clock::{Nanos, monotonic};
-use dataplane::conntrack::Conntrack;
+use dataplane::conntrack::{ConfigError, Conntrack};
 use dataplane::fib::Network;
 use dataplane::packet::Family;
 
@@ -217,6 +218,23 @@ impl Service {
         }
     }
 
+    fn settings(&self) -> Response {
+        let named = self.conntrack.entries().map(|(name, value)| (name.to_owned(), value));
+        Response::Settings { values: named.collect() }
+    }
+
+    fn set_settings(&self, values: &BTreeMap<String, u64>) -> Result<Response, Failure> {
+        let refused = |error: ConfigError| Failure::new(Code::Refused, error.to_string());
+        for (name, &value) in values {
+            self.conntrack.accepts(name, value).map_err(refused)?;
+        }
+        for (name, &value) in values {
+            self.conntrack.set(name, value).map_err(refused)?;
+            tracing::info!("{name} = {value}");
+        }
+        Ok(self.settings())
+    }
+
     fn uptime_ms(&self) -> u64 {
         (monotonic() - self.started).0 / Nanos::MILLISECOND.0
     }
@@ -255,6 +273,8 @@ impl Handler for Service {
                 stats.xdp = self.program.totals(self.network().network.ports().len());
                 Ok(Response::Stats(stats))
             }
+            Request::ShowSettings {} => Ok(self.settings()),
+            Request::SetSettings { values } => self.set_settings(&values),
             Request::ShowConntrack(query) => Ok(Response::Conntrack(self.table().list(query))),
             Request::DeleteConntrack(wanted) => Ok(Response::Deleted(self.table().delete(&wanted))),
             Request::FlushConntrack {} => Ok(Response::Flushed { flushed: self.table().flush() }),

@@ -233,6 +233,12 @@ pub(super) fn stats(workers: &[WorkerSight], conntrack: &Conntrack, log: &LogCou
     }
 }
 
+/// Named counters that are not zero.
+fn counted(named: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    let counted = named.iter().filter(|(_, count)| *count > 0);
+    counted.map(|&(name, count)| (name.to_owned(), count)).collect()
+}
+
 fn worker_info(worker: usize, sight: &WorkerSight) -> WorkerInfo {
     let stats: &WorkerStats = &sight.stats;
     let ports = || (0..sight.sockets.len()).map(|index| stats.port(PortId(index as u8)));
@@ -253,5 +259,6 @@ fn worker_info(worker: usize, sight: &WorkerSight) -> WorkerInfo {
         rx_packets: ports().map(|port| port.rx.get().0).sum(),
         tx_packets: ports().map(|port| port.tx.get().0).sum(),
         drops: DropReason::ALL.iter().filter_map(dropped).collect(),
+        synproxy: counted(&stats.synproxy.named()),
     }
 }

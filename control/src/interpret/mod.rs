@@ -13,6 +13,7 @@ pub(crate) mod generate;
 mod header;
 mod matching;
 pub mod packet;
+mod synproxy;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use crate::model::{self, Chain, MatchBody, Ruleset, Table, TargetSpec};
 use buckets::Buckets;
 pub use matching::{Actual, Mismatch, Selector};
 pub use packet::{Packet, Proto};
+use synproxy::Call;
 
 /// Tables by hook, in the order of their priorities; connection tracking stands
 /// between raw and mangle. The nat table sees only packets that start a connection.
@@ -266,7 +268,11 @@ impl<'m> Interpreter<'m> {
                 TargetSpec::Mark(target) => subject.mark = marked(subject.mark, target),
                 TargetSpec::Connmark(target) => connmark(subject, target),
                 TargetSpec::Nat(nat) => return Verdict::Translate(*nat),
-                TargetSpec::Synproxy(proxy) => return Verdict::Synproxy(*proxy),
+                TargetSpec::Synproxy(proxy) => match synproxy::call(&subject.packet) {
+                    Call::Taken => return Verdict::Synproxy(*proxy),
+                    Call::Passed => {}
+                    Call::Dropped => return Verdict::Drop(DropCause::Hotdrop),
+                },
                 TargetSpec::Header(target) => {
                     if !header::change(&mut subject.packet, *target, subject.path_mtu) {
                         return Verdict::Drop(DropCause::Hotdrop);

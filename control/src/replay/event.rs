@@ -217,6 +217,7 @@ fn verdict(facts: &Facts<'_>, path: &[PathStep], answered: bool) -> Verdict {
     use DropReason as R;
     match facts.reason {
         None if facts.disposition == Disposition::Collected => Verdict::Stolen,
+        Some(R::Synproxy) => Verdict::Stolen,
         None => Verdict::Accept,
         Some(R::Reject) => Verdict::Reject,
         Some(R::TtlExpired | R::NoRoute | R::RouteRefused | R::TooBig) if answered => {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use dataplane::packet::Family;
 
 use super::capture::{self, CaptureError, Writer};
-use super::topology::{Position, Problem, TopologyError, TopologyFile};
+use super::topology::{Position, Problem, Timeouts, TopologyError, TopologyFile};
 use super::{Fed, Replay, ReplayError, Setup, Source};
 use crate::diagnostics::Finding;
 use crate::iptables::{self, Names};
@@ -145,6 +145,12 @@ fn open(job: &Job, names: &dyn Names) -> Result<Replay, JobError> {
     for sysctl in &topology.conntrack {
         let set = setup.conntrack.set(&sysctl.name, sysctl.value);
         set.map_err(|error| refuse(sysctl.at, error))?;
+    }
+    for Timeouts { name, protocol, values, at } in &topology.timeouts {
+        let values: Vec<(&str, u64)> =
+            values.iter().map(|(state, seconds)| (state.as_str(), *seconds)).collect();
+        let added = setup.conntrack.add_timeouts(name, protocol, &values);
+        added.map_err(|error| refuse(*at, error))?;
     }
     setup.v4 = read_rules(job.rules.as_deref(), Family::V4, names)?;
     setup.v6 = read_rules(job.rules6.as_deref(), Family::V6, names)?;

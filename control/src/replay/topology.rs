@@ -16,8 +16,10 @@ use toml::Spanned;
 mod error;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 
 pub use error::{Problem, TopologyError};
+pub use timeouts::Timeouts;
 
 const MAIN: u32 = 254;
 
@@ -30,8 +32,10 @@ pub struct TopologyFile {
     pub limits: Limits,
     /// `[icmp]`: how many errors the router may send.
     pub icmp: Settings,
-    /// `[conntrack]`: sysctls by their short names, in file order of the keys' names.
+    /// `[conntrack]`: sysctls, in the order of their names.
     pub conntrack: Vec<Sysctl>,
+    /// `[conntrack.timeout.NAME]`: named timeouts.
+    pub timeouts: Vec<Timeouts>,
 }
 
 /// `[limits]`.
@@ -183,11 +187,13 @@ impl TopologyFile {
         })?;
         let conntrack = sysctls(&parsed.conntrack, text)
             .map_err(|Fault { at, problem }| refuse(at, problem))?;
+        let timeouts = timeouts::read(&parsed.conntrack, text)
+            .map_err(|Fault { at, problem }| refuse(at, problem))?;
         let limits = parsed.limits;
         let icmp = parsed.icmp.settings();
         let topology =
             Checker::default().file(&parsed).map_err(|fault| refuse(fault.at, fault.problem))?;
-        Ok(Self { topology, limits, icmp, conntrack })
+        Ok(Self { topology, limits, icmp, conntrack, timeouts })
     }
 }
 
@@ -196,6 +202,7 @@ fn sysctls(
     text: &str,
 ) -> Result<Vec<Sysctl>, Fault> {
     keys.iter()
+        .filter(|(name, _)| name.get_ref() != timeouts::KEY)
         .map(|(name, value)| {
             let number = match value.get_ref() {
                 toml::Value::Integer(number) => u64::try_from(*number).ok(),

@@ -15,7 +15,6 @@ pub mod topology;
 mod datagrams;
 mod fragments;
 mod helpers;
-mod helpers_sip;
 mod listed;
 mod nat;
 mod nat_errors;

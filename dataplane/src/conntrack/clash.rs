@@ -5,9 +5,9 @@
 //! a handshake to lose goes on: in the winner's connection, if both say the same;
 //! else beside it, for a second, so that the answers find their way back.
 
-use super::status::{DST_NAT_DONE, FIXED_TIMEOUT, NAT_CLASH, SEEN_REPLY, SRC_NAT_DONE};
+use super::room::Count;
+use super::status::{FIXED_TIMEOUT, NAT_CLASH, SEEN_REPLY};
 use super::store::LinkError;
-use super::tracker::Count;
 use super::tuple::Direction;
 use super::{ConnId, Conntrack, CtState, Tracking};
 use crate::clock::Nanos;
@@ -32,6 +32,7 @@ impl Conntrack {
         let reason = match self.store.link(id, now) {
             Ok(()) => {
                 self.count(Count::Insert, 1);
+                self.tell_new(id, now);
                 return Ok(());
             }
             Err(LinkError::Clash(winner)) if self.resolve(id, winner.id, tracking, now) => {
@@ -83,8 +84,7 @@ impl Conntrack {
         }
         let same = won.original == lost.original && won.reply == lost.reply;
         let reversed = won.original == lost.reply && won.reply == lost.original;
-        let undecided = won.status & (SRC_NAT_DONE | DST_NAT_DONE) == 0;
-        if !same && !reversed && !undecided {
+        if !same && !reversed {
             return false;
         }
         if reversed && !same {

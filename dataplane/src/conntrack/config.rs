@@ -217,15 +217,25 @@ pub(super) fn lookup(name: &str, value: u64) -> Result<Setting, ConfigError> {
 
 /// Settings in force; read by workers, changed by the control thread.
 #[derive(Debug)]
-pub(super) struct Settings(Box<[AtomicU64]>);
+pub(super) struct Settings {
+    values: Box<[AtomicU64]>,
+    /// Rises with every change.
+    revision: AtomicU64,
+}
 
 impl Settings {
     pub(super) fn new(config: &Config) -> Self {
-        Self(config.values.iter().map(|&value| AtomicU64::new(value)).collect())
+        let values = config.values.iter().map(|&value| AtomicU64::new(value)).collect();
+        Self { values, revision: AtomicU64::new(1) }
+    }
+    /// A number that rises with every change.
+    #[inline]
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
     }
     #[inline]
     pub(super) fn get(&self, setting: Setting) -> u64 {
-        self.0[setting as usize].load(Ordering::Relaxed)
+        self.values[setting as usize].load(Ordering::Relaxed)
     }
     #[inline]
     pub(super) fn is_on(&self, setting: Setting) -> bool {
@@ -236,6 +246,7 @@ impl Settings {
         Nanos::from_secs(self.get(setting))
     }
     pub(super) fn set(&self, setting: Setting, value: u64) {
-        self.0[setting as usize].store(value, Ordering::Relaxed);
+        self.values[setting as usize].store(value, Ordering::Relaxed);
+        self.revision.fetch_add(1, Ordering::Release);
     }
 }

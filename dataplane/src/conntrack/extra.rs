@@ -4,11 +4,6 @@
 //!
 //! Written under the record's lock and read as the record is ([`super::record`]).
 
-#![cfg_attr(
-    not(test),
-    expect(dead_code, reason = "helpers, NAT and SYNPROXY are being built on it")
-)]
-
 use super::ConnId;
 use super::sync::{AtomicU64, Ordering};
 use super::tuple::Direction;
@@ -88,7 +83,7 @@ mod word {
     /// Sequence shifts: per direction `position` (with what the helper remembers of the
     /// direction above it) and then both shifts.
     pub(super) const SHIFTS: usize = 8;
-    /// SYNPROXY: our initial number and the peer's; then the timestamp offset, with the
+    /// SYNPROXY: our cookie and the timestamp that we showed; then the clocks' difference, with the
     /// helper's flags above it.
     pub(super) const SYNPROXY: usize = 12;
     /// When it was confirmed, in nanoseconds.
@@ -234,7 +229,7 @@ impl Extras {
         self.0[at] = with_bits(self.0[at], 0, 32, u64::from(shift.position));
         self.0[at + 1] = u64::from(shift.after as u32) << 32 | u64::from(shift.before as u32);
     }
-    /// SYNPROXY's two initial sequence numbers and its timestamp offset.
+    /// SYNPROXY's cookie, the timestamp that it showed, and the clocks' difference.
     pub(super) fn synproxy(&self) -> (u32, u32, u32) {
         let numbers = self.0[word::SYNPROXY];
         (numbers as u32, (numbers >> 32) as u32, self.0[word::SYNPROXY + 1] as u32)

@@ -6,24 +6,31 @@
 //!
 //! From the bottom up: `sync` (atomics, exchangeable for loom's), `record` (one
 //! connection), `index` (buckets), `sources` (connections by original source),
-//! `store` (the concurrent core: all together, with the life-cycle), `tuple`, `icmp`, `verify`, `tcp`, `protocol` (what a
-//! packet does to an entry), `tracker` (the packet's road through it all),
-//! `nat` (what translation asks and decides), `expect` (connections to come), `assist`
-//! (what helpers do), `view` (what others see of it), `saved` (connections outside the
-//! table), `config` (the kernel's sysctls).
+//! `store` (the concurrent core: all together, with the life-cycle), `tuple`,
+//! `icmp`, `verify`, `tcp`, `sctp`, `protocol` (what a packet does to an entry),
+//! `tracker` (the packet's road through it all), `room` (what happens when it gets
+//! full), `nat` (what translation asks and decides), `expect` (connections to come),
+//! `assist` (what helpers do), `view` (what others see of it), `events` (what they
+//! are told), `saved` (connections outside the table), `template` and `timeouts`
+//! (what CT rules ask for), `config` and `knobs` (the kernel's sysctls).
 
 mod assist;
 mod clash;
 mod config;
+mod events;
 mod expect;
 mod extra;
 mod facts;
 mod icmp;
 mod index;
+mod knobs;
 mod nat;
 mod protocol;
+mod proxied;
 mod record;
+mod room;
 mod saved;
+mod sctp;
 mod sources;
 mod store;
 mod sync;
@@ -39,15 +46,19 @@ mod view;
 
 pub use assist::ExpectRow;
 pub use config::{Config, ConfigError, ConntrackError};
+pub use events::{Event, EventKind, TooManyListeners, Watch, change};
 pub use expect::{ExpectError, ExpectId, Expectation, Follow, Limits, SourceMask};
 pub(crate) use extra::Memory;
 pub use extra::{Account, SeqShift};
 pub use facts::Facts;
 pub use nat::Face;
+pub(crate) use proxied::{Numbers, Proxied};
+pub use room::Counters;
 pub use saved::{ImportError, Saved};
+pub use sctp::SctpState;
 pub use tcp::TcpState;
 pub use template::{Extensions, Template, Terms, TimeoutsId, Zones};
-pub use tracker::{Conntrack, Counters, Subject};
+pub use tracker::{Conntrack, Subject};
 pub use tuple::{Direction, Tuple};
 pub use view::{ConnView, Details, Row};
 
@@ -87,6 +98,8 @@ pub mod status {
     pub const EVENTS_CHOSEN: u32 = 1 << 26;
     /// Ours: a named timeout policy holds instead of the table's timeouts.
     pub const OWN_TIMEOUTS: u32 = 1 << 27;
+    /// Ours: SYNPROXY opened it.
+    pub const PROXIED: u32 = 1 << 29;
     /// Ours: the time of its confirmation is kept.
     pub const STAMPED: u32 = 1 << 28;
 }

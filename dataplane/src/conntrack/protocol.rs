@@ -1,16 +1,11 @@
 //! What one packet does to its connection's entry, for every protocol.
-//!
-//! Limits: SCTP is known by addresses, ports and checksum alone. Its chunks
-//! and verification tags are not followed, so an SCTP flow is NEW until it is
-//! answered and then ESTABLISHED, with the timeouts of CLOSED and ESTABLISHED.
 
 use super::config::{Setting, Settings};
 use super::extra::SeqShift;
 use super::icmp;
 use super::record::Locked;
-use super::status::{
-    ACCOUNTED, ASSURED, CONFIRMED, FIXED_TIMEOUT, OWN_TIMEOUTS, SEEN_REPLY, SEQ_ADJUST,
-};
+use super::sctp::{SctpConn, SctpState, Step};
+use super::status::{ACCOUNTED, ASSURED, CONFIRMED, FIXED_TIMEOUT, SEEN_REPLY, SEQ_ADJUST};
 use super::tcp::segment::Segment;
 use super::tcp::{Context, Effect, TcpConn};
 use super::template::Terms;
@@ -50,7 +45,7 @@ impl Visit<'_> {
             (proto::ICMP, Family::V4) => self.icmp(entry, Setting::Icmp),
             (proto::ICMPV6, Family::V6) => self.icmp(entry, Setting::Icmpv6),
             (proto::ICMP | proto::ICMPV6, _) => Effect::Invalid(None),
-            (proto::SCTP, _) => self.replied(entry, Setting::SctpClosed, Setting::SctpEstablished),
+            (proto::SCTP, _) => self.sctp(entry),
             _ => self.refresh(entry, Setting::Generic),
         };
         self.settle(entry, effect);
@@ -63,11 +58,7 @@ impl Visit<'_> {
 
     /// The timeouts that hold for an entry.
     fn timeouts(&self, entry: &Locked<'_>) -> &Settings {
-        if entry.status() & OWN_TIMEOUTS == 0 {
-            return self.settings;
-        }
-        let id = entry.extra().load().timeouts();
-        id.and_then(|id| self.named.get(id)).unwrap_or(self.settings)
+        self.named.of(entry, self.settings)
     }
 
     /// Stores a new deadline (an interval while unconfirmed) and ASSURED.
@@ -120,6 +111,26 @@ impl Visit<'_> {
         let effect = conn.step(&segment, &context);
         entry.set_proto(&conn.pack());
         effect
+    }
+
+    fn sctp(&self, entry: &Locked<'_>) -> Effect {
+        let confirmed = entry.status() & CONFIRMED != 0;
+        let conn = match confirmed {
+            true => Some(SctpConn::unpack(&entry.proto())),
+            false => SctpConn::open(self.l4),
+        };
+        let Some(mut conn) = conn else { return Effect::Invalid(None) };
+        let before = conn.state();
+        let step = conn.step(self.l4, self.direction, confirmed);
+        entry.set_proto(&conn.pack());
+        if conn.state() != before && conn.state() == SctpState::Established {
+            entry.add_status(ASSURED);
+        }
+        match step {
+            Step::Refresh => self.refresh(entry, conn.state().timeout()),
+            Step::Pass => Effect::Pass,
+            Step::Invalid => Effect::Invalid(None),
+        }
     }
 
     /// A stream is what still talks both ways more than two seconds after its first packet.

@@ -53,6 +53,18 @@ pub(super) struct Contents {
     pub(super) reply: Tuple,
 }
 
+impl Contents {
+    /// The protocol's state, for protocols that have one.
+    pub(super) const fn state(&self) -> u8 {
+        state_of(self.proto[0])
+    }
+}
+
+/// TCP's and SCTP's state have one place.
+const fn state_of(word: u64) -> u8 {
+    (word >> 32) as u8
+}
+
 const fn generation_of(meta: u64) -> u32 {
     (meta >> 32) as u32
 }
@@ -263,6 +275,9 @@ impl Locked<'_> {
     pub(super) fn set_deadline(&self, deadline: u64) {
         self.record.deadline.store(deadline, Ordering::Relaxed);
     }
+    pub(super) fn mark(&self) -> u32 {
+        self.record.mark()
+    }
     pub(super) fn set_mark(&self, mark: u32) {
         self.record.mark.store(mark, Ordering::Relaxed);
     }
@@ -279,6 +294,10 @@ impl Locked<'_> {
         for (cell, &word) in self.record.proto.iter().zip(words) {
             cell.store(word, Ordering::Relaxed);
         }
+    }
+    /// The protocol's state, for protocols that have one.
+    pub(super) fn state(&self) -> u8 {
+        state_of(self.record.proto[0].load(Ordering::Relaxed))
     }
     pub(super) fn extra(&self) -> &Extra {
         &self.record.extra

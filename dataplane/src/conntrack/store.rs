@@ -11,6 +11,7 @@
 //! freed record unused for a while (the free list is first in, first out).
 //! Handles outlive their connection harmlessly: see [`super::record`].
 
+use super::events::{Events, change};
 use super::extra::Extras;
 use super::index::{Entry, Index};
 use super::record::{Contents, Locked, Record};
@@ -61,6 +62,7 @@ pub(super) struct Store {
     free: FreeList,
     live: AtomicU32,
     hash_key: [u8; 16],
+    pub(super) events: Events,
 }
 
 impl Store {
@@ -80,6 +82,7 @@ impl Store {
             free: FreeList::full(len as u32),
             live: AtomicU32::new(0),
             hash_key,
+            events: Events::new(),
         })
     }
 
@@ -282,10 +285,19 @@ impl Store {
                 self.index.remove(key.hash, Entry { record: id.index() as u32, direction });
             }
         }
+        if status & CONFIRMED != 0 && self.events.wanted() {
+            self.tell_end(id);
+        }
         // Given back before it is counted out: whoever is counted in finds a record.
         self.free.give(id.index() as u32);
         self.release();
         true
+    }
+
+    fn tell_end(&self, id: ConnId) {
+        if let (Some(contents), Some((status, extras))) = (self.contents(id), self.extras(id)) {
+            self.events.tell(id, change::DESTROY, &contents, (status, &extras));
+        }
     }
 
     /// Ends a confirmed connection, whatever its deadline.

@@ -6,6 +6,8 @@
 
 use super::Conntrack;
 use super::config::{Config, ConfigError, Setting, Settings};
+use super::record::Locked;
+use super::status::OWN_TIMEOUTS;
 use super::template::TimeoutsId;
 use crate::wire::proto;
 
@@ -34,9 +36,14 @@ impl Named {
         Self(config.policies().iter().map(fill).collect())
     }
 
-    /// The timeouts of a policy.
-    pub(super) fn get(&self, id: u8) -> Option<&Settings> {
-        self.0.get(usize::from(id)).map(|(_, settings)| settings)
+    /// The timeouts that hold for an entry: its policy's, or the table's.
+    #[inline]
+    pub(super) fn of<'s>(&'s self, entry: &Locked<'_>, table: &'s Settings) -> &'s Settings {
+        if entry.status() & OWN_TIMEOUTS == 0 {
+            return table;
+        }
+        let id = entry.extra().load().timeouts();
+        id.and_then(|id| self.0.get(usize::from(id))).map_or(table, |(_, settings)| settings)
     }
 }
 

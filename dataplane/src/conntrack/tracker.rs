@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use siphasher::sip::SipHasher13;
 
-use super::config::{self, Config, ConfigError, ConntrackError, Setting, Settings};
+use super::config::{Config, ConntrackError, Setting, Settings};
+use super::events::Before;
 use super::expect::Expectations;
 use super::icmp::{self, Message};
 use super::protocol::Visit;
 use super::record::Locked;
+use super::room::{COUNTS, Count};
 use super::status::{
-    ACCOUNTED, ASSURED, CONFIRMED, EVENTS_CHOSEN, EXPECTED, HELPER, LABELLED, OWN_TIMEOUTS,
-    SEEN_REPLY, STAMPED,
+    ACCOUNTED, CONFIRMED, EVENTS_CHOSEN, EXPECTED, HELPER, LABELLED, OWN_TIMEOUTS, SEEN_REPLY,
+    STAMPED,
 };
 use super::store::{Evicted, Hit, Store};
 use super::tcp::{Effect, TcpConn};
@@ -22,6 +24,7 @@ use super::tuple::{Direction, Key, Tuple};
 use super::{ConnId, CtState, Tracking, verify};
 use crate::clock::Nanos;
 use crate::packet::{Family, L4Class, Parsed};
+use crate::synproxy::Cookies;
 use crate::verdict::DropReason;
 use crate::wire::proto;
 
@@ -32,50 +35,16 @@ use crate::wire::proto;
 /// caller must [`Conntrack::confirm`] or [`Conntrack::discard`].
 pub struct Conntrack {
     pub(super) store: Store,
+    pub(super) cookies: Cookies,
     pub(super) settings: Settings,
     pub(super) named: Named,
     pub(super) expectations: Expectations,
-    capacity: u64,
-    expect_capacity: u64,
-    cursor: AtomicU32,
+    pub(super) capacity: u64,
+    pub(super) expect_capacity: u64,
+    pub(super) cursor: AtomicU32,
     /// A connection was refused for want of room: the sweep makes some.
-    pressed: AtomicBool,
-    counts: [AtomicU64; COUNTS],
-}
-
-const COUNTS: usize = 8;
-
-#[derive(Clone, Copy)]
-pub(super) enum Count {
-    Invalid,
-    Insert,
-    InsertFailed,
-    Drop,
-    EarlyDrop,
-    IcmpError,
-    ClashResolved,
-    NoRoom,
-}
-
-/// What happened in the table since it was made (`conntrack -S`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Packets that were INVALID.
-    pub invalid: u64,
-    /// Connections confirmed.
-    pub insert: u64,
-    /// Connections lost to a clash or for want of room at confirmation.
-    pub insert_failed: u64,
-    /// Packets dropped because no connection could be made for them.
-    pub drop: u64,
-    /// Connections evicted to make room.
-    pub early_drop: u64,
-    /// ICMP errors that were INVALID.
-    pub icmp_error: u64,
-    /// Clashes that ended with both packets in the winner's connection.
-    pub clash_resolve: u64,
-    /// Confirmations that found all their buckets full.
-    pub chain_toolong: u64,
+    pub(super) pressed: AtomicBool,
+    pub(super) counts: [AtomicU64; COUNTS],
 }
 
 /// What a packet asks the table, worked out before the table is touched, so
@@ -105,8 +74,9 @@ impl Conntrack {
     /// `max` is beyond what a table can hold.
     pub fn new(config: Config) -> Result<Self, ConntrackError> {
         let capacity = config.max_entries();
-        Ok(Self {
+        let table = Self {
             store: Store::new(capacity, config.hash_key())?,
+            cookies: Cookies::new(&config.hash_key()),
             settings: Settings::new(&config),
             named: Named::new(&config),
             expectations: Expectations::new(config.max_expected(), config.hash_key()),
@@ -115,7 +85,9 @@ impl Conntrack {
             cursor: AtomicU32::new(0),
             pressed: AtomicBool::new(false),
             counts: std::array::from_fn(|_| AtomicU64::new(0)),
-        })
+        };
+        table.store.events.enable(table.settings.get(Setting::Events) != 0);
+        Ok(table)
     }
 
     /// A seed for worker number `worker`'s random choices, from the table's own key.
@@ -123,35 +95,6 @@ impl Conntrack {
         let mut hasher = SipHasher13::new_with_key(self.store.hash_key());
         hasher.write_u64(worker as u64);
         hasher.finish()
-    }
-
-    /// Changes a setting by the kernel's name, as [`Config::set`] does. Timeouts apply from each
-    /// connection's next refresh on.
-    ///
-    /// # Errors
-    /// An unknown name, a value out of range, or a `max` or `expect_max` above the size at start.
-    pub fn set(&self, name: &str, value: u64) -> Result<(), ConfigError> {
-        let setting = config::lookup(name, value)?;
-        let bound = match setting {
-            Setting::Max => Some(("max", self.capacity)),
-            Setting::ExpectMax => Some(("expect_max", self.expect_capacity)),
-            _ => None,
-        };
-        if let Some((name, high)) = bound.filter(|(_, high)| value > *high) {
-            return Err(ConfigError::OutOfRange { name, low: 1, high, value });
-        }
-        self.settings.set(setting, value);
-        Ok(())
-    }
-
-    /// The value of a setting, by any of its names.
-    pub fn get(&self, name: &str) -> Option<u64> {
-        config::find(name).map(|setting| self.settings.get(setting))
-    }
-
-    /// All settings' short names with their values.
-    pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        config::named().map(|(setting, name)| (name, self.settings.get(setting)))
     }
 
     /// What `parsed` asks of the table.
@@ -284,7 +227,7 @@ impl Conntrack {
                 return self.open(tuple, key, visit);
             };
             let Some(entry) = self.store.lock(hit.id) else { continue };
-            let before = entry.status();
+            let before = Before { status: entry.status(), state: entry.state() };
             let visit = Visit { direction: hit.direction, ..visit };
             let effect = visit.apply(&entry);
             let passes = !matches!(effect, Effect::Invalid(_) | Effect::Reopen);
@@ -292,6 +235,10 @@ impl Conntrack {
                 entry.add_status(SEEN_REPLY);
             }
             drop(entry);
+            if self.store.events.wanted() {
+                self.tell_changes(hit.id, &before, visit.now);
+            }
+            let before = before.status;
             match effect {
                 Effect::Invalid(_) => return Ok(self.invalid()),
                 Effect::Reopen => {
@@ -414,84 +361,14 @@ impl Conntrack {
         }
         let mut conn = TcpConn::unpack(&entry.proto());
         conn.force_close();
+        let timeouts = self.named.of(&entry, &self.settings);
         entry.set_proto(&conn.pack());
-        entry.set_deadline(now.0.saturating_add(self.settings.timeout(Setting::TcpClose).0));
+        entry.set_deadline(now.0.saturating_add(timeouts.timeout(Setting::TcpClose).0));
     }
 
     /// Ends a confirmed connection (`conntrack -D`). True if it was there.
     pub fn remove(&self, id: ConnId) -> bool {
         self.store.kill(id)
-    }
-
-    /// Collects expired connections among the next `budget` records and
-    /// returns how many. Under pressure it also evicts what may be evicted.
-    pub fn sweep(&self, now: Nanos, budget: usize) -> usize {
-        let len = self.store.len();
-        let budget = budget.min(len);
-        let start = self.cursor.fetch_add(budget as u32, Ordering::Relaxed) as usize;
-        let limit = self.settings.get(Setting::Max);
-        let mut collected = 0;
-        for at in start..start + budget {
-            let crowded = self.pressed.load(Ordering::Relaxed)
-                && u64::from(self.store.live()) * 100 >= limit * 95;
-            let ended = self.store.collect(at % len, now, crowded, |contents| {
-                contents.status & ASSURED == 0
-                    || contents.original.proto == proto::TCP
-                        && TcpConn::unpack(&contents.proto).state().is_closing()
-            });
-            if let Some(early) = ended {
-                collected += 1;
-                self.count(Count::EarlyDrop, u64::from(early));
-            }
-        }
-        if start % len + budget >= len {
-            // Once a round.
-            self.sweep_expectations(now);
-        }
-        if u64::from(self.store.live()) * 100 < limit * 95 {
-            self.pressed.store(false, Ordering::Relaxed);
-        }
-        collected
-    }
-
-    /// Most connections at once.
-    pub fn capacity(&self) -> u64 {
-        self.settings.get(Setting::Max)
-    }
-
-    /// Places for records: what [`Conntrack::sweep`] and
-    /// [`Conntrack::rows_from`] go over.
-    pub fn places(&self) -> usize {
-        self.store.len()
-    }
-
-    /// Connections in the table, unconfirmed and not yet collected ones included.
-    pub fn len(&self) -> usize {
-        self.store.live() as usize
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// What happened so far.
-    pub fn counters(&self) -> Counters {
-        let get = |count: Count| self.counts[count as usize].load(Ordering::Relaxed);
-        Counters {
-            invalid: get(Count::Invalid),
-            insert: get(Count::Insert),
-            insert_failed: get(Count::InsertFailed),
-            drop: get(Count::Drop),
-            early_drop: get(Count::EarlyDrop),
-            icmp_error: get(Count::IcmpError),
-            clash_resolve: get(Count::ClashResolved),
-            chain_toolong: get(Count::NoRoom),
-        }
-    }
-
-    pub(super) fn count(&self, count: Count, amount: u64) {
-        self.counts[count as usize].fetch_add(amount, Ordering::Relaxed);
     }
 
     /// Whether `id` is in the table.

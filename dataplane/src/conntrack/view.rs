@@ -3,8 +3,10 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::events::change;
 use super::extra::{Account, Extras};
 use super::record::Contents;
+use super::sctp::{SctpConn, SctpState};
 use super::status::{
     ACCOUNTED, ASSURED, CONFIRMED, DYING, LABELLED, NAT_CLASH, SEEN_REPLY, STAMPED,
 };
@@ -33,11 +35,14 @@ pub struct ConnView {
     pub deadline: Option<Nanos>,
     /// TCP's state.
     pub tcp: Option<TcpState>,
+    /// SCTP's state.
+    pub sctp: Option<SctpState>,
 }
 
 impl ConnView {
-    fn new(id: ConnId, contents: &Contents) -> Self {
+    pub(super) fn new(id: ConnId, contents: &Contents) -> Self {
         let tcp = contents.original.proto == proto::TCP;
+        let sctp = contents.original.proto == proto::SCTP;
         let confirmed = contents.status & CONFIRMED != 0;
         Self {
             id,
@@ -47,7 +52,13 @@ impl ConnView {
             mark: contents.mark,
             deadline: confirmed.then_some(Nanos(contents.deadline)),
             tcp: tcp.then(|| TcpConn::unpack(&contents.proto).state()),
+            sctp: sctp.then(|| SctpConn::unpack(&contents.proto).state()),
         }
+    }
+
+    /// The state's name, for protocols that have states.
+    pub fn state_name(&self) -> Option<&'static str> {
+        self.tcp.map(TcpState::name).or_else(|| self.sctp.map(SctpState::name))
     }
 
     /// Time left, zero for an unconfirmed connection (`--ctexpire`).
@@ -71,7 +82,14 @@ impl Conntrack {
     /// Sets a connection's mark, also while the packet that ended it is still on
     /// its way. False once its record serves another connection.
     pub fn set_mark(&self, id: ConnId, mark: u32) -> bool {
-        self.store.lock_even_dead(id).map(|entry| entry.set_mark(mark)).is_some()
+        let Some(entry) = self.store.lock_even_dead(id) else { return false };
+        let changes = entry.mark() != mark;
+        entry.set_mark(mark);
+        drop(entry);
+        if changes {
+            self.tell(id, change::MARK);
+        }
+        true
     }
 
     /// What went each way, by [`Direction`]. `None`: the connection is gone, or is
@@ -95,7 +113,16 @@ impl Conntrack {
         if entry.status() & LABELLED == 0 || bit > 127 {
             return false;
         }
-        entry.extra().update(|extras| extras.set_labels(extras.labels() | 1 << bit));
+        let mut changes = false;
+        entry.extra().update(|extras| {
+            let labels = extras.labels();
+            changes = labels >> bit & 1 == 0;
+            extras.set_labels(labels | 1 << bit);
+        });
+        drop(entry);
+        if changes {
+            self.tell(id, change::LABEL);
+        }
         true
     }
 
@@ -207,8 +234,8 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let view = &self.view;
         write!(f, "{:<8} {} {} ", self.protocol_name(), view.original.proto, self.timeout_s)?;
-        if let Some(state) = view.tcp {
-            write!(f, "{} ", state.name())?;
+        if let Some(state) = view.state_name() {
+            write!(f, "{state} ")?;
         }
         let (original, reply) = (&view.original, &view.reply);
         let zones = Zones { original: original.zone, reply: reply.zone };

@@ -4,7 +4,8 @@ use classifier::Address;
 
 use super::road::{End, Hop, Packet, Road};
 use crate::effects::Effects;
-use crate::packet::{Family, Mac};
+use crate::packet::{Family, Mac, PortId};
+use crate::reply::Message;
 use crate::reply::fragment::fragment;
 use crate::verdict::{Disposition, DropReason};
 use crate::wire::ipv4;
@@ -62,7 +63,13 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let neighbour = network.neighbour(hop.port, family, next_hop);
         address(&mut packet.frame, neighbour.unwrap_or_default(), port.mac);
         if too_big(packet, hop.mtu) {
-            return Err(End::Drop(DropReason::TooBig));
+            let wire = packet.input.is_some_and(|port| port != PortId::LOOPBACK);
+            return Err(match family {
+                Family::V6 if wire => {
+                    End::Refused(DropReason::TooBig, Message::too_big(family, hop.mtu))
+                }
+                _ => End::Drop(DropReason::TooBig),
+            });
         }
         let length = u32::from(packet.parsed.l3_len);
         let fits = match packet.regroup {

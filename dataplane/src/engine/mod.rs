@@ -17,6 +17,7 @@ mod helper;
 mod options;
 mod originate;
 mod road;
+mod synproxy;
 mod translate;
 
 #[cfg(test)]
@@ -108,6 +109,8 @@ struct Scratch {
     random: Random,
     /// Unfinished datagrams.
     fragments: Fragments,
+    /// Which settings they were told ([`Conntrack::revision`]).
+    revision: u64,
     /// A finished one; taken while it is on its road.
     whole: Option<Box<Whole>>,
 }
@@ -147,6 +150,7 @@ impl Engine {
                 utc_offset: Nanos(0),
                 random: Random::new(0),
                 fragments: Fragments::default(),
+                revision: 0,
                 whole: Some(Box::default()),
             },
         }
@@ -206,10 +210,16 @@ impl Engine {
         }
     }
 
-    /// Makes the scratch space as large as the policy needs.
+    /// Makes the scratch space as large as the policy and the settings need.
     fn fit(&mut self, world: &World<'_>) {
         let policy = &world.snapshot.policy;
         self.scratch.stack.fit(policy.v4.max_depth.max(policy.v6.max_depth));
+        let revision = world.conntrack.revision();
+        if revision != self.scratch.revision {
+            self.scratch.revision = revision;
+            let [v4, v6] = [Family::V4, Family::V6].map(|f| world.conntrack.fragment_settings(f));
+            self.scratch.fragments.adopt(v4, v6);
+        }
     }
 
     fn decide<E: Effects>(

@@ -187,13 +187,21 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             // The kernel's mark on such an answer keeps CT from speaking again.
             answer.template.given = true;
         }
+        self.send_own(&mut answer, hop);
+    }
+
+    /// Sends a packet of ours on its own road.
+    pub(super) fn send_own(&mut self, own: &mut Packet<'_>, hop: Option<Hop>) {
+        if self.depth == DEPTH_MAX {
+            return;
+        }
         self.depth += 1;
-        let disposition = match self.sent(&mut answer, hop) {
+        let disposition = match self.sent(own, hop) {
             Ok(disposition) => disposition,
-            Err(end) => self.settle(&mut answer, end),
+            Err(end) => self.settle(own, end),
         };
         self.depth -= 1;
-        self.dispatch(&answer, disposition);
+        self.dispatch(own, disposition);
     }
 
     /// Carries out the disposition of a packet of our own.

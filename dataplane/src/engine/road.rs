@@ -44,6 +44,8 @@ pub(super) struct Packet<'f> {
     pub(super) tracking: Tracking,
     /// What the raw table wants of its tracking.
     pub(super) template: Template,
+    /// SYNPROXY opens a connection to a server with it.
+    pub(super) opens_server: bool,
     /// What its IPv4 options ask for, once received.
     pub(super) options: Options,
     /// For a datagram that was put together here: how it came.
@@ -63,6 +65,7 @@ impl<'f> Packet<'f> {
             subject: None,
             tracking: Tracking::NONE,
             template: Template::default(),
+            opens_server: false,
             options: Options::default(),
             regroup: None,
         }
@@ -188,6 +191,10 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         }
         packet.leave_by(hop);
         self.hook(packet, Hook::Output, &[TableId::Raw])?;
+        if packet.opens_server {
+            // No rule exempts it, or puts it elsewhere.
+            (packet.tracking, packet.template) = (Tracking::NONE, Template::default());
+        }
         self.track(packet)?;
         let routed_by = packet.routed_by();
         self.hook(packet, Hook::Output, &[TableId::Mangle])?;
@@ -221,7 +228,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         self.translate(packet, Hook::Prerouting)
     }
 
-    /// mangle, filter, security, nat, helper, confirm.
+    /// mangle, filter, security, nat, SYNPROXY, helper, confirm.
     pub(super) fn input(&mut self, packet: &mut Packet<'_>) -> Result<Disposition, End> {
         if packet.parsed.family == Family::V4 && packet.parsed.fragment != Fragment::Whole {
             // Here the kernel reassembles what it did not track.
@@ -232,6 +239,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let tables = [TableId::Mangle, TableId::Filter, TableId::Security];
         self.hook(packet, Hook::Input, &tables)?;
         self.translate(packet, Hook::Input)?;
+        self.splice(packet)?;
         helper::assist(self.world, packet)?;
         self.confirm(packet)?;
         Ok(Disposition::Deliver)
@@ -243,8 +251,13 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         if packet.parsed.ttl <= 1 {
             return Err(End::Refused(DropReason::TtlExpired, Message::time_exceeded(family)));
         }
-        if egress::too_big(packet, hop.mtu) {
-            return Err(End::Refused(DropReason::TooBig, Message::too_big(family, hop.mtu)));
+        // An IPv6 router looks at its route's MTU on the way out only.
+        let mtu = match family {
+            Family::V4 => hop.mtu,
+            Family::V6 => self.world.network.port(hop.port).mtu,
+        };
+        if egress::too_big(packet, mtu) {
+            return Err(End::Refused(DropReason::TooBig, Message::too_big(family, mtu)));
         }
         egress::decrement_hops(packet);
         packet.leave_by(Some(hop));
@@ -259,10 +272,11 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         self.hook(packet, Hook::Forward, &[TableId::Mangle, TableId::Filter, TableId::Security])
     }
 
-    /// mangle, nat, helper, confirm.
+    /// mangle, nat, SYNPROXY, helper, confirm.
     pub(super) fn postrouting(&mut self, packet: &mut Packet<'_>) -> Result<(), End> {
         self.hook(packet, Hook::Postrouting, &[TableId::Mangle])?;
         self.translate(packet, Hook::Postrouting)?;
+        self.splice(packet)?;
         helper::assist(self.world, packet)?;
         self.confirm(packet)
     }
@@ -385,8 +399,8 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         packet.frame.set_len(length);
         match verdict {
             Verdict::Translate(rule) => Ok(Some(rule)),
-            // No rule compiles to the second yet.
-            Verdict::Accept | Verdict::Synproxy(_) => Ok(None),
+            Verdict::Accept => Ok(None),
+            Verdict::Synproxy(rule) => Err(self.take_over(packet, rule)),
             Verdict::Drop(reason) => Err(End::Drop(reason)),
             Verdict::Reject(with) => Err(End::Reject(with)),
         }

@@ -16,6 +16,7 @@ use crate::conntrack::{CtState, Template, Tracking};
 use crate::effects::{Effects, LogRecord, Step};
 use crate::packet::L4Class;
 use crate::stats::RuleCounters;
+use crate::synproxy::{self, Call};
 use crate::verdict::DropReason;
 
 /// How one table's walk ended.
@@ -29,7 +30,7 @@ pub enum Verdict {
     Reject(RejectWith),
     /// A rule of the nat table translates the packet's connection.
     Translate(RuleRef),
-    /// A SYNPROXY rule matched.
+    /// A SYNPROXY rule takes the packet.
     Synproxy(RuleRef),
 }
 
@@ -128,9 +129,13 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 Target::Nat(_) => {
                     return Verdict::Translate(RuleRef { chain: chain_id, rule: index });
                 }
-                Target::Synproxy(_) => {
-                    return Verdict::Synproxy(RuleRef { chain: chain_id, rule: index });
-                }
+                Target::Synproxy(_) => match synproxy::call(&packet.frame, packet.parsed) {
+                    Call::Open | Call::Prove => {
+                        return Verdict::Synproxy(RuleRef { chain: chain_id, rule: index });
+                    }
+                    Call::Pass => {}
+                    Call::Broken => return Verdict::Drop(DropReason::Hotdrop),
+                },
                 Target::Log(_) | Target::Mark(_) | Target::Connmark(_) | Target::Header(_) => {
                     if let Err(reason) = self.act(&rule.target, hook, packet) {
                         return Verdict::Drop(reason);

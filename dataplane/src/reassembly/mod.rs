@@ -4,8 +4,8 @@
 //! [`piece`] reads a fragment, [`table`] keeps those of unfinished datagrams,
 //! [`whole`] is the datagram that they make and the sizes in which it leaves again.
 //!
-//! All memory is taken at the start: each family has the kernel's
-//! `ipfrag_high_thresh` bytes in chunks of [`CHUNK`], and one buffer serves
+//! All memory is taken at the start (and when an operator changes its size): each
+//! family has `ipfrag_high_thresh` bytes in chunks of [`CHUNK`], and one buffer serves
 //! the datagram that is on its way. Whatever does not fit is refused and counted.
 //!
 //! Limits: a table belongs to one worker. Receive queues are chosen by addresses
@@ -89,6 +89,11 @@ impl Fragments {
     /// Empty tables.
     pub fn new(v4: Settings, v6: Settings) -> Self {
         Self { v4: Table::new(v4), v6: Table::new(v6) }
+    }
+    /// Takes other settings ([`Table::adopt`]).
+    pub fn adopt(&mut self, v4: Settings, v6: Settings) {
+        self.v4.adopt(v4);
+        self.v6.adopt(v6);
     }
     /// Adds a fragment; a completed datagram is written to `whole`.
     pub fn collect(&mut self, piece: &Piece<'_>, now: Nanos, whole: &mut Whole) -> Collected {

@@ -131,6 +131,16 @@ impl Table {
         }
     }
 
+    /// Takes other settings. With another amount of memory it starts anew, and
+    /// forgets what is unfinished.
+    pub fn adopt(&mut self, settings: Settings) {
+        if settings.high_thresh == self.settings.high_thresh {
+            self.settings = settings;
+        } else {
+            *self = Self::new(settings);
+        }
+    }
+
     /// Unfinished datagrams.
     pub fn len(&self) -> usize {
         self.len

@@ -142,7 +142,7 @@ fn checksum_lets_reject(about: &About<'_>) -> bool {
 
 /// Whether the layer 4 checksum with its pseudo header is right, as REJECT sees
 /// it: together with the IPv4 header's, which filled-in options have made wrong.
-fn transport_sums_up(about: &About<'_>) -> bool {
+pub(crate) fn transport_sums_up(about: &About<'_>) -> bool {
     let parsed = about.parsed;
     let message = parsed.l4_bytes(about.frame);
     let length = message.len() as u32;
@@ -174,7 +174,7 @@ fn is_group_v6(address: u128) -> bool {
 }
 
 /// Writes an IPv6 header and returns the payload's place. `out` is long enough.
-fn ipv6_header(out: &mut [u8], next: u8, payload: usize, src: u128, dst: u128) {
+pub(crate) fn ipv6_header(out: &mut [u8], next: u8, payload: usize, src: u128, dst: u128) {
     out[..ipv6::HEADER].fill(0);
     out[0] = 0x60;
     out[4..6].copy_from_slice(&(payload as u16).to_be_bytes());
@@ -184,20 +184,20 @@ fn ipv6_header(out: &mut [u8], next: u8, payload: usize, src: u128, dst: u128) {
 }
 
 /// An IPv4 header.
-struct Ipv4Header<'a> {
-    options: &'a [u8],
-    tos: u8,
-    total: usize,
-    id: u16,
-    fragment_word: u16,
-    protocol: u8,
-    src: u32,
-    dst: u32,
+pub(crate) struct Ipv4Header<'a> {
+    pub(crate) options: &'a [u8],
+    pub(crate) tos: u8,
+    pub(crate) total: usize,
+    pub(crate) id: u16,
+    pub(crate) fragment_word: u16,
+    pub(crate) protocol: u8,
+    pub(crate) src: u32,
+    pub(crate) dst: u32,
 }
 
 impl Ipv4Header<'_> {
     /// Writes the header with its checksum. `out` is long enough.
-    fn emit(&self, out: &mut [u8]) {
+    pub(crate) fn emit(&self, out: &mut [u8]) {
         let header = &mut out[..20 + self.options.len()];
         (header[0], header[1]) = (0x45 + (self.options.len() / 4) as u8, self.tos);
         header[2..4].copy_from_slice(&(self.total as u16).to_be_bytes());

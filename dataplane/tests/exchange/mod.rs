@@ -1,6 +1,7 @@
 //! What is exchanged: scripts of known behaviours, and seeded-random ones.
 
 mod scripts;
+mod sctp;
 
 use dataplane::wire::build::Packet;
 use dataplane::wire::tcp::flags::{ACK, CWR, ECE, FIN, PSH, RST, SYN, URG};
@@ -8,6 +9,7 @@ use dataplane::wire::tcp::flags::{ACK, CWR, ECE, FIN, PSH, RST, SYN, URG};
 use super::{DENIED_TTL, Side};
 
 pub(crate) use scripts::scripts;
+pub(crate) use sctp::random_sctp;
 
 /// Hosts by side and family.
 pub(crate) const INSIDE: [&str; 2] = ["198.18.1.10", "2001:db8:1::a"];
@@ -175,4 +177,41 @@ fn random_options(random: &mut Random, flags: u8, edge: u32) -> Vec<u8> {
 fn hosts(side: usize, family: usize) -> [&'static str; 2] {
     let (inside, outside) = (INSIDE[family], OUTSIDE[family]);
     if side == 0 { [inside, outside] } else { [outside, inside] }
+}
+
+/// Hop counts that the router's raw table takes for instructions: see `rules`.
+pub(crate) const ZONED: [u8; 5] = [40, 41, 42, 43, 44];
+
+/// Packets of a few flows, in and out of zones: most of a script's packets of one
+/// side are in the same ones.
+pub(crate) fn random_zones(seed: u64, steps: usize) -> Vec<Step> {
+    let mut random = Random::new(seed);
+    let family = random.below(2);
+    let zone = |random: &mut Random| match random.one_in(3) {
+        true => 64,
+        false => random.pick(&ZONED),
+    };
+    let usual = [zone(&mut random), zone(&mut random)];
+    (0..steps)
+        .map(|_| {
+            let side = random.below(2);
+            let [src, dst] = hosts(side, family);
+            let [sport, dport] = if side == 0 { [5000, 53] } else { [53, 5000] };
+            let udp = Packet::udp(src, sport, dst, dport);
+            let packet = match random.below(8) {
+                0..4 => udp,
+                4 => Packet::tcp(src, sport, dst, dport, random.pick(&[SYN, SYN | ACK, ACK])),
+                5 => Packet::ping(src, dst, 7, 1),
+                6 => Packet::pong(src, dst, 7, 1),
+                _ => {
+                    let quoted = Packet::udp(dst, dport, src, sport).build();
+                    Packet::error(src, dst, [3, 1][family], 0, 0, &quoted)
+                }
+            };
+            // Another zone of one direction would make tuples that two connections share.
+            let hops = if random.one_in(6) { random.pick(&[40, 44]) } else { usual[side] };
+            let packet = packet.ttl(hops);
+            if side == 0 { Step::inside(packet) } else { Step::outside(packet) }
+        })
+        .collect()
 }

@@ -30,7 +30,6 @@ pub(super) fn target(out: &mut String, target: &TargetSpec, family: Family) {
             push(out, format_args!(" -j MARK --set-xmark 0x{value:x}/0x{mask:x}"));
         }
         TargetSpec::Header(header) => header_target(out, *header, family),
-        // No module parses to these yet.
         TargetSpec::Ct(ct) => ct_target(out, ct),
         TargetSpec::Synproxy(synproxy) => synproxy_target(out, synproxy),
         TargetSpec::Nat(nat) => nat_target(out, nat, family),

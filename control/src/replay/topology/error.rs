@@ -87,6 +87,9 @@ pub enum Problem {
     /// A sysctl value that is not a number.
     #[error("expected a whole number or a boolean")]
     SysctlValue,
+    /// `[conntrack.timeout.NAME]` is no table of timeouts.
+    #[error("[conntrack.timeout.NAME] takes `protocol` and whole seconds by state")]
+    Timeouts,
     /// Connection tracking refuses the key or its value.
     #[error("{0}")]
     Sysctl(dataplane::conntrack::ConfigError),

@@ -11,7 +11,7 @@ mod window;
 use super::config::{Setting, Settings};
 use super::extra::SeqShift;
 use super::record::PROTO_WORDS;
-use super::status::{ASSURED, SEEN_REPLY};
+use super::status::{ASSURED, PROXIED, SEEN_REPLY};
 use super::tuple::Direction;
 use crate::clock::Nanos;
 use crate::wire::tcp::flags;
@@ -117,6 +117,11 @@ impl TcpConn {
         self.state
     }
 
+    /// The largest window that the opener said.
+    pub(super) fn opener_window(&self) -> u32 {
+        self.sides[0].max_win
+    }
+
     /// Where the sequence numbers of the side that opened it stand.
     pub(super) fn sent_by_opener(&self) -> u32 {
         self.sides[0].end
@@ -140,6 +145,7 @@ impl TcpConn {
         let row = TABLE[direction.index()][segment.class as usize];
         let old = self.state;
         let mut new = match row[old as usize] {
+            Move::Invalid if self.is_impatient(segment, context) => return Effect::Pass,
             Move::Invalid => return Effect::Invalid(None),
             Move::Ignore if self.resynchronise(segment, direction) => TcpState::SynRecv,
             Move::Ignore => return self.ignore(segment, direction),
@@ -186,6 +192,17 @@ impl TcpConn {
             }
         }
         self.settle(segment, context, old, new)
+    }
+
+    /// A client that SYNPROXY let in, while its server has not answered yet: it asks
+    /// whether we are still there.
+    fn is_impatient(&self, segment: &Segment<'_>, context: &Context<'_>) -> bool {
+        context.status & PROXIED != 0
+            && self.state == TcpState::SynSent
+            && segment.class == Class::Ack
+            && context.direction == Direction::Original
+            && !self.last.reply
+            && self.sides[0].end.wrapping_sub(1) == segment.seq
     }
 
     /// Takes an in-window packet's state and chooses the timeout.

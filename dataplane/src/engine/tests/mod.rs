@@ -7,6 +7,7 @@ mod hostile;
 mod nat;
 mod own;
 mod router;
+mod synproxy;
 
 use std::net::IpAddr;
 
