@@ -72,6 +72,8 @@ fn b59_what_reject_does_not_answer() {
             (3, 13)
         );
         t.send(error(alice(), web().ip, 3, 3, &query.ip)).dropped("INVALID");
+        let sent = t.send(udp(alice(), 4001, web().ip, 99, b"question")).passes("NEW");
+        t.send(error(hop(), alice().ip, 3, 3, sent.ip().0)).dropped("RELATED");
         // For the router itself: not when it was sent to everybody.
         let own = udp(alice(), 4001, router(0).ip, 99, b"question");
         assert_eq!(t.send(own).passes("NEW").ip().icmp_kind(), (3, 3));
@@ -148,9 +150,10 @@ fn b61_marks() {
             "-A FORWARD -m mark --mark 0x20/0xf0",
             "-A FORWARD -m mark --mark 0x0",
             // The upper half of the mark is kept in the connection and comes back with its answers.
+            "-t mangle -A PREROUTING -i eth1 -j MARK --set-xmark 0x14/0xff",
             "-t mangle -A PREROUTING -i eth1 -j CONNMARK --restore-mark --nfmask 0xf0 --ctmask 0xf0",
             "-t mangle -A FORWARD -i eth0 -m mark ! --mark 0x0 -j CONNMARK --save-mark --nfmask 0xf0 --ctmask 0xf0",
-            "-A FORWARD -i eth1 -m mark --mark 0x20",
+            "-A FORWARD -i eth1 -m mark --mark 0x24",
         ]);
         let ask = |dport| udp(alice(), 4001, web().ip, dport, b"?");
         assert_eq!(t.send(ask(53)).passes("NEW").port, 1, "routed by mark");
