@@ -30,6 +30,15 @@ fn b40_fragments_are_translated_once() {
             assert_eq!(t.count("nat POSTROUTING 0"), 1, "round {round}");
             assert_eq!(t.flow().field("dst", 1), "198.18.3.100");
         }
+        // And back.
+        let answer = udp(web(), 53, "198.18.3.100".parse().unwrap(), 4001, &[9; 1_592]);
+        let back = answer.fragments(&[0, 1_400]);
+        t.send(back[1].clone()).dropped("");
+        let seen = t.send(back[0].clone());
+        assert_eq!(seen.state, "ESTABLISHED");
+        let sizes: Vec<_> = seen.out.iter().map(|frame| frame.ip().piece()).collect();
+        assert_eq!(sizes, [(0, 1_400), (1_400, 200)]);
+        assert!(seen.out.iter().all(|frame| frame.ip().dst() == alice().ip));
     });
 }
 

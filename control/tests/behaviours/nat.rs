@@ -1,7 +1,7 @@
 //! Lines 30-39, 47: which addresses and ports NAT chooses.
 
 use super::conn::Conn;
-use super::packet::{Host, alice, bob, echo, far, host, mail, router, udp, web};
+use super::packet::{Host, alice, bob, echo, far, host, mail, router, tcp, udp, web};
 use super::script::{Script, both};
 
 /// Everything that leaves by eth2 takes this address.
@@ -138,6 +138,36 @@ fn b35_a_range_of_two_ports_is_full_with_two() {
         // To somewhere else there is room.
         let port = exchange(t, third, 4001, mail(), 53);
         assert!((5000..=5001).contains(&port));
+    });
+}
+
+/// A connection that is over gives its port up to one whose sequence numbers
+/// begin higher.
+#[test]
+fn b35_a_closed_connection_gives_up_its_port() {
+    both(|t| {
+        t.rules(&[
+            "-t nat -A POSTROUTING -o eth2 -p tcp -j SNAT --to-source 198.18.3.100:5000-5001",
+        ]);
+        let mut flows: Vec<Conn> =
+            [alice(), bob()].map(|host| Conn::new(host, 4001, web(), 80)).to_vec();
+        for c in &mut flows {
+            c.cseq = 1_000_000;
+            c.open(t);
+        }
+        let c = &mut flows[0];
+        t.send(c.client_sends("FA", &[])).passes("ESTABLISHED");
+        t.send(c.server_sends("FA", &[])).passes("ESTABLISHED");
+        t.send(c.up("A")).passes("ESTABLISHED");
+        let third = host(false, 0, 254);
+        let lower = tcp(third, 4001, web().ip, 80).flags("S").seq(900_000);
+        t.send(lower).dropped("NEW");
+        assert_eq!(t.flows().len(), 2);
+        let higher = tcp(third, 4001, web().ip, 80).flags("S").seq(2_000_000);
+        let out = t.send(higher).passes("NEW");
+        assert_eq!(out.ip().sport(), flows[0].peer.1);
+        assert_eq!(t.flows().len(), 2);
+        flows[1].talk(t);
     });
 }
 

@@ -1,6 +1,6 @@
 //! Lines 25-27: ICMP errors about translated flows.
 
-use super::packet::{alice, bob, error, far, hop, icmp, udp, v6, web};
+use super::packet::{View, alice, bob, echo, error, far, hop, icmp, tcp, udp, v6, web};
 use super::script::{both, both_v6};
 
 /// Everything that leaves by eth2 takes this address.
@@ -12,15 +12,25 @@ const SNAT_V6: &str = "-t nat -A POSTROUTING -o eth2 -j SNAT --to-source 2001:db
 fn b25_an_error_comes_in() {
     both(|t| {
         t.rules(&[SNAT]);
-        let out = t.send(udp(alice(), 4001, far().ip, 53, b"question")).passes("NEW");
-        let outside = out.ip().src();
-        assert_eq!(outside.to_string(), "198.18.3.100");
-        for (kind, code) in [(3, 3), (11, 0)] {
-            let told = t.send(error(hop(), outside, kind, code, out.ip().0)).passes("RELATED");
-            let (outer, inner) = (told.ip(), told.ip().quoted());
-            assert_eq!((told.port, outer.src(), outer.dst()), (0, hop().ip, alice().ip));
-            assert_eq!((inner.src(), inner.sport(), inner.dst()), (alice().ip, 4001, far().ip));
-            assert!(outer.checksums_hold());
+        // Bob asks what alice asks, so that his port and his identifier change.
+        for host in [alice(), bob()] {
+            let datagram = udp(host, 4001, far().ip, 53, b"question");
+            let segment = tcp(host, 4001, far().ip, 80).flags("S").build();
+            for first in [datagram, segment, echo(8, host, far().ip, 7, 1)] {
+                let out = t.send(first.clone()).passes("NEW");
+                let outside = out.ip().src();
+                assert_eq!(outside.to_string(), "198.18.3.100");
+                for (kind, code) in [(3, 3), (11, 0), (3, 4)] {
+                    let told = t.send(error(hop(), outside, kind, code, out.ip().0));
+                    let told = told.passes("RELATED");
+                    let (outer, inner) = (told.ip(), told.ip().quoted());
+                    assert_eq!((told.port, outer.src(), outer.dst()), (0, hop().ip, host.ip));
+                    assert_eq!((inner.src(), inner.dst()), (host.ip, far().ip));
+                    // Ports, or checksum and identifier of an echo: as they were sent.
+                    assert_eq!(inner.l4(), &View(&first.ip).l4()[..8]);
+                    assert!(outer.checksums_hold());
+                }
+            }
         }
     });
 }
