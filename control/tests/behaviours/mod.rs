@@ -16,6 +16,7 @@ mod datagrams;
 mod fragments;
 mod helpers;
 mod listed;
+mod matches;
 mod nat;
 mod nat_errors;
 mod rules;
