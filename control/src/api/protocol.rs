@@ -11,7 +11,7 @@ use thiserror::Error;
 
 pub use connections::{
     AddressFilter, ConntrackDelete, ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackRow,
-    CountedInfo, Deleted, MarkFilter, NatEnd, NatFilter, StatusName, TupleInfo,
+    CountedInfo, Deleted, ExpectInfo, MarkFilter, NatEnd, NatFilter, StatusName, TupleInfo,
 };
 pub use status::{LastSave, RestoredInfo, StateInfo, Status};
 
@@ -104,6 +104,10 @@ pub enum Request {
     DeleteConntrack(ConntrackDelete),
     /// End all connections.
     FlushConntrack {},
+    /// What helpers expect.
+    ShowExpect {},
+    /// End all expectations.
+    FlushExpect {},
     /// Follow a described packet through the running policy.
     Explain {
         /// `key=value` words.
@@ -170,9 +174,14 @@ pub enum Response {
     Conntrack(ConntrackPage),
     /// To `delete_conntrack`.
     Deleted(Deleted),
-    /// To `flush_conntrack`.
+    /// To `show_expect`.
+    Expectations {
+        /// The rows.
+        rows: Vec<ExpectInfo>,
+    },
+    /// To `flush_conntrack` and `flush_expect`.
     Flushed {
-        /// Connections that were ended.
+        /// How many there were.
         flushed: u64,
     },
     /// To `explain`.

@@ -11,5 +11,5 @@ mod tests;
 mod text;
 
 pub use filter::matches;
-pub use row::Rows;
+pub use row::{Rows, expectation};
 pub use text::{Columns, Form, protocol_name, save_line};

@@ -3,13 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::clock::Nanos;
-use dataplane::conntrack::{Account, Conntrack, Row, Tuple, status};
+use dataplane::conntrack::{Account, Conntrack, ExpectRow, Row, Tuple, status};
 use dataplane::packet::{Family, PortId};
 
 use super::filter;
 use super::filter::status_bits;
 use super::text::Columns;
-use crate::api::protocol::{ConntrackFilter, ConntrackRow, CountedInfo, StatusName, TupleInfo};
+use crate::api::protocol::{
+    ConntrackFilter, ConntrackRow, CountedInfo, ExpectInfo, StatusName, TupleInfo,
+};
 
 /// The names that a row can have.
 const NAMES: [StatusName; 8] = [
@@ -96,5 +98,28 @@ fn tuple(tuple: &Tuple, counted: Option<CountedInfo>) -> TupleInfo {
         dport: tuple.dport,
         zone: tuple.zone,
         counted,
+    }
+}
+
+/// An expectation as a protocol value.
+pub fn expectation(row: &ExpectRow) -> ExpectInfo {
+    let what = &row.expectation;
+    let ends = tuple(&what.tuple, None);
+    let mask = Tuple { src: what.mask.address, ..what.tuple };
+    ExpectInfo {
+        timeout_s: row.timeout_s,
+        proto: what.tuple.proto,
+        src: ends.src,
+        dst: ends.dst,
+        sport: ends.sport,
+        dport: ends.dport,
+        mask_src: tuple(&mask, None).src,
+        mask_sport: what.mask.port,
+        master: what.master.number(),
+        class: what.class,
+        helper: what.by.name().to_owned(),
+        permanent: what.permanent,
+        inactive: what.inactive,
+        text: row.to_string(),
     }
 }

@@ -9,9 +9,9 @@ use dataplane::conntrack::Conntrack;
 
 use crate::api::protocol::{
     AddressFilter, ConntrackDelete, ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackRow,
-    Deleted,
+    Deleted, ExpectInfo,
 };
-use crate::conntrack::Rows;
+use crate::conntrack::{Rows, expectation};
 
 /// Rows in one answer at most.
 const PAGE: u32 = 10_000;
@@ -51,6 +51,11 @@ impl<'t> Table<'t> {
     pub(super) fn flush(self) -> u64 {
         let rows = self.conntrack.rows(monotonic());
         rows.filter(|row| self.conntrack.remove(row.view.id)).count() as u64
+    }
+
+    /// What is expected: the table of it is small.
+    pub(super) fn expectations(self) -> Vec<ExpectInfo> {
+        self.conntrack.expectations(monotonic()).iter().map(expectation).collect()
     }
 
     fn walk(

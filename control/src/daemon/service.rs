@@ -277,6 +277,13 @@ impl Handler for Service {
             Request::SetSettings { values } => self.set_settings(&values),
             Request::ShowConntrack(query) => Ok(Response::Conntrack(self.table().list(query))),
             Request::DeleteConntrack(wanted) => Ok(Response::Deleted(self.table().delete(&wanted))),
+            Request::ShowExpect {} => {
+                Ok(Response::Expectations { rows: self.table().expectations() })
+            }
+            Request::FlushExpect {} => {
+                let flushed = self.conntrack.flush_expectations() as u64;
+                Ok(Response::Flushed { flushed })
+            }
             Request::FlushConntrack {} => Ok(Response::Flushed { flushed: self.table().flush() }),
             Request::Explain { packet } => self.explain(&packet),
             Request::Stop {} => {

@@ -27,6 +27,7 @@ fn last(saved: Saved) -> LastSave {
         at_ms: saved.at_us / 1000,
         connections: saved.connections,
         limits: saved.limits,
+        expectations: saved.expectations,
         bytes: saved.bytes,
         work_us: micros(saved.work),
         took_us: micros(saved.took),
@@ -49,6 +50,7 @@ fn restored(restored: Restored) -> RestoredInfo {
         stale: restored.stale,
         lost: restored.no_room + restored.clashed,
         limits: restored.limits,
+        expectations: restored.expectations,
         took_us: micros(restored.took),
     }
 }

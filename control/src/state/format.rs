@@ -12,6 +12,7 @@ use dataplane::conntrack::{Saved, Tuple};
 use dataplane::packet::Family;
 use thiserror::Error;
 
+use super::expected::{self, Expected};
 use crate::compile::SavedLimit;
 
 /// How the files begin.
@@ -79,16 +80,19 @@ pub(super) enum Section {
     Connections = 2,
     /// `limit` cells.
     Limits = 3,
+    /// Expectations.
+    Expectations = 4,
 }
 
 impl Section {
-    const ALL: [Self; 3] = [Self::Ports, Self::Connections, Self::Limits];
+    const ALL: [Self; 4] = [Self::Ports, Self::Connections, Self::Limits, Self::Expectations];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Ports => "ports",
             Self::Connections => "connections",
             Self::Limits => "limits",
+            Self::Expectations => "expectations",
         }
     }
 }
@@ -209,6 +213,7 @@ impl<'f> Contents<'f> {
         contents.entries(Section::Ports, get_name).try_for_each(|port| port.map(drop))?;
         contents.connections().try_for_each(|connection| connection.map(drop))?;
         contents.limits().try_for_each(|limit| limit.map(drop))?;
+        contents.expectations().try_for_each(|expected| expected.map(drop))?;
         Ok(contents)
     }
 
@@ -220,6 +225,10 @@ impl<'f> Contents<'f> {
     }
     pub(super) fn limits(&self) -> impl Iterator<Item = Result<SavedLimit, Refusal>> + 'f {
         self.entries(Section::Limits, get_limit)
+    }
+
+    pub(super) fn expectations(&self) -> impl Iterator<Item = Result<Expected, Refusal>> + 'f {
+        self.entries(Section::Expectations, expected::get)
     }
 
     /// A section's entries; ends after the first that makes no sense.
@@ -247,13 +256,13 @@ impl<'f> Contents<'f> {
     }
 }
 
-fn put_u16(out: &mut Vec<u8>, value: u16) {
+pub(super) fn put_u16(out: &mut Vec<u8>, value: u16) {
     out.extend_from_slice(&value.to_le_bytes());
 }
-fn put_u32(out: &mut Vec<u8>, value: u32) {
+pub(super) fn put_u32(out: &mut Vec<u8>, value: u32) {
     out.extend_from_slice(&value.to_le_bytes());
 }
-fn put_u64(out: &mut Vec<u8>, value: u64) {
+pub(super) fn put_u64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
@@ -271,6 +280,26 @@ mod part {
     pub(super) const AGE: u8 = 4;
 }
 
+/// A tuple without its family and protocol.
+pub(super) fn put_tuple(out: &mut Vec<u8>, tuple: &Tuple) {
+    let wide = tuple.family == Family::V6;
+    for address in [tuple.src, tuple.dst] {
+        let bytes = address.to_le_bytes();
+        out.extend_from_slice(if wide { &bytes } else { &bytes[..4] });
+    }
+    [tuple.sport, tuple.dport, tuple.zone].into_iter().for_each(|part| put_u16(out, part));
+}
+
+pub(super) fn get_tuple(from: &mut Reader<'_>, family: Family, proto: u8) -> Option<Tuple> {
+    let mut address = || match family {
+        Family::V4 => from.u32().map(u128::from),
+        Family::V6 => from.array().map(u128::from_le_bytes),
+    };
+    let (src, dst) = (address()?, address()?);
+    let (sport, dport, zone) = (from.u16()?, from.u16()?, from.u16()?);
+    Some(Tuple { src, dst, sport, dport, proto, family, zone })
+}
+
 pub(super) fn put_connection(out: &mut Vec<u8>, saved: &Saved) {
     let wide = saved.original.family == Family::V6;
     let mut parts = if wide { part::WIDE } else { 0 };
@@ -283,13 +312,8 @@ pub(super) fn put_connection(out: &mut Vec<u8>, saved: &Saved) {
     put_u32(out, saved.mark);
     saved.master.into_iter().for_each(|master| put_u64(out, master));
     saved.age.into_iter().for_each(|age| put_u64(out, age.0));
-    for tuple in [&saved.original, &saved.reply] {
-        for address in [tuple.src, tuple.dst] {
-            let bytes = address.to_le_bytes();
-            out.extend_from_slice(if wide { &bytes } else { &bytes[..4] });
-        }
-        [tuple.sport, tuple.dport, tuple.zone].into_iter().for_each(|part| put_u16(out, part));
-    }
+    put_tuple(out, &saved.original);
+    put_tuple(out, &saved.reply);
     let used = saved.words.iter().enumerate().filter(|(_, word)| **word != 0);
     put_u64(out, used.clone().fold(0, |mask, (at, _)| mask | 1 << at));
     used.for_each(|(_, word)| put_u64(out, *word));
@@ -305,24 +329,24 @@ pub(super) fn put_limit(out: &mut Vec<u8>, limit: &SavedLimit) {
 
 /// What is left to read. Every reader returns `None` at the end, having read nothing
 /// that is not there.
-struct Reader<'f>(&'f [u8]);
+pub(super) struct Reader<'f>(&'f [u8]);
 
 impl<'f> Reader<'f> {
-    fn take(&mut self, length: usize) -> Option<&'f [u8]> {
+    pub(super) fn take(&mut self, length: usize) -> Option<&'f [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
     }
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
     }
-    fn u16(&mut self) -> Option<u16> {
+    pub(super) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
-    fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 }
@@ -340,16 +364,8 @@ fn get_connection(from: &mut Reader<'_>) -> Option<Saved> {
     let master = if has(part::MASTER) { Some(from.u64()?) } else { None };
     let age = if has(part::AGE) { Some(Nanos(from.u64()?)) } else { None };
     let family = if has(part::WIDE) { Family::V6 } else { Family::V4 };
-    let mut tuple = || {
-        let mut address = || match family {
-            Family::V4 => from.u32().map(u128::from),
-            Family::V6 => from.array().map(u128::from_le_bytes),
-        };
-        let (src, dst) = (address()?, address()?);
-        let (sport, dport, zone) = (from.u16()?, from.u16()?, from.u16()?);
-        Some(Tuple { src, dst, sport, dport, proto, family, zone })
-    };
-    let (original, reply) = (tuple()?, tuple()?);
+    let original = get_tuple(from, family, proto)?;
+    let reply = get_tuple(from, family, proto)?;
     let mask = from.u64()?;
     if mask.checked_shr(Saved::WORDS as u32).unwrap_or(0) != 0 {
         return None;

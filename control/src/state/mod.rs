@@ -7,6 +7,7 @@
 //! clock, is taken off. A file that is not exactly what was written is refused
 //! whole, and put aside for whoever wants to know why.
 
+mod expected;
 mod format;
 mod keeper;
 mod mapped;

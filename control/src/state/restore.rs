@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use dataplane::clock::{Nanos, monotonic, wall_us};
-use dataplane::conntrack::{Conntrack, ImportError, Saved, status};
+use dataplane::conntrack::{ConnId, Conntrack, ImportError, Limits, Saved, status};
 use dataplane::fib::Network;
 use dataplane::packet::{Family, PortId};
 
@@ -36,6 +36,8 @@ pub struct Restored {
     pub stale: u64,
     /// Connections that contradict each other.
     pub clashed: u64,
+    /// Expectations that still hold.
+    pub expectations: u64,
     /// Buckets of rules that still stand.
     pub limits: u64,
     /// What it took.
@@ -116,6 +118,20 @@ impl Incoming<'_> {
             if let Some(master) = names.get(&master) {
                 self.conntrack.set_master(child, *master);
             }
+        }
+        self.expectations(contents, &names);
+    }
+
+    /// Expectations go on with their masters.
+    fn expectations(&mut self, contents: &Contents<'_>, names: &HashMap<u64, ConnId>) {
+        for expected in contents.expectations().filter_map(Result::ok) {
+            let timeout = expected.left.saturating_sub(self.restored.age);
+            let Some(master) = names.get(&expected.master).filter(|_| timeout > Nanos(0)) else {
+                continue;
+            };
+            let limits = Limits { most: u32::MAX, timeout, any_master: false };
+            let put = self.conntrack.expect(&expected.of_master(*master), limits, self.now);
+            self.restored.expectations += u64::from(put.is_ok());
         }
     }
 

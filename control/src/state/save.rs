@@ -13,6 +13,7 @@ use dataplane::clock::{Nanos, monotonic, wall_us};
 use dataplane::conntrack::Conntrack;
 
 use super::Place;
+use super::expected::{self, Expected};
 use super::format::{self, Header, SECTION_HEAD, Section};
 use super::mapped::Draft;
 use crate::compile::SavedLimit;
@@ -47,6 +48,8 @@ pub struct Saved {
     pub connections: u64,
     /// Buckets.
     pub limits: u64,
+    /// Expectations.
+    pub expectations: u64,
     /// Length of the file.
     pub bytes: u64,
     /// Time at work, resting left out.
@@ -135,6 +138,14 @@ pub fn save(
         saved.limits += 1;
     }
     section.add(&mut draft, saved.limits, &bytes)?;
+    section.end(&mut draft);
+
+    let mut section = Open::begin(&mut draft, Section::Expectations)?;
+    bytes.clear();
+    let expectations = sources.conntrack.expectations(start);
+    expectations.iter().for_each(|row| expected::put(&mut bytes, &Expected::of(row)));
+    saved.expectations = expectations.len() as u64;
+    section.add(&mut draft, saved.expectations, &bytes)?;
     section.end(&mut draft);
 
     saved.bytes = draft.len() as u64;

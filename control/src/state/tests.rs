@@ -6,11 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use dataplane::clock::{Nanos, monotonic};
-use dataplane::conntrack::{Config, Conntrack, Saved, Tuple, status};
+use dataplane::conntrack::{
+    Config, Conntrack, Direction, Follow, Limits, Saved, SourceMask, Tuple, status,
+};
 use dataplane::fib::{Mode, Network, PortInfo, Topology};
 use dataplane::packet::{Family, Mac};
+use dataplane::policy::target::HelperKind;
 use proptest::prelude::*;
 
+use super::expected::{self, Expected};
 use super::format::{self, Contents, Header, Refusal, Section};
 use super::{Keeper, Place, Restored, Saving, Sources, StateError, restore, save};
 use crate::compile::SavedLimit;
@@ -130,10 +134,36 @@ fn file_of(connections: &[Saved], limits: &[SavedLimit], clean: bool) -> Vec<u8>
     bytes.clear();
     limits.iter().for_each(|limit| format::put_limit(&mut bytes, limit));
     section(Section::Limits, limits.len(), &bytes);
+    bytes.clear();
+    expectations().iter().for_each(|one| expected::put(&mut bytes, one));
+    section(Section::Expectations, expectations().len(), &bytes);
     let header =
         Header { saved_at_us: dataplane::clock::wall_us(), clean, length: file.len() as u64 };
     file[..format::HEADER].copy_from_slice(&header.encode());
     file
+}
+
+/// One of each kind, of the connection that [`udp`] numbers 7.
+fn expectations() -> Vec<Expected> {
+    let tuple = udp(7, 9).original;
+    let follow = Follow { direction: Direction::Reply, port: 21, address: Some(5) };
+    let one = Expected {
+        master: 7,
+        left: Nanos::from_secs(300),
+        tuple,
+        mask: SourceMask { address: 0xffff_ffff, port: 0 },
+        by: HelperKind::Ftp,
+        class: 1,
+        permanent: true,
+        inactive: false,
+        helper: Some(HelperKind::Sip),
+        follow: Some(follow),
+    };
+    let here = Follow { direction: Direction::Original, address: None, ..follow };
+    let mut other = Expected { permanent: false, inactive: true, follow: Some(here), ..one };
+    other.tuple.dport = 99;
+    let wide = Tuple { src: 1 << 100, dst: 1 << 99, family: Family::V6, ..tuple };
+    vec![one, other, Expected { tuple: wide, follow: None, helper: None, ..one }]
 }
 
 fn limit() -> SavedLimit {
@@ -154,6 +184,8 @@ proptest! {
         let read: Vec<Saved> = contents.connections().map(Result::unwrap).collect();
         prop_assert_eq!(read, connections);
         prop_assert_eq!(contents.limits().collect::<Vec<_>>(), [Ok(limit())]);
+        let expected: Vec<_> = contents.expectations().map(Result::unwrap).collect();
+        prop_assert_eq!(expected, expectations());
     }
 
     #[test]
@@ -260,12 +292,16 @@ fn a_table_comes_back_from_the_file() {
     let id = before.import(&child, Nanos(0), now).unwrap();
     before.set_master(id, master);
     before.import(&translated, Nanos(0), now).unwrap();
+    for one in &expectations() {
+        let limits = Limits { most: 9, timeout: one.left, any_master: false };
+        before.expect(&one.of_master(master), limits, now).unwrap();
+    }
     let old = saved_in(&before);
     assert_eq!((old.len(), old[1].master), (3, Some(master.number())));
 
     let place = Place::take(&directory.file()).unwrap();
     let done = save(&place, &sources(&before, vec![limit()]), true, 0).unwrap();
-    assert_eq!((done.connections, done.limits), (3, 1));
+    assert_eq!((done.connections, done.limits, done.expectations), (3, 1, 3));
     assert_eq!(done.bytes, fs::metadata(directory.file()).unwrap().len());
     use std::os::unix::fs::PermissionsExt;
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -283,6 +319,13 @@ fn a_table_comes_back_from_the_file() {
     assert_eq!((restored.connections, restored.limits, restored.clean), (3, 1, true));
     assert_eq!(limits, [limit()]);
     let new = saved_in(&after);
+    assert_eq!(restored.expectations, 3);
+    let new_master = new[0].number;
+    for row in after.expectations(monotonic()) {
+        let expected = Expected { master: 7, left: Nanos::from_secs(300), ..Expected::of(&row) };
+        assert!(expectations().contains(&expected), "{row}");
+        assert_eq!(row.expectation.master.number(), new_master);
+    }
     let faces = |all: &[Saved]| all.iter().map(face).collect::<Vec<_>>();
     assert_eq!(faces(&new), faces(&old));
     assert_eq!(new[1].master, Some(new[0].number), "masters are known by their new names");
@@ -335,7 +378,7 @@ fn a_damaged_file_is_put_aside_and_nothing_of_it_used() {
     let taken = |_: &[SavedLimit], _, _| panic!("nothing is used");
     let restored = restore(&place, &table, &network, taken).unwrap();
     let aside = directory.0.join("state/conntrack.refused");
-    let refusal = Refusal::Checksum { part: "limits" };
+    let refusal = Refusal::Checksum { part: "expectations" };
     assert_eq!(restored.refused, Some((refusal, aside.clone())));
     assert!(table.is_empty() && !directory.file().exists());
     assert_eq!(fs::read(aside).unwrap(), file, "whoever wants to know why can look");

@@ -109,6 +109,11 @@ impl Conntrack {
         self.expectations.collect(now, |master| self.lives(master, now))
     }
 
+    /// Ends all expectations, and returns how many there were.
+    pub fn flush_expectations(&self) -> usize {
+        self.expectations.clear()
+    }
+
     /// Every expectation that holds. Allocates: for listings.
     pub fn expectations(&self, now: Nanos) -> Vec<ExpectRow> {
         let row = |(expectation, deadline): (Expectation, Nanos)| {

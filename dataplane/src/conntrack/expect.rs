@@ -303,6 +303,15 @@ impl Expectations {
         (before - inner.live()) as usize
     }
 
+    /// Ends all, and returns how many there were.
+    pub(super) fn clear(&self) -> usize {
+        let mut inner = self.lock();
+        let before = inner.live();
+        inner.collect(Nanos(0), |_| false);
+        self.settle(&inner);
+        before as usize
+    }
+
     /// All that live, with their deadlines.
     pub(super) fn all(&self, now: Nanos) -> Vec<(Expectation, Nanos)> {
         let inner = self.lock();

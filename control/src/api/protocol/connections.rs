@@ -284,6 +284,39 @@ pub struct TupleInfo {
     pub counted: Option<CountedInfo>,
 }
 
+/// A connection that a helper expects.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ExpectInfo {
+    /// Seconds left.
+    pub timeout_s: u64,
+    /// Layer 4 protocol number.
+    pub proto: u8,
+    /// Source, under `mask_src`.
+    pub src: IpAddr,
+    /// Destination.
+    pub dst: IpAddr,
+    /// Source port, under `mask_sport`.
+    pub sport: u16,
+    /// Destination port.
+    pub dport: u16,
+    /// The bits of the source that count.
+    pub mask_src: IpAddr,
+    /// The bits of the source port that count.
+    pub mask_sport: u16,
+    /// `id` of the connection that announced it.
+    pub master: u64,
+    /// Which of the helper's classes.
+    pub class: u8,
+    /// The helper that read the announcement.
+    pub helper: String,
+    /// Serves any number of times.
+    pub permanent: bool,
+    /// Waits for the announcement to be accepted.
+    pub inactive: bool,
+    /// The row as `conntrack -L expect` prints it.
+    pub text: String,
+}
+
 /// What went one way.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct CountedInfo {

@@ -46,6 +46,8 @@ pub struct LastSave {
     pub connections: u64,
     /// `limit` buckets in it.
     pub limits: u64,
+    /// Expectations in it.
+    pub expectations: u64,
     /// Its length.
     pub bytes: u64,
     /// Microseconds of work.
@@ -80,6 +82,8 @@ pub struct RestoredInfo {
     pub lost: u64,
     /// `limit` buckets of rules that still stand.
     pub limits: u64,
+    /// Expectations that still hold.
+    pub expectations: u64,
     /// Microseconds that it took.
     pub took_us: u64,
 }

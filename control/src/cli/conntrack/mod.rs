@@ -49,7 +49,7 @@ const COMMANDS: &str = "Commands (each may be given as the option or spelled out
   delete -D, --delete   end those that the filters pass (all of them without a filter)
   get    -G, --get      the one with this tuple
   stats  -S, --stats    counters of the table
-The table may follow: conntrack.";
+The table may follow: conntrack, or expect (list, count and flush).";
 
 const OUTPUT: &str = "Output:
   -o, --output LIST             extended, id, timestamp, ktimestamp, labels, save
@@ -152,6 +152,9 @@ struct Caller<'n> {
 
 impl Caller<'_> {
     fn perform(&self, wanted: Wanted) -> Result<Exit, Exit> {
+        if wanted.expect {
+            return self.expectations(wanted.action);
+        }
         match wanted.action {
             Action::List => self.list(wanted, u64::MAX),
             Action::Get => self.list(wanted, 1),
@@ -247,6 +250,39 @@ impl Caller<'_> {
         } else {
             let text = format!("connection tracking table has been emptied ({flushed} entries).");
             self.voice.say(text);
+        }
+        Ok(Exit::Ok)
+    }
+
+    /// The table of expectations.
+    fn expectations(&self, action: Action) -> Result<Exit, Exit> {
+        let json = self.output.json();
+        if action == Action::Flush {
+            let response = self.ask(Request::FlushExpect {})?;
+            let Response::Flushed { flushed } = response else {
+                return Err(unexpected(&self.output));
+            };
+            if json {
+                self.output.object(&response);
+            } else {
+                let text = format!("expectation table has been emptied ({flushed} entries).");
+                self.voice.say(text);
+            }
+            return Ok(Exit::Ok);
+        }
+        let Response::Expectations { rows } = self.ask(Request::ShowExpect {})? else {
+            return Err(unexpected(&self.output));
+        };
+        match (action, json) {
+            (Action::Count, false) => self.output.line(rows.len()),
+            (Action::Count, true) => {
+                self.output.object(&serde_json::json!({ "entries": rows.len() }));
+            }
+            (_, true) => rows.iter().for_each(|row| self.output.object(row)),
+            (_, false) => {
+                rows.iter().for_each(|row| self.output.line(&row.text));
+                self.voice.say(format_args!("{} expectations have been shown.", rows.len()));
+            }
         }
         Ok(Exit::Ok)
     }

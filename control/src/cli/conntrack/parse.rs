@@ -316,6 +316,13 @@ impl Parser {
             let remedy = "list again instead";
             return Err(ParseError::Unsupported { what: "watch".to_owned(), remedy });
         }
+        let expect = self.expect.unwrap_or(false);
+        if expect && !matches!(action, Action::List | Action::Count | Action::Flush) {
+            return misplaced("expect", "; it goes with list, count and flush");
+        }
+        if expect && (!self.filter.is_empty() || self.shape != Shape::default()) {
+            return misplaced("expect", " and filters or -o; list all of it");
+        }
         if self.events.is_some() && action != Action::Watch {
             return misplaced("event-mask", "; it goes with watch");
         }
@@ -325,8 +332,7 @@ impl Parser {
                 return misplaced("get", " an incomplete tuple; give -p, -s, -d and the ports");
             }
         }
-        let Self { expect, filter, shape, events, json, socket, .. } = self;
-        let expect = expect.unwrap_or(false);
+        let Self { filter, shape, events, json, socket, .. } = self;
         Ok(Request::Do(Box::new(Wanted { action, expect, filter, shape, events, json, socket })))
     }
 }
