@@ -58,12 +58,10 @@ fn proc_form(listed: &str) -> String {
         ("sip", "3") => "/image",
         _ => "",
     };
-    let flags: String = ["PERMANENT", "INACTIVE"]
-        .iter()
-        .filter(|flag| words.contains(flag))
-        .map(|flag| format!("{flag} "))
-        .collect();
-    format!("{} l3proto = 2 {} {flags}{helper}{kind}", words[0], words[1..6].join(" "))
+    let mut flags = ["PERMANENT", "INACTIVE"].to_vec();
+    flags.retain(|flag| words.contains(flag));
+    let flags = flags.join(",");
+    format!("{} l3proto = 2 {} {flags} {helper}{kind}", words[0], words[1..6].join(" "))
 }
 
 fn family(v6: bool) -> Family {

@@ -24,6 +24,7 @@ pub mod clock;
 pub mod frames;
 pub mod kmsg;
 pub mod namespace;
+pub mod nflog;
 pub mod sys;
 
 use std::net::IpAddr;
@@ -33,6 +34,9 @@ use sys::{PacketSocket, RawSocket};
 
 /// Ports of the router.
 pub const PORTS: usize = 3;
+
+/// The NFLOG group of the sink for the local stack's packets.
+const SINK_GROUP: u16 = 77;
 
 /// Host parts of the neighbours on every port's network.
 pub const NEIGHBOURS: [u8; 3] = [10, 11, 254];
@@ -97,6 +101,7 @@ pub struct Lab {
     raw: [RawSocket; 2],
     front_end: FrontEnd,
     log: std::cell::RefCell<kmsg::KernelLog>,
+    received: nflog::PacketLog,
     gw: Namespace,
     far: Namespace,
 }
@@ -119,7 +124,8 @@ impl Lab {
         let peers = (0..PORTS).map(open).collect();
         let raw = [false, true].map(|v6| gw.enter(|| RawSocket::open(v6)).expect("raw socket"));
         let log = kmsg::KernelLog::open().into();
-        let lab = Self { peers, raw, front_end, log, gw, far };
+        let received = gw.enter(|| nflog::PacketLog::open(SINK_GROUP)).expect("netlink socket");
+        let lab = Self { peers, raw, front_end, log, received, gw, far };
         lab.wait_for_silence();
         lab
     }
@@ -187,6 +193,11 @@ impl Lab {
         words.next().and_then(|count| count.parse().ok()).expect("a counter in the sink")
     }
 
+    /// Packets that the local stack was given since the last call, from the IP header on.
+    pub fn received(&self) -> Vec<Vec<u8>> {
+        self.received.take()
+    }
+
     /// Puts a frame on the wire towards a port; gives all that came out.
     pub fn inject(&self, port: usize, frame: &[u8]) -> Vec<Sent> {
         self.peers[port].send(frame).expect("a frame of legal length");
@@ -248,7 +259,8 @@ fn silence(gw: &Namespace, far: &Namespace) {
     // Before any rule needs conntrack: equal priorities run in reverse order of
     // registration, so conntrack's confirmation comes before this sink.
     let sink = "table inet sink {\n chain in {\n \
-        type filter hook input priority 2147483647; policy drop;\n counter drop\n }\n \
+        type filter hook input priority 2147483647; policy drop;\n \
+        log group 77 snaplen 65535 queue-threshold 1 counter drop\n }\n \
         chain reports {\n type filter hook output priority -500; policy accept;\n \
         ip6 saddr :: drop\n }\n}\n";
     gw.run("nft", &["-f", "-"], sink).expect("nft");

@@ -2,6 +2,7 @@
 //! sides' frames differ in a port, each must show its own choice for that flow.
 
 use super::concrete::{Peek, is_icmp, peek};
+use crate::lab::Sent;
 
 /// The pairs in use, by flow: the kernel's port and ours.
 #[derive(Clone, Debug)]
@@ -14,6 +15,28 @@ impl Bijection {
     /// Nothing chosen yet.
     pub fn new(flows: usize) -> Self {
         Self { pairs: vec![Vec::new(); flows] }
+    }
+
+    /// Whether what the two sides sent, in order, is the same up to ports.
+    pub fn alike(&mut self, flow: usize, theirs: &[Sent], own: &[Sent]) -> bool {
+        if theirs == own {
+            return true;
+        }
+        if theirs.len() != own.len() {
+            return false;
+        }
+        // Checksum and ports may be in different fragments: they are compared joined.
+        if let (Some((heads, a)), Some((own_heads, b))) = (joined(theirs), joined(own)) {
+            return heads == own_heads && self.translate(flow, &a, &b) == a;
+        }
+        let mut own = own.to_vec();
+        for (kernel, ours) in theirs.iter().zip(&mut own) {
+            if kernel.port == ours.port {
+                ours.frame = self.translate(flow, &kernel.frame, &ours.frame);
+            }
+        }
+        own.sort();
+        theirs == own
     }
 
     /// Our frame in the kernel's ports; unchanged where that explains nothing.
@@ -36,11 +59,9 @@ impl Bijection {
         };
         if error {
             // The quotation, and the error's own checksum over it.
-            let skip = if own.ports.0 >> 8 == 137 { 40 } else { 8 };
-            let at = 14 + own.l4 + skip;
-            if let Some(inner) = kernel.get(at..).and_then(peek)
-                && !inner.later
-            {
+            let at = 14 + own.l4 + 8;
+            // It may call itself a later fragment: what it shows are the ports still.
+            if let Some(inner) = kernel.get(at..).and_then(peek) {
                 self.rename(flow, kernel, &mut frame, at, &inner, Some(14 + own.l4 + 2));
             }
         }
@@ -69,7 +90,7 @@ impl Bijection {
             let (Some(theirs), Some(own)) = (word(kernel, field), word(frame, field)) else {
                 return;
             };
-            if theirs == own || !self.admits(flow, theirs, own) {
+            if theirs == own || !self.admits(flow, theirs, own, is_icmp(inner.proto)) {
                 continue;
             }
             let sum = at + inner.l4 + sum;
@@ -97,20 +118,21 @@ impl Bijection {
         }
     }
 
-    /// Whether the kernel's port may stand for ours in this flow. A new pair must
-    /// be new to both.
-    fn admits(&mut self, flow: usize, theirs: u16, own: u16) -> bool {
+    /// Whether the kernel's port may stand for ours in this flow. When one side
+    /// chooses anew, so must the other.
+    fn admits(&mut self, flow: usize, theirs: u16, own: u16, id: bool) -> bool {
         let pairs = &mut self.pairs[flow];
         if pairs.contains(&(theirs, own)) {
             return true;
         }
         let class = |port: u16| match port {
+            _ if id => 0,
             0 => 0,
             1..512 => 1,
             512..1024 => 2,
             _ => 3,
         };
-        let fresh = pairs.iter().all(|&(a, b)| a != theirs && b != own);
+        let fresh = pairs.first().is_none_or(|&(a, b)| a != theirs && b != own);
         if fresh && class(theirs) == class(own) {
             pairs.insert(0, (theirs, own));
             return true;
@@ -119,7 +141,7 @@ impl Bijection {
     }
 
     /// Whether a word of a connection's line stands for the other.
-    pub fn alike(&self, theirs: &str, own: &str) -> bool {
+    pub fn words_alike(&self, theirs: &str, own: &str) -> bool {
         let (Some((name, a)), Some((other, b))) = (theirs.split_once('='), own.split_once('='))
         else {
             return false;
@@ -129,6 +151,30 @@ impl Bijection {
             && name == other
             && self.pairs.iter().any(|pairs| pairs.contains(&(a, b)))
     }
+}
+
+/// The heads of frames that are all fragments, and the datagram that they make.
+fn joined(frames: &[Sent]) -> Option<(Vec<Vec<u8>>, Vec<u8>)> {
+    let mut parts: Vec<(u16, &[u8], &[u8])> = Vec::new();
+    for Sent { frame, .. } in frames {
+        let packet = frame.get(14..)?;
+        let offset = match packet.first()? >> 4 {
+            6 if packet[6] == 44 => word(packet, 42)? & 0xfff8,
+            4 if word(packet, 6)? & 0x3fff != 0 => (word(packet, 6)? & 0x1fff) * 8,
+            _ => return None,
+        };
+        let start = 14 + peek(packet)?.l4;
+        parts.push((offset, &frame[..start], &frame[start..]));
+    }
+    parts.sort();
+    let mut whole = parts.first()?.1.to_vec();
+    // Not a fragment any more, or it would not be looked into.
+    match whole[14] >> 4 {
+        6 => whole[56..58].fill(0),
+        _ => whole[20..22].fill(0),
+    }
+    whole.extend(parts.iter().flat_map(|(_, _, bytes)| *bytes));
+    Some((parts.iter().map(|(_, head, _)| head.to_vec()).collect(), whole))
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {

@@ -9,6 +9,9 @@ use super::script::{
 use crate::lab::frames::{self, Ip, Tcp};
 use crate::lab::{Sent, address, host_mac, port_mac};
 
+/// Stands for a port where the local stack is meant.
+pub const HOST: usize = 99;
+
 /// A packet ready to be put in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ready {
@@ -94,15 +97,17 @@ struct Trace {
 #[derive(Debug)]
 pub struct Concrete {
     v6: bool,
+    run: u32,
     flows: Vec<Flow>,
     traces: Vec<Trace>,
 }
 
 impl Concrete {
-    /// Knows nothing yet.
-    pub fn new(batch: &Batch) -> Self {
+    /// Knows nothing yet. Identifications differ from run to run: the kernel may
+    /// still hold fragments of an earlier one.
+    pub fn new(batch: &Batch, run: u32) -> Self {
         let traces = vec![Trace::default(); batch.flows.len()];
-        Self { v6: batch.v6, flows: batch.flows.clone(), traces }
+        Self { v6: batch.v6, run, flows: batch.flows.clone(), traces }
     }
 
     /// The packets of a step, in order.
@@ -113,8 +118,9 @@ impl Concrete {
         }
     }
 
-    /// Takes in what came of one of a step's packets.
-    pub fn learn(&mut self, step: &Step, ready: &Ready, sent: &[Sent], delivered: &[Vec<u8>]) {
+    /// Takes in what came of one of a step's packets, the local stack's share
+    /// as sent on [`HOST`].
+    pub fn learn(&mut self, step: &Step, ready: &Ready, sent: &[Sent]) {
         let Step::Packet(Packet { flow, dir, .. }) = step else { return };
         let trace = &mut self.traces[*flow];
         let Some(own) = peek(&ready.packet).filter(|own| !own.later) else { return };
@@ -129,13 +135,8 @@ impl Concrete {
         for Sent { port, frame } in sent {
             let Some(packet) = frame.get(14..).filter(|packet| continues(packet)) else { continue };
             let mac = frame[..6].try_into().expect("six bytes");
-            let place = Place::Port(*port, mac);
+            let place = if *port == HOST { Place::Router } else { Place::Port(*port, mac) };
             trace.out[*dir as usize] = Some(Seen { place, packet: packet.to_vec() });
-        }
-        for frame in delivered {
-            let Some(packet) = frame.get(14..).filter(|packet| continues(packet)) else { continue };
-            let seen = Seen { place: Place::Router, packet: packet.to_vec() };
-            trace.out[*dir as usize] = Some(seen);
         }
     }
 
@@ -160,14 +161,14 @@ impl Concrete {
     fn packet(&mut self, packet: &Packet) -> Vec<Ready> {
         let (from, sport, to, dport) = self.reach(packet.flow, packet.dir);
         let mut ip = Ip::new(from.address, to, self.flows[packet.flow].proto);
-        (ip.ttl, ip.tos, ip.id) = (packet.ttl, packet.tos, packet.id);
+        let id = packet.id.wrapping_add((self.run as u16).wrapping_mul(977)).max(1);
+        (ip.ttl, ip.tos, ip.id) = (packet.ttl, packet.tos, id);
         let mut l4 = layer4(&ip, &packet.body, sport, dport);
         match packet.harm {
             Harm::None => {}
             Harm::Checksum => {
-                if let Some(last) = l4.last_mut() {
-                    *last ^= 1;
-                }
+                let at = (l4.len() & !1).saturating_sub(2);
+                spoil(&mut l4, at);
             }
             Harm::Cut(keep) => l4.truncate(keep),
         }
@@ -177,7 +178,7 @@ impl Concrete {
         } else {
             let pieces = packet.pieces.iter();
             pieces
-                .filter_map(|&(start, end)| piece(&ip, &l4, start, end))
+                .filter_map(|&(start, end)| piece(&ip, self.run, &l4, start, end))
                 .map(|packet| Ready { place, packet })
                 .collect()
         };
@@ -212,9 +213,18 @@ impl Concrete {
         ip.id = 0x4321;
         let mut l4 = frames::icmp(&ip, complaint.kind, complaint.code, complaint.word, &quoted);
         if complaint.twist == Twist::Checksum {
-            l4[2] ^= 1;
+            spoil(&mut l4, 2);
         }
         Some(Ready { place, packet: ip.packet(&l4) })
+    }
+}
+
+/// Adds one to a word, in the checksum's arithmetic: wrong by the same amount on
+/// both sides, whatever ports they chose.
+fn spoil(l4: &mut [u8], at: usize) {
+    if let Some(word) = l4.get_mut(at..at + 2) {
+        let value = u16::from_be_bytes([word[0], word[1]]);
+        word.copy_from_slice(&value.checked_add(1).unwrap_or(1).to_be_bytes());
     }
 }
 
@@ -227,7 +237,7 @@ fn quote(seen: &Seen, peek: &Peek, complaint: &Complaint) -> Option<Vec<u8>> {
     match complaint.twist {
         Twist::None | Twist::Checksum => {}
         Twist::Older => quoted[ttl] = quoted[ttl].saturating_sub(2),
-        Twist::Byte(at) => *quoted.get_mut(peek.l4 + at)? ^= 0x10,
+        Twist::Byte(at) => spoil(&mut quoted, peek.l4 + (at & !1)),
         Twist::Source => quoted[source] ^= 1,
         Twist::Destination => quoted[destination] ^= 1,
         Twist::Fragment if !v6 => quoted[7] = 3,
@@ -273,7 +283,7 @@ fn layer4(ip: &Ip, body: &Body, sport: u16, dport: u16) -> Vec<u8> {
 }
 
 /// One fragment: bytes `start..end` of layer 4; the last one says so.
-fn piece(ip: &Ip, l4: &[u8], start: usize, end: usize) -> Option<Vec<u8>> {
+fn piece(ip: &Ip, run: u32, l4: &[u8], start: usize, end: usize) -> Option<Vec<u8>> {
     let end = end.min(l4.len());
     let bytes = l4.get(start..end).filter(|bytes| !bytes.is_empty())?;
     let more = end < l4.len();
@@ -281,9 +291,9 @@ fn piece(ip: &Ip, l4: &[u8], start: usize, end: usize) -> Option<Vec<u8>> {
     if ip.v6() {
         let word = (start as u16 & 0xfff8) | u16::from(more);
         let [high, low] = word.to_be_bytes();
-        let [id_high, id_low] = ip.id.to_be_bytes();
         part.first_extension = 44;
-        part.options = vec![ip.proto, 0, high, low, 0, 0, id_high, id_low];
+        part.options = vec![ip.proto, 0, high, low];
+        part.options.extend((run << 16 | u32::from(ip.id)).to_be_bytes());
     } else {
         part.frag = (start / 8) as u16 | if more { 0x2000 } else { 0 };
     }

@@ -1,13 +1,11 @@
 //! Generated batches: conversations between inside, outside and the router,
 //! each with errors about it and accidents on the way, interleaved.
 
-use std::net::IpAddr;
-
-use super::policy;
 use super::script::{
     Batch, Body, Complaint, Dir, End, Flow, Harm, Packet, Place, Reporter, Step, Twist,
 };
 use super::tcp;
+use super::{nat, policy};
 use crate::diff::rng::Rng;
 use crate::lab::{self, address, host_mac};
 
@@ -20,7 +18,7 @@ pub fn batch(seed: u64, sequences: usize) -> Batch {
     let v6 = rng.chance(40);
     let policy = policy::generate(&mut rng, v6);
     let checksums = policy.sysctls.iter().all(|(name, _)| name != "checksum");
-    let mut maker = Maker { rng, v6, flows: Vec::new(), id: 0, checksums };
+    let mut maker = Maker { rng, v6, flows: Vec::new(), id: 0, checksums, nat: policy.nat };
     let mut queues: Vec<Vec<Step>> = (0..sequences).map(|n| maker.sequence(n)).collect();
     queues.iter_mut().for_each(|queue| queue.reverse());
     let mut steps = Vec::new();
@@ -44,6 +42,8 @@ struct Maker {
     id: u16,
     /// Whether connection tracking looks at checksums.
     checksums: bool,
+    /// Whether the policy translates.
+    nat: bool,
 }
 
 impl Maker {
@@ -57,12 +57,7 @@ impl Maker {
     /// Beyond the gateway on eth2.
     fn remote(&mut self) -> End {
         let last = 1 + self.rng.below(20) as u8;
-        let remote: IpAddr = if self.v6 {
-            [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, u16::from(last)].into()
-        } else {
-            [203, 0, 113, last].into()
-        };
-        End { address: remote, place: Place::Port(2, host_mac(2, 254)) }
+        End { address: nat::remote(self.v6, last), place: Place::Port(2, host_mac(2, 254)) }
     }
 
     fn inside(&mut self) -> End {
@@ -86,14 +81,28 @@ impl Maker {
         End { address: address(self.v6, port, 1), place: Place::Router }
     }
 
-    /// One sequence: one or two flows on ports of its own.
-    fn sequence(&mut self, number: usize) -> Vec<Step> {
-        let (client, server) = match self.rng.below(10) {
+    /// An outside address that may lead inside.
+    fn virtual_host(&mut self) -> End {
+        let last = self.rng.pick(&nat::VIRTUAL);
+        End { address: nat::remote(self.v6, last), place: Place::Port(2, host_mac(2, 254)) }
+    }
+
+    fn ends(&mut self) -> (End, End) {
+        let way = self.rng.below(if self.nat { 18 } else { 10 });
+        match way {
             0..5 => (self.inside(), self.anybody()),
             5..7 => (self.anybody(), self.inside()),
             7..9 => (self.anybody(), self.router()),
-            _ => (self.router(), self.anybody()),
-        };
+            9 => (self.router(), self.anybody()),
+            10..13 => (self.inside(), self.remote()),
+            13..16 => (self.remote(), self.virtual_host()),
+            16 => (self.inside(), self.virtual_host()),
+            _ => (self.anybody(), self.virtual_host()),
+        }
+    }
+
+    /// One sequence: flows on ports of their own, that may compete for a translation.
+    fn sequence(&mut self, number: usize) -> Vec<Step> {
         let proto = match self.rng.below(20) {
             0..13 => 6,
             13..17 => 17,
@@ -106,11 +115,63 @@ impl Maker {
             }
             _ => self.rng.pick(&[47, 136, 33, 50, 200]),
         };
-        let sport = 20_000 + number as u16 * 7;
+        let sport = match self.rng.below(10) {
+            0 => 200 + number as u16,
+            1 => 600 + number as u16,
+            _ => 20_000 + number as u16 * 7,
+        };
         let dport = if self.rng.chance(50) { 80 } else { self.rng.pick(&[53, 443, 1_024, 7_777]) };
-        let flow = self.flows.len();
-        self.flows.push(Flow { proto, client, server, sport, dport });
-        let mut steps = match proto {
+        let (client, server) = self.ends();
+        let first = Flow { proto, client, server, sport, dport };
+        let mut rivals = vec![first.clone()];
+        while self.nat && rivals.len() < 4 && self.rng.chance(45) {
+            rivals.push(self.rival(&first));
+        }
+        let mut queues: Vec<Vec<Step>> = Vec::new();
+        for flow in rivals {
+            self.flows.push(flow);
+            let mut steps = self.conversation(self.flows.len() - 1);
+            steps.reverse();
+            queues.push(steps);
+        }
+        let mut steps = Vec::new();
+        while !queues.is_empty() {
+            let at = self.rng.below(queues.len());
+            for _ in 0..=self.rng.below(3) {
+                steps.extend(queues[at].pop());
+            }
+            queues.retain(|queue| !queue.is_empty());
+        }
+        steps
+    }
+
+    /// A flow that wants the same port, of the same server or elsewhere.
+    fn rival(&mut self, flow: &Flow) -> Flow {
+        let mut rival = flow.clone();
+        let (client, server) = self.ends();
+        match self.rng.below(6) {
+            0..3 => rival.client = self.rival_client(flow),
+            3 => rival.server = server,
+            4 => rival.dport = self.rng.pick(&[80, 443, 8_080]),
+            _ => (rival.client, rival.server) = (client, server),
+        }
+        rival
+    }
+
+    /// Another host on the same network.
+    fn rival_client(&mut self, flow: &Flow) -> End {
+        match flow.client.place {
+            Place::Port(port, mac) if mac != host_mac(2, 254) => {
+                let host = self.rng.pick(&[10, 11, 254]);
+                self.host(port, host)
+            }
+            Place::Port(..) => self.remote(),
+            Place::Router => self.inside(),
+        }
+    }
+
+    fn conversation(&mut self, flow: usize) -> Vec<Step> {
+        let mut steps = match self.flows[flow].proto {
             6 => self.tcp(flow),
             17 | 136 => self.udp(flow),
             1 | 58 => self.icmp(flow),
@@ -325,7 +386,7 @@ impl Maker {
             word: [0; 4],
             reporter,
             to,
-            keep: self.rng.pick(&[8, 8, 8, 20, 28, 64, 548, 4, 3, 0]),
+            keep: self.rng.pick(&[8, 8, 8, 20, 28, 64, 548, 4, 2, 0]),
             twist,
         }
     }

@@ -9,6 +9,7 @@ pub mod concrete;
 pub mod found;
 pub mod generate;
 pub mod lockstep;
+pub mod nat;
 pub mod policy;
 pub mod script;
 pub mod shrink;

@@ -1,6 +1,7 @@
 //! Stateful policies in the shapes that operators write, with rules that count
 //! every packet by what connection tracking says about it.
 
+use super::nat;
 use crate::diff::rng::Rng;
 
 /// A policy and the settings that go with it.
@@ -10,11 +11,16 @@ pub struct Policy {
     pub rules: Vec<String>,
     /// As in [`super::script::Batch`].
     pub sysctls: Vec<(String, u64)>,
+    /// Whether it translates.
+    pub nat: bool,
 }
 
 /// Any policy.
 pub fn generate(rng: &mut Rng, v6: bool) -> Policy {
-    let mut policy = Policy { rules: Vec::new(), sysctls: sysctls(rng) };
+    let mut policy = Policy { rules: Vec::new(), sysctls: sysctls(rng), nat: rng.chance(60) };
+    if policy.nat {
+        policy.rules.extend(nat::rules(rng, v6));
+    }
     counters(&mut policy.rules);
     marks(rng, &mut policy.rules);
     filter(rng, v6, &mut policy.rules);

@@ -180,7 +180,7 @@ pub enum Harm {
     /// None.
     #[default]
     None,
-    /// A bit of the last byte of layer 4 is flipped after the checksum.
+    /// The last word of layer 4 is one more than the checksum knows.
     Checksum,
     /// Layer 4 is cut to that many bytes.
     Cut(usize),
@@ -230,7 +230,7 @@ pub enum Twist {
     None,
     /// Two hops further on.
     Older,
-    /// The byte of layer 4 at this place is changed.
+    /// The word of layer 4 around this byte is one more.
     Byte(usize),
     /// The last byte of the source address is changed.
     Source,

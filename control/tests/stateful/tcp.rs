@@ -13,7 +13,7 @@ pub const URG: u8 = 32;
 
 const INITIAL: [u32; 7] = [0xffff_fff0, 0xffff_ff00, 0xffff_0000, 0, 1, 0x7fff_fff0, 0x1234_5678];
 const WINDOWS: [u16; 8] = [0, 1, 100, 1_000, 8_192, 29_200, 64_240, 65_535];
-const LENGTHS: [usize; 7] = [1, 2, 10, 100, 536, 1_000, 1_400];
+const LENGTHS: [usize; 7] = [1, 2, 10, 100, 536, 1_000, 1_300];
 
 /// A segment with its direction and what is wrong with it.
 pub type Move = (Dir, Segment, Harm);
@@ -124,7 +124,7 @@ impl Talk {
     fn open(&mut self, rng: &mut Rng) {
         match rng.below(16) {
             0..6 => self.handshake(0),
-            6 => self.handshake(rng.pick(&[1, 100, 1_400])),
+            6 => self.handshake(rng.pick(&[1, 100, 1_300])),
             7 => {
                 // Both open at once.
                 self.send(Dir::Original, SYN, 0);
@@ -240,7 +240,7 @@ impl Talk {
             85..89 => self.odd_flags(rng, dir),
             89..92 => {
                 let segment = Segment { payload: 10, ..self.plain(dir, PSH | ACK) };
-                let harm = rng.pick(&[Harm::Checksum, Harm::Checksum, Harm::Cut(8), Harm::Cut(19)]);
+                let harm = rng.pick(&[Harm::Checksum, Harm::Checksum, Harm::Cut(8), Harm::Cut(12)]);
                 self.moves.push((dir, segment, harm));
             }
             92..95 => self.odd_options(rng, dir),

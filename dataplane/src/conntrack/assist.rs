@@ -87,21 +87,68 @@ impl Conntrack {
         entry.set_status(entry.status() & !HELPER | EXPECTED | helper);
     }
 
-    /// Translates a connection as its master is, both ways at once: what goes to the
-    /// place that the master's helper announced really goes to its peer.
+    /// Translates a connection that was expected under translation: what goes to
+    /// the place that the master's helper announced really goes to its peer.
     pub(super) fn follow(&self, id: ConnId, expected: &Expectation, now: Nanos) {
         let Some(follow) = expected.follow else { return };
         let Some(master) = self.view(expected.master) else { return };
-        let back = match follow.direction {
-            Direction::Original => &master.reply,
-            Direction::Reply => &master.original,
+        let [there, back] = match follow.direction {
+            Direction::Original => [master.original, master.reply],
+            Direction::Reply => [master.reply, master.original],
         };
         let mut random = nat::Random::new(self.random().into());
-        nat::setup(self, id, &nat::only(back.dst), Manip::Source, &mut random, now);
-        let (address, port) = (follow.address.unwrap_or(back.src), follow.port);
-        let ports = Some(Range { low: port, high: port });
-        let range = NatRange { ports, ..nat::only(address) };
-        nat::setup(self, id, &range, Manip::Destination, &mut random, now);
+        let mut setup =
+            |range: &NatRange, manip| nat::setup(self, id, range, manip, &mut random, now);
+        let at = |address: u128, port: u16| {
+            let ports = Some(Range { low: port, high: port });
+            NatRange { ports, ..nat::only(address) }
+        };
+        let Some(address) = follow.address else {
+            // As the master: from where its peer is known, to the master's own end.
+            setup(&nat::only(back.dst), Manip::Source);
+            setup(&at(back.src, follow.port), Manip::Destination);
+            return;
+        };
+        setup(&at(address, follow.port), Manip::Destination);
+        let Some(child) = self.view(id) else { return };
+        // A stream between two ends behind us comes from where its sender's own
+        // streams are expected.
+        let paired = (expected.class != 0).then(|| self.paired(expected, &child.original, now));
+        if let Some((address, port)) = paired.flatten() {
+            setup(&at(address, port), Manip::Source);
+        } else if child.original.src == there.src {
+            setup(&nat::only(back.dst), Manip::Source);
+        }
+    }
+
+    /// Where the master expects streams for the sender of `child`.
+    fn paired(&self, expected: &Expectation, child: &Tuple, now: Nanos) -> Option<(u128, u16)> {
+        let mut found = None;
+        self.expectations.change(expected.master, now, |one, deadline| {
+            let saved = one.follow.and_then(|follow| Some((follow.address?, follow.port)));
+            let same = (one.tuple.family, one.tuple.proto) == (child.family, child.proto);
+            if found.is_none() && same && saved == Some((child.src, child.sport)) {
+                found = Some((one.tuple.dst, one.tuple.dport));
+            }
+            Some(deadline)
+        });
+        found
+    }
+
+    /// Shows every expectation of `master` to `change`, the newest first, which gives
+    /// each its deadline, or ends it. It may not change what identifies one.
+    pub(crate) fn change_expected(
+        &self,
+        master: ConnId,
+        now: Nanos,
+        change: impl FnMut(&mut Expectation, Nanos) -> Option<Nanos>,
+    ) {
+        self.expectations.change(master, now, change);
+    }
+
+    /// The expectation that `tuple` would meet; it has not served then.
+    pub(crate) fn expected(&self, tuple: &Tuple, now: Nanos) -> Option<Expectation> {
+        self.expectations.peek(tuple, now)
     }
 
     /// Collects expectations that are over, and returns how many.
@@ -187,7 +234,6 @@ impl Conntrack {
     }
 
     /// Lets a connection live for `timeout` from now on, unless its timeout is fixed.
-    #[expect(dead_code, reason = "SIP is being built on it")]
     pub(crate) fn refresh(&self, id: ConnId, timeout: Nanos, now: Nanos) {
         let Some(entry) = self.store.lock(id) else { return };
         if entry.status() & FIXED_TIMEOUT != 0 {

@@ -36,7 +36,8 @@ pub struct Follow {
     pub direction: Direction,
     /// Port that the helper's peer really listens on.
     pub port: u16,
-    /// Address that the helper's peer really listens on; `None`: the master's.
+    /// Address that the helper's peer really listens on; `None`: the master's, and
+    /// the connection comes from where the master's other end is known.
     pub address: Option<u128>,
 }
 
@@ -221,16 +222,14 @@ impl Expectations {
         Some(found)
     }
 
-    /// The unexpired expectation that `tuple` would meet, which stays.
-    #[expect(dead_code, reason = "SIP is being built on it")]
-    pub(super) fn peek(&self, tuple: &Tuple, now: Nanos) -> Option<(ExpectId, Expectation)> {
+    /// The unexpired expectation that `tuple` meets, in force or not, which stays.
+    pub(super) fn peek(&self, tuple: &Tuple, now: Nanos) -> Option<Expectation> {
         if self.is_empty() {
             return None;
         }
         let inner = self.lock();
-        let at = inner.position(tuple, now, |one| !one.inactive && one.matches(tuple))?;
-        let slot = &inner.slots[at as usize];
-        Some((ExpectId { at, born: slot.born }, slot.expectation?))
+        let at = inner.position(tuple, now, |one| one.matches(tuple))?;
+        inner.slots[at as usize].expectation
     }
 
     /// Expects `new` from now on. An equal one of the same master is replaced.
@@ -265,7 +264,6 @@ impl Expectations {
 
     /// Shows every expectation of `master` to `change`, which may change what does
     /// not identify it and gives its new life, or `None` to end it.
-    #[expect(dead_code, reason = "SIP is being built on it")]
     pub(super) fn change(
         &self,
         master: ConnId,

@@ -14,6 +14,7 @@ mod ftp;
 mod irc;
 mod rewrite;
 pub mod seqadj;
+mod sip;
 #[cfg(test)]
 mod tests;
 mod tftp;
@@ -78,7 +79,7 @@ pub fn assist(
             HelperKind::Ftp => ftp::help(visit),
             HelperKind::Tftp => tftp::help(visit),
             HelperKind::Irc => irc::help(visit),
-            HelperKind::Sip => Ok(()),
+            HelperKind::Sip => sip::help(visit),
         }?;
     }
     // What a helper shifts in this packet begins behind it.

@@ -16,9 +16,7 @@ pub(super) struct Cut {
     pub(super) len: usize,
 }
 
-/// Longest IP packet.
-const LONGEST: usize = 65_535;
-const IPV6_HEADER: usize = 40;
+const IPV6_HEADER: u16 = 40;
 
 /// Replaces bytes of a TCP payload. What follows in the stream is shifted.
 ///
@@ -37,8 +35,23 @@ pub(super) fn tcp(visit: &mut Visit<'_, '_>, cut: Cut, with: &[u8]) -> Result<()
 /// Replaces bytes of a packet's payload, whatever its protocol.
 ///
 /// # Errors
+/// As [`exchange`].
+fn payload(
+    frame: &mut FrameBuf<'_>,
+    parsed: &mut Parsed,
+    cut: Cut,
+    with: &[u8],
+) -> Result<(), DropReason> {
+    exchange(frame, parsed, cut, with)?;
+    settle(frame, parsed);
+    Ok(())
+}
+
+/// Replaces bytes of a packet's payload; when all is done, [`settle`] is owed.
+///
+/// # Errors
 /// [`DropReason::NoRoom`]: it would be longer than the buffer, or than a packet can be.
-pub(super) fn payload(
+pub(super) fn exchange(
     frame: &mut FrameBuf<'_>,
     parsed: &mut Parsed,
     cut: Cut,
@@ -46,7 +59,7 @@ pub(super) fn payload(
 ) -> Result<(), DropReason> {
     let length = |old: u16| {
         let new = usize::from(old).checked_sub(cut.len)?.checked_add(with.len())?;
-        u16::try_from(new).ok().filter(|&new| usize::from(new) <= LONGEST)
+        u16::try_from(new).ok()
     };
     let (Some(l3_len), Some(l4_len)) = (length(parsed.l3_len), length(parsed.l4_len)) else {
         return Err(DropReason::NoRoom);
@@ -55,26 +68,29 @@ pub(super) fn payload(
         return Err(DropReason::NoRoom);
     }
     (parsed.l3_len, parsed.l4_len) = (l3_len, l4_len);
-    let l3 = usize::from(parsed.l3);
-    match parsed.family {
+    Ok(())
+}
+
+/// Writes lengths and checksums of a packet whose payload has changed.
+pub(super) fn settle(frame: &mut FrameBuf<'_>, parsed: &Parsed) {
+    let Parsed { family, src, dst, proto: protocol, l3, l3_len, l4, l4_len, .. } = *parsed;
+    let (l3, l4) = (usize::from(l3), usize::from(l4));
+    match family {
         Family::V4 => {
             if let Ok(mut ip) = ipv4::Packet::new_header(&mut frame[l3..]) {
                 ip.set_total_len(l3_len);
                 ip.fill_checksum();
             }
         }
-        Family::V6 => put16(&mut frame[l3..], 4, l3_len.saturating_sub(IPV6_HEADER as u16)),
+        Family::V6 => put16(&mut frame[l3..], 4, l3_len.saturating_sub(IPV6_HEADER)),
     }
-    let Parsed { family, src, dst, proto: protocol, l4, .. } = *parsed;
-    let l4 = usize::from(l4);
     let message = &mut frame[l4..l4 + usize::from(l4_len)];
     if protocol == proto::UDP && message.len() >= 8 {
         put16(message, 4, l4_len);
         if message[6..8] == [0, 0] {
             // Sent without a checksum, and so it stays.
-            return Ok(());
+            return;
         }
     }
     checksum::fill_transport(family, src, dst, protocol, message);
-    Ok(())
 }
