@@ -147,6 +147,9 @@ fn b45_a_repeated_command_is_rewritten_alike() {
         assert_eq!(t.expectations().len(), 1);
         let out = t.send(c.client_sends("PA", b"LIST\r\n")).passes("ESTABLISHED");
         assert_eq!(out.ip().seq(), first.ip().seq() + TRANSLATED.len() as u32);
+        // Two ends of lines are remembered: where this command began is forgotten.
+        let late = t.send(command).passes("ESTABLISHED");
+        assert_eq!((late.ip().payload(), late.ip().seq()), (PORT, first.ip().seq()));
     });
 }
 

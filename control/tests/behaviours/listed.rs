@@ -36,7 +36,7 @@ fn rows() -> Vec<[String; 5]> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/compatibility.md");
     let text = std::fs::read_to_string(file).expect("docs/compatibility.md");
     let (_, section) = text.split_once("\n## Numbered behaviours\n").expect("the section");
-    let section = section.split("\n## ").next().unwrap_or_default();
+    let section = section.split("\n#").next().unwrap_or_default();
     let cells = |line: &str| {
         let cells: Vec<String> =
             line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
