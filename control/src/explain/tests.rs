@@ -249,3 +249,36 @@ fn ipv6_is_translated_too() {
     ];
     assert_eq!(translations(&explanation), expected);
 }
+
+#[test]
+fn what_is_asked_before_tracking_shows() {
+    let rules = "*raw\n-A PREROUTING -p udp -m udp --dport 53 -j NOTRACK\n\
+                 -A PREROUTING -p tcp -m tcp --dport 80 -j NOTRACK\n\
+                 -A PREROUTING -p udp -m udp --dport 54 -j CT --zone 7\n\
+                 -A PREROUTING -p udp -m conntrack --ctstate NEW,UNTRACKED -j NOTRACK\nCOMMIT\n\
+                 *filter\n:FORWARD DROP [0:0]\n\
+                 -A FORWARD -p tcp -m conntrack --ctstate INVALID,UNTRACKED -j SYNPROXY --mss 1460\n\
+                 -A FORWARD -m conntrack --ctstate UNTRACKED -j ACCEPT\n\
+                 -A FORWARD -m connbytes --connbytes 1: --connbytes-dir both --connbytes-mode packets -j ACCEPT\n\
+                 COMMIT\n";
+    let ask = |words: &str| ask_of(rules, Family::V4, words).unwrap();
+    let dns = ask("in=eth0 out=eth1 src=198.18.1.2 dst=198.18.2.2 proto=udp dport=53");
+    assert_eq!((dns.event.verdict, dns.event.ctstate), (Verdict::Accept, Some("UNTRACKED")));
+    assert!(render(&dns).contains("tracking: UNTRACKED"), "{}", render(&dns));
+    let target = |explanation: &Explanation| explanation.event.path[0].target.clone();
+    assert_eq!(target(&dns).as_deref(), Some("NOTRACK"));
+    let zone = ask("in=eth0 out=eth1 src=198.18.1.2 dst=198.18.2.2 proto=udp dport=54");
+    assert_eq!((zone.event.verdict, zone.event.ctstate), (Verdict::Accept, Some("NEW")));
+    assert_eq!(target(&zone).as_deref(), Some("CT"));
+    let expected = [
+        "FORWARD/1 -p: the packet has udp",
+        "FORWARD/2 --ctstate: the packet has NEW",
+        "FORWARD/3 +",
+    ];
+    assert_eq!(steps(&zone, "filter FORWARD"), expected);
+    let web = ask("in=eth0 out=eth1 src=198.18.1.2 dst=198.18.2.2 proto=tcp dport=80");
+    assert_eq!(steps(&web, "filter FORWARD"), ["FORWARD/1 +"]);
+    assert_eq!(web.event.path.last().unwrap().target.as_deref(), Some("SYNPROXY"));
+    let text = render(&web);
+    assert!(text.contains("* FORWARD 1: -p tcp") && !text.contains("accept"), "{text}");
+}

@@ -73,6 +73,7 @@ fn verdict(out: &mut String, explanation: &Explanation) {
         Verdict::Accept => "accept",
         Verdict::Drop => "drop",
         Verdict::Reject => "reject",
+        Verdict::Stolen if event.reason.is_some() => "taken",
         Verdict::Stolen => "a fragment, kept until its datagram is complete",
         Verdict::InvalidDrop => "dropped before any rule",
         Verdict::Consumed => "answered by the router",

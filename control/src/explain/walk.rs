@@ -105,7 +105,8 @@ impl<'a> Walk<'a> {
     /// Walks, and compares with the engine.
     pub(super) fn run(mut self) -> Result<Vec<Stage>, ExplainError> {
         // A fragment by itself: rules wait for its datagram.
-        let alone = self.event.verdict == Ended::Stolen
+        let proxied = self.event.reason == Some(DropReason::Synproxy.name());
+        let alone = (self.event.verdict == Ended::Stolen && !proxied)
             || self.event.reason == Some(DropReason::Fragment.name());
         if alone {
             return Ok(self.stages);
