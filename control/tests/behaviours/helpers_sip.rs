@@ -242,6 +242,19 @@ fn messages_in_odd_forms() {
             t.send(up(&message));
             t.expectations();
         }
+        for end in [":5(60", ":5", ":1023", ":0", ":", ":70000", ":x", "x", ".5", ""] {
+            let contact = format!("Contact: <sip:alice@198.18.1.10{end}>;expires=60");
+            t.send(up(&request("REGISTER", 7, &[&contact], "")));
+            t.expectations();
+        }
+        for end in [":5(60", ":5", ":1023", ":0", ":", ":70000", ":x", "x", ".5", ""] {
+            let own = "Contact: <sip:alice@198.18.1.10:5060>;expires=60";
+            t.send(up(&request("REGISTER", 8, &[own], "")));
+            let contact = format!("Contact: <sip:alice@198.18.3.100{end}>;expires=60");
+            let ok = answer(200, "REGISTER", 8, "198.18.3.100", &[&contact, own], "");
+            t.send(down("198.18.3.100", &ok));
+            t.expectations();
+        }
         for cut in [5, 12, 40, 100, 200, 300] {
             t.send(up(&invite.as_bytes()[..cut]));
             t.expectations();
@@ -342,4 +355,21 @@ fn over_tcp_several_messages_share_a_segment() {
         t.send(c.client_sends("PA", tail.as_bytes())).passes("ESTABLISHED");
         t.flows();
     });
+}
+
+/// Messages of alice's, each followed by one of web's.
+pub fn samples() -> Vec<Vec<u8>> {
+    let seen = "198.18.3.100";
+    let offer = session("198.18.1.10", &[("audio", 4000), ("video", 4010)]);
+    let accepted = session("198.18.3.10", &[("audio", 6000)]);
+    let own = "Contact: <sip:alice@198.18.1.10:5060>;expires=60";
+    let told = "Contact: <sip:alice@198.18.3.100:5060>;expires=60";
+    vec![
+        request("INVITE", 1, &[own], &offer),
+        answer(200, "INVITE", 1, seen, &["Contact: <sip:web@198.18.3.10:5060>"], &accepted),
+        request("REGISTER", 2, &[own], ""),
+        answer(200, "REGISTER", 2, seen, &[told], ""),
+        request("UPDATE", 3, &[own], &offer),
+        answer(486, "INVITE", 1, seen, &[], ""),
+    ]
 }

@@ -15,6 +15,7 @@ pub mod topology;
 mod datagrams;
 mod fragments;
 mod helpers;
+mod helpers_forms;
 mod helpers_sip;
 mod listed;
 mod matches;

@@ -62,11 +62,12 @@ fn announce(visit: &mut Visit<'_, '_>, at: usize, offer: &Offer) -> Result<(), D
     })
 }
 
-/// The first acceptable offer in a message.
+/// The offer at the beginning of a message's text, if it is acceptable.
 fn find(payload: &[u8], acceptable: impl Fn(&Offer) -> bool) -> Option<Offer> {
-    // "PRIVMSG x " and the shortest offer behind it.
+    // "PRIVMSG x ", and the shortest offer with what leads to it.
     const MESSAGE: usize = 10;
-    const SHORTEST: usize = 24;
+    const SHORTEST: usize = 26;
+    const TEXT: &[u8] = b" :";
     const MARK: &[u8] = b"\x01DCC ";
     let mut at = 0;
     while at + MESSAGE < payload.len() && matches!(payload[at], b' ' | b'\r' | b'\n') {
@@ -79,20 +80,20 @@ fn find(payload: &[u8], acceptable: impl Fn(&Offer) -> bool) -> Option<Offer> {
         }
         at += VERB.len();
     }
-    while at + SHORTEST < payload.len() {
-        if !payload[at..].starts_with(MARK) {
-            at += 1;
+    while at + SHORTEST < payload.len() && !payload[at..].starts_with(TEXT) {
+        at += 1;
+    }
+    if at + SHORTEST >= payload.len() || !payload[at + TEXT.len()..].starts_with(MARK) {
+        return None;
+    }
+    at += TEXT.len() + MARK.len();
+    for offer in OFFERS {
+        if !payload[at..].starts_with(offer) {
             continue;
         }
-        at += MARK.len();
-        for offer in OFFERS {
-            if !payload[at..].starts_with(offer) {
-                continue;
-            }
-            at += offer.len();
-            if let Some(found) = read(payload, at).filter(&acceptable) {
-                return Some(found);
-            }
+        at += offer.len();
+        if let Some(found) = read(payload, at).filter(&acceptable) {
+            return Some(found);
         }
     }
     None

@@ -161,7 +161,8 @@ impl Visit<'_, '_> {
         for _ in 0..=range.min(ATTEMPTS) {
             new.tuple.dport = port;
             match self.expect(new, limits) {
-                Ok(id) => return Some((port, id)),
+                // The kernel takes a zero for a failure, though it is expected now.
+                Ok(id) => return (port != 0).then_some((port, id)),
                 Err(ExpectError::Busy) if range > 0 => {}
                 Err(_) => return None,
             }

@@ -7,6 +7,7 @@
 
 mod media;
 mod nat;
+mod scan;
 mod text;
 
 use super::{Visit, rewrite};
@@ -124,7 +125,7 @@ fn whole_message(visit: &Visit<'_, '_>, at: usize) -> Option<usize> {
     let text = visit.frame.get(at..visit.end())?;
     let dialect = Dialect { family: visit.parsed.family, proto: visit.parsed.proto };
     let Found::Value(span) = dialect.header(text, 0, Header::ContentLength) else { return None };
-    let (length, end) = text::decimal(text, span.at);
+    let (length, end) = scan::decimal(text, span.at);
     const BLANK: &[u8] = b"\r\n\r\n";
     let body = text[end..].windows(BLANK.len()).position(|part| part == BLANK)?;
     let body = end + body + BLANK.len();
@@ -184,7 +185,7 @@ impl<'m, 'a, 'f> Message<'m, 'a, 'f> {
             self.remember(remembered::forced_port, via.port.into());
         }
         let text = self.text();
-        let method = text::letters(text, 0);
+        let method = scan::letters(text, 0);
         let addressed = text.get(method) == Some(&b' ')
             && text.get(method + 1).is_some_and(u8::is_ascii_alphabetic);
         let Some(kind) = Method::of(&text[..method]).filter(|_| addressed) else { return Ok(()) };
@@ -206,7 +207,7 @@ impl<'m, 'a, 'f> Message<'m, 'a, 'f> {
     }
 
     fn answer(&mut self) -> Result<(), DropReason> {
-        let (code, _) = text::decimal(self.text(), b"SIP/2.0 ".len());
+        let (code, _) = scan::decimal(self.text(), b"SIP/2.0 ".len());
         if code as u32 == 0 {
             return Err(DropReason::Helper);
         }
@@ -234,7 +235,7 @@ impl<'m, 'a, 'f> Message<'m, 'a, 'f> {
     /// The number in CSeq, and where it ends.
     fn sequence(&self) -> Result<(u32, usize), DropReason> {
         match self.dialect.header(self.text(), 0, Header::CSeq) {
-            Found::Value(span) => Ok((text::decimal(self.text(), span.at).0 as u32, span.end())),
+            Found::Value(span) => Ok((scan::decimal(self.text(), span.at).0 as u32, span.end())),
             _ => Err(DropReason::Helper),
         }
     }
@@ -251,7 +252,7 @@ impl<'m, 'a, 'f> Message<'m, 'a, 'f> {
 
     fn expires(&self) -> Option<u32> {
         match self.dialect.header(self.text(), 0, Header::Expires) {
-            Found::Value(span) => Some(text::decimal(self.text(), span.at).0 as u32),
+            Found::Value(span) => Some(scan::decimal(self.text(), span.at).0 as u32),
             _ => None,
         }
     }
@@ -262,9 +263,9 @@ impl<'m, 'a, 'f> Message<'m, 'a, 'f> {
             return Ok(());
         }
         let expires = self.expires();
-        let contact = self.dialect.header_uri(self.text(), 0, Header::Contact, &mut false);
-        let Some(contact) = contact else { return Ok(()) };
-        let Some(contact) = contact else { return Err(DropReason::Helper) };
+        let Some(contact) = self.dialect.first_uri(self.text(), Header::Contact) else {
+            return Ok(());
+        };
         let Span { at, len } = contact.span;
         if contact.address != self.here().src {
             return Ok(());
@@ -302,10 +303,9 @@ impl<'m, 'a, 'f> Message<'m, 'a, 'f> {
         let expires = self.expires().unwrap_or(0);
         let (mut from, mut listing) = (0, false);
         let caller = self.here().dst;
-        loop {
-            let contact = self.dialect.header_uri(self.text(), from, Header::Contact, &mut listing);
-            let Some(contact) = contact else { break };
-            let Some(contact) = contact else { return Err(DropReason::Helper) };
+        while let Some(contact) =
+            self.dialect.header_uri(self.text(), from, Header::Contact, &mut listing)
+        {
             from = contact.end;
             let end = contact.span.end();
             let Some(protocol) =

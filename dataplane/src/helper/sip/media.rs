@@ -1,7 +1,7 @@
 //! Session descriptions: which media streams a call will have, and where to.
 
-use super::text::{self, Found, Line, Span};
-use super::{Message, limits};
+use super::text::{Found, Line, Span};
+use super::{Message, limits, scan};
 use crate::conntrack::{ExpectError, Expectation, Tuple};
 use crate::policy::target::HelperKind;
 use crate::verdict::DropReason;
@@ -80,7 +80,7 @@ impl Message<'_, '_, '_> {
         let text = &self.text()[line.at..line.end()];
         let &(name, class) = KINDS.iter().find(|(name, _)| text.starts_with(name))?;
         let port = Span { at: line.at + name.len(), len: line.len - name.len() };
-        Some((Media { class, port }, text::decimal(self.text(), port.at).0))
+        Some((Media { class, port }, scan::decimal(self.text(), port.at).0))
     }
 
     /// Expects a stream and its control stream, on the next port. The address that

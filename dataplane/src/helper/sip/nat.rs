@@ -66,7 +66,7 @@ impl Message<'_, '_, '_> {
             self.via(&uri, request)?;
         }
         let (mut from, mut listing) = (0, false);
-        while let Some(Some(uri)) =
+        while let Some(uri) =
             self.dialect.header_uri(self.text(), from, Header::Contact, &mut listing)
         {
             from = uri.end;

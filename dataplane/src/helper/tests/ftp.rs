@@ -186,3 +186,14 @@ fn an_expectation_ends_with_its_time_and_with_its_master() {
     assert_eq!(rig.state(&open), CtState::New);
     assert_eq!(rig.ct.sweep_expectations(rig.now), 2, "and the first that was over");
 }
+
+#[test]
+fn after_half_a_command_the_stream_goes_on() {
+    let rig = Rig::new(HelperKind::Ftp);
+    let mut talk = greeted(&rig);
+    for _ in 0..3 {
+        talk.say(&rig, 0, b"NOOP\r\n").unwrap();
+        assert!(talk.say(&rig, 0, b"PORT  198,18,1,5,200,10\r\n").is_err());
+        talk.say(&rig, 0, b"NOOP\r\n").unwrap();
+    }
+}

@@ -61,11 +61,12 @@ fn irc_offers_are_expected_from_anywhere() {
     ] {
         assert!(offered(&message).is_empty(), "{message}");
     }
-    let twice = format!(
-        "PRIVMSG bob :\x01DCC SEND f {} 5000\x01 \x01DCC SEND f {here} 5000\x01\r\n",
-        here + 1
-    );
-    assert_eq!(offered(&twice), expected, "the first that may be believed");
+    let first = here + 1;
+    let second =
+        format!("PRIVMSG bob :\x01DCC SEND f {first} 5000 :\x01DCC SEND f {here} 5000\x01\r\n");
+    assert!(offered(&second).is_empty(), "only the first counts");
+    let later = format!("PRIVMSG bob :see \x01DCC SEND f {here} 5000\x01\r\n");
+    assert!(offered(&later).is_empty(), "only at the beginning of the text");
 }
 
 #[test]
