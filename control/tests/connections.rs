@@ -353,6 +353,90 @@ fn a_connection_that_is_killed_ends_and_what_is_translated_is_shown() {
     assert_eq!(lab.portcullis(&kill).status.code(), Some(1), "it is gone");
 }
 
+/// A watcher and what it has said.
+struct Watcher {
+    process: Child,
+    path: PathBuf,
+}
+
+impl Watcher {
+    fn start(lab: &Lab, mut command: Command, name: &str) -> Self {
+        let path = lab.path(name);
+        let file = std::fs::File::create(&path).unwrap();
+        let process = command.stdout(file).stderr(Stdio::null()).spawn().unwrap();
+        Self { process, path }
+    }
+
+    /// What was said, without what time decides; in order of the words, as two
+    /// workers of the kernel may speak out of turn.
+    fn lines(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.path).unwrap();
+        let cut = |line: &str| {
+            let line = line.split(" [USERSPACE]").next().unwrap_or(line);
+            let words = line.split(' ').map(|word| match word.parse::<u64>() {
+                Ok(22..=30) => "about 30",
+                Ok(59..=60) => "about 60",
+                Ok(119..=120) => "about 120",
+                Ok(431_990..=432_000) => "about 432000",
+                _ if word.starts_with("delta-time=") => "delta-time=*",
+                _ => word,
+            });
+            words.collect::<Vec<_>>().join(" ")
+        };
+        let mut lines: Vec<String> = text.lines().map(cut).collect();
+        lines.sort();
+        lines
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_watcher_hears_of_the_daemon_what_it_hears_of_the_kernel() {
+    let kernel = Lab::new();
+    kernel.gateway.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    kernel.gateway.run("sysctl -qw net.netfilter.nf_conntrack_acct=1");
+    kernel.gateway.run(&format!("iptables-restore {}", kernel.path("rules.v4").display()));
+    kernel.gateway.run(&format!("ip6tables-restore {}", kernel.path("rules.v6").display()));
+    let mut ours = Lab::new();
+    ours.start(&["--sysctl", "acct=1"]);
+    let real = |arguments: &str, name| {
+        let mut command = kernel.gateway.command("conntrack");
+        command.args(arguments.split(' '));
+        Watcher::start(&kernel, command, name)
+    };
+    let tool = |arguments: &str, name| {
+        let mut command = Command::new(ours.path("conntrack"));
+        command.args(arguments.split(' ')).arg("--socket").arg(ours.path("control.sock"));
+        Watcher::start(&ours, command, name)
+    };
+    let all = [real("-E", "all"), tool("-E", "all")];
+    let ended = [real("-E -e DESTROY -p udp", "ended"), tool("-E -e DESTROY -p udp", "ended")];
+    // Until everybody listens.
+    std::thread::sleep(Duration::from_secs(1));
+    let _flows = [&kernel, &ours].map(Flows::start);
+    kernel.gateway.run("conntrack -D -p udp");
+    assert!(ours.portcullis(&["conntrack", "-D", "-p", "udp"]).status.success());
+    ours.until("the last of it", || ended[1].lines().len() == 3);
+    ours.until("the last of it", || all[1].lines().len() == all[0].lines().len());
+    assert_eq!(ended[1].lines(), ended[0].lines());
+    assert_eq!(all[1].lines(), all[0].lines());
+    // Interrupted, it says how much it was.
+    let path = ours.path("said");
+    let mut command = Command::new("timeout");
+    command.args(["-s", "INT", "1"]).arg(BINARY).args(["conntrack", "-E"]);
+    command.arg("--socket").arg(ours.path("control.sock"));
+    let said = command.stderr(std::fs::File::create(&path).unwrap()).status().unwrap();
+    assert_eq!(said.code(), Some(124), "timeout says that it had to interrupt");
+    let said = std::fs::read_to_string(path).unwrap();
+    assert_eq!(said.trim(), "portcullis: 0 flow events have been shown.");
+}
+
 /// A long transfer through the gateway, in the background.
 struct Iperf {
     server: Child,

@@ -54,6 +54,14 @@ impl Client {
         Ok(Self { stream })
     }
 
+    /// Waits for a further answer to the same request.
+    ///
+    /// # Errors
+    /// The conversation broke off, or the daemon has been silent for long.
+    pub fn further(&mut self) -> Result<Response, ClientError> {
+        understood(&frame::read(&mut self.stream, monotonic() + ANSWER_TIMEOUT)?)
+    }
+
     /// Sends a request and waits for its answer.
     pub fn call(&mut self, request: Request) -> Result<Response, ClientError> {
         let envelope = RequestEnvelope { version: PROTOCOL_VERSION, request };
@@ -66,11 +74,14 @@ impl Client {
             Ok(answer) => answer,
             Err(error) => return Err(sent.err().unwrap_or(error).into()),
         };
-        let answer: ResponseEnvelope =
-            serde_json::from_slice(&answer).map_err(ClientError::Answer)?;
-        match answer.outcome {
-            Outcome::Response(response) => Ok(*response),
-            Outcome::Error(failure) => Err(failure.into()),
-        }
+        understood(&answer)
+    }
+}
+
+fn understood(answer: &[u8]) -> Result<Response, ClientError> {
+    let answer: ResponseEnvelope = serde_json::from_slice(answer).map_err(ClientError::Answer)?;
+    match answer.outcome {
+        Outcome::Response(response) => Ok(*response),
+        Outcome::Error(failure) => Err(failure.into()),
     }
 }

@@ -11,7 +11,8 @@ use thiserror::Error;
 
 pub use connections::{
     AddressFilter, ConntrackDelete, ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackRow,
-    CountedInfo, Deleted, ExpectInfo, MarkFilter, NatEnd, NatFilter, StatusName, TupleInfo,
+    ConntrackWatch, CountedInfo, Deleted, EventInfo, EventKindName, ExpectInfo, MarkFilter, NatEnd,
+    NatFilter, StatusName, TupleInfo,
 };
 pub use status::{LastSave, RestoredInfo, StateInfo, Status};
 
@@ -104,6 +105,8 @@ pub enum Request {
     DeleteConntrack(ConntrackDelete),
     /// End all connections.
     FlushConntrack {},
+    /// Tell what happens to connections from now on, until the client goes away.
+    WatchConntrack(ConntrackWatch),
     /// What helpers expect.
     ShowExpect {},
     /// End all expectations.
@@ -174,6 +177,13 @@ pub enum Response {
     Conntrack(ConntrackPage),
     /// To `delete_conntrack`.
     Deleted(Deleted),
+    /// To `watch_conntrack`, again and again; the first at once.
+    Events {
+        /// What happened, in order.
+        events: Vec<EventInfo>,
+        /// Events lost since the beginning, because too many waited.
+        lost: u64,
+    },
     /// To `show_expect`.
     Expectations {
         /// The rows.

@@ -18,6 +18,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use dataplane::clock::{Nanos, monotonic};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -27,7 +28,8 @@ use thiserror::Error;
 
 use super::frame::{self, FrameError};
 use super::protocol::{
-    Code, Failure, Outcome, PROTOCOL_VERSION, Request, RequestEnvelope, Response, ResponseEnvelope,
+    Code, ConntrackWatch, Failure, Outcome, PROTOCOL_VERSION, Request, RequestEnvelope, Response,
+    ResponseEnvelope,
 };
 
 /// Connections served at once.
@@ -68,6 +70,19 @@ fn pid_text(pid: Option<u32>) -> String {
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request.
     fn handle(&self, request: Request) -> Result<Response, Failure>;
+
+    /// Begins to tell events. A handler that has none to tell says so.
+    fn watch(&self, _watch: ConntrackWatch) -> Result<Box<dyn Feed>, Failure> {
+        Err(Failure::new(Code::BadRequest, "there is nothing to watch here"))
+    }
+}
+
+/// Answers without further requests.
+pub trait Feed: Send {
+    /// What has happened since; `None` when nothing has.
+    fn next(&mut self) -> Option<Response>;
+    /// An answer that says nothing new: the connection lives.
+    fn idle(&self) -> Response;
 }
 
 /// A bound control socket.
@@ -258,11 +273,60 @@ pub(super) fn converse(
                 return;
             }
         };
-        let outcome = decode(&body).and_then(|request| handler.handle(request));
+        let outcome = match decode(&body) {
+            Ok(Request::WatchConntrack(watch)) => match handler.watch(watch) {
+                Ok(feed) => return tell(stream, feed, stop),
+                Err(failure) => Err(failure),
+            },
+            Ok(request) => handler.handle(request),
+            Err(failure) => Err(failure),
+        };
         if answer(stream, outcome, monotonic() + MESSAGE_TIMEOUT).is_err() {
             return;
         }
     }
+}
+
+/// How long new events may wait for each other.
+const GATHER: Duration = Duration::from_millis(50);
+/// Something is said at least this often.
+const HEARTBEAT: Nanos = Nanos::from_secs(10);
+
+/// Answers until the client goes away, says anything, or takes too long to listen.
+fn tell(stream: &mut impl frame::Stream, mut feed: Box<dyn Feed>, stop: &AtomicBool) {
+    let say = |stream: &mut _, response| {
+        answer(stream, Ok(response), monotonic() + MESSAGE_TIMEOUT).is_ok()
+    };
+    if !say(stream, feed.idle()) {
+        return;
+    }
+    let mut said = monotonic();
+    while !stop.load(Ordering::Relaxed) {
+        while let Some(response) = feed.next() {
+            if !say(stream, response) {
+                return;
+            }
+            said = monotonic();
+        }
+        if monotonic().saturating_sub(said) > HEARTBEAT {
+            if !say(stream, feed.idle()) {
+                return;
+            }
+            said = monotonic();
+        }
+        if stream.set_timeout(GATHER).is_err() {
+            return;
+        }
+        match stream.read(&mut [0]) {
+            Err(error) if is_pause(&error) => {}
+            _ => return,
+        }
+    }
+}
+
+fn is_pause(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
 }
 
 /// The version is looked at first, so that a request of a later version is

@@ -59,6 +59,7 @@ fn every_documented_request_is_understood_and_said_the_same_way() {
         "show_status",
         "stop",
         "version",
+        "watch_conntrack",
     ];
     assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), all);
 }
@@ -78,6 +79,7 @@ fn every_documented_answer_is_understood_and_said_the_same_way() {
         "conntrack",
         "deleted",
         "error",
+        "events",
         "expectations",
         "explained",
         "flushed",

@@ -20,7 +20,8 @@ pub(super) fn ask_about(
     answer.map_err(|error| report(&error, sources, output))
 }
 
-fn report(error: &ClientError, sources: &[Source], output: &Output) -> Exit {
+/// Says what went wrong and turns it into an exit code.
+pub(super) fn report(error: &ClientError, sources: &[Source], output: &Output) -> Exit {
     let ClientError::Failed(failure) = error else {
         output.error(error);
         return Exit::Unreachable;

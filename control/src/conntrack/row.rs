@@ -83,7 +83,7 @@ impl Rows<'_> {
 
 /// The protocol's state as it is printed.
 fn state(row: &Row) -> Option<&'static str> {
-    row.view.tcp.map(|state| state.name())
+    row.view.state_name()
 }
 
 fn tuple(tuple: &Tuple, counted: Option<CountedInfo>) -> TupleInfo {

@@ -51,6 +51,8 @@ pub struct Columns<'n> {
     pub id: bool,
     /// `ktimestamp`: when it began.
     pub start: bool,
+    /// With `start`: when it ended, in seconds since 1970.
+    pub stop: Option<u64>,
     /// `labels`, by these names.
     pub labels: Option<&'n TableNames>,
 }
@@ -108,6 +110,9 @@ impl Columns<'_> {
         }
         if let Some(start) = row.start_s.filter(|_| self.start) {
             write!(out, "[start={}] ", calendar(start))?;
+            if let Some(stop) = self.stop {
+                write!(out, "[stop={}] ", calendar(stop))?;
+            }
         }
         if let Some(helper) = &row.helper {
             write!(out, "helper={helper} ")?;

@@ -21,6 +21,7 @@ pub mod preflight;
 mod service;
 mod status;
 mod views;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -14,9 +14,12 @@ use super::connections::Table;
 use super::fleet::WorkerSight;
 use super::logwriter::LogCounters;
 use super::policy::{self, Texts};
+use super::watch::Events;
 use super::{status, views};
-use crate::api::protocol::{Applied, Apply, Explained, Stages, Status, VersionInfo};
-use crate::api::{Code, Failure, Handler, Request, Response};
+use crate::api::protocol::{
+    Applied, Apply, ConntrackWatch, Explained, Stages, Status, VersionInfo,
+};
+use crate::api::{Code, Failure, Feed, Handler, Request, Response};
 use crate::apply::{ApplyError, Installed, PolicyStore};
 use crate::diagnostics::Finding;
 use crate::explain::{self, Description, ExplainError};
@@ -241,6 +244,10 @@ impl Service {
 }
 
 impl Handler for Service {
+    fn watch(&self, wanted: ConntrackWatch) -> Result<Box<dyn Feed>, Failure> {
+        Ok(Box::new(Events::begin(&self.conntrack, &self.ports, wanted)?))
+    }
+
     fn handle(&self, request: Request) -> Result<Response, Failure> {
         match request {
             Request::Version {} => Ok(Response::Version(self.version())),
@@ -277,6 +284,9 @@ impl Handler for Service {
             Request::SetSettings { values } => self.set_settings(&values),
             Request::ShowConntrack(query) => Ok(Response::Conntrack(self.table().list(query))),
             Request::DeleteConntrack(wanted) => Ok(Response::Deleted(self.table().delete(&wanted))),
+            Request::WatchConntrack(_) => {
+                Err(Failure::new(Code::BadRequest, "to be asked for through a connection"))
+            }
             Request::ShowExpect {} => {
                 Ok(Response::Expectations { rows: self.table().expectations() })
             }

@@ -284,6 +284,43 @@ pub struct TupleInfo {
     pub counted: Option<CountedInfo>,
 }
 
+/// Which events to tell.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ConntrackWatch {
+    /// What the connections must be like.
+    #[serde(default, skip_serializing_if = "ConntrackFilter::is_empty")]
+    pub filter: ConntrackFilter,
+    /// Kinds of event; none given: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<EventKindName>,
+}
+
+/// A kind of event.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKindName {
+    /// A connection began.
+    New,
+    /// Something of it changed.
+    Update,
+    /// It ended.
+    Destroy,
+}
+
+/// An event.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct EventInfo {
+    /// Its kind.
+    pub kind: EventKindName,
+    /// Microseconds since 1970.
+    pub at_us: u64,
+    /// What changed, as the bits of `--ctevents`.
+    pub changes: u32,
+    /// The connection after it.
+    pub connection: ConntrackRow,
+}
+
 /// A connection that a helper expects.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct ExpectInfo {

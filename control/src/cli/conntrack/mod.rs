@@ -11,6 +11,7 @@ mod parse;
 mod tests;
 pub mod translations;
 mod values;
+mod watch;
 
 use super::client::{ask, unexpected};
 use super::{Exit, Output, Socket};
@@ -49,9 +50,11 @@ const COMMANDS: &str = "Commands (each may be given as the option or spelled out
   delete -D, --delete   end those that the filters pass (all of them without a filter)
   get    -G, --get      the one with this tuple
   stats  -S, --stats    counters of the table
+  watch  -E, --event    what happens to connections from now on, until interrupted
 The table may follow: conntrack, or expect (list, count and flush).";
 
 const OUTPUT: &str = "Output:
+  -e, --event-mask LIST         with watch: ALL, NEW, UPDATES, DESTROY
   -o, --output LIST             extended, id, timestamp, ktimestamp, labels, save
       --json                    one object a line
       --socket PATH             where the daemon listens
@@ -64,6 +67,7 @@ Examples:
   portcullis conntrack delete -p tcp -s 198.18.1.2 -d 198.18.2.2 --sport 40000 --dport 443
   portcullis conntrack -D --src-nat 203.0.113.1
   portcullis conntrack flush
+  portcullis conntrack -E -e NEW,DESTROY -p tcp -o timestamp
   portcullis --json conntrack list -u UNREPLIED";
 
 /// A command line of the `conntrack` tool.
@@ -161,7 +165,8 @@ impl Caller<'_> {
             Action::Count => self.count(),
             Action::Flush => self.flush(),
             Action::Delete => self.delete(wanted),
-            Action::Stats | Action::Watch => self.stats(),
+            Action::Stats => self.stats(),
+            Action::Watch => watch::watch(self, wanted),
         }
     }
 
@@ -181,7 +186,14 @@ impl Caller<'_> {
 
     fn columns(&self, shape: Shape, form: Form) -> Columns<'_> {
         let Shape { extended, id, start, .. } = shape;
-        Columns { form, extended, id, start, labels: shape.labels.then_some(self.names) }
+        Columns {
+            form,
+            extended,
+            id,
+            start,
+            labels: shape.labels.then_some(self.names),
+            ..Columns::default()
+        }
     }
 
     /// What the tool says at the end, unless a program listens.

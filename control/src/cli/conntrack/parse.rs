@@ -312,10 +312,6 @@ impl Parser {
             let hint = "; filters go with list, delete and watch";
             return misplaced(option.unwrap_or("filter"), hint);
         }
-        if action == Action::Watch {
-            let remedy = "list again instead";
-            return Err(ParseError::Unsupported { what: "watch".to_owned(), remedy });
-        }
         let expect = self.expect.unwrap_or(false);
         if expect && !matches!(action, Action::List | Action::Count | Action::Flush) {
             return misplaced("expect", "; it goes with list, count and flush");

@@ -91,6 +91,10 @@ fn commands_are_options_or_words() {
         ("--delete", Action::Delete),
         ("-G -p udp -s 198.18.1.2 -d 198.18.2.2 --sport 1 --dport 2", Action::Get),
         ("stats --json", Action::Stats),
+        ("-E -e NEW,destroy", Action::Watch),
+        ("watch -b 1000000", Action::Watch),
+        ("-L expect", Action::List),
+        ("flush expect", Action::Flush),
     ] {
         assert_eq!(action(line), wanted, "{line}");
     }
@@ -147,6 +151,9 @@ fn what_cannot_be_is_refused_with_a_remedy() {
         ("-C -p udp", "`protonum` does not go with count"),
         ("-F -s 198.18.1.2", "`src` does not go with flush; filters go with"),
         ("-G -p udp", "give -p, -s, -d"),
+        ("-E -e OLD", "`OLD` is no event"),
+        ("-D expect", "`expect` does not go with delete; it goes with list"),
+        ("-L expect -p tcp", "list all of it"),
         ("-L -z", "take the difference of two listings"),
         ("-L -t 5", "CT --timeout"),
         ("-I -p udp", "connections are made by packets"),
