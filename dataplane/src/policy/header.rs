@@ -3,6 +3,9 @@
 //! Checksums are updated, never computed afresh: a packet that came in broken
 //! leaves broken. `Parsed` is kept true.
 
+#[cfg(test)]
+mod tests;
+
 use super::eval::PacketView;
 use super::target::{EcnTarget, HeaderTarget, HopChange, TcpMss};
 use crate::fib::{LOOPBACK_MTU, Query, RouteKind};
@@ -147,7 +150,7 @@ fn change_mss(packet: &mut PacketView<'_>, target: TcpMss) -> Result<(), DropRea
     let old = be16(segment, option + 2);
     if old > mss {
         put16(segment, option + 2, mss);
-        // An option may lie at an odd offset: its halves then count in other words' halves.
+        // As the kernel does it, also for an option at an odd offset, where it is wrong.
         let sum = checksum::update16(be16(segment, 16), old, mss);
         put16(segment, 16, sum);
     }
