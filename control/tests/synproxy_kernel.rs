@@ -23,6 +23,7 @@ use behaviours::kernel::Kernel;
 use behaviours::ours::Ours;
 use behaviours::packet::{Host, Segment, host, tcp};
 use behaviours::script::{Side, ruleset};
+use lab::address;
 
 /// Initial sequence numbers and first timestamps of both ends.
 const CLIENT: u32 = 1_000;
@@ -349,6 +350,24 @@ fn a_client_that_asks_again() {
             t.table();
         });
     }
+}
+
+/// The server is the router itself: its SYN goes through the loopback interface.
+#[test]
+fn for_the_machine_itself() {
+    let rules = [
+        "-t raw -A PREROUTING -i eth0 -p tcp -m tcp --syn -j CT --notrack",
+        "-A INPUT -i eth0 -p tcp -m conntrack --ctstate INVALID,UNTRACKED -j SYNPROXY --mss 1300",
+        "-A INPUT -m conntrack --ctstate INVALID -j DROP",
+    ];
+    both(false, &rules, |t| {
+        t.server = Host { ip: address(false, 0, 1), port: None, mac: [0; 6] };
+        t.send("SYN", &t.client("S").option(&[2, 4, 5, 0xb4]));
+        let ack = t.client("A").seq(CLIENT + 1).ack(t.cookie.wrapping_add(1));
+        t.send("ACK", &ack);
+        assert_eq!(t.side.delivered(), 1, "{}", t.side.name());
+        t.table();
+    });
 }
 
 #[test]

@@ -150,7 +150,8 @@ pub fn move_stamps(segment: &mut [u8], from_server: bool, offset: u32) {
             let old = be32(segment, place);
             let new = moved(old, offset);
             put32(segment, place, new);
-            let summed = |number: u32| if place % 2 == 0 { number } else { number.swap_bytes() };
+            let summed =
+                |number: u32| if place.is_multiple_of(2) { number } else { number.swap_bytes() };
             let sum = checksum::update32(be16(segment, 16), summed(old), summed(new));
             return put16(segment, 16, sum);
         }

@@ -58,7 +58,7 @@ proptest! {
     #[test]
     fn what_is_written_is_read(options in any_options()) {
         let bytes = segment(options);
-        prop_assert!(sums_up(&bytes) && bytes.len() % 4 == 0);
+        prop_assert!(sums_up(&bytes) && bytes.len().is_multiple_of(4));
         prop_assert_eq!(Options::read(&bytes), Some(Options { ecn: false, ..options }));
     }
 
