@@ -2,7 +2,7 @@
 //! numbered lines.
 
 use super::conn::Conn;
-use super::packet::{alice, tcp, udp, web};
+use super::packet::{alice, echo, error, hop, tcp, udp, web};
 use super::script::{Script, both, both_v6};
 
 /// Packets that each of the first `N` rules in FORWARD has counted.
@@ -150,5 +150,52 @@ fn the_first_ct_rule_is_heard() {
             t.flows().iter().map(|flow| flow.field("zone", 0).to_owned()).collect();
         assert!(zones.contains(&"5".to_owned()) && !zones.contains(&"6".to_owned()), "{zones:?}");
         t.send(tcp(alice(), 4001, web().ip, 80).flags("S")).passes("NEW");
+    });
+}
+
+#[test]
+fn shifted_ports_mapped_networks_and_redirected_queries() {
+    both(|t| {
+        t.rules(&[
+            "-t raw -A PREROUTING -p udp -m udp --dport 514 -j NOTRACK",
+            "-t nat -N web",
+            "-t nat -A PREROUTING -d 198.18.1.1/32 -p tcp -m tcp --dport 80 -j web",
+            "-t nat -A PREROUTING -p udp -m udp --dport 53 -j REDIRECT --to-ports 5353",
+            "-t nat -A PREROUTING -d 203.0.113.0/24 -j NETMAP --to 198.18.3.0/24",
+            "-t nat -A PREROUTING -d 192.0.2.1/32 -p tcp -m tcp --dport 5000:5009 -j DNAT \
+             --to-destination 198.18.3.10:8000-8009/5000",
+            "-t nat -A POSTROUTING -o eth2 -p icmp -j SNAT --to-source 198.18.3.50",
+            "-t nat -A POSTROUTING -o eth2 -p udp -j SNAT --to-source 198.18.3.60:6000-6000",
+            "-t nat -A POSTROUTING -o eth2 -j MASQUERADE",
+            "-t nat -A web -p tcp -j DNAT --to-destination 198.18.3.10:8080",
+            "-A FORWARD -p tcp -m tcp --dport 8080 -m conntrack --ctstate DNAT --ctorigdstport 80",
+            "-A FORWARD -p tcp -m tcp --dport 8003 -m conntrack --ctorigdstport 5003",
+            "-A FORWARD -m conntrack --ctstate SNAT",
+            "-A INPUT -p udp -m udp --dport 5353 -m conntrack --ctstate DNAT",
+        ]);
+        let to = |address: &str| address.parse().unwrap();
+        let syn = |address: &str, dport| tcp(alice(), 4001, to(address), dport).flags("S").seq(9);
+        let out = t.send(syn("198.18.1.1", 80)).passes("NEW");
+        assert_eq!((out.ip().dst(), out.ip().dport()), (web().ip, 8080));
+        let back = tcp(web(), 8080, out.ip().src(), out.ip().sport());
+        let back = t.send(back.flags("SA").seq(5).ack(10)).passes("ESTABLISHED");
+        assert_eq!((back.ip().src(), back.ip().sport()), (to("198.18.1.1"), 80));
+        let late = t.send(error(hop(), out.ip().src(), 11, 0, out.ip().0)).passes("RELATED");
+        assert_eq!((late.ip().dst(), late.ip().quoted().dport()), (alice().ip, 80));
+        for dport in [5000, 5003, 5009] {
+            let out = t.send(syn("192.0.2.1", dport)).passes("NEW");
+            assert_eq!((out.ip().dst(), out.ip().dport()), (web().ip, dport + 3000));
+        }
+        let out = t.send(udp(alice(), 4001, to("203.0.113.10"), 9, b"?")).passes("NEW");
+        assert_eq!((out.ip().src(), out.ip().dst()), (to("198.18.3.60"), web().ip));
+        assert_eq!((out.ip().sport(), out.ip().dport()), (6000, 9));
+        t.send(udp(alice(), 4002, to("203.0.113.10"), 9, b"?")).dropped("NEW");
+        let out = t.send(echo(8, alice(), web().ip, 7, 1)).passes("NEW");
+        assert_eq!((out.ip().src(), out.ip().icmp_id()), (to("198.18.3.50"), 7));
+        t.send(udp(alice(), 4003, web().ip, 53, b"?"));
+        assert_eq!(t.count("filter INPUT 0"), 1);
+        let out = t.send(udp(alice(), 4004, web().ip, 514, b"!")).passes("UNTRACKED");
+        assert_eq!(out.ip().src(), alice().ip);
+        assert_eq!(forward(t), [1, 1, 2]);
     });
 }

@@ -56,6 +56,8 @@ pub(crate) fn cases() -> Vec<(&'static str, Vec<Input>)> {
         ("limit", limit()),
         ("host", own()),
         ("bridge", bridge()),
+        ("nat", nat()),
+        ("nat6", nat6()),
     ]
 }
 
@@ -223,6 +225,49 @@ fn own() -> Vec<Input> {
         server(5, Packet::udp(SERVER, 53, outside, 4000)),
         host(6, Packet::udp(outside, 4000, "203.0.113.1", 53)),
         host(7, Packet::udp(inside, 1, inside, 2)),
+    ]
+}
+
+fn nat() -> Vec<Input> {
+    let (inside, outside, hop) = ("198.18.1.1", "198.18.2.1", "198.18.2.254");
+    let left = Packet::tcp(outside, 1025, SERVER, 8080, SYN).ttl(63).seq(1000, 0).build();
+    let mapped = |sport| Packet::udp(CLIENT, sport, "203.0.113.2", 9).payload(b"mapped");
+    vec![
+        // A forwarded port, to a server that sees the router's own address.
+        client(0, Packet::tcp(CLIENT, 1025, inside, 80, SYN).seq(1000, 0)),
+        server(1, Packet::tcp(SERVER, 8080, outside, 1025, SYN | ACK).seq(5000, 1001)),
+        client(2, Packet::tcp(CLIENT, 1025, inside, 80, ACK).seq(1001, 5001)),
+        server(3, Packet::error(hop, outside, 11, 0, 0, &left)),
+        // A shifted port range.
+        client(4, Packet::tcp(CLIENT, 1025, "192.0.2.1", 5003, SYN)),
+        client(5, Packet::ping(CLIENT, SERVER, 7, 1)),
+        server(6, Packet::pong(SERVER, "198.18.2.50", 7, 1)),
+        // Two ports, three connections.
+        client(7, mapped(4000)),
+        client(8, mapped(4001)),
+        client(9, mapped(4002)),
+        // To this machine, and its answer.
+        client(10, query(53)),
+        host(11, Packet::udp(inside, 5353, CLIENT, 4000).payload(b"answer")),
+        client(12, there(1026, 22, SYN)),
+        client(13, there(1026, 25, SYN)),
+        client(14, query(514)),
+    ]
+}
+
+fn nat6() -> Vec<Input> {
+    let (inside, outside, hop) = ("2001:db8:1::1", "2001:db8:2::1", "2001:db8:2::fe");
+    let taken = "2001:db8:2::50";
+    let left = Packet::udp(taken, 4000, SERVER6, 53).ttl(63).payload(b"query").build();
+    vec![
+        client(0, Packet::tcp(CLIENT6, 1025, inside, 80, SYN).seq(1000, 0)),
+        server(1, Packet::tcp(SERVER6, 8080, outside, 1025, SYN | ACK).seq(5000, 1001)),
+        client(2, Packet::udp(CLIENT6, 4000, SERVER6, 53).payload(b"query")),
+        server(3, Packet::udp(SERVER6, 53, taken, 4000).payload(b"answer")),
+        server(4, Packet::error(hop, taken, 3, 0, 0, &left)),
+        client(5, Packet::ping(CLIENT6, SERVER6, 7, 1)),
+        server(6, Packet::pong(SERVER6, "2001:db8:7::2", 7, 1)),
+        client(7, Packet::tcp(CLIENT6, 1025, SERVER6, 22, SYN)),
     ]
 }
 
