@@ -489,6 +489,55 @@ fn fragments_are_translated_once_and_keep_their_sizes() {
     });
 }
 
+/// MASQUERADE and REDIRECT on a port with several addresses.
+#[test]
+fn the_address_of_a_port_is_the_kernels_choice() {
+    both(|v6| {
+        let lines = [
+            "-A POSTROUTING -o eth1 -j MASQUERADE",
+            "-A PREROUTING -i eth1 -p tcp --dport 80 -j REDIRECT --to-ports 8080",
+            "-A PREROUTING -i eth1 -p tcp --dport 81 -j DNAT --to-destination {0.1}",
+        ];
+        let mut twins = Twins::with_addresses(v6, &rules(v6, &lines));
+        let (a, b, r) = (twins.at(0, 10), twins.at(1, 10), twins.at(1, 1));
+        let far = if v6 { "2001:db8:78::5" } else { "10.77.0.5" };
+        twins.send(INSIDE, Packet::udp(&a, 4000, &b, 53));
+        twins.send(INSIDE, Packet::udp(&a, 4000, far, 53));
+        for dport in [80, 81] {
+            twins.send(SERVER, tcp(&b, 4000, &r, dport, SYN));
+            twins.send(SERVER, tcp(&b, 4001, &twins.at(2, 10), dport, SYN));
+        }
+        if v6 {
+            twins.send(SERVER, tcp("fe80::10", 4000, "fe80::77", 80, SYN));
+        } else {
+            twins.send(SERVER, tcp(&b, 4002, "198.18.2.9", 80, SYN));
+        }
+    });
+}
+
+/// Headers between IP and layer 4, in packets and in what errors quote.
+#[test]
+fn options_and_extension_headers_are_stepped_over() {
+    both(|v6| {
+        let mut twins = twins(v6, &["-A POSTROUTING -o eth1 -j SNAT --to-source {1.20}"]);
+        let (a, b, n) = (twins.at(0, 10), twins.at(1, 10), twins.at(1, 20));
+        let dress = |packet: Packet| match v6 {
+            false => packet.options(&[1, 1, 1, 1]),
+            true => packet.extension(proto::DESTINATION, &[0, 0, 1, 4, 0, 0, 0, 0]),
+        };
+        for packet in [
+            |us: &str, b: &str| Packet::udp(us, 4000, b, 53).payload(&[7; 40]),
+            |us: &str, b: &str| tcp(us, 4000, b, 80, SYN).payload(&[7; 40]),
+            |us: &str, b: &str| Packet::ping(us, b, 9, 1).payload(&[7; 40]),
+        ] {
+            twins.send(INSIDE, dress(packet(&a, &b)));
+            twins.send(SERVER, unreachable(&b, &n, &dress(packet(&n, &b))));
+            twins.send(SERVER, dress(unreachable(&b, &n, &packet(&n, &b))));
+        }
+        twins.send(INSIDE, dress(Packet::udp(&a, 4000, &b, 53)).ttl(1));
+    });
+}
+
 /// Path MTU discovery through a translation, in both directions.
 #[test]
 fn packets_that_are_too_big_are_reported_to_who_sent_them() {

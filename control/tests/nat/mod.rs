@@ -17,7 +17,7 @@ use portcullis::iptables::{self, TableNames};
 use portcullis::replay::topology::TopologyFile;
 use portcullis::replay::{Replay, Setup, Source};
 
-use crate::lab::clock::Clock;
+use crate::lab::clock::{self, Clock};
 use crate::lab::{self, Lab, address, host_mac, mac_text, port_mac};
 
 /// Where a packet comes from.
@@ -82,6 +82,43 @@ impl Twins {
             }
         };
         Self::with(v6, rules, shrink, text)
+    }
+
+    /// The same, with more addresses on eth1 and a network behind one of them. IPv6
+    /// addresses are listed as the kernel does.
+    pub fn with_addresses(v6: bool, rules: &str) -> Self {
+        let (more, network, hop) = match v6 {
+            false => (["10.9.9.1/24", "198.18.2.9/24"], "10.77.0.0/16", "10.9.9.254"),
+            true => (["2001:db8:77::1/64", "fe80::77/64"], "2001:db8:78::/48", "2001:db8:77::fe"),
+        };
+        let mac = mac_text(host_mac(1, 254));
+        let mut text = topology();
+        text += &format!("[[route]]\nto = \"{network}\"\nvia = \"{hop}\"\ndev = \"eth1\"\n");
+        text += &format!("[[neighbour]]\ndev = \"eth1\"\naddress = \"{hop}\"\nmac = \"{mac}\"\n");
+        let own = address(v6, 1, 1);
+        let (last, first) = match v6 {
+            false => (format!("{own}/24"), format!("\", \"{}\", \"{}", more[0], more[1])),
+            true => (format!("{own}/64"), format!("\", \"{}", more[1])),
+        };
+        text = text.replace(&last, &format!("{last}{first}"));
+        if v6 {
+            text = text.replace(&last, &format!("{}\", \"{last}", more[0]));
+        }
+        let prepare = |kernel: &Lab| {
+            let run = |line: &str| {
+                let words: Vec<&str> = line.split(' ').collect();
+                kernel.router().run("ip", &words, "").unwrap();
+            };
+            for address in more {
+                let nodad = if v6 { " nodad" } else { "" };
+                run(&format!("addr add {address} dev eth1{nodad}"));
+            }
+            run(&format!("neigh replace {hop} lladdr {mac} dev eth1 nud permanent"));
+            run(&format!("route add {network} via {hop} dev eth1"));
+            clock::pause_ms(50);
+            drop(kernel.drain());
+        };
+        Self::with(v6, rules, prepare, text)
     }
 
     fn with(v6: bool, rules: &str, prepare: impl Fn(&Lab), topology: String) -> Self {

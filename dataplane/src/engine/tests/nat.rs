@@ -321,3 +321,23 @@ fn masqueraded_flows_are_forgotten_by_port_and_address() {
     assert_eq!(forget(&rig, OUTSIDE, lost(WAN)), 1);
     assert_eq!(forget(&rig, OUTSIDE, None), 0);
 }
+
+#[test]
+fn who_waits_for_a_silent_next_hop_is_told_in_its_own_terms() {
+    let mut rig = masquerading();
+    let query = || Packet::udp(CLIENT, 4000, SERVER, 53).payload(b"quoted");
+    let mut sent = rig.up(query());
+    let world = World {
+        snapshot: &rig.snapshot,
+        worker: 0,
+        network: &rig.network,
+        conntrack: &rig.conntrack,
+        stats: &rig.stats,
+        now: rig.now,
+    };
+    rig.engine.unresolved(&world, OUTSIDE, &mut sent.frame, &mut rig.seen);
+    let (port, answer) = rig.answer();
+    assert_eq!(port, INSIDE);
+    let expected = Packet::error(WAN, CLIENT, 3, 1, 0, &query().ttl(63).build()).build();
+    assert_eq!(answer[26..], expected[26..]);
+}
