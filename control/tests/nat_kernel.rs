@@ -235,6 +235,9 @@ fn hairpin_works_both_ways() {
     });
 }
 
+/// One flow's packet there or back, as seen where the client is called so.
+type Flow = dyn Fn(&str, bool) -> Packet;
+
 /// Behaviours 25, 26, 27, 30.
 #[test]
 fn errors_are_translated() {
@@ -242,7 +245,7 @@ fn errors_are_translated() {
         let mut twins = twins(v6, &["-A POSTROUTING -o eth1 -j SNAT --to-source {1.20}"]);
         let (a, b, n) = (twins.at(0, 10), twins.at(1, 10), twins.at(1, 20));
         let (hop, inside) = (twins.at(1, 11), twins.at(0, 11));
-        let flows: Vec<Box<dyn Fn(&str, bool) -> Packet>> = vec![
+        let flows: Vec<Box<Flow>> = vec![
             {
                 let b = b.clone();
                 Box::new(move |us: &str, back| match back {

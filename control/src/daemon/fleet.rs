@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use dataplane::conntrack::Conntrack;
 use dataplane::fib::Network;
+use dataplane::nat::Spread;
 use dataplane::port::afxdp::{Observer, WorkerPorts};
 use dataplane::port::fault::{FaultPort, Faults};
 use dataplane::port::host::HostQueue;
@@ -76,7 +77,8 @@ impl Crew {
 }
 
 impl Fleet {
-    /// Starts one thread for each share of the ports.
+    /// Starts one thread for each share of the ports. `spreads` says by port how
+    /// devices choose among their queues, where they say.
     ///
     /// # Errors
     /// When a thread cannot be made; those already made are stopped.
@@ -86,6 +88,7 @@ impl Fleet {
         networks: &Publisher<Network>,
         conntrack: &Arc<Conntrack>,
         outlets: &Outlets,
+        spreads: &[Option<Spread>],
         faults: Option<Injection>,
     ) -> io::Result<Self> {
         let cores = core_affinity::get_core_ids().unwrap_or_default();
@@ -103,7 +106,8 @@ impl Fleet {
                 networks.subscribe(),
                 Arc::clone(conntrack),
                 Arc::clone(&stats),
-            );
+            )
+            .with_spreads(spreads.into());
             // More workers than cores share them.
             let core = cores.get(index % cores.len().max(1)).copied();
             let crew = Crew {

@@ -393,8 +393,10 @@ impl Daemon {
         let format = logwriter::kernel_lines(config.ports.clone());
         let log = LogThread::start(config.log.as_deref(), Arc::clone(&outlets.log), format)
             .map_err(system("log thread"))?;
+        let spreads: Vec<_> = config.ports.iter().map(|port| LinkInfo::spread(port)).collect();
+        let (workers, faults) = (opened.workers, config.faults);
         let fleet =
-            Fleet::start(opened.workers, &store, &networks, &conntrack, &outlets, config.faults)
+            Fleet::start(workers, &store, &networks, &conntrack, &outlets, &spreads, faults)
                 .map_err(system("worker thread"))?;
         let store = Arc::new(store);
         let keeper = match place {

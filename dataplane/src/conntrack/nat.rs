@@ -1,5 +1,9 @@
 //! What NAT asks of the table, and tells it.
 
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
 use super::status::{CONFIRMED, DST_NAT, DYING, FIXED_TIMEOUT, SRC_NAT};
 use super::tcp::{TcpConn, TcpState};
 use super::template::Zones;
@@ -45,6 +49,13 @@ impl Face {
 }
 
 impl Conntrack {
+    /// A seed for worker number `worker`'s random choices, from the table's own key.
+    pub fn seed(&self, worker: usize) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(self.store.hash_key());
+        hasher.write_u64(worker as u64);
+        hasher.finish()
+    }
+
     /// A connection's status bits; `None` once its record serves another.
     #[inline]
     pub fn status(&self, id: ConnId) -> Option<u32> {

@@ -1,9 +1,6 @@
 //! [`Conntrack`]: a packet's road through connection tracking.
 
-use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-
-use siphasher::sip::SipHasher13;
 
 use super::config::{Config, ConntrackError, Setting, Settings};
 use super::events::Before;
@@ -88,13 +85,6 @@ impl Conntrack {
         };
         table.store.events.enable(table.settings.get(Setting::Events) != 0);
         Ok(table)
-    }
-
-    /// A seed for worker number `worker`'s random choices, from the table's own key.
-    pub fn seed(&self, worker: usize) -> u64 {
-        let mut hasher = SipHasher13::new_with_key(self.store.hash_key());
-        hasher.write_u64(worker as u64);
-        hasher.finish()
     }
 
     /// What `parsed` asks of the table.

@@ -31,7 +31,7 @@ use crate::conntrack::{Conntrack, Subject, Tracking};
 use crate::effects::{Effects, Outcome};
 use crate::fib::{Mode, Network};
 use crate::frame::FrameBuf;
-use crate::nat::Random;
+use crate::nat::{Random, Spread};
 use crate::packet::{Family, Mac, PktType, PortId};
 use crate::policy::FamilyPolicy;
 use crate::policy::walk::ReturnStack;
@@ -107,6 +107,9 @@ struct Scratch {
     utc_offset: Nanos,
     /// Where NAT's free choices come from.
     random: Random,
+    /// How ports spread what they receive, where that is known, and this worker's queue.
+    spreads: Box<[Option<Spread>]>,
+    queue: u32,
     /// Unfinished datagrams.
     fragments: Fragments,
     /// Which settings they were told ([`Conntrack::revision`]).
@@ -149,6 +152,8 @@ impl Engine {
                 identification: 0,
                 utc_offset: Nanos(0),
                 random: Random::new(0),
+                spreads: Box::default(),
+                queue: 0,
                 fragments: Fragments::default(),
                 revision: 0,
                 whole: Some(Box::default()),
@@ -165,6 +170,12 @@ impl Engine {
     /// Seeds the choices that NAT makes at random (ports). Zero unless set.
     pub fn set_seed(&mut self, seed: u64) {
         self.scratch.random = Random::new(seed);
+    }
+
+    /// Lets NAT prefer random ports whose answers arrive on `queue`, which this
+    /// engine's worker reads: `spreads` says by port how cards choose queues.
+    pub fn set_spreads(&mut self, spreads: Box<[Option<Spread>]>, queue: u32) {
+        (self.scratch.spreads, self.scratch.queue) = (spreads, queue);
     }
 
     /// Decides every frame of a burst that arrived on ports: sets each slot's

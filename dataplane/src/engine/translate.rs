@@ -8,10 +8,11 @@
 
 use classifier::Address;
 
+use super::Scratch;
 use super::road::{End, Hop, Packet, Road};
 use crate::conntrack::{ConnId, CtState, Direction, Face, status};
 use crate::effects::Effects;
-use crate::nat::{self, Manip, errors, resolve, rewrite};
+use crate::nat::{self, Home, Luck, Manip, errors, resolve, rewrite};
 use crate::packet::{Family, Parsed};
 use crate::policy::walk::RuleRef;
 use crate::policy::{Hook, TableId, Target};
@@ -68,14 +69,19 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             None => None,
         };
         let (table, now) = (self.world.conntrack, self.world.now);
-        let random = &mut self.scratch.random;
+        // Answers to what leaves on a port arrive there.
+        let out = packet.output.filter(|_| hook == Hook::Postrouting);
+        let Scratch { random, spreads, queue, .. } = &mut *self.scratch;
+        let spread = out.and_then(|port| spreads.get(port.index())?.as_ref());
+        let home = spread.map(|spread| Home { spread, queue: *queue });
+        let mut luck = Luck { random, home };
         if let Some(wanted) = wanted {
             if let Some(port) = wanted.masquerade {
                 table.set_masquerade(conn, port);
             }
-            nat::setup(table, conn, &wanted.range, wanted.manip, random, now);
+            nat::setup_near(table, conn, &wanted.range, wanted.manip, &mut luck, now);
         }
-        nat::setup_null(table, conn, manip, random, now);
+        nat::setup_null(table, conn, manip, &mut luck, now);
         Ok(())
     }
 

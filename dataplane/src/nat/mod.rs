@@ -5,11 +5,12 @@
 //! in its reply tuple: packets are made to look like the inverse of the other
 //! direction's tuple. `resolve` turns a target into a range, `select` (with
 //! `pool`) picks a tuple from a range, `rewrite` changes a packet, `errors` the
-//! packets that ICMP errors quote. The engine drives it (`engine/translate.rs`).
+//! packets that ICMP errors quote; `affinity` knows to which worker answers come. The engine drives it (`engine/translate.rs`).
 //!
 //! Who decides is netfilter, packet for packet; only where the kernel draws at
 //! random do the choices differ.
 
+pub mod affinity;
 pub mod errors;
 pub mod random;
 pub mod resolve;
@@ -24,7 +25,8 @@ use crate::policy::Hook;
 use crate::policy::matches::Range;
 use crate::policy::target::NatRange;
 
-pub use random::Random;
+pub use affinity::{Home, Spread};
+pub use random::{Luck, Random};
 
 /// The two translations that a connection has, each perhaps to nothing new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,12 +79,24 @@ pub fn setup(
     random: &mut Random,
     now: Nanos,
 ) {
+    setup_near(table, conn, range, manip, &mut Luck { random, home: None }, now);
+}
+
+/// The same, with a preference for ports whose answers come to this worker.
+pub fn setup_near(
+    table: &Conntrack,
+    conn: ConnId,
+    range: &NatRange,
+    manip: Manip,
+    luck: &mut Luck<'_>,
+    now: Nanos,
+) {
     let Some(face) = table.face(conn) else { return };
     if face.status & (status::CONFIRMED | manip.done()) != 0 {
         return;
     }
     let Some(current) = face.reply.inverted() else { return };
-    let chosen = select::tuple(table, &face, &current, range, manip, random, now);
+    let chosen = select::tuple(table, &face, &current, range, manip, luck, now);
     if chosen == current {
         table.bind(conn, None, manip.done());
     } else if let Some(reply) = chosen.inverted() {
@@ -92,13 +106,13 @@ pub fn setup(
 
 /// Decides that a connection keeps its address; its port may still have to give
 /// way to another connection's.
-pub fn setup_null(table: &Conntrack, conn: ConnId, manip: Manip, random: &mut Random, now: Nanos) {
+pub fn setup_null(table: &Conntrack, conn: ConnId, manip: Manip, luck: &mut Luck<'_>, now: Nanos) {
     let Some(Face { reply, .. }) = table.face(conn) else { return };
     let own = match manip {
         Manip::Source => reply.dst,
         Manip::Destination => reply.src,
     };
-    setup(table, conn, &only(own), manip, random, now);
+    setup_near(table, conn, &only(own), manip, luck, now);
 }
 
 /// The range of one address and any port.

@@ -1,5 +1,7 @@
 //! The generator behind port choices: small, seeded, one a worker.
 
+use super::affinity::Home;
+
 /// splitmix64. Ports need spreading, not secrecy that outlives a guess: whoever
 /// must not foretell them seeds every worker with real randomness.
 #[derive(Clone, Debug)]
@@ -24,4 +26,13 @@ impl Random {
     pub fn half(&mut self) -> u16 {
         (self.word() >> 48) as u16
     }
+}
+
+/// What decides where the kernel lets chance decide.
+#[derive(Debug)]
+pub struct Luck<'a> {
+    /// The worker's generator.
+    pub random: &'a mut Random,
+    /// Where answers had better arrive, if that is known.
+    pub home: Option<Home<'a>>,
 }

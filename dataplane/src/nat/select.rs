@@ -1,6 +1,6 @@
 //! The choice of a tuple: netfilter's order of attempts.
 
-use super::{Manip, Random, pool};
+use super::{Luck, Manip, pool};
 use crate::clock::Nanos;
 use crate::conntrack::{Conntrack, Face, Tuple};
 use crate::policy::target::NatRange;
@@ -22,11 +22,11 @@ pub fn tuple(
     current: &Tuple,
     range: &NatRange,
     manip: Manip,
-    random: &mut Random,
+    luck: &mut Luck<'_>,
     now: Nanos,
 ) -> Tuple {
     let choice = Choice { table, face, range, manip, now };
-    choice.choose(current, random)
+    choice.choose(current, luck)
 }
 
 struct Choice<'a> {
@@ -38,7 +38,7 @@ struct Choice<'a> {
 }
 
 impl Choice<'_> {
-    fn choose(&self, current: &Tuple, random: &mut Random) -> Tuple {
+    fn choose(&self, current: &Tuple, luck: &mut Luck<'_>) -> Tuple {
         let scrambled = self.range.random || self.range.random_fully;
         if self.manip == Manip::Source && !scrambled {
             if self.in_range(current) {
@@ -73,7 +73,7 @@ impl Choice<'_> {
                 return tuple;
             }
         }
-        self.search(tuple, scrambled, random)
+        self.search(tuple, scrambled, luck)
     }
 
     /// Whether a tuple's source is one that the range allows.
@@ -126,19 +126,19 @@ impl Choice<'_> {
     }
 
     /// Looks for a free port or identifier.
-    fn search(&self, mut tuple: Tuple, scrambled: bool, random: &mut Random) -> Tuple {
+    fn search(&self, mut tuple: Tuple, scrambled: bool, luck: &mut Luck<'_>) -> Tuple {
         let Some((field, low, count)) = self.ports(&tuple) else { return tuple };
+        let place = Place { field, low, count };
         let present = *field.of(&mut tuple);
         let mut offset = match self.range.base_port {
             Some(base) => present.wrapping_sub(base),
-            None if scrambled || self.manip == Manip::Source => random.half(),
+            None if scrambled || self.manip == Manip::Source => place.draw(&tuple, luck),
             None => 0,
         };
         let mut attempts = count.min(ATTEMPTS);
         loop {
             for attempt in 0..attempts {
-                // Cannot overflow: low + count is at most 65536.
-                *field.of(&mut tuple) = (low + u32::from(offset) % count) as u16;
+                *field.of(&mut tuple) = place.value(offset);
                 if self.free_at_last(&tuple, attempts - attempt) {
                     return tuple;
                 }
@@ -148,7 +148,7 @@ impl Choice<'_> {
                 return tuple;
             }
             attempts /= 2;
-            offset = random.half();
+            offset = place.draw(&tuple, luck);
         }
     }
 
@@ -180,6 +180,38 @@ impl Choice<'_> {
             // GRE keys change only for connections that PPTP has announced.
             _ => None,
         }
+    }
+}
+
+/// Draws from one starting point for one whose answers come home.
+const DRAWS: usize = 16;
+
+/// What the search goes over: a field, and so many values from `low` on.
+struct Place {
+    field: Field,
+    low: u32,
+    count: u32,
+}
+
+impl Place {
+    /// Cannot overflow: `low + count` is at most 65536.
+    fn value(&self, offset: u16) -> u16 {
+        (self.low + u32::from(offset) % self.count) as u16
+    }
+
+    /// Where to begin: anywhere, but rather where answers come to this worker.
+    fn draw(&self, tuple: &Tuple, luck: &mut Luck<'_>) -> u16 {
+        let mut offset = luck.random.half();
+        let Some(home) = luck.home else { return offset };
+        for _ in 1..DRAWS {
+            let mut candidate = *tuple;
+            *self.field.of(&mut candidate) = self.value(offset);
+            if !candidate.inverted().is_some_and(|answer| home.is_foreign(&answer)) {
+                break;
+            }
+            offset = luck.random.half();
+        }
+        offset
     }
 }
 

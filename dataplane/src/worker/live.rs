@@ -9,6 +9,7 @@ use crate::conntrack::Conntrack;
 use crate::effects::Effects;
 use crate::engine::{Engine, Slot, World};
 use crate::fib::Network;
+use crate::nat::Spread;
 use crate::packet::{Family, PortId};
 use crate::publish::Subscription;
 use crate::snapshot::Snapshot;
@@ -43,6 +44,13 @@ impl EnginePipeline {
         engine.set_utc_offset(clock::utc_offset());
         engine.set_seed(conntrack.seed(worker));
         Self { engine, worker, snapshots, networks, snapshot, network, conntrack, stats }
+    }
+
+    /// With what is known of how ports spread what they receive, by port: worker
+    /// number n reads their nth queues.
+    pub fn with_spreads(mut self, spreads: Box<[Option<Spread>]>) -> Self {
+        self.engine.set_spreads(spreads, self.worker as u32);
+        self
     }
 
     /// The engine, and what it decides against at `now`.

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::fib::RouteKind;
+use crate::nat::affinity::{Hashed, Spread};
 use crate::policy::matches::{AddressMask, Range};
 use crate::policy::target::{NatRange, NatTarget, RejectWith, Target};
 use crate::policy::testing::Spec;
@@ -340,4 +341,26 @@ fn who_waits_for_a_silent_next_hop_is_told_in_its_own_terms() {
     assert_eq!(port, INSIDE);
     let expected = Packet::error(WAN, CLIENT, 3, 1, 0, &query().ttl(63).build()).build();
     assert_eq!(answer[26..], expected[26..]);
+}
+
+#[test]
+fn random_ports_are_those_whose_answers_come_to_this_worker() {
+    let key: Vec<u8> = (0..40).map(|byte: u8| byte.wrapping_mul(37).wrapping_add(11)).collect();
+    let hashed = Hashed { tcp4: true, ..Hashed::default() };
+    let spread = Spread::new(&key, &[0, 1, 2, 3], hashed).unwrap();
+    let at_home = |informed: bool| {
+        let snat = NatTarget::Snat(NatRange { random_fully: true, ..to(WAN) });
+        let mut rig = router(Hook::Postrouting, vec![rule(snat)], Vec::new());
+        if informed {
+            rig.engine.set_spreads([None, Some(spread.clone())].into(), 2);
+        }
+        for port in 0..200 {
+            rig.up(Packet::tcp(CLIENT, 2000 + port, SERVER, 80, SYN));
+        }
+        let rows: Vec<_> = rig.conntrack.rows(rig.now).collect();
+        assert_eq!(rows.len(), 200);
+        rows.iter().filter(|row| spread.queue(&row.view.reply) == Some(2)).count()
+    };
+    let (lucky, informed) = (at_home(false), at_home(true));
+    assert!(lucky < 80 && informed > 190, "{lucky} {informed}");
 }

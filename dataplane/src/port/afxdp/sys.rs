@@ -159,6 +159,68 @@ pub(super) fn strips_vlan_tags(name: &str) -> io::Result<bool> {
     Ok(value[1] & ETH_FLAG_RXVLAN != 0)
 }
 
+/// Entries of an indirection table at most.
+const QUEUES_MAX: usize = 2048;
+/// Words of a hash key at most.
+const KEY_WORDS: usize = 16;
+
+/// `struct ethtool_rxfh` with room for the table and the key.
+#[repr(C)]
+struct Rxfh {
+    command: u32,
+    context: u32,
+    table: u32,
+    key: u32,
+    function: u8,
+    transform: u8,
+    reserved: [u8; 6],
+    rest: [u32; QUEUES_MAX + KEY_WORDS],
+}
+
+/// Hash function, key and indirection table of a device's receive queues (`ethtool -x`).
+pub(super) fn receive_hash(name: &str) -> io::Result<(u8, Vec<u8>, Vec<u32>)> {
+    const ETHTOOL_GRSSH: u32 = 0x46;
+    let blank = || Rxfh {
+        command: ETHTOOL_GRSSH,
+        context: 0,
+        table: 0,
+        key: 0,
+        function: 0,
+        transform: 0,
+        reserved: [0; 6],
+        rest: [0; QUEUES_MAX + KEY_WORDS],
+    };
+    let mut sizes = blank();
+    ethtool(name, &mut sizes)?;
+    let (table, key) = (sizes.table as usize, sizes.key as usize);
+    if table > QUEUES_MAX || key > KEY_WORDS * 4 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let mut answer = Rxfh { table: sizes.table, key: sizes.key, ..blank() };
+    ethtool(name, &mut answer)?;
+    let words = answer.rest[table..].iter();
+    let bytes: Vec<u8> = words.flat_map(|word| word.to_ne_bytes()).take(key).collect();
+    // A transform (symmetric hashing) changes the input: such a card is not foretold.
+    match answer.transform {
+        0 => Ok((answer.function, bytes, answer.rest[..table].to_vec())),
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+/// Whether a device hashes the ports of a flow type besides its addresses
+/// (`ethtool -n DEVICE rx-flow-hash tcp4`).
+pub(super) fn hashes_ports(name: &str, flow: u32) -> io::Result<bool> {
+    const ETHTOOL_GRXFH: u32 = 0x29;
+    const ADDRESSES_AND_PORTS: u64 = 0xf0;
+    // `struct ethtool_rxnfc`: command, flow type, 64 bits of data, and a filter.
+    let mut value = [0_u64; 26];
+    value[0] = u64::from_ne_bytes(
+        [ETHTOOL_GRXFH.to_ne_bytes(), flow.to_ne_bytes()].concat().try_into().unwrap_or_default(),
+    );
+    ethtool(name, &mut value)?;
+    Ok(value[1] & ADDRESSES_AND_PORTS == ADDRESSES_AND_PORTS)
+}
+
 /// One ethtool request; `T` starts with its command, and the kernel knows its size by that.
 fn ethtool<T>(name: &str, value: &mut T) -> io::Result<()> {
     // SAFETY: takes no pointers.
