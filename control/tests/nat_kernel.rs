@@ -541,6 +541,34 @@ fn options_and_extension_headers_are_stepped_over() {
     });
 }
 
+/// Two connections that differ in the zone of their original tuples alone want one
+/// reply tuple: without NAT they become one, with it the second is given a port.
+#[test]
+fn zones_of_one_direction_clash_in_the_other() {
+    both(|v6| {
+        let hops = if v6 { "hl --hl-eq" } else { "ttl --ttl-eq" };
+        let zones = format!(
+            "*raw\n-A PREROUTING -i eth0 -m {hops} 60 -j CT --zone-orig 7\n\
+             -A PREROUTING -i eth0 -m {hops} 61 -j CT --zone-orig 8\nCOMMIT\n"
+        );
+        let mut twins = Twins::new(v6, &zones);
+        let (a, b) = (twins.at(0, 10), twins.at(1, 10));
+        let query = |ttl| Packet::udp(&a, 4000, &b, 53).ttl(ttl);
+        twins.send(INSIDE, query(60));
+        twins.send(INSIDE, query(61));
+        twins.send(SERVER, Packet::udp(&b, 53, &a, 4000));
+        twins.send(INSIDE, query(61));
+        twins.send(INSIDE, tcp(&a, 4000, &b, 80, SYN).ttl(60));
+        twins.send(INSIDE, tcp(&a, 4000, &b, 80, SYN).ttl(61));
+        twins.flush();
+        twins.install(&format!("{zones}{}", rules(v6, &[":POSTROUTING ACCEPT [0:0]"])));
+        twins.send(INSIDE, query(60));
+        twins.send_naming(INSIDE, Sport, query(61));
+        twins.send(SERVER, Packet::udp(&b, 53, &a, 4000));
+        twins.send_with(SERVER, &|names| Packet::udp(&b, 53, &a, names[0]));
+    });
+}
+
 /// Path MTU discovery through a translation, in both directions.
 #[test]
 fn packets_that_are_too_big_are_reported_to_who_sent_them() {

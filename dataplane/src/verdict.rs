@@ -52,7 +52,8 @@ drop_reasons! {
     SynCookie => "syn_cookie",
     /// The connection table is full and nothing could be evicted.
     ConntrackFull => "conntrack_full",
-    /// Another packet confirmed a clashing connection first.
+    /// Another connection has a tuple of this packet's: it was confirmed first, or
+    /// no port was left for a translation.
     ConntrackClash => "conntrack_clash",
     /// A translation to a port's address, and the port has none.
     NatNoAddress => "nat_no_address",

@@ -6,7 +6,7 @@
 //! else beside it, for a second, so that the answers find their way back.
 
 use super::room::Count;
-use super::status::{FIXED_TIMEOUT, NAT_CLASH, SEEN_REPLY};
+use super::status::{DST_NAT_DONE, FIXED_TIMEOUT, NAT_CLASH, SEEN_REPLY, SRC_NAT_DONE};
 use super::store::LinkError;
 use super::tuple::Direction;
 use super::{ConnId, Conntrack, CtState, Tracking};
@@ -73,7 +73,8 @@ impl Conntrack {
     }
 
     /// Makes the loser's packet one of the winner's connection, when both say the
-    /// same, perhaps from opposite ends, and the protocol has no handshake to lose.
+    /// same, perhaps from opposite ends, or the winner's translation is not decided,
+    /// and the protocol has no handshake to lose.
     fn merge(&self, loser: ConnId, winner: ConnId, tracking: &mut Tracking) -> bool {
         let (Some(lost), Some(won)) = (self.store.contents(loser), self.store.contents(winner))
         else {
@@ -84,7 +85,8 @@ impl Conntrack {
         }
         let same = won.original == lost.original && won.reply == lost.reply;
         let reversed = won.original == lost.reply && won.reply == lost.original;
-        if !same && !reversed {
+        let undecided = won.status & (SRC_NAT_DONE | DST_NAT_DONE) == 0;
+        if !same && !reversed && !undecided {
             return false;
         }
         if reversed && !same {

@@ -128,6 +128,11 @@ impl Extra {
         self.0[at].store(value, Ordering::Relaxed);
     }
 
+    /// As [`Extras::masquerade_port`], of what it holds now.
+    pub(super) fn masquerade_port(&self) -> Option<u8> {
+        bits(self.get(word::SMALL), 16, 16).checked_sub(1).map(|port| port as u8)
+    }
+
     /// Counts a packet. Only under the record's lock.
     pub(super) fn account(&self, direction: Direction, bytes: u64) {
         let at = word::ACCOUNT + 2 * direction.index();

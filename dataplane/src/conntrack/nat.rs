@@ -91,12 +91,13 @@ impl Conntrack {
 
     /// The port whose address a connection took by MASQUERADE.
     pub fn masquerade(&self, id: ConnId) -> Option<PortId> {
-        self.store.extras(id)?.1.masquerade_port().map(PortId)
+        self.store.masquerade_port(id)?.map(PortId)
     }
 
-    /// Remembers whose address a connection took by MASQUERADE.
+    /// Remembers whose address an unconfirmed connection takes by MASQUERADE.
     pub fn set_masquerade(&self, id: ConnId, port: PortId) {
-        if let Some(entry) = self.store.lock(id) {
+        let entry = self.store.lock(id);
+        if let Some(entry) = entry.filter(|entry| entry.status() & CONFIRMED == 0) {
             entry.extra().update(|extras| extras.set_masquerade_port(Some(port.0)));
         }
     }

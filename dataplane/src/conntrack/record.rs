@@ -193,6 +193,11 @@ impl Record {
         self.consistent(generation, Self::copy)
     }
 
+    /// The port whose address it took, for use in [`Record::peek`].
+    pub(super) fn masquerade_port(&self) -> Option<u8> {
+        self.extra.masquerade_port()
+    }
+
     /// A consistent copy of the extras and the status; `None` when `generation` is over.
     pub(super) fn extras(&self, generation: u32) -> Option<(u32, Extras)> {
         self.consistent(Some(generation), |record, _| (record.status(), record.extra.load()))

@@ -382,6 +382,12 @@ impl Store {
         self.record(id).peek(id.generation(), Record::status)
     }
 
+    /// The port whose address it took; the outer `None` when the record was reused.
+    #[inline]
+    pub(super) fn masquerade_port(&self, id: ConnId) -> Option<Option<u8>> {
+        self.record(id).peek(id.generation(), Record::masquerade_port)
+    }
+
     /// Status bits and both tuples, which do not change while others see them;
     /// `None` when the record was reused.
     #[inline]

@@ -364,3 +364,16 @@ fn random_ports_are_those_whose_answers_come_to_this_worker() {
     let (lucky, informed) = (at_home(false), at_home(true));
     assert!(lucky < 80 && informed > 190, "{lucky} {informed}");
 }
+
+#[test]
+fn a_masquerade_rule_that_comes_late_takes_no_connection_with_it() {
+    let (mut four, six) = builders();
+    four.needs_conntrack = true;
+    let mut rig = Rig::new(&topology(), join(four, six));
+    let query = || Packet::udp(CLIENT, 4000, SERVER, 53);
+    rig.up(query());
+    rig.snapshot = masquerading().snapshot;
+    forwarded(&rig.up(query()), OUTSIDE, &out(query()));
+    assert_eq!(rig.conntrack.forget_masqueraded(OUTSIDE, None, 0, usize::MAX), None);
+    assert_eq!(rig.conntrack.len(), 1, "it never took the address");
+}
