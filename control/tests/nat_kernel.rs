@@ -542,7 +542,7 @@ fn options_and_extension_headers_are_stepped_over() {
 }
 
 /// Two connections that differ in the zone of their original tuples alone want one
-/// reply tuple: without NAT they become one, with it the second is given a port.
+/// reply tuple: without NAT the second is dropped, with it it is given a port.
 #[test]
 fn zones_of_one_direction_clash_in_the_other() {
     both(|v6| {

@@ -6,7 +6,7 @@
 //! else beside it, for a second, so that the answers find their way back.
 
 use super::room::Count;
-use super::status::{DST_NAT_DONE, FIXED_TIMEOUT, NAT_CLASH, SEEN_REPLY, SRC_NAT_DONE};
+use super::status::{FIXED_TIMEOUT, NAT_CLASH, SEEN_REPLY};
 use super::store::LinkError;
 use super::tuple::Direction;
 use super::{ConnId, Conntrack, CtState, Tracking};
@@ -73,8 +73,7 @@ impl Conntrack {
     }
 
     /// Makes the loser's packet one of the winner's connection, when both say the
-    /// same, perhaps from opposite ends, or the winner's translation is not decided,
-    /// and the protocol has no handshake to lose.
+    /// same, perhaps from opposite ends, and the protocol has no handshake to lose.
     fn merge(&self, loser: ConnId, winner: ConnId, tracking: &mut Tracking) -> bool {
         let (Some(lost), Some(won)) = (self.store.contents(loser), self.store.contents(winner))
         else {
@@ -85,8 +84,7 @@ impl Conntrack {
         }
         let same = won.original == lost.original && won.reply == lost.reply;
         let reversed = won.original == lost.reply && won.reply == lost.original;
-        let undecided = won.status & (SRC_NAT_DONE | DST_NAT_DONE) == 0;
-        if !same && !reversed && !undecided {
+        if !same && !reversed {
             return false;
         }
         if reversed && !same {

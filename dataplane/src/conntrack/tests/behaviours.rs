@@ -356,8 +356,9 @@ fn a_zone_of_one_direction_leaves_the_other_where_it_was() {
     assert_eq!(lab.state(&back), Established);
     assert_eq!(lab.state_with(&back, ZoneScope::Original, 7), Established);
     assert_eq!(lab.state_with(&there, ZoneScope::Original, 7), Established);
-    // In either zone alone, the way there is another connection's.
-    assert_eq!(lab.state_with(&there, ZoneScope::Original, 8), New);
+    // In another zone the way there is another connection's, which wants the same answers.
+    let clash = lab.pass_with(&there, ZoneScope::Original, 8);
+    assert_eq!(clash, Err(DropReason::ConntrackClash));
     assert_eq!(lab.state_with(&back, ZoneScope::Reply, 7), New);
 }
 

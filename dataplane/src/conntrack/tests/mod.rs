@@ -57,15 +57,25 @@ impl Lab {
 
     /// The state of a packet that the policy accepts in a zone.
     pub(super) fn state_with(&self, packet: &Packet, scope: ZoneScope, zone: u16) -> CtState {
+        self.pass_with(packet, scope, zone).unwrap().state
+    }
+
+    /// The same, for packets that may not get so far.
+    pub(super) fn pass_with(
+        &self,
+        packet: &Packet,
+        scope: ZoneScope,
+        zone: u16,
+    ) -> Result<Tracking, DropReason> {
         let target = CtTarget { zone: Some((scope, ZoneId::Fixed(zone))), ..CtTarget::default() };
         let terms = Template::of(&target, None).terms(0, Extensions::default());
         let frame = packet.build();
         let parsed = parsed(&frame);
         let subject = self.ct.subject(&parsed, &frame, terms.zones.original);
         let tracked = self.ct.track_subject(&subject, &parsed, &frame, false, &terms, self.now);
-        let mut tracking = tracked.unwrap();
-        self.ct.confirm(&mut tracking, self.now).unwrap();
-        tracking.state
+        let mut tracking = tracked?;
+        self.ct.confirm(&mut tracking, self.now)?;
+        Ok(tracking)
     }
 
     /// The state of a packet that the policy accepts.
