@@ -75,7 +75,7 @@ fn collect(ip: &[u8], base: usize, covering: &[usize], found: &mut Vec<(usize, V
         1 | 58 if l4.len() >= 8 && view.is_error() => {
             collect(&l4[8..], start + 8, &covers, found);
         }
-        1 if l4.len() >= 8 && matches!(l4[0], 0 | 8) => found.push((start + 4, covers)),
+        1 if l4.len() >= 8 && matches!(l4[0], 0 | 8 | 13..=18) => found.push((start + 4, covers)),
         58 if l4.len() >= 8 && matches!(l4[0], 128 | 129) => found.push((start + 4, covers)),
         _ => {}
     }

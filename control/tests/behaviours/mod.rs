@@ -12,6 +12,7 @@ pub mod script;
 pub mod store;
 pub mod topology;
 
+mod combined;
 mod datagrams;
 mod fragments;
 mod helpers;

@@ -103,8 +103,8 @@ impl Side for Ours {
         files::print_connections(&self.replay).lines().map(str::to_owned).collect()
     }
     fn expectations(&self) -> Vec<String> {
-        let rows = self.replay.expectations(Family::V4);
-        rows.iter().map(|row| proc_form(&row.to_string())).collect()
+        let rows = [Family::V4, Family::V6].map(|family| self.replay.expectations(family));
+        rows.iter().flatten().map(|row| proc_form(&row.to_string())).collect()
     }
     fn sysctl(&mut self, name: &str, value: u64) {
         let set = self.replay.conntrack().set(name, value);

@@ -210,14 +210,13 @@ pub fn udp(from: Host, sport: u16, to: IpAddr, dport: u16, payload: &[u8]) -> Pa
 
 /// An echo request (8) or reply (0), or what they are in ICMPv6.
 pub fn echo(kind: u8, from: Host, to: IpAddr, id: u16, seq: u16) -> Packet {
-    icmp(
-        from,
-        to,
-        kind,
-        0,
-        [id.to_be_bytes(), seq.to_be_bytes()].concat().try_into().expect("4"),
-        b"echo",
-    )
+    let [[a, b], [c, d]] = [id, seq].map(u16::to_be_bytes);
+    let kind = match (to.is_ipv6(), kind) {
+        (true, 8) => 128,
+        (true, _) => 129,
+        (false, kind) => kind,
+    };
+    icmp(from, to, kind, 0, [a, b, c, d], b"echo")
 }
 
 /// An ICMP message.

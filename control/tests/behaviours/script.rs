@@ -309,7 +309,15 @@ fn expectation(line: &str) -> String {
         !matches!(name, "l3proto" | "proto" | "zone" | "secctx" | "class")
             && name.parse::<u64>().is_err()
     });
-    words.collect::<Vec<_>>().join(" ")
+    // One listing pads IPv6 addresses.
+    let shown = |word: &str| match word.split_once('=') {
+        Some((name @ ("src" | "dst"), address)) => {
+            let address: Option<std::net::IpAddr> = address.parse().ok();
+            address.map_or_else(|| word.to_owned(), |address| format!("{name}={address}"))
+        }
+        _ => word.to_owned(),
+    };
+    words.map(shown).collect::<Vec<_>>().join(" ")
 }
 
 /// What a test adds to the router.
