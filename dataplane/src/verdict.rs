@@ -52,6 +52,8 @@ drop_reasons! {
     SynCookie => "syn_cookie",
     /// The connection table is full and nothing could be evicted.
     ConntrackFull => "conntrack_full",
+    /// The connection table is crowded, and the source has its share of what nobody answers.
+    ConntrackQuota => "conntrack_quota",
     /// Another connection has a tuple of this packet's: it was confirmed first, or
     /// no port was left for a translation.
     ConntrackClash => "conntrack_clash",

@@ -429,6 +429,26 @@ pub struct ConntrackStats {
     pub capacity: u64,
     /// Event counters by name.
     pub counters: BTreeMap<String, u64>,
+    /// Whether the table is so full that sources have quotas.
+    #[serde(default)]
+    pub crowded: bool,
+    /// Connections refused because their source's quota was used up.
+    #[serde(default)]
+    pub quota_refused: u64,
+    /// Source prefixes that met their quota, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offenders: Vec<OffenderInfo>,
+}
+
+/// A source prefix that filled the table with connections that nobody answered.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct OffenderInfo {
+    /// `ADDRESS/LENGTH`.
+    pub prefix: String,
+    /// Seconds in which it met its quota.
+    pub seconds: u64,
+    /// How long ago the last one was.
+    pub ago_ms: u64,
 }
 
 /// An explanation.

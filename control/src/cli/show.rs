@@ -7,7 +7,8 @@ use super::conntrack::translations;
 use super::table::{Align, Table};
 use super::{Exit, Output};
 use crate::api::protocol::{
-    ConntrackFilter, ConntrackPage, ConntrackQuery, FamilyName, Ports, Rules, Stats, Status,
+    ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackStats, FamilyName, Ports, Rules,
+    Stats, Status,
 };
 use crate::api::{Request, Response};
 
@@ -356,6 +357,23 @@ fn render_stats(stats: &Stats) -> String {
         }
         text.push('\n');
         text.push_str(&table.render());
+    }
+    text + &render_pressure(&stats.conntrack)
+}
+
+/// Who fills the connection table, if anybody does.
+fn render_pressure(conntrack: &ConntrackStats) -> String {
+    let mut text = String::new();
+    if conntrack.crowded {
+        text += "\nthe connection table is crowded: sources have quotas\n";
+    }
+    if conntrack.quota_refused > 0 {
+        text += &format!("{} connections refused by quotas\n", conntrack.quota_refused);
+    }
+    for offender in &conntrack.offenders {
+        let (prefix, seconds, ago) = (&offender.prefix, offender.seconds, offender.ago_ms / 1000);
+        text +=
+            &format!("offender: {prefix}, over its quota in {seconds} seconds, last {ago} s ago\n");
     }
     text
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dataplane::clock::{Nanos, monotonic};
-use dataplane::conntrack::Conntrack;
+use dataplane::conntrack::{Conntrack, Offender};
 use dataplane::fib::Network;
 use dataplane::packet::Family;
 use dataplane::publish::Publisher;
@@ -145,6 +145,8 @@ impl NetworkSide {
 #[derive(Debug)]
 struct Sweeper {
     last: Nanos,
+    /// Until when sources that fill the table have been named.
+    named: Nanos,
 }
 
 impl Sweeper {
@@ -156,13 +158,20 @@ impl Sweeper {
             conntrack.sweep(now, budget);
             self.last = now;
         }
+        if now >= self.named + Nanos::SECOND {
+            let offenders = conntrack.pressure().offenders;
+            for Offender { prefix, .. } in offenders.iter().filter(|it| it.last > self.named) {
+                tracing::warn!("the connection table is crowded, and {prefix} is over its quota");
+            }
+            self.named = now;
+        }
     }
 }
 
 impl Daemon {
     /// Runs until a signal or the control socket says stop, or a worker falls.
     pub(super) fn keep_house(&mut self, signals: &Signals) -> Result<(), DaemonError> {
-        let mut sweeper = Sweeper { last: monotonic() };
+        let mut sweeper = Sweeper { last: monotonic(), named: monotonic() };
         let pause = Timespec { tv_sec: 0, tv_nsec: PAUSE_MS * 1_000_000 };
         while !signals.stop.load(Ordering::Relaxed) {
             {

@@ -231,9 +231,9 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     let signals = listen()?;
     let texts = Texts::read(config.rules.as_deref(), config.rules6.as_deref())
         .map_err(|findings| refused(findings, Texts::default()))?;
-    let parsed = policy::parse(&texts, config.counters)
-        .map_err(|findings| refused(findings, texts.clone()))?;
     let conntrack = Arc::new(conntrack_table(&config)?);
+    let parsed = policy::parse(&texts, config.counters, &conntrack)
+        .map_err(|findings| refused(findings, texts.clone()))?;
     preflight::mode(&config.mode, config.ports.len())?;
     preflight::machine()?;
     let server = Server::bind(&config.socket, config.socket_group)?;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dataplane::clock::{Nanos, monotonic};
+use dataplane::conntrack::Conntrack;
 use dataplane::packet::Family;
 
 use crate::api::protocol::{self, Source};
@@ -65,10 +66,15 @@ pub struct Parsed {
     pub took: Nanos,
 }
 
-/// Parses both texts; the errors of both are reported together.
-pub fn parse(texts: &Texts, written_counters: bool) -> Result<Parsed, Vec<Finding>> {
+/// Parses both texts; the errors of both are reported together. `conntrack`
+/// knows the timeout policies that they may name.
+pub fn parse(
+    texts: &Texts,
+    written_counters: bool,
+    conntrack: &Conntrack,
+) -> Result<Parsed, Vec<Finding>> {
     let start = monotonic();
-    let names = TableNames::of_host();
+    let names = TableNames::of_host().with_timeout_policies(conntrack.timeout_policies());
     let mut findings = Vec::new();
     let mut family = |source: &Option<Source>, family| -> Option<Ruleset> {
         let source = source.as_ref()?;

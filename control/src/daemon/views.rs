@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use dataplane::conntrack::Conntrack;
+use dataplane::clock::{Nanos, monotonic};
+use dataplane::conntrack::{Conntrack, Offender};
 use dataplane::fib::Mode;
 use dataplane::packet::{Family, Mac, PortId};
 use dataplane::policy::{ChainPolicy, Hook};
@@ -15,8 +16,8 @@ use super::fleet::WorkerSight;
 use super::logwriter::LogCounters;
 use super::service::NetworkInForce;
 use crate::api::protocol::{
-    ChainInfo, ConntrackStats, FamilyName, PortStatus, Ports, QueueStatus, RuleInfo, Rules, Stats,
-    WorkerInfo,
+    ChainInfo, ConntrackStats, FamilyName, OffenderInfo, PortStatus, Ports, QueueStatus, RuleInfo,
+    Rules, Stats, WorkerInfo,
 };
 use crate::apply::PolicyView;
 use crate::iptables::{TableNames, print};
@@ -204,7 +205,7 @@ pub(super) fn stats(workers: &[WorkerSight], conntrack: &Conntrack, log: &LogCou
             info
         })
         .collect();
-    let counters = conntrack.counters();
+    let (counters, pressure, now) = (conntrack.counters(), conntrack.pressure(), monotonic());
     let named = [
         ("invalid", counters.invalid),
         ("insert", counters.insert),
@@ -226,6 +227,9 @@ pub(super) fn stats(workers: &[WorkerSight], conntrack: &Conntrack, log: &LogCou
             entries: conntrack.len() as u64,
             capacity: conntrack.capacity(),
             counters: named.map(|(name, count)| (name.to_owned(), count)).into(),
+            crowded: pressure.crowded,
+            quota_refused: pressure.refused,
+            offenders: pressure.offenders.iter().map(|it| offender(it, now)).collect(),
         },
         log_written: log.written.load(Ordering::Relaxed),
         log_lost: log.lost.load(Ordering::Relaxed) + queue_lost,
@@ -237,6 +241,14 @@ pub(super) fn stats(workers: &[WorkerSight], conntrack: &Conntrack, log: &LogCou
 fn counted(named: &[(&str, u64)]) -> BTreeMap<String, u64> {
     let counted = named.iter().filter(|(_, count)| *count > 0);
     counted.map(|&(name, count)| (name.to_owned(), count)).collect()
+}
+
+fn offender(offender: &Offender, now: Nanos) -> OffenderInfo {
+    OffenderInfo {
+        prefix: offender.prefix.to_string(),
+        seconds: offender.times,
+        ago_ms: now.saturating_sub(offender.last).0 / Nanos::MILLISECOND.0,
+    }
 }
 
 fn worker_info(worker: usize, sight: &WorkerSight) -> WorkerInfo {

@@ -116,8 +116,7 @@ struct Input {
 
 /// Runs the whole job.
 pub fn run(job: &Job) -> Result<Summary, JobError> {
-    let names = iptables::TableNames::of_host();
-    let mut replay = open(job, &names)?;
+    let (mut replay, names) = open(job)?;
     let inputs = read_inputs(job, &replay)?;
     keep_inputs(job, replay.ports())?;
     let mut outputs = Outputs::create(job, replay.ports())?;
@@ -129,7 +128,7 @@ pub fn run(job: &Job) -> Result<Summary, JobError> {
 }
 
 /// Reads topology and policies.
-fn open(job: &Job, names: &dyn Names) -> Result<Replay, JobError> {
+fn open(job: &Job) -> Result<(Replay, iptables::TableNames), JobError> {
     let topology = TopologyFile::read(&job.topology)?;
     let mut setup = Setup::new(topology.topology, job.seed);
     let refuse = |at: Position, error| TopologyError {
@@ -152,12 +151,14 @@ fn open(job: &Job, names: &dyn Names) -> Result<Replay, JobError> {
         let added = setup.conntrack.add_timeouts(name, protocol, &values);
         added.map_err(|error| refuse(*at, error))?;
     }
-    setup.v4 = read_rules(job.rules.as_deref(), Family::V4, names)?;
-    setup.v6 = read_rules(job.rules6.as_deref(), Family::V6, names)?;
+    let names = iptables::TableNames::of_host();
+    let names = names.with_timeout_policies(setup.conntrack.timeout_policies());
+    setup.v4 = read_rules(job.rules.as_deref(), Family::V4, &names)?;
+    setup.v6 = read_rules(job.rules6.as_deref(), Family::V6, &names)?;
     if let Some(file) = &job.ipset {
         refuse_sets(file)?;
     }
-    Ok(Replay::new(setup)?)
+    Ok((Replay::new(setup)?, names))
 }
 
 fn unreadable(file: &Path) -> impl FnOnce(std::io::Error) -> JobError {

@@ -8,8 +8,8 @@
 //! connection), `index` (buckets), `sources` (connections by original source),
 //! `store` (the concurrent core: all together, with the life-cycle), `tuple`,
 //! `icmp`, `verify`, `tcp`, `sctp`, `protocol` (what a packet does to an entry),
-//! `tracker` (the packet's road through it all), `room` (what happens when it gets
-//! full), `nat` (what translation asks and decides), `expect` (connections to come),
+//! `tracker` (the packet's road through it all), `room` and `quota` (what happens when
+//! it gets full, and who is to blame), `nat` (what translation asks and decides), `expect` (connections to come),
 //! `assist` (what helpers do), `view` (what others see of it), `events` (what they
 //! are told), `saved` (connections outside the table), `template` and `timeouts`
 //! (what CT rules ask for), `config` and `knobs` (the kernel's sysctls).
@@ -27,6 +27,7 @@ mod knobs;
 mod nat;
 mod protocol;
 mod proxied;
+mod quota;
 mod record;
 mod room;
 mod saved;
@@ -53,6 +54,7 @@ pub use extra::{Account, SeqShift};
 pub use facts::Facts;
 pub use nat::Face;
 pub(crate) use proxied::{Numbers, Proxied};
+pub use quota::{Offender, Prefix, Pressure};
 pub use room::Counters;
 pub use saved::{ImportError, Saved};
 pub use sctp::SctpState;

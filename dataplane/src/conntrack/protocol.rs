@@ -74,10 +74,10 @@ impl Visit<'_> {
                     entry.add_status(ASSURED);
                 }
             }
-            Effect::Invalid(Some(lowered)) => {
+            Effect::Invalid(Some(lowered)) if entry.status() & FIXED_TIMEOUT == 0 => {
                 entry.set_deadline(self.now.0.saturating_add(lowered.0));
             }
-            Effect::Invalid(None) | Effect::Pass | Effect::Kill | Effect::Reopen => {}
+            Effect::Invalid(_) | Effect::Pass | Effect::Kill | Effect::Reopen => {}
         }
     }
 

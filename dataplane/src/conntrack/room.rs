@@ -72,6 +72,7 @@ impl Conntrack {
             // Once a round.
             self.sweep_expectations(now);
         }
+        self.quotas.update(self.store.live().into(), limit);
         if u64::from(self.store.live()) * 100 < limit * 95 {
             self.pressed.store(false, Ordering::Relaxed);
         }

@@ -16,7 +16,7 @@ use super::extra::Extras;
 use super::index::{Entry, Index};
 use super::record::{Contents, Locked, Record};
 use super::sources::Sources;
-use super::status::{ASSURED, CONFIRMED, DYING, SRC_NAT_DONE, STAMPED};
+use super::status::{ASSURED, CONFIRMED, DYING, SEEN_REPLY, SRC_NAT_DONE, STAMPED};
 use super::sync::{AtomicU32, FreeList, Ordering};
 use super::tuple::{Direction, Key, Tuple};
 use super::{ConnId, ConntrackError, Zones};
@@ -314,26 +314,34 @@ impl Store {
         self.kill_if(id, |status, deadline| status & CONFIRMED != 0 && deadline <= now.0)
     }
 
-    /// Evicts every connection that is not ASSURED from the first of a few
-    /// buckets that has one.
+    /// Evicts every connection that nobody answered from the first of a few
+    /// buckets that has one. If none has, it is the turn of those that were
+    /// answered but are not ASSURED. (The kernel makes no such difference.)
     fn evict(&self, hash: u64, now: Nanos) -> Evicted {
         let mut evicted = Evicted::default();
-        for nth in 0..EVICTION_RANGE {
-            self.index.visit_bucket(hash, nth, |entry| {
-                let record = &self.records[entry.record as usize];
-                let id = ConnId::new(entry.record, record.generation());
-                if self.expire(id, now) {
-                    evicted.expired += 1;
-                } else if self.kill_if(id, |status, _| status & (CONFIRMED | ASSURED) == CONFIRMED)
-                {
-                    evicted.early += 1;
+        for kept in [ASSURED | SEEN_REPLY, ASSURED] {
+            for nth in 0..EVICTION_RANGE {
+                self.evict_bucket(hash, nth, kept, now, &mut evicted);
+                if evicted.early > 0 {
+                    return evicted;
                 }
-            });
-            if evicted.early > 0 {
-                break;
             }
         }
         evicted
+    }
+
+    /// The same in one bucket, sparing connections with a `kept` status bit.
+    fn evict_bucket(&self, hash: u64, nth: usize, kept: u32, now: Nanos, evicted: &mut Evicted) {
+        self.index.visit_bucket(hash, nth, |entry| {
+            let record = &self.records[entry.record as usize];
+            let id = ConnId::new(entry.record, record.generation());
+            let may = |status: u32, _| status & (CONFIRMED | kept) == CONFIRMED;
+            if self.expire(id, now) {
+                evicted.expired += 1;
+            } else if self.kill_if(id, may) {
+                evicted.early += 1;
+            }
+        });
     }
 
     /// Looks at record number `at`: ends it when expired or, if the table is

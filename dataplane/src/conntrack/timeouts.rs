@@ -48,6 +48,11 @@ impl Named {
 }
 
 impl Conntrack {
+    /// The named timeout policies with their protocols, as [`Config::timeout_policies`] has them.
+    pub fn timeout_policies(&self) -> impl Iterator<Item = (&str, u8)> {
+        self.named.0.iter().map(|(policy, _)| (&*policy.name, policy.protocol))
+    }
+
     /// The policy of this name.
     pub fn timeouts_named(&self, name: &str) -> Option<TimeoutsId> {
         let at = self.named.0.iter().position(|(policy, _)| *policy.name == *name)?;

@@ -7,6 +7,7 @@ use super::events::Before;
 use super::expect::Expectations;
 use super::icmp::{self, Message};
 use super::protocol::Visit;
+use super::quota::Quotas;
 use super::record::Locked;
 use super::room::{COUNTS, Count};
 use super::status::{
@@ -36,6 +37,7 @@ pub struct Conntrack {
     pub(super) settings: Settings,
     pub(super) named: Named,
     pub(super) expectations: Expectations,
+    pub(super) quotas: Quotas,
     pub(super) capacity: u64,
     pub(super) expect_capacity: u64,
     pub(super) cursor: AtomicU32,
@@ -76,6 +78,7 @@ impl Conntrack {
             cookies: Cookies::new(&config.hash_key()),
             settings: Settings::new(&config),
             named: Named::new(&config),
+            quotas: Quotas::new(config.hash_key()),
             expectations: Expectations::new(config.max_expected(), config.hash_key()),
             expect_capacity: config.max_expected() as u64,
             capacity: capacity as u64,
@@ -221,8 +224,9 @@ impl Conntrack {
             let visit = Visit { direction: hit.direction, ..visit };
             let effect = visit.apply(&entry);
             let passes = !matches!(effect, Effect::Invalid(_) | Effect::Reopen);
-            if passes && hit.direction == Direction::Reply {
+            if passes && hit.direction == Direction::Reply && before.status & SEEN_REPLY == 0 {
                 entry.add_status(SEEN_REPLY);
+                self.answered(&entry);
             }
             drop(entry);
             if self.store.events.wanted() {
@@ -257,6 +261,11 @@ impl Conntrack {
         let Some(inverted) = tuple.inverted() else { return Ok(self.invalid()) };
         let inverted = Tuple { zone: visit.terms.zones.reply, ..inverted };
         let limit = self.settings.get(Setting::Max) as u32;
+        let crowded = self.quotas.update(self.store.live().into(), limit.into());
+        if crowded && !self.quotas.admit(tuple.family, tuple.src, limit.into(), visit.now) {
+            self.count(Count::Drop, 1);
+            return Err(DropReason::ConntrackQuota);
+        }
         let (reserved, Evicted { early, .. }) = self.store.reserve(limit, key.hash, visit.now);
         if early > 0 {
             self.count(Count::EarlyDrop, u64::from(early));

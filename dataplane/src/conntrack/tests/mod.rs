@@ -2,6 +2,7 @@
 
 mod api;
 mod behaviours;
+mod extensions;
 #[cfg(loom)]
 mod loom;
 mod saved;

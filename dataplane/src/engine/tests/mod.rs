@@ -1,6 +1,7 @@
 //! The engine over memory slots: a gateway with two ports, a client and a server.
 
 mod bridge;
+mod flood;
 mod fragments;
 mod hooks;
 mod hostile;
