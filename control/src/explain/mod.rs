@@ -267,12 +267,13 @@ fn made_up(description: &Description) -> Topology {
     topology
 }
 
+/// 2001:db8::ffff:0.
+const MADE_UP_V6: u128 = 0x2001_0db8_0000_0000_0000_0000_ffff_0000;
+
 /// The address of a made-up port, from a range for documentation.
 fn made_up_address(family: Family, port: usize) -> (IpAddr, u8) {
     match family {
         Family::V4 => (describe::ip(family, 0xc633_64c8 + port as u128), 32),
-        Family::V6 => {
-            (describe::ip(family, 0x2001_0db8_u128 << 96 | 0xffff_0000 + port as u128), 128)
-        }
+        Family::V6 => (describe::ip(family, MADE_UP_V6 + port as u128), 128),
     }
 }

@@ -295,14 +295,7 @@ fn target(table: TableId, family: Family, callees: Vec<String>) -> BoxedStrategy
         }
         TableId::Mangle | TableId::Raw => {
             if table == TableId::Mangle {
-                let header = select(vec![
-                    HeaderTarget::Hops(HopChange::Set(64)),
-                    HeaderTarget::Hops(HopChange::Increment(255)),
-                    HeaderTarget::Hops(HopChange::Decrement(1)),
-                    HeaderTarget::Tos { clear: 0x3f, toggle: 0x10 },
-                    HeaderTarget::Dscp(0x2e),
-                ]);
-                choices.push((3, header.prop_map(TargetSpec::Header).boxed()));
+                choices.push((3, header().prop_map(TargetSpec::Header).boxed()));
             }
             if table == TableId::Raw {
                 choices.push((6, ct().prop_map(TargetSpec::Ct).boxed()));
@@ -321,6 +314,16 @@ fn target(table: TableId, family: Family, callees: Vec<String>) -> BoxedStrategy
         _ => {}
     }
     proptest::strategy::Union::new_weighted(choices).boxed()
+}
+
+fn header() -> impl Strategy<Value = HeaderTarget> {
+    select(vec![
+        HeaderTarget::Hops(HopChange::Set(64)),
+        HeaderTarget::Hops(HopChange::Increment(255)),
+        HeaderTarget::Hops(HopChange::Decrement(1)),
+        HeaderTarget::Tos { clear: 0x3f, toggle: 0x10 },
+        HeaderTarget::Dscp(0x2e),
+    ])
 }
 
 fn ct() -> impl Strategy<Value = CtTarget> {

@@ -166,9 +166,9 @@ impl Module for Ct {
             TIMEOUT if name.is_empty() => {}
             TIMEOUT => {
                 let protocol = context.names.timeout_policy(name).ok_or_else(|| {
-                    operand
-                        .bad(format!("there is no timeout policy `{name}'"))
-                        .remedy("define it among the settings of connection tracking")
+                    operand.bad(format!("there is no timeout policy `{name}'")).remedy(
+                        "define it: --ct-timeout of `run', [conntrack.timeout] of a topology",
+                    )
                 })?;
                 self.timeout = Some((protocol, operand.span));
                 self.found.timeout = Some(name.into());

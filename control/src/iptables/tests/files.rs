@@ -392,7 +392,7 @@ fn refusals_about_connections_say_where_and_what_instead() {
         ("-A U -p udp -j CT --helper ftp", Code::NeedsProtocol, 28, "-p tcp"),
         ("-A U -j CT --zone 65536", Code::BadValue, 19, "mark"),
         ("-A U -j CT --ctevents new,old", Code::BadValue, 23, "natseqinfo"),
-        ("-A U -p udp -j CT --timeout brief", Code::BadValue, 29, "connection tracking"),
+        ("-A U -p udp -j CT --timeout brief", Code::BadValue, 29, "--ct-timeout"),
         ("-A U -p udp -j SYNPROXY", Code::NeedsProtocol, 16, "-p tcp"),
         ("-A U -p tcp -j SYNPROXY --mss 70000", Code::BadValue, 31, "65535"),
         ("-A U -m connlabel --label web", Code::BadValue, 27, "connlabel.conf"),
