@@ -2,11 +2,12 @@
 
 mod expectations;
 mod ftp;
+mod hostile;
 mod others;
 mod shifts;
 
 use crate::clock::Nanos;
-use crate::conntrack::{Config, Conntrack, CtState, Tracking};
+use crate::conntrack::{Config, Conntrack, CtState, Tracking, Tuple, status};
 use crate::frame::FrameBuf;
 use crate::helper::assist;
 use crate::packet::Parsed;
@@ -28,6 +29,11 @@ pub(super) struct Rig {
     pub(super) ct: Conntrack,
     pub(super) now: Nanos,
     pub(super) helper: Option<HelperKind>,
+    /// What new clients are called behind a source translation. (Addresses in
+    /// headers stay: that is NAT's business.)
+    pub(super) outside: Option<u128>,
+    /// Bytes by which a packet may grow.
+    pub(super) room: usize,
 }
 
 /// A packet that came through.
@@ -59,20 +65,32 @@ impl Rig {
         config.set("max", 1024).unwrap();
         config.set("expect_max", 16).unwrap();
         let ct = Conntrack::new(config).unwrap();
-        Self { ct, now: Nanos::from_secs(1000), helper: Some(helper) }
+        Self { ct, now: Nanos::from_secs(1000), helper: Some(helper), outside: None, room: 64 }
     }
 
     /// Takes a packet from tracking to confirmation. Its checksums are right afterwards.
     pub(super) fn send(&self, packet: &Packet) -> Result<Passed, DropReason> {
+        let mut packet = packet.clone();
+        if let Some(outside) = self.outside
+            && packet.dst.to_string() == CLIENT
+        {
+            // As the other side addresses her.
+            packet.dst = std::net::Ipv4Addr::from(outside as u32).into();
+        }
         let mut frame = packet.build();
         let len = frame.len();
-        frame.resize(len + 64, 0);
+        frame.resize(len + self.room, 0);
         let mut parsed = parsed(&frame[..len]);
         let mut tracking = self.ct.track(&parsed, &frame[..len], false, self.now)?;
         if let Some(id) = tracking.conn.filter(|_| tracking.unconfirmed)
             && self.ct.master(id).is_none()
         {
             self.ct.set_helper(id, self.helper);
+            if let Some(outside) = self.outside {
+                let original = self.ct.view(id).unwrap().original;
+                let reply = Tuple { dst: outside, ..original.inverted().unwrap() };
+                self.ct.bind(id, Some(&reply), status::SRC_NAT | status::SRC_NAT_DONE);
+            }
         }
         let mut buf = FrameBuf::new(&mut frame, len);
         assist(&self.ct, &tracking, &mut buf, &mut parsed, self.now)?;
