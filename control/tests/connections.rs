@@ -235,6 +235,51 @@ fn normal(output: &Output) -> (Vec<String>, Option<i32>, String) {
     (lines, output.status.code(), summary.trim().to_owned())
 }
 
+/// In this order: the last ones end connections.
+const COMMANDS: &[&str] = &[
+    "-L",
+    "--dump -o extended",
+    "-L -o id",
+    "-L -o save",
+    "-L -f ipv4",
+    "-L -f ipv6 -o extended",
+    "-L -p tcp",
+    "-L -p udp --dport 9",
+    "-L -p udp --orig-port-src 50001 --reply-port-src 9",
+    "-L -p tcp --state ESTABLISHED",
+    "-L -p tcp --state TIME_WAIT",
+    "-L -p icmp --icmp-type 8",
+    "-L -p icmp --icmp-type 0",
+    "-L -s 198.18.1.2",
+    "-L -s 198.18.0.0/16 -d 198.18.2.2",
+    "-L -s 198.18.1.3",
+    "-L --src 198.18.1.9 --mask-src 255.255.255.0 -p tcp",
+    "-L -d 2001:db8:2::/48 -f ipv6",
+    "-L -q 198.18.9.9",
+    "-L -r 198.18.2.2 -p tcp",
+    "-L -n",
+    "-L -n 198.18.9.9",
+    "-L -j -p tcp",
+    "-L --dst-nat -p udp",
+    "-L -m 5",
+    "-L -m 4/4",
+    "-L -m 4",
+    "-L -u ASSURED",
+    "-L -u SEEN_REPLY -p udp",
+    "-L -u UNREPLIED",
+    "-L -w 0 -p tcp",
+    "-L -w 3",
+    "-C",
+    "-G -p udp -s 198.18.1.2 -d 198.18.2.2 --sport 50001 --dport 9",
+    "-D -p udp --sport 50001 --dport 9 -f ipv4",
+    "-D -p udp --sport 50001 --dport 9",
+    "-D -u ASSURED",
+    "-D -s 198.18.1.99",
+    "-L",
+    "-D -f ipv6",
+    "-C",
+];
+
 #[test]
 fn the_tool_says_of_the_daemon_what_it_says_of_the_kernel() {
     let kernel = Lab::new();
@@ -258,49 +303,7 @@ fn the_tool_says_of_the_daemon_what_it_says_of_the_kernel() {
     };
     let (all, _, summary) = tool("-L");
     assert_eq!((all.len(), summary.as_str()), (6, "6 flow entries have been shown."), "{all:#?}");
-    for line in [
-        "-L",
-        "--dump -o extended",
-        "-L -o id",
-        "-L -o save",
-        "-L -f ipv4",
-        "-L -f ipv6 -o extended",
-        "-L -p tcp",
-        "-L -p udp --dport 9",
-        "-L -p udp --orig-port-src 50001 --reply-port-src 9",
-        "-L -p tcp --state ESTABLISHED",
-        "-L -p tcp --state TIME_WAIT",
-        "-L -p icmp --icmp-type 8",
-        "-L -p icmp --icmp-type 0",
-        "-L -s 198.18.1.2",
-        "-L -s 198.18.0.0/16 -d 198.18.2.2",
-        "-L -s 198.18.1.3",
-        "-L --src 198.18.1.9 --mask-src 255.255.255.0 -p tcp",
-        "-L -d 2001:db8:2::/48 -f ipv6",
-        "-L -q 198.18.9.9",
-        "-L -r 198.18.2.2 -p tcp",
-        "-L -n",
-        "-L -n 198.18.9.9",
-        "-L -j -p tcp",
-        "-L --dst-nat -p udp",
-        "-L -m 5",
-        "-L -m 4/4",
-        "-L -m 4",
-        "-L -u ASSURED",
-        "-L -u SEEN_REPLY -p udp",
-        "-L -u UNREPLIED",
-        "-L -w 0 -p tcp",
-        "-L -w 3",
-        "-C",
-        "-G -p udp -s 198.18.1.2 -d 198.18.2.2 --sport 50001 --dport 9",
-        "-D -p udp --sport 50001 --dport 9 -f ipv4",
-        "-D -p udp --sport 50001 --dport 9",
-        "-D -u ASSURED",
-        "-D -s 198.18.1.99",
-        "-L",
-        "-D -f ipv6",
-        "-C",
-    ] {
+    for line in COMMANDS {
         assert_eq!(tool(line), real(line), "conntrack {line}");
     }
     // Here we say more than the tool: how many there were.

@@ -82,10 +82,13 @@ pub(super) enum Section {
     Limits = 3,
     /// Expectations.
     Expectations = 4,
+    /// Names of the timeout policies, in the order of their indices.
+    Timeouts = 5,
 }
 
 impl Section {
-    const ALL: [Self; 4] = [Self::Ports, Self::Connections, Self::Limits, Self::Expectations];
+    const ALL: [Self; 5] =
+        [Self::Ports, Self::Connections, Self::Limits, Self::Expectations, Self::Timeouts];
 
     const fn name(self) -> &'static str {
         match self {
@@ -93,6 +96,7 @@ impl Section {
             Self::Connections => "connections",
             Self::Limits => "limits",
             Self::Expectations => "expectations",
+            Self::Timeouts => "timeout policies",
         }
     }
 }
@@ -211,6 +215,7 @@ impl<'f> Contents<'f> {
             return Err(Refusal::Malformed { part: "last bytes" });
         }
         contents.entries(Section::Ports, get_name).try_for_each(|port| port.map(drop))?;
+        contents.entries(Section::Timeouts, get_name).try_for_each(|name| name.map(drop))?;
         contents.connections().try_for_each(|connection| connection.map(drop))?;
         contents.limits().try_for_each(|limit| limit.map(drop))?;
         contents.expectations().try_for_each(|expected| expected.map(drop))?;
@@ -219,6 +224,9 @@ impl<'f> Contents<'f> {
 
     pub(super) fn ports(&self) -> impl Iterator<Item = String> + 'f {
         self.entries(Section::Ports, get_name).filter_map(Result::ok)
+    }
+    pub(super) fn timeouts(&self) -> impl Iterator<Item = String> + 'f {
+        self.entries(Section::Timeouts, get_name).filter_map(Result::ok)
     }
     pub(super) fn connections(&self) -> impl Iterator<Item = Result<Saved, Refusal>> + 'f {
         self.entries(Section::Connections, get_connection)

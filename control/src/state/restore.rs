@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use dataplane::clock::{Nanos, monotonic, wall_us};
-use dataplane::conntrack::{ConnId, Conntrack, ImportError, Limits, Saved, status};
+use dataplane::conntrack::{ConnId, Conntrack, ImportError, Limits, Saved, TimeoutsId, status};
 use dataplane::fib::Network;
 use dataplane::packet::{Family, PortId};
 
@@ -75,7 +75,8 @@ pub fn restore(
     restored.age = Nanos(wall_us().saturating_sub(contents.header.saved_at_us) * 1000);
     let ports: Vec<Option<PortId>> =
         contents.ports().map(|name| network.port_named(&name)).collect();
-    let mut incoming = Incoming { conntrack, network, ports, restored, now };
+    let timeouts = contents.timeouts().map(|name| conntrack.timeouts_named(&name)).collect();
+    let mut incoming = Incoming { conntrack, network, ports, timeouts, restored, now };
     incoming.connections(&contents);
     let mut restored = incoming.restored;
     let saved: Vec<SavedLimit> = contents.limits().filter_map(Result::ok).collect();
@@ -89,6 +90,8 @@ struct Incoming<'i> {
     network: &'i Network,
     /// The present numbers of the ports as they were.
     ports: Vec<Option<PortId>>,
+    /// The present indices of the timeout policies as they were.
+    timeouts: Vec<Option<TimeoutsId>>,
     restored: Restored,
     now: Nanos,
 }
@@ -141,6 +144,9 @@ impl Incoming<'_> {
         // everything they say would be INVALID.
         if !self.restored.clean && saved.is_half_open() {
             return false;
+        }
+        if let Some(TimeoutsId(old)) = saved.timeouts() {
+            saved.set_timeouts(self.timeouts.get(usize::from(old)).copied().flatten());
         }
         let Some(old) = saved.masquerade_port() else { return true };
         let Some(Some(port)) = self.ports.get(usize::from(old)) else { return false };

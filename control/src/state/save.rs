@@ -130,24 +130,7 @@ pub fn save(
     saved.connections = section.count;
     section.end(&mut draft);
 
-    let mut section = Open::begin(&mut draft, Section::Limits)?;
-    bytes.clear();
-    let fits = |limit: &&SavedLimit| limit.rule.len() <= usize::from(u16::MAX);
-    for limit in (sources.limits)(start).iter().filter(fits) {
-        format::put_limit(&mut bytes, limit);
-        saved.limits += 1;
-    }
-    section.add(&mut draft, saved.limits, &bytes)?;
-    section.end(&mut draft);
-
-    let mut section = Open::begin(&mut draft, Section::Expectations)?;
-    bytes.clear();
-    let expectations = sources.conntrack.expectations(start);
-    expectations.iter().for_each(|row| expected::put(&mut bytes, &Expected::of(row)));
-    saved.expectations = expectations.len() as u64;
-    section.add(&mut draft, saved.expectations, &bytes)?;
-    section.end(&mut draft);
-
+    small_sections(&mut draft, sources, start, &mut saved)?;
     saved.bytes = draft.len() as u64;
     let header = Header { saved_at_us: saved.at_us, clean, length: saved.bytes };
     draft.replace(0, &header.encode());
@@ -160,4 +143,38 @@ pub fn save(
 /// How long to rest after `work`.
 fn rest(work: Nanos) -> Duration {
     (Duration::from_nanos(work.0) * REST).min(LONGEST_REST)
+}
+
+/// What there is little of.
+fn small_sections(
+    draft: &mut Draft,
+    sources: &Sources,
+    start: Nanos,
+    saved: &mut Saved,
+) -> io::Result<()> {
+    let mut section = Open::begin(draft, Section::Limits)?;
+    let mut bytes = Vec::new();
+    bytes.clear();
+    let fits = |limit: &&SavedLimit| limit.rule.len() <= usize::from(u16::MAX);
+    for limit in (sources.limits)(start).iter().filter(fits) {
+        format::put_limit(&mut bytes, limit);
+        saved.limits += 1;
+    }
+    section.add(draft, saved.limits, &bytes)?;
+    section.end(draft);
+
+    let mut section = Open::begin(draft, Section::Expectations)?;
+    bytes.clear();
+    let expectations = sources.conntrack.expectations(start);
+    expectations.iter().for_each(|row| expected::put(&mut bytes, &Expected::of(row)));
+    saved.expectations = expectations.len() as u64;
+    section.add(draft, saved.expectations, &bytes)?;
+    section.end(draft);
+
+    let mut section = Open::begin(draft, Section::Timeouts)?;
+    bytes.clear();
+    sources.conntrack.timeout_names().for_each(|name| format::put_text(&mut bytes, name));
+    section.add(draft, sources.conntrack.timeout_names().count() as u64, &bytes)?;
+    section.end(draft);
+    Ok(())
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::{
-    Config, Conntrack, Direction, Follow, Limits, Saved, SourceMask, Tuple, status,
+    Config, Conntrack, Direction, Follow, Limits, Saved, SourceMask, TimeoutsId, Tuple, status,
 };
 use dataplane::fib::{Mode, Network, PortInfo, Topology};
 use dataplane::packet::{Family, Mac};
@@ -137,6 +137,10 @@ fn file_of(connections: &[Saved], limits: &[SavedLimit], clean: bool) -> Vec<u8>
     bytes.clear();
     expectations().iter().for_each(|one| expected::put(&mut bytes, one));
     section(Section::Expectations, expectations().len(), &bytes);
+    bytes.clear();
+    format::put_text(&mut bytes, "other");
+    format::put_text(&mut bytes, "slow");
+    section(Section::Timeouts, 2, &bytes);
     let header =
         Header { saved_at_us: dataplane::clock::wall_us(), clean, length: file.len() as u64 };
     file[..format::HEADER].copy_from_slice(&header.encode());
@@ -378,7 +382,7 @@ fn a_damaged_file_is_put_aside_and_nothing_of_it_used() {
     let taken = |_: &[SavedLimit], _, _| panic!("nothing is used");
     let restored = restore(&place, &table, &network, taken).unwrap();
     let aside = directory.0.join("state/conntrack.refused");
-    let refusal = Refusal::Checksum { part: "expectations" };
+    let refusal = Refusal::Checksum { part: "timeout policies" };
     assert_eq!(restored.refused, Some((refusal, aside.clone())));
     assert!(table.is_empty() && !directory.file().exists());
     assert_eq!(fs::read(aside).unwrap(), file, "whoever wants to know why can look");
@@ -445,4 +449,48 @@ fn the_keeper_saves_again_and_again_survives_failures_and_saves_last() {
     conntrack.import(&udp(1, 1), Nanos(0), monotonic()).unwrap();
     keeper.finish();
     assert_eq!(sight().last.unwrap().connections, 1);
+}
+
+#[test]
+fn timeout_policies_are_known_by_name() {
+    let directory = Directory::new();
+    let place = Place::take(&directory.file()).unwrap();
+    let mut config = Config::new([1; 16]);
+    config.add_timeouts("slow", "udp", &[("replied", 1000)]).unwrap();
+    let table = Conntrack::new(config).unwrap();
+    let mut ours = udp(1, 1);
+    ours.set_timeouts(Some(TimeoutsId(1)));
+    let mut gone = udp(2, 2);
+    gone.set_timeouts(Some(TimeoutsId(0)));
+    fs::write(directory.file(), file_of(&[ours, gone], &[], true)).unwrap();
+    restore(&place, &table, &network(&["g0"], "203.0.113.1"), |_, _, _| 0).unwrap();
+    let saved = saved_in(&table);
+    let policies: Vec<_> = saved.iter().map(Saved::timeouts).collect();
+    assert_eq!(policies, [Some(TimeoutsId(0)), None]);
+}
+
+/// What a pass over many costs; run with `--nocapture` to see.
+#[test]
+fn a_hundred_thousand_connections_are_saved_and_restored_at_a_bounded_cost() {
+    let directory = Directory::new();
+    let place = Place::take(&directory.file()).unwrap();
+    let before = table(131_072);
+    let now = monotonic();
+    for number in 0..100_000u32 {
+        let mut one = udp(u64::from(number), number as u16);
+        one.original.src += u128::from(number >> 16) << 8;
+        one.original.proto = 6;
+        one.reply = one.original.inverted().unwrap();
+        one.words[1] = 3 << 32;
+        one.words[2..7].fill(u64::MAX);
+        before.import(&one, Nanos(0), now).unwrap();
+    }
+    let gentle = save(&place, &sources(&before, Vec::new()), false, 0).unwrap();
+    let hasty = save(&place, &sources(&before, Vec::new()), true, gentle.bytes as usize).unwrap();
+    let after = table(131_072);
+    let restored = restore(&place, &after, &network(&["g0"], "203.0.113.1"), |_, _, _| 0).unwrap();
+    eprintln!("gentle: {gentle:?}\nhasty: {hasty:?}\nrestored: {:?}", restored.took);
+    assert_eq!((gentle.connections, restored.connections), (100_000, 100_000));
+    assert_eq!(gentle.bytes, hasty.bytes);
+    assert!(gentle.bytes < 150 * 100_000, "{} bytes", gentle.bytes);
 }

@@ -8,11 +8,11 @@
 
 use super::extra::{Extras, WORDS as EXTRA_WORDS};
 use super::record::PROTO_WORDS;
-use super::status::{CONFIRMED, DYING};
+use super::status::{CONFIRMED, DYING, OWN_TIMEOUTS};
 use super::store::{LinkError, Store};
 use super::tcp::{TcpConn, TcpState};
 use super::tuple::Tuple;
-use super::{ConnId, Conntrack};
+use super::{ConnId, Conntrack, TimeoutsId};
 use crate::clock::Nanos;
 use crate::packet::Family;
 use crate::wire::proto;
@@ -60,6 +60,21 @@ impl Saved {
         let mut extras = self.extras();
         extras.set_masquerade_port(port);
         self.words[1 + PROTO_WORDS..].copy_from_slice(&extras.0);
+    }
+
+    /// Its named timeout policy.
+    pub fn timeouts(&self) -> Option<TimeoutsId> {
+        self.extras().timeouts().map(TimeoutsId)
+    }
+
+    /// Gives that policy its present index; without one, the table's timeouts hold.
+    pub fn set_timeouts(&mut self, policy: Option<TimeoutsId>) {
+        let mut extras = self.extras();
+        extras.set_timeouts(policy.map(|policy| policy.0));
+        self.words[1 + PROTO_WORDS..].copy_from_slice(&extras.0);
+        if policy.is_none() {
+            self.status &= !OWN_TIMEOUTS;
+        }
     }
 
     /// Whether it is a TCP connection of which only the SYN was seen.

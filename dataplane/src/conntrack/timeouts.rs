@@ -58,6 +58,11 @@ impl Conntrack {
         let at = self.named.0.iter().position(|(policy, _)| *policy.name == *name)?;
         Some(TimeoutsId(at as u8))
     }
+
+    /// The names of the policies, by index.
+    pub fn timeout_names(&self) -> impl Iterator<Item = &str> {
+        self.named.0.iter().map(|(policy, _)| &*policy.name)
+    }
 }
 
 impl Config {

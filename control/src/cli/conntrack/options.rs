@@ -269,8 +269,7 @@ pub(super) fn cut(words: &[String]) -> Result<Vec<Word>, ParseError> {
             }
             cut.push(Word::Opt(row.opt, value));
         } else if let Some(shorts) = word.strip_prefix('-').filter(|shorts| !shorts.is_empty()) {
-            let mut letters = shorts.char_indices();
-            while let Some((at, letter)) = letters.next() {
+            for (at, letter) in shorts.char_indices() {
                 let row = TABLE.iter().find(|row| row.short == Some(letter));
                 let row = row.ok_or_else(|| ParseError::Unknown(format!("-{letter}")))?;
                 if row.takes == Takes::Nothing {

@@ -230,16 +230,18 @@ impl Parser {
             Some(proto) if holds.contains(&proto) => Ok(()),
             _ => Err(ParseError::NeedsProtocol { option: opt.name(), protocols }),
         };
-        let ports = || needs("tcp (or udp, udplite, sctp, dccp)", &[6, 17, 33, 132, 136]);
         let byte = |what| number::<u8>(text, what, "give a number from 0 to 255");
         match opt {
-            Opt::Sport => ports().and_then(|()| Ok(filter.sport = Some(port(text, proto, names)?))),
-            Opt::Dport => ports().and_then(|()| Ok(filter.dport = Some(port(text, proto, names)?))),
-            Opt::ReplySport => {
-                ports().and_then(|()| Ok(filter.reply_sport = Some(port(text, proto, names)?)))
-            }
-            Opt::ReplyDport => {
-                ports().and_then(|()| Ok(filter.reply_dport = Some(port(text, proto, names)?)))
+            Opt::Sport | Opt::Dport | Opt::ReplySport | Opt::ReplyDport => {
+                needs("tcp (or udp, udplite, sctp, dccp)", &[6, 17, 33, 132, 136])?;
+                let port = Some(port(text, proto, names)?);
+                match opt {
+                    Opt::Sport => filter.sport = port,
+                    Opt::Dport => filter.dport = port,
+                    Opt::ReplySport => filter.reply_sport = port,
+                    _ => filter.reply_dport = port,
+                }
+                Ok(())
             }
             Opt::IcmpType | Opt::IcmpCode | Opt::IcmpId => {
                 needs("icmp", &[1])?;
