@@ -39,7 +39,7 @@ fn damaged(text: &[u8], damage: &[Damage]) -> Vec<u8> {
     const LIKELY: &[u8] = b"019,.:;|()<> \t\r\n=\"@/avmcP\0\xff";
     let mut text = text.to_vec();
     for &(place, kind, byte) in damage {
-        let at = usize::from(place) * (text.len() + 1) >> 16;
+        let at = (usize::from(place) * (text.len() + 1)) >> 16;
         let likely = LIKELY[usize::from(byte) % LIKELY.len()];
         match kind % 6 {
             0 => text.insert(at, likely),
