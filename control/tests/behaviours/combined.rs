@@ -70,7 +70,7 @@ fn netmap_and_port_ranges() {
             t.send(udp(web(), 53, "198.18.3.100".parse().unwrap(), p, b"!")).passes("ESTABLISHED");
         }
         t.send(udp(alice(), 4009, web().ip, 53, b"?")).dropped("NEW");
-        t.send(error(carol(), "198.51.100.10".parse().unwrap(), 3, 3, &s.frame().ip().0))
+        t.send(error(carol(), "198.51.100.10".parse().unwrap(), 3, 3, s.frame().ip().0))
             .passes("RELATED");
         let r = tcp(web(), 5000, "198.18.3.1".parse().unwrap(), 80).flags("S");
         let s = t.send(r);

@@ -95,12 +95,11 @@ fn b43_an_expectation_serves_once() {
 /// Whether two segments say different things about the same place in the stream.
 fn contradict(frames: &[Frame]) -> bool {
     let mut stream = std::collections::BTreeMap::new();
-    let bytes = frames.iter().flat_map(|frame| {
+    let mut bytes = frames.iter().flat_map(|frame| {
         let (seq, payload) = (frame.ip().seq(), frame.ip().payload());
         payload.iter().enumerate().map(move |(at, byte)| (seq + at as u32, *byte))
     });
-    let mut known = |(at, byte)| stream.insert(at, byte).is_some_and(|before| before != byte);
-    bytes.fold(false, |any, byte| known(byte) || any)
+    bytes.any(|(at, byte)| stream.insert(at, byte).is_some_and(|before| before != byte))
 }
 
 /// Both drop the head of a split command. The kernel lets the tail pass as it is,

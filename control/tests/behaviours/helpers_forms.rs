@@ -344,7 +344,7 @@ fn damaged_messages() {
         for _ in 0..200 {
             let which = dice.below(messages.len());
             let message = dice.damaged(&messages[which]);
-            if which % 2 == 0 {
+            if which.is_multiple_of(2) {
                 t.send(udp(alice(), 5060, web().ip, 5060, &message));
             } else {
                 t.send(udp(web(), 5060, "198.18.3.100".parse().unwrap(), 5060, &message));

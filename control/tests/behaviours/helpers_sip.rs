@@ -171,6 +171,7 @@ fn a_registration_through_source_translation() {
     });
 }
 
+#[allow(clippy::too_many_lines, reason = "a list of messages")]
 #[test]
 fn messages_in_odd_forms() {
     both(|t| {

@@ -363,11 +363,6 @@ fn agree(theirs: &Transcript, own: &Transcript) {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// Performs the script before the kernel alone.
-pub fn kernel_alone(script: impl Fn(&mut Script<'_>)) {
-    before_kernel(&Extra::default(), script);
-}
-
 fn before_kernel(extra: &Extra<'_>, script: impl Fn(&mut Script<'_>)) -> (Transcript, Vec<u64>) {
     let mut kernel = Kernel::new(extra.ip);
     let transcript = perform(&mut kernel, extra.v6, &script);
