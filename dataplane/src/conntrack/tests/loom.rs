@@ -158,7 +158,7 @@ fn loom_a_list_of_one_source_is_whole_while_it_changes() {
     model(|| {
         let store = table(3);
         let towards = |dport| Tuple { dport, ..tuple(7) };
-        let enter = |store: &Store, dport| {
+        let enter = move |store: &Store, dport| {
             let id = create(store, &towards(dport));
             store.lock(id).unwrap().add_status(SRC_NAT_DONE);
             store.link(id, NOW).unwrap();
