@@ -2,6 +2,7 @@
 //! sides' frames differ in a port, each must show its own choice for that flow.
 
 use super::concrete::{Peek, is_icmp, peek};
+use super::sctp::crc32c;
 use crate::lab::Sent;
 
 /// The pairs in use, by flow: the kernel's port and ours.
@@ -78,6 +79,10 @@ impl Bijection {
         inner: &Peek,
         outer: Option<usize>,
     ) {
+        if inner.proto == 132 {
+            self.rename_sctp(flow, kernel, frame, at + inner.l4, outer);
+            return;
+        }
         let (places, sum): (&[usize], usize) = match inner.proto {
             6 => (&[0, 2], 16),
             17 | 136 => (&[0, 2], 6),
@@ -94,7 +99,7 @@ impl Bijection {
                 continue;
             }
             let sum = at + inner.l4 + sum;
-            let unsummed = matches!(inner.proto, 17) && word(frame, sum) == Some(0);
+            let unsummed = word(frame, sum) == Some(0) && word(kernel, sum) == Some(0);
             put(frame, field, theirs);
             let before = word(frame, sum);
             if let (Some(old), false) = (before, unsummed) {
@@ -116,6 +121,45 @@ impl Bijection {
                 put(frame, at, same);
             }
         }
+    }
+
+    /// The same for SCTP, whose checksum is made anew.
+    fn rename_sctp(
+        &mut self,
+        flow: usize,
+        kernel: &[u8],
+        frame: &mut [u8],
+        l4: usize,
+        outer: Option<usize>,
+    ) {
+        let before = frame.to_vec();
+        for field in [l4, l4 + 2] {
+            let (Some(theirs), Some(own)) = (word(kernel, field), word(frame, field)) else {
+                return;
+            };
+            if theirs != own && self.admits(flow, theirs, own, false) {
+                put(frame, field, theirs);
+            }
+        }
+        let sealed = |frame: &[u8]| {
+            let mut bytes = frame.get(l4..)?.to_vec();
+            let sum: [u8; 4] = bytes.get(8..12)?.try_into().ok()?;
+            bytes[8..12].fill(0);
+            Some((sum, crc32c(&bytes)))
+        };
+        if let (Some((old, right)), Some((_, new))) = (sealed(&before), sealed(frame))
+            && old == right
+        {
+            frame[l4 + 8..l4 + 12].copy_from_slice(&new);
+        }
+        let Some(outer) = outer else { return };
+        let mut total = word(frame, outer).expect("inside the frame");
+        for field in [l4, l4 + 2, l4 + 8, l4 + 10] {
+            if let (Some(old), Some(new)) = (word(&before, field), word(frame, field)) {
+                total = adjusted(total, old, new);
+            }
+        }
+        put(frame, outer, total);
     }
 
     /// Whether the kernel's port may stand for ours in this flow. When one side

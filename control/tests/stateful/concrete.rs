@@ -6,11 +6,15 @@ use std::net::IpAddr;
 use super::script::{
     Batch, Body, Complaint, Dir, End, Flow, Harm, Packet, Place, Reporter, Step, Twist,
 };
+use super::sctp::crc32c;
 use crate::lab::frames::{self, Ip, Tcp};
 use crate::lab::{Sent, address, host_mac, port_mac};
 
 /// Stands for a port where the local stack is meant.
 pub const HOST: usize = 99;
+
+/// The identification of the scripts' own errors.
+pub const COMPLAINT_ID: u16 = 0x4321;
 
 /// A packet ready to be put in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,6 +170,10 @@ impl Concrete {
         let mut l4 = layer4(&ip, &packet.body, sport, dport);
         match packet.harm {
             Harm::None => {}
+            // Arithmetic would not make it wrong by the same amount.
+            Harm::Checksum if matches!(packet.body, Body::Sctp(..)) => {
+                l4[8..12].copy_from_slice(&[0xde, 0xad, 0xbe, 0xef]);
+            }
             Harm::Checksum => {
                 let at = (l4.len() & !1).saturating_sub(2);
                 spoil(&mut l4, at);
@@ -210,7 +218,7 @@ impl Concrete {
         };
         let mut ip =
             Ip::new(from, complaint.to.unwrap_or(seen_peek.src), if self.v6 { 58 } else { 1 });
-        ip.id = 0x4321;
+        ip.id = COMPLAINT_ID;
         let mut l4 = frames::icmp(&ip, complaint.kind, complaint.code, complaint.word, &quoted);
         if complaint.twist == Twist::Checksum {
             spoil(&mut l4, 2);
@@ -277,6 +285,15 @@ fn layer4(ip: &Ip, body: &Body, sport: u16, dport: u16) -> Vec<u8> {
             let ([a, b], [c, d]) = (sport.to_be_bytes(), sequence.to_be_bytes());
             let rest: Vec<u8> = (0..*payload).map(|n| n as u8).collect();
             frames::icmp(ip, *kind, *code, [a, b, c, d], &rest)
+        }
+        Body::Sctp(tag, chunks) => {
+            let mut l4 = [sport.to_be_bytes(), dport.to_be_bytes()].concat();
+            l4.extend(tag.to_be_bytes());
+            l4.extend([0; 4]);
+            l4.extend(chunks);
+            let sum = crc32c(&l4);
+            l4[8..12].copy_from_slice(&sum);
+            l4
         }
         Body::Raw(bytes) => bytes.clone(),
     }

@@ -4,8 +4,8 @@
 use super::script::{
     Batch, Body, Complaint, Dir, End, Flow, Harm, Packet, Place, Reporter, Step, Twist,
 };
-use super::tcp;
 use super::{nat, policy};
+use super::{sctp, tcp};
 use crate::diff::rng::Rng;
 use crate::lab::{self, address, host_mac};
 
@@ -104,16 +104,17 @@ impl Maker {
     /// One sequence: flows on ports of their own, that may compete for a translation.
     fn sequence(&mut self, number: usize) -> Vec<Step> {
         let proto = match self.rng.below(20) {
-            0..13 => 6,
-            13..17 => 17,
-            17..19 => {
+            0..12 => 6,
+            12..16 => 17,
+            18 => 132,
+            16..18 => {
                 if self.v6 {
                     58
                 } else {
                     1
                 }
             }
-            _ => self.rng.pick(&[47, 136, 33, 50, 200]),
+            _ => self.rng.pick(&[47, 47, 136, 33, 50, 200]),
         };
         let sport = match self.rng.below(10) {
             0 => 200 + number as u16,
@@ -175,6 +176,7 @@ impl Maker {
             6 => self.tcp(flow),
             17 | 136 => self.udp(flow),
             1 | 58 => self.icmp(flow),
+            132 => self.sctp(flow),
             _ => self.other(flow),
         };
         self.complaints(flow, &mut steps);
@@ -259,12 +261,24 @@ impl Maker {
             let payload = self.rng.pick(&[0, 8, 56, 400, 1_200]);
             let mut packet = self.packet(flow, dir, Body::Icmp(kind, code, number as u16, payload));
             if self.rng.chance(6) {
-                packet.harm = self.rng.pick(&[Harm::Checksum, Harm::Cut(4), Harm::Cut(7)]);
+                packet.harm = self.rng.pick(&[Harm::Checksum, Harm::Cut(2), Harm::Cut(7)]);
             }
             self.extras(&mut packet);
             steps.push(Step::Packet(packet));
         }
         steps
+    }
+
+    fn sctp(&mut self, flow: usize) -> Vec<Step> {
+        let length = self.length() / 2;
+        let moves = sctp::conversation(&mut self.rng, length);
+        let moves = moves.into_iter().map(|(dir, tag, chunks, harm)| {
+            let mut packet = self.packet(flow, dir, Body::Sctp(tag, chunks));
+            packet.harm = harm;
+            self.extras(&mut packet);
+            Step::Packet(packet)
+        });
+        moves.collect()
     }
 
     fn other(&mut self, flow: usize) -> Vec<Step> {
@@ -301,9 +315,14 @@ impl Maker {
             Body::Udp(payload) | Body::UdpUnsummed(payload) | Body::Icmp(_, _, _, payload) => {
                 8 + payload
             }
+            Body::Sctp(_, chunks) => 12 + chunks.len(),
             Body::Raw(bytes) => bytes.len(),
         };
-        let size = self.rng.pick(&[8, 24, 48, 400, 600]);
+        let size = match packet.body {
+            // A piece of an SCTP header makes the kernel join it and cut anew.
+            Body::Sctp(..) => self.rng.pick(&[16, 24, 48, 400]),
+            _ => self.rng.pick(&[8, 24, 48, 400, 600]),
+        };
         // IPv4 refuses to reassemble nothing, and lots of pieces prove nothing.
         if len <= size || len / size > 6 {
             return;
@@ -365,7 +384,9 @@ impl Maker {
         let twist = match self.rng.below(20) {
             0..11 => Twist::None,
             11..13 => Twist::Older,
-            13..15 => Twist::Byte(self.rng.pick(&[0, 1, 2, 3, 5, 7])),
+            // A changed port may be one that the other side happens to use.
+            13..15 if self.nat => Twist::Byte(4),
+            13..15 => Twist::Byte(self.rng.pick(&[0, 2, 4])),
             15 => Twist::Source,
             16 => Twist::Destination,
             17 => Twist::Fragment,
@@ -378,6 +399,11 @@ impl Maker {
             Twist::Checksum if !self.checksums || flow_ends.contains(&Place::Router) => Twist::None,
             twist => twist,
         };
+        let keep = match self.rng.pick(&[8, 8, 8, 20, 28, 64, 548, 4, 2, 0]) {
+            // An echo's checksum without the identifier that it covers.
+            4 if matches!(self.flows[flow].proto, 1 | 58) => 2,
+            keep => keep,
+        };
         Complaint {
             flow,
             about: if self.rng.chance(60) { Dir::Original } else { Dir::Reply },
@@ -386,7 +412,7 @@ impl Maker {
             word: [0; 4],
             reporter,
             to,
-            keep: self.rng.pick(&[8, 8, 8, 20, 28, 64, 548, 4, 2, 0]),
+            keep,
             twist,
         }
     }

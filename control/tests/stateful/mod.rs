@@ -12,5 +12,6 @@ pub mod lockstep;
 pub mod nat;
 pub mod policy;
 pub mod script;
+pub mod sctp;
 pub mod shrink;
 pub mod tcp;

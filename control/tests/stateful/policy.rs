@@ -21,10 +21,54 @@ pub fn generate(rng: &mut Rng, v6: bool) -> Policy {
     if policy.nat {
         policy.rules.extend(nat::rules(rng, v6));
     }
+    if rng.chance(30) {
+        raw(rng, v6, &mut policy.rules);
+    }
+    if rng.chance(30) {
+        headers(rng, v6, &mut policy.rules);
+    }
     counters(&mut policy.rules);
     marks(rng, &mut policy.rules);
     filter(rng, v6, &mut policy.rules);
     policy
+}
+
+/// Exemptions and zones.
+fn raw(rng: &mut Rng, v6: bool, rules: &mut Vec<String>) {
+    let icmp = if v6 { "ipv6-icmp" } else { "icmp" };
+    let mut rule = |text: &str| rules.push(format!("raw -A {text}"));
+    match rng.below(6) {
+        0 => {
+            rule("PREROUTING -p udp -m udp --dport 53 -j NOTRACK");
+            rule("OUTPUT -p udp -m udp --sport 53 -j CT --notrack");
+        }
+        1 => rule(&format!("PREROUTING -i eth1 -p {icmp} -j CT --notrack")),
+        2 => {
+            rule("PREROUTING -i eth1 -j CT --zone 3");
+            rule("PREROUTING -i eth0 -j CT --zone 3");
+        }
+        3 => rule("PREROUTING -i eth0 -j CT --zone-orig 5"),
+        4 => rule("OUTPUT -p tcp -j CT --zone 9"),
+        _ => rule("PREROUTING -p tcp -m tcp --dport 443 -j CT --notrack"),
+    }
+}
+
+/// Targets that change headers.
+fn headers(rng: &mut Rng, v6: bool, rules: &mut Vec<String>) {
+    let (hops, hop) = if v6 { ("HL", "hl") } else { ("TTL", "ttl") };
+    let rule = match rng.below(7) {
+        0 => {
+            "FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu".to_owned()
+        }
+        1 => "POSTROUTING -p tcp -m tcp --tcp-flags SYN SYN -j TCPMSS --set-mss 1200".to_owned(),
+        2 => format!("PREROUTING -i eth0 -j {hops} --{hop}-inc 3"),
+        3 => format!("POSTROUTING -o eth2 -j {hops} --{hop}-set 40"),
+        4 => "FORWARD -m conntrack --ctstate ESTABLISHED -j TOS --set-tos 0x10/0x3f".to_owned(),
+        5 => "POSTROUTING -p udp -j DSCP --set-dscp 46".to_owned(),
+        _ if v6 => "PREROUTING -j DSCP --set-dscp 8".to_owned(),
+        _ => "POSTROUTING -p tcp -j ECN --ecn-tcp-remove".to_owned(),
+    };
+    rules.push(format!("mangle -A {rule}"));
 }
 
 /// Rules without a target: what each packet was, read from the counters.

@@ -151,6 +151,8 @@ pub enum Body {
     UdpUnsummed(usize),
     /// An ICMP message with the flow's identifier: type, code, sequence number, bytes.
     Icmp(u8, u8, u16, usize),
+    /// An SCTP packet: verification tag and chunks.
+    Sctp(u32, Vec<u8>),
     /// Bytes as they are.
     Raw(Vec<u8>),
 }
