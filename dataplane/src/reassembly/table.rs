@@ -1,9 +1,8 @@
 //! Unfinished datagrams of one family, in memory that was taken at the start.
 //!
-//! A datagram's fragments form a list in the order of their
-//! offsets, in runs: fragments that followed one another on arrival are one run,
-//! and only what lies inside one run counts as a duplicate, as in the kernel.
-//! Datagrams are found by a keyed hash and end in the order of their age.
+//! A datagram's fragments form a list by offset, in runs: those that followed one
+//! another on arrival. Only what lies inside one run counts as a duplicate, as in the
+//! kernel. Datagrams are found by a keyed hash and end in the order of their age.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -131,8 +130,7 @@ impl Table {
         }
     }
 
-    /// Takes other settings. With another amount of memory it starts anew, and
-    /// forgets what is unfinished.
+    /// Takes other settings; with another amount of memory it starts anew, empty.
     pub fn adopt(&mut self, settings: Settings) {
         if settings.high_thresh == self.settings.high_thresh {
             self.settings = settings;
