@@ -165,3 +165,9 @@ fn first_fragment_without_its_headers() {
 fn tcp_header_over_several_fragments() {
     agrees(&found::script("tcp_header_over_several_fragments"));
 }
+
+/// SCTP: a packet that opens the association and aborts it leaves it ASSURED.
+#[test]
+fn sctp_cookie_ack_with_abort() {
+    agrees(&found::script("sctp_cookie_ack_with_abort"));
+}

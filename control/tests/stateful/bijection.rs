@@ -135,7 +135,7 @@ impl Bijection {
         let before = frame.to_vec();
         for field in [l4, l4 + 2] {
             let (Some(theirs), Some(own)) = (word(kernel, field), word(frame, field)) else {
-                return;
+                continue;
             };
             if theirs != own && self.admits(flow, theirs, own, false) {
                 put(frame, field, theirs);

@@ -4,7 +4,7 @@ use super::config::{Setting, Settings};
 use super::extra::SeqShift;
 use super::icmp;
 use super::record::Locked;
-use super::sctp::{SctpConn, SctpState, Step};
+use super::sctp::{SctpConn, Step};
 use super::status::{ACCOUNTED, ASSURED, CONFIRMED, FIXED_TIMEOUT, SEEN_REPLY, SEQ_ADJUST};
 use super::tcp::segment::Segment;
 use super::tcp::{Context, Effect, TcpConn};
@@ -120,10 +120,9 @@ impl Visit<'_> {
             false => SctpConn::open(self.l4),
         };
         let Some(mut conn) = conn else { return Effect::Invalid(None) };
-        let before = conn.state();
         let step = conn.step(self.l4, self.direction, confirmed);
         entry.set_proto(&conn.pack());
-        if conn.state() != before && conn.state() == SctpState::Established {
+        if conn.opened() {
             entry.add_status(ASSURED);
         }
         match step {

@@ -248,6 +248,8 @@ pub(super) struct SctpConn {
     init: [bool; 2],
     /// The way of a heartbeat with an unknown tag, until it is answered.
     probed: Option<Direction>,
+    /// A chunk of the packet in hand opened it, whatever a later one did. Not stored.
+    opened: bool,
 }
 
 impl SctpConn {
@@ -277,6 +279,11 @@ impl SctpConn {
     /// Where the association stands.
     pub(super) fn state(&self) -> SctpState {
         self.state
+    }
+
+    /// Whether a chunk of the last packet opened the association.
+    pub(super) fn opened(&self) -> bool {
+        self.opened
     }
 
     /// One packet; `l4` holds a whole common header. `confirmed`: not the first.
@@ -351,6 +358,7 @@ impl SctpConn {
             }
             _ => {}
         }
+        self.opened |= new != old && new == SctpState::Established;
         self.state = new;
         Some(step)
     }
@@ -398,6 +406,7 @@ impl SctpConn {
                 1 => Some(Direction::Original),
                 _ => Some(Direction::Reply),
             },
+            opened: false,
         }
     }
 }
