@@ -207,7 +207,11 @@ fn joined(frames: &[Sent]) -> Option<(Vec<Vec<u8>>, Vec<u8>)> {
             4 if word(packet, 6)? & 0x3fff != 0 => (word(packet, 6)? & 0x1fff) * 8,
             _ => return None,
         };
-        let start = 14 + peek(packet)?.l4;
+        let l4 = if packet[0] >> 4 == 6 { 48 } else { usize::from(packet[0] & 15) * 4 };
+        let start = 14 + l4;
+        if frame.len() < start {
+            return None;
+        }
         parts.push((offset, &frame[..start], &frame[start..]));
     }
     parts.sort();

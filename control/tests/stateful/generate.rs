@@ -17,8 +17,9 @@ pub fn batch(seed: u64, sequences: usize) -> Batch {
     let mut rng = Rng(seed ^ 0x5eed_0000_0000);
     let v6 = rng.chance(40);
     let policy = policy::generate(&mut rng, v6);
+    let mss = policy.rules.iter().any(|rule| rule.contains("TCPMSS"));
     let checksums = policy.sysctls.iter().all(|(name, _)| name != "checksum");
-    let mut maker = Maker { rng, v6, flows: Vec::new(), id: 0, checksums, nat: policy.nat };
+    let mut maker = Maker { rng, v6, flows: Vec::new(), id: 0, checksums, nat: policy.nat, mss };
     let mut queues: Vec<Vec<Step>> = (0..sequences).map(|n| maker.sequence(n)).collect();
     queues.iter_mut().for_each(|queue| queue.reverse());
     let mut steps = Vec::new();
@@ -44,6 +45,8 @@ struct Maker {
     checksums: bool,
     /// Whether the policy translates.
     nat: bool,
+    /// Whether it has TCPMSS, for which the kernel joins fragments for good.
+    mss: bool,
 }
 
 impl Maker {
@@ -324,7 +327,8 @@ impl Maker {
             _ => self.rng.pick(&[8, 24, 48, 400, 600]),
         };
         // IPv4 refuses to reassemble nothing, and lots of pieces prove nothing.
-        if len <= size || len / size > 6 {
+        let joined = self.mss && matches!(packet.body, Body::Tcp(_));
+        if joined || len <= size || len / size > 6 {
             return;
         }
         let mut pieces: Vec<(usize, usize)> =

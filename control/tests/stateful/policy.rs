@@ -22,7 +22,7 @@ pub fn generate(rng: &mut Rng, v6: bool) -> Policy {
         policy.rules.extend(nat::rules(rng, v6));
     }
     if rng.chance(30) {
-        raw(rng, v6, &mut policy.rules);
+        raw(rng, v6, policy.nat, &mut policy.rules);
     }
     if rng.chance(30) {
         headers(rng, v6, &mut policy.rules);
@@ -34,7 +34,7 @@ pub fn generate(rng: &mut Rng, v6: bool) -> Policy {
 }
 
 /// Exemptions and zones.
-fn raw(rng: &mut Rng, v6: bool, rules: &mut Vec<String>) {
+fn raw(rng: &mut Rng, v6: bool, nat: bool, rules: &mut Vec<String>) {
     let icmp = if v6 { "ipv6-icmp" } else { "icmp" };
     let mut rule = |text: &str| rules.push(format!("raw -A {text}"));
     match rng.below(6) {
@@ -47,7 +47,7 @@ fn raw(rng: &mut Rng, v6: bool, rules: &mut Vec<String>) {
             rule("PREROUTING -i eth1 -j CT --zone 3");
             rule("PREROUTING -i eth0 -j CT --zone 3");
         }
-        3 => rule("PREROUTING -i eth0 -j CT --zone-orig 5"),
+        3 if !nat => rule("PREROUTING -i eth0 -j CT --zone-orig 5"),
         4 => rule("OUTPUT -p tcp -j CT --zone 9"),
         _ => rule("PREROUTING -p tcp -m tcp --dport 443 -j CT --notrack"),
     }
