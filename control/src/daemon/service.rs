@@ -155,7 +155,8 @@ impl Service {
     }
 
     fn change(&self, texts: &Texts, written_counters: bool) -> Result<Done, Refusal> {
-        let parsed = policy::parse(texts, written_counters, &self.conntrack).map_err(Refusal::Findings)?;
+        let parsed =
+            policy::parse(texts, written_counters, &self.conntrack).map_err(Refusal::Findings)?;
         let installed = self.store.install(parsed.change).map_err(|error| {
             match policy::compile_finding(&error, texts) {
                 Some(finding) => Refusal::Findings(vec![finding]),
