@@ -32,6 +32,10 @@ impl Bench {
             .output()
             .expect("the binary runs")
     }
+    fn tool(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.current_dir(&self.0).args(arguments).output().expect("the binary runs")
+    }
     #[track_caller]
     fn refused(&self, arguments: &[&str], words: &str) {
         let output = self.run(arguments);
@@ -68,6 +72,54 @@ impl Drop for Bench {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.0));
     }
+}
+
+/// `check`, `explain` and a topology know timeout policies by the same words.
+#[test]
+fn timeout_policies_are_known_offline() {
+    let at = Bench::new("timeouts");
+    let rules = "*raw\n:PREROUTING ACCEPT [0:0]\n\
+        -A PREROUTING -p tcp -j CT --timeout patient\nCOMMIT\n";
+    at.write("rules", rules.as_bytes());
+    let port = |name: &str, n: u8| {
+        format!(
+            "[[port]]\nname = \"{name}\"\nmac = \"02:00:00:00:01:0{n}\"\naddresses = [\"198.18.{n}.1/24\"]\n"
+        )
+    };
+    let known = "[conntrack.timeout.patient]\nprotocol = \"tcp\"\nestablished = 864000\n";
+    let network = format!("mode = \"routed\"\n{}{}", port("eth0", 1), port("eth1", 2));
+    at.write("topo", format!("{network}{known}").as_bytes());
+    at.write("bad", format!("{network}[conntrack]\nlog_invalid = 1\n").as_bytes());
+    at.write("high", format!("{network}[limits]\nconntrack_max = 0\n").as_bytes());
+    const OPTION: [&str; 2] = ["--ct-timeout", "patient=tcp,established=864000"];
+    const PACKET: [&str; 6] =
+        ["explain", "--rules", "rules", "in=eth0", "src=198.18.1.2", "dst=198.18.2.2"];
+    let fine = |arguments: &[&str]| {
+        let output = at.tool(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let refused = |arguments: &[&str], words: &str| {
+        let output = at.tool(arguments);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
+        assert!(text.contains(words), "{arguments:?}: {text}");
+    };
+    fine(&[&["check", "--rules", "rules"], &OPTION[..]].concat());
+    fine(&[&PACKET[..], &["out=eth1"], &OPTION].concat());
+    fine(&[&PACKET[..], &["--topology", "topo"]].concat());
+    refused(&[&PACKET[..], &["out=eth1"]].concat(), "--ct-timeout");
+    refused(
+        &[&PACKET[..], &["--topology", "bad"]].concat(),
+        "bad:11:1: conntrack setting `log_invalid` has no counterpart",
+    );
+    refused(
+        &[&PACKET[..], &["--topology", "high"]].concat(),
+        "high:10:1: conntrack setting `max` must be",
+    );
+    let unnamed = at.tool(&["check", "--rules", "rules"]);
+    assert_eq!(unnamed.status.code(), Some(1), "nobody named it");
+    let twice = at.tool(&[&["check", "--rules", "rules"], &OPTION[..], &OPTION].concat());
+    assert_eq!(twice.status.code(), Some(2));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::timeouts::CtTimeouts;
 use super::{Exit, Output};
 use crate::check::{self, Checked, corpus};
 use crate::diagnostics::{Severity, render_all};
@@ -11,6 +12,7 @@ use crate::model::Ruleset;
 const EXAMPLES: &str = "Examples:
   portcullis check --rules rules.v4
   portcullis check --rules rules.v4 --rules6 rules.v6 --json
+  portcullis check --rules rules.v4 --ct-timeout patient=tcp,established=864000
 
 Exits 0 when everything loads, 1 when anything is refused.";
 
@@ -27,6 +29,9 @@ pub struct Args {
     /// An `ipset save` file; may be given more than once.
     #[arg(long, value_name = "FILE")]
     pub ipset: Vec<PathBuf>,
+    /// Named timeouts.
+    #[command(flatten)]
+    pub timeouts: CtTimeouts,
     /// Check a directory of rulesets against its MANIFEST.tsv.
     #[arg(long, value_name = "DIR", hide = true)]
     pub corpus: Option<PathBuf>,
@@ -34,7 +39,13 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args, output: &Output) -> Exit {
-    let names = TableNames::of_host();
+    let names = match args.timeouts.names() {
+        Ok(names) => names,
+        Err(error) => {
+            output.error(format_args!("--ct-timeout: {error}"));
+            return Exit::Usage;
+        }
+    };
     if let Some(directory) = &args.corpus {
         return run_corpus(directory, &names, output);
     }

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dataplane::conntrack::Config;
 use dataplane::fib::Network;
 use dataplane::packet::Family;
 
 use super::client::{ask, unexpected};
+use super::timeouts::CtTimeouts;
 use super::{Exit, Output, replay};
 use crate::api::{Request, Response};
 use crate::explain::{self, Description, ExplainError};
@@ -51,6 +53,9 @@ pub struct Args {
     /// Ports, addresses, routes and neighbours, as for replay.
     #[arg(long, value_name = "FILE")]
     pub topology: Option<PathBuf>,
+    /// Named timeouts.
+    #[command(flatten)]
+    pub timeouts: CtTimeouts,
     /// Where the daemon listens.
     #[command(flatten)]
     pub socket: super::Socket,
@@ -145,8 +150,13 @@ fn frame_of(file: &Path, number: usize) -> Result<Option<String>, CaptureError> 
 }
 
 fn online(args: &Args, packet: Vec<String>, output: &Output) -> Exit {
-    if args.topology.is_some() {
-        output.error("--topology goes with --rules or --rules6: the daemon has its own");
+    let given = [
+        ("--topology", args.topology.is_some()),
+        ("--ct-timeout", !args.timeouts.ct_timeout.is_empty()),
+    ];
+    if let Some((option, _)) = given.iter().find(|one| one.1) {
+        output
+            .error(format_args!("{option} goes with --rules or --rules6: the daemon has its own"));
         return Exit::Usage;
     }
     match ask(&args.socket, Request::Explain { packet }, output) {
@@ -164,21 +174,35 @@ fn online(args: &Args, packet: Vec<String>, output: &Output) -> Exit {
 }
 
 fn offline(args: &Args, words: &[String], output: &Output) -> Exit {
-    let names = TableNames::of_host();
+    let mut conntrack = Config::new([0; 16]);
+    let mut configured = || -> Result<_, JobError> {
+        let topology = args.topology.as_deref().map(TopologyFile::read).transpose()?;
+        if let (Some(file), Some(path)) = (&topology, &args.topology) {
+            file.configure(path, &mut conntrack)?;
+        }
+        Ok(topology)
+    };
+    let topology = match configured() {
+        Ok(topology) => topology,
+        Err(error) => return replay::refuse(&error, output),
+    };
+    if let Err(error) = args.timeouts.add_to(&mut conntrack) {
+        output.error(format_args!("--ct-timeout: {error}"));
+        return Exit::Usage;
+    }
+    let names = TableNames::of_host().with_timeout_policies(conntrack.timeout_policies());
     let policies = || -> Result<_, JobError> {
         let v4 = files::read_rules(args.rules.as_deref(), Family::V4, &names)?;
-        let v6 = files::read_rules(args.rules6.as_deref(), Family::V6, &names)?;
-        let topology = args.topology.as_deref().map(TopologyFile::read).transpose()?;
-        Ok((v4, v6, topology))
+        Ok((v4, files::read_rules(args.rules6.as_deref(), Family::V6, &names)?))
     };
-    let (v4, v6, topology) = match policies() {
+    let (v4, v6) = match policies() {
         Ok(read) => read,
         Err(error) => return replay::refuse(&error, output),
     };
     let explained = Description::parse(words).map_err(ExplainError::from).and_then(|packet| {
         let network = topology.map(|file| Network::build(&file.topology)).transpose();
         let network = network.map_err(ReplayError::from)?.map(Arc::new);
-        explain::explain(&v4, &v6, network, &packet, &names)
+        explain::explain(&v4, &v6, network, conntrack, &packet, &names)
     });
     match explained {
         Ok(explanation) if output.json() => output.object(&explanation),

@@ -17,6 +17,7 @@ pub mod show;
 pub mod stop;
 pub mod sysctl;
 mod table;
+mod timeouts;
 pub mod version;
 
 use std::path::PathBuf;

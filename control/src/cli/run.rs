@@ -9,9 +9,10 @@ use dataplane::packet::PortId;
 use dataplane::port::afxdp::{AttachChoice, CopyMode};
 use dataplane::port::fault::{Faults, PerMillion};
 
+use super::timeouts::CtTimeouts;
 use super::{Exit, Output};
 use crate::apply::ApplyError;
-use crate::daemon::{self, Config, DaemonError, Injection, NamedTimeouts, Ready};
+use crate::daemon::{self, Config, DaemonError, Injection, Ready};
 
 /// Where connections and limits are kept over restarts.
 const DEFAULT_STATE: &str = "/var/lib/portcullis/state/conntrack";
@@ -90,9 +91,9 @@ pub struct Args {
     /// frames in each direction; also duplication, corruption, truncation; seed=N).
     #[arg(long, value_name = "FAULT=PERCENT,..", value_parser = faults)]
     pub inject_faults: Option<Injection>,
-    /// Timeouts for CT --timeout NAME, as patient=tcp,established=864000.
-    #[arg(long, value_name = "NAME=PROTOCOL,STATE=SECONDS,...", value_parser = timeouts)]
-    pub ct_timeout: Vec<NamedTimeouts>,
+    /// Named timeouts.
+    #[command(flatten)]
+    pub timeouts: CtTimeouts,
 }
 
 /// `--mode`.
@@ -146,7 +147,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn setting(text: &str) -> Result<(String, u64), String> {
+pub(super) fn setting(text: &str) -> Result<(String, u64), String> {
     let (name, value) = text.split_once('=').ok_or("NAME=VALUE is needed, as tcp_loose=0")?;
     let value = value.parse().map_err(|error| format!("{value}: {error}"))?;
     Ok((name.to_owned(), value))
@@ -176,17 +177,6 @@ fn faults(text: &str) -> Result<Injection, String> {
         }
     }
     Ok(injection)
-}
-
-/// `NAME=PROTOCOL,STATE=SECONDS,...`
-fn timeouts(text: &str) -> Result<NamedTimeouts, String> {
-    const SHAPE: &str =
-        "NAME=PROTOCOL,STATE=SECONDS,... is needed, as patient=tcp,established=864000";
-    let (name, rest) = text.split_once('=').ok_or(SHAPE)?;
-    let mut words = rest.split(',');
-    let protocol = words.next().unwrap_or_default().to_owned();
-    let values = words.map(setting).collect::<Result<_, _>>().map_err(|_| SHAPE)?;
-    Ok(NamedTimeouts { name: name.to_owned(), protocol, values })
 }
 
 impl Args {
@@ -254,7 +244,7 @@ impl Args {
             state_every: Nanos::from_secs(self.state_interval),
             conntrack,
             faults: self.inject_faults,
-            timeouts: self.ct_timeout,
+            timeouts: self.timeouts.ct_timeout,
         })
     }
 }

@@ -19,6 +19,7 @@ const EXAMPLES: &str = "Examples:
   portcullis show ports
   portcullis --json show stats
   portcullis show status
+  portcullis show nat -p tcp --dst-nat
   portcullis show conntrack --proto tcp --dport 443 --limit 50";
 
 /// What to show.

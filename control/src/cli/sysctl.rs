@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use dataplane::conntrack::setting_name;
+
 use super::client::{ask, unexpected};
 use super::{Exit, Output, Socket};
 use crate::api::{Request, Response};
@@ -12,6 +14,7 @@ const EXAMPLES: &str = "Examples:
   portcullis sysctl net.netfilter.nf_conntrack_tcp_timeout_established=86400 acct=1
 
 Names are the kernel's, whole or without net.netfilter.nf_conntrack_ (net.ipv4. for ipfrag_*).
+What the kernel has and Portcullis has no use for (buckets, log_invalid, ...) is refused with the reason.
 Timeouts hold from each connection's next packet on. Changes end with the daemon: for lasting
 ones start it with --sysctl.";
 
@@ -56,13 +59,13 @@ fn show(words: &[String], mut values: BTreeMap<String, u64>, output: &Output) ->
         let mut wanted = BTreeMap::new();
         for word in words {
             let name = word.split_once('=').map_or(word.as_str(), |(name, _)| name).trim();
-            let short = name.strip_prefix("net.netfilter.").unwrap_or(name);
-            let short = short.strip_prefix("nf_conntrack_").unwrap_or(short);
-            let short = short.strip_prefix("net.ipv4.").unwrap_or(short);
-            match values.get(short) {
-                Some(&value) => drop(wanted.insert(short.to_owned(), value)),
-                None => {
-                    output.error(format_args!("unknown conntrack setting `{name}`"));
+            match setting_name(name) {
+                Ok(short) => {
+                    let value = values.get(short);
+                    wanted.extend(value.map(|&value| (short.to_owned(), value)));
+                }
+                Err(error) => {
+                    output.error(error);
                     exit = Exit::Refused;
                 }
             }

@@ -106,6 +106,18 @@ pub struct NamedTimeouts {
     pub values: Vec<(String, u64)>,
 }
 
+impl NamedTimeouts {
+    /// Makes them known to a table's settings.
+    ///
+    /// # Errors
+    /// As [`conntrack::Config::add_timeouts`].
+    pub fn add_to(&self, settings: &mut conntrack::Config) -> Result<(), ConfigError> {
+        let values: Vec<(&str, u64)> =
+            self.values.iter().map(|(state, seconds)| (state.as_str(), *seconds)).collect();
+        settings.add_timeouts(&self.name, &self.protocol, &values)
+    }
+}
+
 /// Why the daemon did not start, or ended.
 #[derive(Debug, Error)]
 pub enum DaemonError {
@@ -165,10 +177,6 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> DaemonError {
 const LOG_QUEUE: usize = 4096;
 /// Neighbour requests and port events that may wait.
 const REQUEST_QUEUE: usize = 1024;
-/// What there is to say when own packets stay with the kernel against our wish.
-const NO_HOST_ROAD: &str = "a port has no native XDP: packets from and to this machine's own \
-     addresses stay with the kernel, INPUT and OUTPUT are not enforced, and replies to NAT \
-     with those addresses do not come back";
 /// How long the log thread may take to write what is left at the end.
 const LOG_FAREWELL: Nanos = Nanos::SECOND;
 
@@ -312,11 +320,7 @@ fn conntrack_table(config: &Config) -> Result<Conntrack, DaemonError> {
     for (name, value) in &config.conntrack {
         settings.set(name, *value)?;
     }
-    for NamedTimeouts { name, protocol, values } in &config.timeouts {
-        let values: Vec<(&str, u64)> =
-            values.iter().map(|(state, seconds)| (state.as_str(), *seconds)).collect();
-        settings.add_timeouts(name, protocol, &values)?;
-    }
+    config.timeouts.iter().try_for_each(|named| named.add_to(&mut settings))?;
     Ok(Conntrack::new(settings)?)
 }
 
@@ -372,16 +376,8 @@ impl Daemon {
         notes.extend(update.notes.iter().map(ToString::to_string));
         let networks = Publisher::new(Arc::clone(&network));
 
-        let mut wanted = afxdp::Config::new(config.ports.iter().cloned(), workers);
-        wanted.attach = config.attach;
-        wanted.copy = config.copy;
-        wanted.routed = !matches!(config.mode, Mode::Bridge(_));
-        wanted.no_socket = NoSocket::Pass;
-        wanted.host = config.host;
-        let opened = afxdp::open(&wanted, update.local)?;
-        if config.host && opened.host.is_none() {
-            notes.push(NO_HOST_ROAD.to_owned());
-        }
+        let opened = afxdp::open(&wanted_ports(&config, workers), update.local)?;
+        notes.extend(preflight::host_note(&config, opened.host.is_some()));
         let program = ProgramSight(Arc::new(Mutex::new(opened.program)));
 
         let restored = match &place {
@@ -436,6 +432,17 @@ impl Daemon {
         };
         Ok((daemon, note))
     }
+}
+
+/// How the ports are to be taken.
+fn wanted_ports(config: &Config, workers: usize) -> afxdp::Config {
+    let mut wanted = afxdp::Config::new(config.ports.iter().cloned(), workers);
+    wanted.attach = config.attach;
+    wanted.copy = config.copy;
+    wanted.routed = !matches!(config.mode, Mode::Bridge(_));
+    wanted.no_socket = NoSocket::Pass;
+    wanted.host = config.host;
+    wanted
 }
 
 fn restore_state(

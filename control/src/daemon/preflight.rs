@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::thread::{CapabilitySet, capabilities};
 use thiserror::Error;
 
+use super::Config;
 use crate::net::{Link, View};
 
 /// Oldest kernel that has everything used: `bpf_link` for XDP, need-wakeup and
@@ -217,6 +218,21 @@ pub fn takeover_notes(mode: &Mode) -> Vec<String> {
             format!("{name} is 0: when portcullis ends, no {family} is forwarded until it is back")
         })
         .collect()
+}
+
+/// What there is to say when this machine's own packets stay with the kernel.
+pub fn host_note(config: &Config, host_road: bool) -> Option<String> {
+    let why = match config.mode {
+        Mode::Bridge(_) => return None,
+        _ if host_road => return None,
+        Mode::Host => "mode host has no host road",
+        Mode::Routed if config.host => "a port has no native XDP",
+        Mode::Routed => "the host road is off",
+    };
+    Some(format!(
+        "{why}: packets from and to this machine's own addresses stay with the kernel, INPUT and \
+         OUTPUT are not enforced, and replies to NAT with those addresses do not come back"
+    ))
 }
 
 /// What a bridge cannot see: tags that a port takes off before we get the frame.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dataplane::clock::{Nanos, monotonic};
-use dataplane::conntrack::{ConfigError, Conntrack};
+use dataplane::conntrack::{self, ConfigError, Conntrack};
 use dataplane::fib::Network;
 use dataplane::packet::Family;
 
@@ -190,13 +190,24 @@ impl Service {
             .store
             .read(|policy| (policy.rules(Family::V4).clone(), policy.rules(Family::V6).clone()));
         let network = Some(self.network().network);
-        let explanation = explain::explain(&v4, &v6, network, &packet, &TableNames::of_host())
+        let names = TableNames::of_host();
+        let explanation = explain::explain(&v4, &v6, network, self.tracking(), &packet, &names)
             .map_err(refused)?;
         Ok(Response::Explained(Explained {
             text: explain::render(&explanation),
             explanation: serde_json::to_value(&explanation)
                 .map_err(|error| Failure::new(Code::Internal, error.to_string()))?,
         }))
+    }
+
+    /// The settings in force, for a table beside the real one.
+    fn tracking(&self) -> conntrack::Config {
+        let mut config = conntrack::Config::new([0; 16]);
+        for (name, value) in self.conntrack.entries() {
+            let set = config.set(name, value);
+            debug_assert!(set.is_ok(), "a value that is in force is possible: {name}");
+        }
+        config
     }
 
     fn version(&self) -> VersionInfo {

@@ -145,11 +145,13 @@ pub struct Step {
 /// Without a network, one is made up in which the packet's interfaces exist
 /// and its destination is reached through the output interface (or is this
 /// machine, when none is given). Interfaces have addresses of 198.51.100.200 or
-/// 2001:db8::ffff:0 and up then.
+/// 2001:db8::ffff:0 and up then. `conntrack` has the settings to track under; its table
+/// is made small.
 pub fn explain(
     v4: &Ruleset,
     v6: &Ruleset,
     network: Option<Arc<Network>>,
+    mut conntrack: Config,
     description: &Description,
     names: &dyn Names,
 ) -> Result<Explanation, ExplainError> {
@@ -158,7 +160,6 @@ pub fn explain(
         Some(network) => network,
         None => Arc::new(Network::build(&made_up(&description)).map_err(ReplayError::from)?),
     };
-    let mut conntrack = Config::new([0; 16]);
     let sized = conntrack.set("max", CONNECTIONS);
     debug_assert!(sized.is_ok(), "a small table is possible");
     let open = || Replay::over(Arc::clone(&network), v4.clone(), v6.clone(), conntrack.clone());

@@ -35,9 +35,14 @@ fn ask_of(rules: &str, family: Family, words: &str) -> Result<Explanation, Expla
     let rules = iptables::parse(rules, "rules", family, &names).expect("it loads").ruleset;
     let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
     let description = Description::parse(&words)?;
+    let none = match family {
+        Family::V4 => Ruleset::empty(Family::V6),
+        Family::V6 => Ruleset::empty(Family::V4),
+    };
+    let config = Config::new([0; 16]);
     match family {
-        Family::V4 => explain(&rules, &Ruleset::empty(Family::V6), None, &description, &names),
-        Family::V6 => explain(&Ruleset::empty(Family::V4), &rules, None, &description, &names),
+        Family::V4 => explain(&rules, &none, None, config, &description, &names),
+        Family::V6 => explain(&none, &rules, None, config, &description, &names),
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use dataplane::packet::Family;
 
 use super::capture::{self, CaptureError, Writer};
-use super::topology::{Position, Problem, Timeouts, TopologyError, TopologyFile};
+use super::topology::{TopologyError, TopologyFile};
 use super::{Fed, Replay, ReplayError, Setup, Source};
 use crate::diagnostics::Finding;
 use crate::iptables::{self, Names};
@@ -130,27 +130,9 @@ pub fn run(job: &Job) -> Result<Summary, JobError> {
 /// Reads topology and policies.
 fn open(job: &Job) -> Result<(Replay, iptables::TableNames), JobError> {
     let topology = TopologyFile::read(&job.topology)?;
-    let mut setup = Setup::new(topology.topology, job.seed);
-    let refuse = |at: Position, error| TopologyError {
-        file: job.topology.clone(),
-        at,
-        problem: Problem::Sysctl(error),
-    };
+    let mut setup = Setup::new(topology.topology.clone(), job.seed);
+    topology.configure(&job.topology, &mut setup.conntrack)?;
     setup.icmp = topology.icmp;
-    if let Some(max) = topology.limits.conntrack_max {
-        let set = setup.conntrack.set("max", max.into());
-        set.map_err(|error| refuse(Position { line: 1, column: 1 }, error))?;
-    }
-    for sysctl in &topology.conntrack {
-        let set = setup.conntrack.set(&sysctl.name, sysctl.value);
-        set.map_err(|error| refuse(sysctl.at, error))?;
-    }
-    for Timeouts { name, protocol, values, at } in &topology.timeouts {
-        let values: Vec<(&str, u64)> =
-            values.iter().map(|(state, seconds)| (state.as_str(), *seconds)).collect();
-        let added = setup.conntrack.add_timeouts(name, protocol, &values);
-        added.map_err(|error| refuse(*at, error))?;
-    }
     let names = iptables::TableNames::of_host();
     let names = names.with_timeout_policies(setup.conntrack.timeout_policies());
     setup.v4 = read_rules(job.rules.as_deref(), Family::V4, &names)?;

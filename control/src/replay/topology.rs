@@ -14,11 +14,13 @@ use serde::Deserialize;
 use toml::Spanned;
 
 mod error;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod timeouts;
 
 pub use error::{Problem, TopologyError};
+pub use settings::Sysctl;
 pub use timeouts::Timeouts;
 
 const MAIN: u32 = 254;
@@ -30,6 +32,8 @@ pub struct TopologyFile {
     pub topology: Topology,
     /// `[limits]`.
     pub limits: Limits,
+    /// Where `[limits]` says how much.
+    limits_at: Position,
     /// `[icmp]`: how many errors the router may send.
     pub icmp: Settings,
     /// `[conntrack]`: sysctls, in the order of their names.
@@ -44,19 +48,6 @@ pub struct TopologyFile {
 pub struct Limits {
     /// Connections that the table holds.
     pub conntrack_max: Option<u32>,
-}
-
-/// One key of `[conntrack]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sysctl {
-    /// The kernel's name without `nf_conntrack_`.
-    pub name: String,
-    /// Its value; `true` and `false` count as 1 and 0.
-    pub value: u64,
-    /// Where the key stands.
-    pub at: Position,
-    /// Where the value stands.
-    pub value_at: Position,
 }
 
 /// A place in the file, counted from 1; columns count characters.
@@ -81,8 +72,7 @@ struct File {
     rule: Vec<Rule>,
     #[serde(default)]
     neighbour: Vec<Neighbour>,
-    #[serde(default)]
-    limits: Limits,
+    limits: Option<Spanned<Limits>>,
     #[serde(default)]
     icmp: Icmp,
     #[serde(default)]
@@ -185,38 +175,19 @@ impl TopologyFile {
             let at = error.span().map_or(0, |span: Range<usize>| span.start);
             refuse(at, Problem::Syntax(error.message().to_owned()))
         })?;
-        let conntrack = sysctls(&parsed.conntrack, text)
+        let conntrack = settings::read(&parsed.conntrack, text)
             .map_err(|Fault { at, problem }| refuse(at, problem))?;
         let timeouts = timeouts::read(&parsed.conntrack, text)
             .map_err(|Fault { at, problem }| refuse(at, problem))?;
-        let limits = parsed.limits;
+        let limits =
+            parsed.limits.as_ref().map_or_else(Limits::default, |limits| *limits.get_ref());
+        let limits_at = parsed.limits.as_ref().map_or(0, |limits| limits.span().start);
+        let limits_at = position(text, limits_at);
         let icmp = parsed.icmp.settings();
         let topology =
             Checker::default().file(&parsed).map_err(|fault| refuse(fault.at, fault.problem))?;
-        Ok(Self { topology, limits, icmp, conntrack, timeouts })
+        Ok(Self { topology, limits, limits_at, icmp, conntrack, timeouts })
     }
-}
-
-fn sysctls(
-    keys: &BTreeMap<Spanned<String>, Spanned<toml::Value>>,
-    text: &str,
-) -> Result<Vec<Sysctl>, Fault> {
-    keys.iter()
-        .filter(|(name, _)| name.get_ref() != timeouts::KEY)
-        .map(|(name, value)| {
-            let number = match value.get_ref() {
-                toml::Value::Integer(number) => u64::try_from(*number).ok(),
-                toml::Value::Boolean(on) => Some(u64::from(*on)),
-                _ => None,
-            };
-            Ok(Sysctl {
-                name: name.get_ref().clone(),
-                value: number.ok_or_else(|| fault(value, Problem::SysctlValue))?,
-                at: position(text, name.span().start),
-                value_at: position(text, value.span().start),
-            })
-        })
-        .collect()
 }
 
 fn position(text: &str, at: usize) -> Position {

@@ -11,6 +11,14 @@ pub enum ConfigError {
     /// No such setting.
     #[error("unknown conntrack setting `{0}`")]
     Unknown(Box<str>),
+    /// The kernel has it, Portcullis has nothing that it could govern.
+    #[error("conntrack setting `{name}` has no counterpart here: {why}")]
+    NotHonoured {
+        /// The setting's name.
+        name: Box<str>,
+        /// What to know or do instead.
+        why: &'static str,
+    },
     /// The setting exists; the value is outside its range.
     #[error("conntrack setting `{name}` must be {low} to {high}, not {value}")]
     OutOfRange {
@@ -128,6 +136,45 @@ settings! {
     Max "max" = 262_144, 1..=1 << 28;
 }
 
+/// Settings of this or an earlier kernel that nothing here answers to, and why.
+const NOT_HONOURED: &[(&str, &str)] = &[
+    ("buckets", "the table has a fixed shape, made at the start for `max` connections"),
+    ("count", "it is read-only; `portcullis conntrack -C` tells it"),
+    ("log_invalid", "tracking logs nothing by itself; use `-m conntrack --ctstate INVALID -j LOG`"),
+    ("frag6_low_thresh", "memory for fragments has one limit, frag6_high_thresh"),
+    ("ipfrag_low_thresh", "memory for fragments has one limit, ipfrag_high_thresh"),
+    ("ipfrag_secret_interval", "it has no effect in the kernel either; the hash has a random key"),
+    ("helper", "helpers are never assigned by port; use `-j CT --helper`"),
+    ("events_retry_timeout", "events that a reader is too slow for are counted as lost"),
+    ("tcp_no_window_check", "the kernel's name for this is tcp_be_liberal"),
+];
+/// Protocols whose settings kernels have, or had, and that are tracked as `generic` here.
+const NOT_TRACKED: &str = "DCCP is tracked as any other protocol, under generic_timeout";
+/// The family of names with which IPv6 fragments for the machine itself are governed.
+const LOCAL_FRAGMENTS: &str =
+    "IPv6 fragments are collected by tracking; use frag6_high_thresh and frag6_timeout";
+
+/// Why a name is none of a setting's.
+fn absent(name: &str) -> ConfigError {
+    let short = short(name).unwrap_or(name);
+    let known = NOT_HONOURED.iter().find(|row| row.0 == short).map(|row| row.1);
+    let why = match known {
+        Some(why) => why,
+        None if short.starts_with("dccp_") => NOT_TRACKED,
+        None if name.trim_start_matches("net.ipv6.").starts_with("ip6frag_") => LOCAL_FRAGMENTS,
+        None => return ConfigError::Unknown(name.into()),
+    };
+    ConfigError::NotHonoured { name: name.into(), why }
+}
+
+/// The short name of the setting that `name` is a name of.
+///
+/// # Errors
+/// There is none, or it is one of the kernel's that is not honoured.
+pub fn setting_name(name: &str) -> Result<&'static str, ConfigError> {
+    find(name).map(|setting| Setting::ALL[setting as usize].1).ok_or_else(|| absent(name))
+}
+
 /// How a table is to behave.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -194,24 +241,30 @@ pub(super) fn named() -> impl Iterator<Item = (Setting, &'static str)> {
     Setting::ALL.iter().map(|row| (row.0, row.1)).filter(|row| !row.1.is_empty())
 }
 
+/// A name without what the kernel puts before it, if it could be a setting's.
+fn short(name: &str) -> Option<&str> {
+    if name == "net.nf_conntrack_max" {
+        return Some("max");
+    }
+    let ours = name.strip_prefix("net.netfilter.").unwrap_or(name);
+    match ours.strip_prefix("nf_conntrack_") {
+        Some(short) => Some(short).filter(|short| !short.starts_with("ipfrag_")),
+        None => match name.strip_prefix("net.ipv4.") {
+            Some(short) => Some(short).filter(|short| short.starts_with("ipfrag_")),
+            None => Some(name),
+        },
+    }
+}
+
 /// Finds a setting by any of its names.
 pub(super) fn find(name: &str) -> Option<Setting> {
-    let ours = name.strip_prefix("net.netfilter.").unwrap_or(name);
-    let short = match ours.strip_prefix("nf_conntrack_") {
-        Some(short) if !short.starts_with("ipfrag_") => short,
-        Some(_) => return None,
-        None => match name.strip_prefix("net.ipv4.") {
-            Some(short) if short.starts_with("ipfrag_") => short,
-            Some(_) => return None,
-            None => name,
-        },
-    };
+    let short = short(name)?;
     named().find(|row| row.1 == short).map(|row| row.0)
 }
 
 /// Finds a setting and checks a value for it.
 pub(super) fn lookup(name: &str, value: u64) -> Result<Setting, ConfigError> {
-    let setting = find(name).ok_or_else(|| ConfigError::Unknown(name.into()))?;
+    let setting = find(name).ok_or_else(|| absent(name))?;
     setting.check(value).map(|()| setting)
 }
 

@@ -46,7 +46,7 @@ mod verify;
 mod view;
 
 pub use assist::ExpectRow;
-pub use config::{Config, ConfigError, ConntrackError};
+pub use config::{Config, ConfigError, ConntrackError, setting_name};
 pub use events::{Event, EventKind, TooManyListeners, Watch, change};
 pub use expect::{ExpectError, ExpectId, Expectation, Follow, Limits, SourceMask};
 pub(crate) use extra::Memory;

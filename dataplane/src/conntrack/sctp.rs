@@ -321,10 +321,10 @@ impl SctpConn {
             }
             kind::COOKIE_ECHO => fits(self.tags[me])?,
             kind::COOKIE_ACK => self.init = [false; 2],
-            kind::HEARTBEAT | kind::HEARTBEAT_ACK => {
-                if self.heartbeat(chunk.kind, packet, ignoring)? == Step::Pass {
-                    return Some(Step::Pass);
-                }
+            kind::HEARTBEAT | kind::HEARTBEAT_ACK
+                if self.heartbeat(chunk.kind, packet, ignoring)? == Step::Pass =>
+            {
+                return Some(Step::Pass);
             }
             _ => {}
         }

@@ -167,7 +167,7 @@ impl Module for Ct {
             TIMEOUT => {
                 let protocol = context.names.timeout_policy(name).ok_or_else(|| {
                     operand.bad(format!("there is no timeout policy `{name}'")).remedy(
-                        "define it: --ct-timeout of `run', [conntrack.timeout] of a topology",
+                        "define it with --ct-timeout (or [conntrack.timeout] of a topology)",
                     )
                 })?;
                 self.timeout = Some((protocol, operand.span));

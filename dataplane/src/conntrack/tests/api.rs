@@ -1,7 +1,7 @@
 //! What the engine, NAT and the operator's side rely on.
 
 use super::super::status::{DST_NAT, DST_NAT_DONE, SRC_NAT, SRC_NAT_DONE};
-use super::super::{ConfigError, ConntrackError, Tuple};
+use super::super::{ConfigError, ConntrackError, Tuple, setting_name};
 use super::*;
 use crate::wire::tcp::flags::{ACK, RST, SYN};
 
@@ -218,6 +218,39 @@ fn under_pressure_the_sweep_evicts_connections_that_are_closing() {
     assert!(lab.pass(&Packet::udp(A, 5, B, 53)).is_ok());
     let open = lab.ct.rows(lab.now).filter(|row| row.to_string().contains("ESTABLISHED")).count();
     assert_eq!(open, 15);
+}
+
+/// Every `nf_conntrack_*` of Linux 6.18 is honoured, or refused with a reason.
+#[test]
+fn each_of_the_kernel_s_settings_has_an_answer() {
+    const OTHERS: &[&str] =
+        &["buckets", "count", "frag6_low_thresh", "log_invalid", "helper", "dccp_loose"];
+    let honoured = "acct checksum events expect_max frag6_high_thresh frag6_timeout \
+        generic_timeout gre_timeout gre_timeout_stream icmp_timeout icmpv6_timeout max \
+        sctp_timeout_closed sctp_timeout_cookie_echoed sctp_timeout_cookie_wait \
+        sctp_timeout_established sctp_timeout_heartbeat_sent sctp_timeout_shutdown_ack_sent \
+        sctp_timeout_shutdown_recd sctp_timeout_shutdown_sent tcp_be_liberal \
+        tcp_ignore_invalid_rst tcp_loose tcp_max_retrans tcp_timeout_close \
+        tcp_timeout_close_wait tcp_timeout_established tcp_timeout_fin_wait \
+        tcp_timeout_last_ack tcp_timeout_max_retrans tcp_timeout_syn_recv \
+        tcp_timeout_syn_sent tcp_timeout_time_wait tcp_timeout_unacknowledged timestamp \
+        udp_timeout udp_timeout_stream";
+    for short in honoured.split_whitespace() {
+        for before in ["", "nf_conntrack_", "net.netfilter.nf_conntrack_"] {
+            assert_eq!(setting_name(&format!("{before}{short}")), Ok(short));
+        }
+    }
+    assert_eq!(setting_name("net.nf_conntrack_max"), Ok("max"));
+    let mut config = Config::new([0; 16]);
+    let whole = OTHERS.iter().map(|short| format!("net.netfilter.nf_conntrack_{short}"));
+    let elsewhere = ["net.ipv4.ipfrag_low_thresh", "net.ipv6.ip6frag_time"].map(str::to_owned);
+    for name in whole.chain(elsewhere) {
+        let refused = config.set(&name, 0);
+        assert!(matches!(refused, Err(ConfigError::NotHonoured { .. })), "{name}: {refused:?}");
+    }
+    for name in ["tcp_lose", "net.ipv4.buckets", "net.ipv4.ip_forward", "ipv6.ip6frag_time"] {
+        assert_eq!(setting_name(name), Err(ConfigError::Unknown(name.into())));
+    }
 }
 
 #[test]
