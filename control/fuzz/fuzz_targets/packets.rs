@@ -1,7 +1,12 @@
-//! Arbitrary bytes as a frame: the parser must not panic, and every offset it
-//! reports must lie inside the frame. The same bytes behind a sound Ethernet
-//! header reach the network layer at once.
+//! Hostile frames. Three readings of the same bytes:
+//!
+//! as a frame, and behind a sound Ethernet header: the parser must not panic, and
+//! every offset that it reports must lie inside the frame; and as a script of
+//! packets for a gateway ([`gateway`]) that translates, helps, proxies, changes
+//! headers and rejects.
 #![no_main]
+
+mod gateway;
 
 use dataplane::packet::Mac;
 use dataplane::wire::{self, Frame};
@@ -23,4 +28,5 @@ fuzz_target!(|data: &[u8]| {
         let header = [&OURS.0[..], &[2, 0, 0, 0, 0, 2], &ethertype];
         check(&[&header.concat(), data].concat());
     }
+    gateway::play(data);
 });

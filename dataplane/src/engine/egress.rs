@@ -63,12 +63,11 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let neighbour = network.neighbour(hop.port, family, next_hop);
         address(&mut packet.frame, neighbour.unwrap_or_default(), port.mac);
         if too_big(packet, hop.mtu) {
+            // An IPv4 packet gets here when a helper has made it longer.
             let wire = packet.input.is_some_and(|port| port != PortId::LOOPBACK);
-            return Err(match family {
-                Family::V6 if wire => {
-                    End::Refused(DropReason::TooBig, Message::too_big(family, hop.mtu))
-                }
-                _ => End::Drop(DropReason::TooBig),
+            return Err(match wire {
+                true => End::Refused(DropReason::TooBig, Message::too_big(family, hop.mtu)),
+                false => End::Drop(DropReason::TooBig),
             });
         }
         let length = u32::from(packet.parsed.l3_len);

@@ -10,7 +10,7 @@ use classifier::Address;
 
 use super::World;
 use super::road::{Hop, Packet, Road};
-use crate::conntrack::CtState;
+use crate::conntrack::{CtState, status};
 use crate::effects::Effects;
 use crate::fib::{LOOPBACK_MTU, Mode, Query, RouteKind};
 use crate::frame::FrameBuf;
@@ -138,7 +138,9 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let network = self.world.network;
         let Parsed { family, src, dst, .. } = packet.parsed;
         let wire = packet.input.filter(|&port| port != PortId::LOOPBACK);
-        if wire.is_none() && network.is_local(family, src) {
+        // From the wire only a translated packet has an address of ours.
+        let ours = wire.is_none() || self.is_translated(packet);
+        if ours && network.is_local(family, src) {
             let full = if family == Family::V4 { 32 } else { 128 };
             return Some(Way { source: src, hop: None, mtu: LOOPBACK_MTU, prefix_len: full });
         }
@@ -147,6 +149,11 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let mtu = network.mtu(&route, port);
         let hop = Some(Hop { port, next_hop: route.next_hop(family, src), mtu });
         Some(Way { source, hop, mtu, prefix_len: route.prefix_len })
+    }
+
+    fn is_translated(&self, packet: &Packet<'_>) -> bool {
+        let bits = packet.tracking.conn.and_then(|conn| self.world.conntrack.status(conn));
+        bits.is_some_and(|bits| bits & status::SRC_NAT != 0)
     }
 
     /// Whether rate limits let this error out.

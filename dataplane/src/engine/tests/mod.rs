@@ -128,6 +128,8 @@ impl Rig {
     fn run(&mut self, port: PortId, frame: &[u8], output: bool) -> Sent {
         let mut buf = vec![0; 64];
         buf.extend_from_slice(frame);
+        // Room to grow.
+        buf.resize(buf.len() + 64, 0);
         let disposition = Disposition::Drop(DropReason::FaultInjected);
         let slot = Slot { buf: &mut buf, start: 64, len: frame.len(), port, disposition };
         let world = World {

@@ -5,10 +5,11 @@ use super::*;
 use crate::fib::RouteKind;
 use crate::nat::affinity::{Hashed, Spread};
 use crate::policy::matches::{AddressMask, Range};
-use crate::policy::target::{NatRange, NatTarget, RejectWith, Target};
+use crate::policy::target::{CtTarget, HelperKind, NatRange, NatTarget, RejectWith, Target};
 use crate::policy::testing::Spec;
 use crate::policy::{ChainPolicy, Hook, TableId};
 use crate::wire::build::address_bits;
+use crate::wire::tcp::flags::ACK;
 
 /// The router's own addresses.
 const WAN: &str = "198.18.2.1";
@@ -376,4 +377,36 @@ fn a_masquerade_rule_that_comes_late_takes_no_connection_with_it() {
     forwarded(&rig.up(query()), OUTSIDE, &out(query()));
     assert_eq!(rig.conntrack.forget_masqueraded(OUTSIDE, None, 0, usize::MAX), None);
     assert_eq!(rig.conntrack.len(), 1, "it never took the address");
+}
+
+#[test]
+fn who_sent_what_a_helper_made_too_long_is_told() {
+    let (mut four, six) = builders();
+    four.needs_conntrack = true;
+    let helped = CtTarget { helper: Some(HelperKind::Ftp), ..CtTarget::default() };
+    let helped = vec![Spec::any(Target::Ct(helped)).tcp_dport(21, 21)];
+    four.builtin(TableId::Raw, Hook::Prerouting, ChainPolicy::Accept, helped);
+    let masquerade = rule(NatTarget::Masquerade(NatRange::default())).output(OUTSIDE.bit());
+    four.builtin(TableId::Nat, Hook::Postrouting, ChainPolicy::Accept, vec![masquerade]);
+    let mut rig = Rig::new(&topology(), join(four, six));
+    rig.up(Packet::tcp(CLIENT, 4000, SERVER, 21, SYN).seq(1000, 0));
+    rig.down(Packet::tcp(SERVER, 21, WAN, 4000, SYN_ACK).seq(5000, 1001));
+    rig.up(Packet::tcp(CLIENT, 4000, SERVER, 21, ACK).seq(1001, 5001));
+    rig.up(Packet::tcp(CLIENT, 4000, SERVER, 21, ACK).seq(1001, 5001).payload(b"USER x\r\n"));
+    // A port as one number is spelt longer afterwards.
+    let mut command = b"PORT 198,18,1,2,,5000\r\n".to_vec();
+    let segment = |payload: &[u8]| {
+        Packet::tcp(CLIENT, 4000, SERVER, 21, ACK).seq(1009, 5001).payload(payload).df()
+    };
+    let fits = rig.up(segment(&command));
+    assert!(fits.frame.ends_with(b"PORT 198,18,2,1,19,136\r\n"));
+    command.resize(1460, b'x');
+    let sent = rig.up(segment(&command));
+    assert_eq!(sent.disposition, dropped(DropReason::TooBig));
+    let (port, answer) = rig.answer();
+    assert_eq!(port, INSIDE);
+    let quoted = segment(&command).build();
+    let expected = Packet::error(WAN, CLIENT, 3, 4, 1500, &quoted).build();
+    assert_eq!(answer[26..34], expected[26..34], "addresses");
+    assert_eq!((&answer[34..36], &answer[38..42]), (&expected[34..36], &expected[38..42]));
 }

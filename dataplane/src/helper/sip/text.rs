@@ -13,6 +13,9 @@ use crate::wire::proto;
 
 /// SIP's own port, for URIs without one.
 const PORT: u16 = 5060;
+/// Longest name in front of an address, in bytes. Without a limit, as the kernel
+/// is, one line of many URIs takes time by its length squared.
+const LONGEST_USER: usize = 255;
 
 /// What the connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +160,7 @@ impl Dialect {
             Shape::Bare => Span { at, len: length(self.bare_address(text, at).map(|it| it.1)) },
             Shape::Address => Span { at, len: length(self.address_and_port(text, at)) },
             Shape::UserAddress => {
-                let user = text[at.min(text.len())..].iter();
+                let user = text[at.min(text.len())..].iter().take(LONGEST_USER);
                 let user = user.take_while(|&&byte| byte != b'@' && !ends_line(byte)).count();
                 match text.get(at + user) {
                     Some(b'@') => self.measure(Shape::Address, text, at + user + 1),

@@ -122,3 +122,25 @@ fn what_does_not_fit_is_dropped_and_not_expected() {
         rig.ct.expectations(rig.now).iter().map(|row| row.expectation.tuple).collect();
     assert_eq!((to.len(), to[0].dst, to[0].dport), (1, u128::from(OUTSIDE), 51_210));
 }
+
+#[test]
+fn a_line_of_many_uris_costs_no_more_than_its_length() {
+    let mut rig = Rig::new(HelperKind::Sip);
+    rig.outside = Some(u128::from(OUTSIDE));
+    let text = |uris: usize| {
+        let list = "sip:1.2.3.4,sip:x,".repeat(uris);
+        format!("BYE sip:x SIP/2.0\r\nCSeq: 2 BYE\r\nContact: {list}\r\n\r\n")
+    };
+    // The shortest of some, on a machine with other work.
+    let time = |uris: usize| {
+        let packet = Packet::udp(CLIENT, 5060, SERVER, 5060).payload(text(uris).as_bytes());
+        let once = || {
+            let start = std::time::Instant::now();
+            rig.send(&packet).unwrap();
+            start.elapsed()
+        };
+        (0..5).map(|_| once()).min().unwrap()
+    };
+    let (short, long) = (time(200), time(3200));
+    assert!(long < short * 80, "sixteen times the text: {short:?}, {long:?}");
+}
