@@ -116,7 +116,7 @@ struct Gateway<'a> {
     known: [Known; FLOWS.len()],
     /// The last frame that left, and where.
     last: Option<(PortId, Vec<u8>)>,
-    /// Somebody outside spoke to an inside address, and may be answered by it.
+    /// Somebody spoke to an inside address, and may be answered by it.
     reached_directly: bool,
     /// Fragments came in: what is said about them, now or when their time is up, is
     /// about more than the last one.
@@ -327,7 +327,7 @@ impl<'a> Gateway<'a> {
     fn arrive(&mut self, port: PortId, frame: Vec<u8>) -> Option<(Parsed, PortId)> {
         let sound = match wire::parse(&frame, PORT_MACS[port.index()]) {
             Ok(Frame::Ip(parsed)) => {
-                self.reached_directly |= port == OUTSIDE && is_inside(&parsed, parsed.dst);
+                self.reached_directly |= is_inside(&parsed, parsed.dst);
                 self.gathers |= parsed.fragment != Fragment::Whole;
                 sound(&frame, &parsed)
             }
