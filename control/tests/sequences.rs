@@ -171,3 +171,27 @@ fn tcp_header_over_several_fragments() {
 fn sctp_cookie_ack_with_abort() {
     agrees(&found::script("sctp_cookie_ack_with_abort"));
 }
+
+/// TCPMSS joins a datagram for good: it leaves in pieces of one size.
+#[test]
+fn tcpmss_joins_fragments() {
+    agrees(&found::script("tcpmss_joins_fragments"));
+}
+
+/// IPv6: whole, behind a fragment header.
+#[test]
+fn tcpmss_joins_fragments_v6() {
+    agrees(&found::script("tcpmss_joins_fragments_v6"));
+}
+
+/// An SCTP header in more than one piece is joined to take its checksum.
+#[test]
+fn sctp_header_in_pieces() {
+    agrees(&found::script("sctp_header_in_pieces"));
+}
+
+/// IPv6 too.
+#[test]
+fn sctp_header_in_pieces_v6() {
+    agrees(&found::script("sctp_header_in_pieces_v6"));
+}

@@ -8,6 +8,7 @@ use std::ops::{Deref, DerefMut};
 pub struct FrameBuf<'f> {
     buf: &'f mut [u8],
     len: usize,
+    joined: usize,
 }
 
 impl<'f> FrameBuf<'f> {
@@ -15,25 +16,43 @@ impl<'f> FrameBuf<'f> {
     pub fn new(buf: &'f mut [u8], len: usize) -> Self {
         debug_assert!(len <= buf.len(), "a frame lies inside its buffer");
         let len = len.min(buf.len());
-        Self { buf, len }
+        Self { buf, len, joined: 0 }
     }
 
     /// A frame that cannot grow.
     pub fn exact(buf: &'f mut [u8]) -> Self {
         let len = buf.len();
-        Self { buf, len }
+        Self { buf, len, joined: 0 }
     }
 
     /// The same frame for a shorter time. When that may have changed the length,
-    /// hand it back with [`FrameBuf::set_len`].
+    /// or joined bytes, hand both back with [`FrameBuf::resume`].
     pub fn reborrow(&mut self) -> FrameBuf<'_> {
-        FrameBuf { buf: self.buf, len: self.len }
+        FrameBuf { buf: self.buf, len: self.len, joined: self.joined }
     }
 
-    /// Takes a length that a [`FrameBuf::reborrow`] ended with.
-    pub fn set_len(&mut self, len: usize) {
+    /// Takes the length and the [`joined`](FrameBuf::joined) bytes that a
+    /// [`FrameBuf::reborrow`] ended with.
+    pub fn resume(&mut self, len: usize, joined: usize) {
         debug_assert!(len <= self.buf.len(), "a frame lies inside its buffer");
         self.len = len.min(self.buf.len());
+        self.joined = joined;
+    }
+
+    /// Notes that the kernel joins the first `end` bytes to write there: a datagram
+    /// that came in fragments no longer leaves in those pieces.
+    pub fn join(&mut self, end: usize) {
+        self.joined = self.joined.max(end);
+    }
+
+    /// Notes that the kernel joins the frame for good.
+    pub fn join_all(&mut self) {
+        self.joined = usize::MAX;
+    }
+
+    /// How many bytes were joined since they came.
+    pub fn joined(&self) -> usize {
+        self.joined
     }
 
     /// Bytes by which it may still grow.

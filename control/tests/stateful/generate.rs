@@ -17,9 +17,8 @@ pub fn batch(seed: u64, sequences: usize) -> Batch {
     let mut rng = Rng(seed ^ 0x5eed_0000_0000);
     let v6 = rng.chance(40);
     let policy = policy::generate(&mut rng, v6);
-    let mss = policy.rules.iter().any(|rule| rule.contains("TCPMSS"));
     let checksums = policy.sysctls.iter().all(|(name, _)| name != "checksum");
-    let mut maker = Maker { rng, v6, flows: Vec::new(), id: 0, checksums, nat: policy.nat, mss };
+    let mut maker = Maker { rng, v6, flows: Vec::new(), id: 0, checksums, nat: policy.nat };
     let mut queues: Vec<Vec<Step>> = (0..sequences).map(|n| maker.sequence(n)).collect();
     queues.iter_mut().for_each(|queue| queue.reverse());
     let mut steps = Vec::new();
@@ -45,8 +44,6 @@ struct Maker {
     checksums: bool,
     /// Whether the policy translates.
     nat: bool,
-    /// Whether it has TCPMSS, for which the kernel joins fragments for good.
-    mss: bool,
 }
 
 impl Maker {
@@ -321,14 +318,9 @@ impl Maker {
             Body::Sctp(_, chunks) => 12 + chunks.len(),
             Body::Raw(bytes) => bytes.len(),
         };
-        let size = match packet.body {
-            // A piece of an SCTP header makes the kernel join it and cut anew.
-            Body::Sctp(..) => self.rng.pick(&[16, 24, 48, 400]),
-            _ => self.rng.pick(&[8, 24, 48, 400, 600]),
-        };
+        let size = self.rng.pick(&[8, 24, 48, 400, 600]);
         // IPv4 refuses to reassemble nothing, and lots of pieces prove nothing.
-        let joined = self.mss && matches!(packet.body, Body::Tcp(_));
-        if joined || len <= size || len / size > 6 {
+        if len <= size || len / size > 6 {
             return;
         }
         let mut pieces: Vec<(usize, usize)> =

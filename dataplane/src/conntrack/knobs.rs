@@ -47,6 +47,11 @@ impl Conntrack {
         config::find(name).map(|setting| self.settings.get(setting))
     }
 
+    /// Whether checksums of packets from outside are verified.
+    pub fn verifies_checksums(&self) -> bool {
+        self.settings.is_on(Setting::Checksum)
+    }
+
     /// All settings' short names with their values.
     pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         config::named().map(|(setting, name)| (name, self.settings.get(setting)))

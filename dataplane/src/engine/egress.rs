@@ -110,8 +110,9 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let (mut scratch, mut refused) = ([0; FRAME_MAX], None);
         let emit = |piece: &[u8]| refused = refused.or(send(self, piece).err());
         let (frame, parsed) = (&packet.frame[..], &packet.parsed);
+        let joined = packet.frame.joined();
         let pieces = match packet.regroup {
-            Some(regroup) => regroup.cut(frame, parsed, mtu, &mut scratch, emit),
+            Some(regroup) => regroup.cut(frame, joined, parsed, mtu, &mut scratch, emit),
             None => fragment(frame, parsed, mtu, &mut scratch, emit),
         };
         match (pieces, refused) {

@@ -21,6 +21,7 @@ use crate::reply::Message;
 use crate::stats::RuleCounters;
 use crate::verdict::{Disposition, DropReason};
 use crate::wire::options::Options;
+use crate::wire::{proto, sctp};
 
 /// One packet in flight.
 pub(super) struct Packet<'f> {
@@ -344,6 +345,10 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             subject.unwrap_or_else(|| conntrack.subject(parsed, frame, terms.zones.original));
         let tracked = conntrack.track_subject(&subject, parsed, frame, ours, &terms, *now);
         packet.tracking = tracked.map_err(End::Drop)?;
+        if parsed.proto == proto::SCTP && !ours && conntrack.verifies_checksums() {
+            // The kernel joins the header to take the checksum out of it.
+            frame.join(usize::from(parsed.l4) + sctp::HEADER);
+        }
         Ok(())
     }
 
@@ -395,8 +400,8 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         };
         let verdict = walker.walk(table, hook, entry, &mut view, &mut key);
         (packet.mark, packet.tracking, packet.template) = (view.mark, view.tracking, view.template);
-        let length = view.frame.len();
-        packet.frame.set_len(length);
+        let (length, joined) = (view.frame.len(), view.frame.joined());
+        packet.frame.resume(length, joined);
         match verdict {
             Verdict::Translate(rule) => Ok(Some(rule)),
             Verdict::Accept => Ok(None),

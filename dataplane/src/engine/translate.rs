@@ -52,6 +52,8 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             true => refresh(packet),
             false => return Err(End::Drop(DropReason::NatHeader)),
         }
+        let Parsed { l4, l4_len, proto, .. } = packet.parsed;
+        packet.frame.join(usize::from(l4) + rewrite::reach(proto, l4_len.into()));
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use arrayvec::ArrayString;
 use super::Visit;
 use super::rewrite::{self, Cut};
 use crate::clock::Nanos;
-use crate::conntrack::{Direction, Follow, Limits, Memory};
+use crate::conntrack::{CtState, Direction, Follow, Limits, Memory};
 use crate::packet::Family;
 use crate::policy::target::HelperKind;
 use crate::verdict::DropReason;
@@ -32,6 +32,9 @@ const LIMITS: Limits = Limits { most: 1, timeout: Nanos::from_secs(300), any_mas
 
 /// Reads a segment.
 pub(super) fn help(mut visit: Visit<'_, '_>) -> Result<(), DropReason> {
+    if visit.state == CtState::Established {
+        visit.frame.join_all();
+    }
     let Some((seq, at)) = visit.stream() else { return Ok(()) };
     let payload = &visit.frame[at..visit.end()];
     let ends_line = payload.last() == Some(&b'\n');

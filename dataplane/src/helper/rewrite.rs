@@ -64,6 +64,7 @@ pub(super) fn exchange(
     let (Some(l3_len), Some(l4_len)) = (length(parsed.l3_len), length(parsed.l4_len)) else {
         return Err(DropReason::NoRoom);
     };
+    frame.join_all();
     if !frame.replace(cut.at, cut.len, with) {
         return Err(DropReason::NoRoom);
     }

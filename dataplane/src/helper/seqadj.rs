@@ -48,6 +48,7 @@ pub fn adjust(
     };
     let (seq, ack, header) = (segment.seq(), segment.ack(), segment.header_len());
     let has_ack = segment.flags() & ACK != 0;
+    frame.join(l4.start + if has_ack { header } else { tcp::HEADER });
     let message = &mut frame[l4];
     replace(message, 4, seq.wrapping_add(ours.at(seq) as u32));
     if !has_ack {

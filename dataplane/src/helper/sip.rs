@@ -79,6 +79,7 @@ fn datagram(visit: &mut Visit<'_, '_>) -> Result<(), DropReason> {
         return Ok(());
     }
     visit.conntrack.refresh(visit.conn.id, TIMEOUT, visit.now);
+    visit.frame.join_all();
     if len < SHORTEST {
         return Ok(());
     }
@@ -94,6 +95,7 @@ fn datagram(visit: &mut Visit<'_, '_>) -> Result<(), DropReason> {
 fn segment(visit: &mut Visit<'_, '_>) -> Result<(), DropReason> {
     let Some((seq, at)) = visit.stream() else { return Ok(()) };
     visit.conntrack.refresh(visit.conn.id, TIMEOUT, visit.now);
+    visit.frame.join_all();
     let (before, mut changes) = (visit.end(), 0);
     let mut next = at;
     let mut outcome = Ok(());

@@ -18,6 +18,17 @@ pub fn rewrite(ip: &mut [u8], target: &Tuple, manip: Manip) -> bool {
     }
 }
 
+/// Bytes of a layer 4 header that the kernel wants in one piece to rewrite it, when
+/// `available` are there.
+pub fn reach(protocol: u8, available: usize) -> usize {
+    let header = match protocol {
+        proto::TCP => 20,
+        proto::SCTP | proto::DCCP => 12,
+        _ => 8,
+    };
+    if available < header { 8 } else { header }
+}
+
 fn rewrite_v4(ip: &mut [u8], target: &Tuple, manip: Manip) -> bool {
     if ip.len() < ipv4::HEADER {
         return false;

@@ -110,7 +110,7 @@ fn change_ecn(packet: &mut PacketView<'_>, target: EcnTarget) -> Result<(), Drop
         return Err(DropReason::Hotdrop);
     }
     let segment = &mut packet.frame[usize::from(l4)..];
-    let old = be16(segment, 12);
+    let (old, before) = (be16(segment, 12), segment[13]);
     for (wanted, flag) in [(target.ece, flags::ECE), (target.cwr, flags::CWR)] {
         match wanted {
             Some(true) => segment[13] |= flag,
@@ -118,8 +118,12 @@ fn change_ecn(packet: &mut PacketView<'_>, target: EcnTarget) -> Result<(), Drop
             None => {}
         }
     }
+    if segment[13] == before {
+        return Ok(());
+    }
     let sum = checksum::update16(be16(segment, 16), old, be16(segment, 12));
     put16(segment, 16, sum);
+    packet.frame.join(usize::from(l4) + tcp::HEADER);
     if !matches!(packet.parsed.fragment, Fragment::Later { .. }) {
         packet.parsed.tcp_flags = packet.frame[usize::from(l4) + 13];
     }
@@ -132,6 +136,7 @@ fn change_mss(packet: &mut PacketView<'_>, target: TcpMss) -> Result<(), DropRea
     if matches!(packet.parsed.fragment, Fragment::Later { .. }) {
         return Ok(());
     }
+    packet.frame.join_all();
     let at = usize::from(packet.parsed.l4);
     let segment = packet.parsed.l4_bytes(&packet.frame);
     let header = segment.get(12).map_or(0, |&byte| usize::from(byte >> 4) * 4);

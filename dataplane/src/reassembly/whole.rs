@@ -85,13 +85,15 @@ impl Regroup {
 
     /// Cuts the datagram into frames again: into the pieces it came in if they
     /// still fit, else into pieces no longer than the longest one was. Hands
-    /// each to `emit`, first byte first. `scratch` needs room for one frame.
+    /// each to `emit`, first byte first. The first `joined` bytes of the frame no
+    /// longer lie in pieces. `scratch` needs room for one frame.
     ///
     /// Returns the number of frames; zero when `mtu` leaves no room for eight
     /// bytes, or `scratch` is too short.
     pub fn cut(
         &self,
         frame: &[u8],
+        joined: usize,
         parsed: &Parsed,
         mtu: u32,
         scratch: &mut [u8],
@@ -108,17 +110,17 @@ impl Regroup {
         };
         let room = most.saturating_sub(header + extra);
         let Some(payload) = packet.get(header..).filter(|_| room >= 8) else { return 0 };
-        let kept = self.kept_sizes(payload.len(), room);
-        let (family, id) = (parsed.family, self.id);
+        let joined = joined.saturating_sub(l3 + header);
+        let mut pieces = self.pieces(payload.len(), joined).filter(|pieces| pieces.fit(room));
+        let (family, id, kept) = (parsed.family, self.id, pieces.is_some());
         let mut cut = Cut { frame, l3, header, family, id, kept, scratch };
         let (mut at, mut count) = (0, 0);
         while at < payload.len() {
             let rest = payload.len() - at;
-            let size = match kept {
-                true if count == 0 => self.first(payload.len()),
-                true => usize::from(self.sizes[count]),
-                false if rest > room => room & !7,
-                false => rest,
+            let size = match &mut pieces {
+                Some(pieces) => pieces.next(),
+                None if rest > room => room & !7,
+                None => rest,
             };
             let Some(piece) = cut.piece(payload, at, size) else { return count };
             emit(piece);
@@ -128,27 +130,56 @@ impl Regroup {
         count
     }
 
-    /// Data of the first piece when the rest keep their sizes. Headers that were
-    /// fragmented along may have become part of the unfragmentable header.
-    fn first(&self, payload: usize) -> usize {
-        let others: usize = self.sizes.iter().skip(1).map(|&size| usize::from(size)).sum();
-        payload.saturating_sub(others)
+    /// The pieces of `payload` bytes of data when the first `joined` lie in one.
+    /// Headers that were fragmented along may have become part of the
+    /// unfragmentable header: the first piece is what the others leave.
+    fn pieces(&self, payload: usize, joined: usize) -> Option<Pieces<'_>> {
+        let others = self.sizes.get(1..).unwrap_or_default();
+        let sum: usize = others.iter().map(|&size| usize::from(size)).sum();
+        let first = payload.checked_sub(sum).filter(|_| !self.header_joined)?;
+        let mut pieces = Pieces { first, eaten: joined.saturating_sub(first), others };
+        pieces.first += pieces.eaten.min(sum);
+        while let Some((&size, rest)) = pieces.others.split_first()
+            && pieces.eaten >= usize::from(size)
+        {
+            pieces.eaten -= usize::from(size);
+            pieces.others = rest;
+        }
+        Some(pieces)
+    }
+}
+
+/// The pieces in which a datagram came, and what was joined of them.
+struct Pieces<'r> {
+    /// Bytes of the first piece; zero when it is gone.
+    first: usize,
+    /// Bytes of the first of the others that the first piece has taken.
+    eaten: usize,
+    others: &'r [u16],
+}
+
+impl Pieces<'_> {
+    /// Whether all can leave as they are.
+    fn fit(&self, room: usize) -> bool {
+        let last = self.others.len().saturating_sub(1);
+        let fits = |(index, &size): (usize, &u16)| {
+            let size = usize::from(size) - if index == 0 { self.eaten } else { 0 };
+            size <= room && (size & 7 == 0 || index == last)
+        };
+        self.first > 0
+            && self.first <= room
+            && self.first & 7 == 0
+            && self.others.iter().enumerate().all(fits)
     }
 
-    /// Whether all pieces can keep their sizes.
-    fn kept_sizes(&self, payload: usize, room: usize) -> bool {
-        let first = self.first(payload);
-        let last = self.sizes.len().saturating_sub(1);
-        let others: usize = payload - first;
-        let fits = |(index, &size): (usize, &u16)| {
-            usize::from(size) <= room && (size & 7 == 0 || index == last)
-        };
-        !self.header_joined
-            && first > 0
-            && first <= room
-            && first & 7 == 0
-            && others == self.sizes.iter().skip(1).map(|&size| usize::from(size)).sum::<usize>()
-            && self.sizes.iter().enumerate().skip(1).all(fits)
+    /// Bytes of the next piece.
+    fn next(&mut self) -> usize {
+        if self.first > 0 {
+            return std::mem::take(&mut self.first);
+        }
+        let Some((&size, rest)) = self.others.split_first() else { return 0 };
+        self.others = rest;
+        usize::from(size) - std::mem::take(&mut self.eaten)
     }
 }
 
