@@ -123,20 +123,16 @@ impl Conntrack {
 
     /// Where the master expects streams for the sender of `child`.
     fn paired(&self, expected: &Expectation, child: &Tuple, now: Nanos) -> Option<(u128, u16)> {
-        let mut found = None;
-        self.expectations.change(expected.master, now, |one, deadline| {
+        let found = self.expectations.of_master(expected.master, now, |one| {
             let saved = one.follow.and_then(|follow| Some((follow.address?, follow.port)));
             let same = (one.tuple.family, one.tuple.proto) == (child.family, child.proto);
-            if found.is_none() && same && saved == Some((child.src, child.sport)) {
-                found = Some((one.tuple.dst, one.tuple.dport));
-            }
-            Some(deadline)
-        });
-        found
+            same && saved == Some((child.src, child.sport))
+        })?;
+        Some((found.tuple.dst, found.tuple.dport))
     }
 
     /// Shows every expectation of `master` to `change`, the newest first, which gives
-    /// each its deadline, or ends it. It may not change what identifies one.
+    /// each its deadline, or ends it. Of the rest it may change `inactive` only.
     pub(crate) fn change_expected(
         &self,
         master: ConnId,

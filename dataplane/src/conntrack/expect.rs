@@ -1,21 +1,21 @@
 //! Expectations: connections that a helper foresees, shared by all workers.
 //!
-//! A bounded table, hashed under the table's key by where the expected packet
-//! goes. The first packet of a new connection asks it; while nothing is expected
-//! there, that costs one load. Everything else happens under one short lock,
-//! taken only for packets that make, change or meet an expectation.
+//! A bounded table ([`Slots`]), hashed under the table's key by where the expected
+//! packet goes. The first packet of a new connection asks it; while nothing is
+//! expected at all, that costs one load, and it never waits. Only packets that make
+//! or change expectations take the table's short lock.
 //!
 //! An expectation ends when it has served (unless permanent), when its time is
 //! up, and with its master. Masters do not know of theirs: an expectation whose
 //! master is gone is passed over, and collected when somebody comes by.
 
 use std::hash::Hasher;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use siphasher::sip::SipHasher13;
 
 use super::ConnId;
+use super::slots::{BY_MASTER, BY_TUPLE, Found, Slots, Writer};
+use super::sync::{AtomicU64, Ordering};
 use super::tuple::{Direction, Tuple};
 use crate::clock::Nanos;
 use crate::policy::target::HelperKind;
@@ -99,37 +99,29 @@ pub struct ExpectId {
     born: u64,
 }
 
-const NOBODY: u32 = u32::MAX;
-/// The two chains that a slot is in: by destination, by master.
-const BY_TUPLE: usize = 0;
-const BY_MASTER: usize = 1;
-
-#[derive(Clone, Debug)]
-struct Slot {
-    expectation: Option<Expectation>,
-    deadline: Nanos,
-    /// Rises with every expectation: tells the oldest, and one from its successor.
-    born: u64,
-    next: [u32; 2],
-}
+/// Slots that are looked at under one holding of the lock.
+const BATCH: usize = 64;
+/// Between two searches of a full table when the first was in vain.
+const PATIENCE: Nanos = Nanos::from_millis(4);
 
 /// The table.
 #[derive(Debug)]
 pub(super) struct Expectations {
-    live: AtomicU32,
+    slots: Slots,
     /// Random numbers drawn so far.
     drawn: AtomicU64,
+    /// When a full table was last searched in vain.
+    in_vain: AtomicU64,
     hash_key: [u8; 16],
-    inner: Mutex<Inner>,
 }
 
-#[derive(Debug)]
-struct Inner {
-    slots: Box<[Slot]>,
-    heads: [Box<[u32]>; 2],
-    free: Vec<u32>,
-    born: u64,
-    hash_key: [u8; 16],
+impl ExpectId {
+    pub(super) const fn new(at: u32, born: u64) -> Self {
+        Self { at, born }
+    }
+    pub(super) const fn at(self) -> u32 {
+        self.at
+    }
 }
 
 /// Whether the source of `tuple` lies under `mask` where `like`'s does, and the rest is equal.
@@ -162,17 +154,8 @@ impl Expectation {
 impl Expectations {
     /// Room for `capacity` of them.
     pub(super) fn new(capacity: usize, hash_key: [u8; 16]) -> Self {
-        let slot = Slot { expectation: None, deadline: Nanos(0), born: 0, next: [NOBODY; 2] };
-        let heads = || vec![NOBODY; capacity.max(1)].into_boxed_slice();
-        let inner = Inner {
-            slots: vec![slot; capacity].into_boxed_slice(),
-            heads: [heads(), heads()],
-            free: (0..capacity as u32).rev().collect(),
-            born: 0,
-            hash_key,
-        };
-        let inner = Mutex::new(inner);
-        Self { live: AtomicU32::new(0), drawn: AtomicU64::new(0), hash_key, inner }
+        let [drawn, in_vain] = [0, 0].map(AtomicU64::new);
+        Self { slots: Slots::new(capacity), drawn, in_vain, hash_key }
     }
 
     /// A number that nobody outside can foresee.
@@ -185,55 +168,72 @@ impl Expectations {
     /// Whether nothing is expected at all.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.live.load(Ordering::Relaxed) == 0
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing in here is left half done by a panic: there is none.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes note of what changed under the lock.
-    fn settle(&self, inner: &Inner) {
-        self.live.store(inner.live(), Ordering::Relaxed);
+        self.slots.live() == 0
     }
 
     /// The expectation that `tuple`, of a new connection, meets. It has then
-    /// served, unless it is permanent. `may`: whether a master is confirmed and alive.
+    /// served, unless it is permanent. `may`: whether a master is confirmed and
+    /// alive. Takes no lock.
     pub(super) fn take(
         &self,
         tuple: &Tuple,
         now: Nanos,
         may: impl Fn(ConnId) -> bool,
     ) -> Option<Expectation> {
-        if self.is_empty() {
-            return None;
+        // Each further turn follows the end or change of the one found before.
+        loop {
+            let found = self.find(tuple, now, |one| !one.inactive && one.matches(tuple))?;
+            if !may(found.expectation.master) {
+                return None;
+            }
+            if found.expectation.permanent || self.slots.serve(&found) {
+                return Some(found.expectation);
+            }
         }
-        let mut inner = self.lock();
-        let at = inner.position(tuple, now, |one| !one.inactive && one.matches(tuple))?;
-        let found = inner.slots[at as usize].expectation?;
-        if !may(found.master) {
-            return None;
-        }
-        if !found.permanent {
-            inner.remove(at);
-            self.settle(&inner);
-        }
-        Some(found)
     }
 
     /// The unexpired expectation that `tuple` meets, in force or not, which stays.
+    /// Takes no lock.
     pub(super) fn peek(&self, tuple: &Tuple, now: Nanos) -> Option<Expectation> {
+        Some(self.find(tuple, now, |one| one.matches(tuple))?.expectation)
+    }
+
+    /// The newest expectation of `master` that is `wanted`. Takes no lock.
+    pub(super) fn of_master(
+        &self,
+        master: ConnId,
+        now: Nanos,
+        wanted: impl Fn(&Expectation) -> bool,
+    ) -> Option<Expectation> {
         if self.is_empty() {
             return None;
         }
-        let inner = self.lock();
-        let at = inner.position(tuple, now, |one| one.matches(tuple))?;
-        inner.slots[at as usize].expectation
+        let wanted = |found: &Found| {
+            let one = &found.expectation;
+            found.deadline > now && one.master == master && wanted(one)
+        };
+        let found = self.slots.find(BY_MASTER, self.home_of_master(master), wanted)?;
+        Some(found.expectation)
+    }
+
+    fn find(
+        &self,
+        tuple: &Tuple,
+        now: Nanos,
+        wanted: impl Fn(&Expectation) -> bool,
+    ) -> Option<Found> {
+        if self.is_empty() {
+            return None;
+        }
+        let wanted = |found: &Found| found.deadline > now && wanted(&found.expectation);
+        self.slots.find(BY_TUPLE, self.home_of_tuple(tuple), wanted)
     }
 
     /// Expects `new` from now on. An equal one of the same master is replaced.
     /// `most`: the bound on the whole table. `alive`: whether a master is.
+    ///
+    /// The kernel's order: what is equal goes, what could be confused refuses, the
+    /// oldest of its master makes room, and then the table must have some.
     pub(super) fn insert(
         &self,
         new: &Expectation,
@@ -242,28 +242,74 @@ impl Expectations {
         now: Nanos,
         alive: impl Fn(ConnId) -> bool,
     ) -> Result<ExpectId, ExpectError> {
-        let mut inner = self.lock();
-        let added = inner.insert(new, limits, most, now, alive);
-        self.settle(&inner);
-        added
+        let homes = [self.home_of_tuple(&new.tuple), self.home_of_master(new.master)];
+        let writer = self.slots.write();
+        let mut equal = None;
+        for found in writer.chain(BY_TUPLE, homes[BY_TUPLE]) {
+            let old = found.expectation;
+            if found.deadline <= now || !alive(old.master) {
+                continue;
+            }
+            if old.equals(new) && (limits.any_master || old.master == new.master) {
+                if (old.class, old.master) != (new.class, new.master) {
+                    return Err(ExpectError::Already);
+                }
+                equal = Some(found.id());
+                break;
+            }
+            if old.clashes(new) {
+                return Err(ExpectError::Busy);
+            }
+        }
+        if let Some(id) = equal {
+            writer.end(id);
+        }
+        let ours = |found: &Found| {
+            let one = &found.expectation;
+            found.deadline > now && one.master == new.master && one.class == new.class
+        };
+        let ours = writer.chain(BY_MASTER, homes[BY_MASTER]).filter(ours);
+        let (count, oldest) = ours.fold((0, None::<Found>), |(count, oldest), found| {
+            let older = oldest.is_none_or(|oldest| found.born() < oldest.born());
+            (count + 1, if older { Some(found) } else { oldest })
+        });
+        if let Some(oldest) = oldest.filter(|_| count >= limits.most) {
+            writer.end(oldest.id());
+        }
+        self.make_room(&writer, most, now, alive);
+        if self.slots.live() >= most {
+            return Err(ExpectError::Full);
+        }
+        writer.add(new, now + limits.timeout, homes).ok_or(ExpectError::Full)
+    }
+
+    /// Searches a full table for what is over, but not again at once when that was in
+    /// vain: whoever fills the table does not get to hold the lock as well.
+    fn make_room(
+        &self,
+        writer: &Writer<'_>,
+        most: u32,
+        now: Nanos,
+        alive: impl Fn(ConnId) -> bool,
+    ) {
+        let full = self.slots.live() >= most || writer.used() == self.slots.len();
+        let in_vain = self.in_vain.load(Ordering::Relaxed);
+        if !full || (in_vain != 0 && now.0.saturating_sub(in_vain) < PATIENCE.0) {
+            return;
+        }
+        let before = writer.used();
+        writer.collect(0, self.slots.len(), |found| is_over(found, now, &alive));
+        let in_vain = if writer.used() == before { now.0 } else { 0 };
+        self.in_vain.store(in_vain, Ordering::Relaxed);
     }
 
     /// Ends an expectation, if it is still there.
     pub(super) fn remove(&self, id: ExpectId) -> bool {
-        let mut inner = self.lock();
-        let there = inner
-            .slots
-            .get(id.at as usize)
-            .is_some_and(|slot| slot.expectation.is_some() && slot.born == id.born);
-        if there {
-            inner.remove(id.at);
-            self.settle(&inner);
-        }
-        there
+        self.slots.write().end(id)
     }
 
-    /// Shows every expectation of `master` to `change`, which may change what does
-    /// not identify it and gives its new life, or `None` to end it.
+    /// Shows every expectation of `master` to `change`, which may put it in force or
+    /// out of it, and gives it its new life, or `None` to end it.
     pub(super) fn change(
         &self,
         master: ConnId,
@@ -273,58 +319,54 @@ impl Expectations {
         if self.is_empty() {
             return;
         }
-        let mut inner = self.lock();
-        let mut at = inner.heads[BY_MASTER][inner.home_of_master(master)];
-        while at != NOBODY {
-            let slot = &mut inner.slots[at as usize];
-            let next = slot.next[BY_MASTER];
-            if let Some(one) = slot.expectation.as_mut().filter(|one| one.master == master) {
-                match change(one, slot.deadline).filter(|deadline| *deadline > now) {
-                    Some(deadline) => slot.deadline = deadline,
-                    None => inner.remove(at),
+        let writer = self.slots.write();
+        for found in writer.chain(BY_MASTER, self.home_of_master(master)) {
+            let mut one = found.expectation;
+            if one.master != master {
+                continue;
+            }
+            match change(&mut one, found.deadline).filter(|deadline| *deadline > now) {
+                Some(deadline) => writer.renew(&found, deadline, one.inactive),
+                None => {
+                    writer.end(found.id());
                 }
             }
-            at = next;
         }
-        self.settle(&inner);
     }
 
     /// Ends what is over: expired, or without a living master.
     pub(super) fn collect(&self, now: Nanos, alive: impl Fn(ConnId) -> bool) -> usize {
-        if self.is_empty() {
-            return 0;
-        }
-        let mut inner = self.lock();
-        let before = inner.live();
-        inner.collect(now, alive);
-        self.settle(&inner);
-        (before - inner.live()) as usize
+        self.collect_if(|found| is_over(found, now, &alive))
     }
 
     /// Ends all, and returns how many there were.
     pub(super) fn clear(&self) -> usize {
-        let mut inner = self.lock();
-        let before = inner.live();
-        inner.collect(Nanos(0), |_| false);
-        self.settle(&inner);
-        before as usize
+        self.collect_if(|_| true)
+    }
+
+    fn collect_if(&self, over: impl Fn(&Found) -> bool) -> usize {
+        if self.slots.write().used() == 0 {
+            return 0;
+        }
+        let starts = (0..self.slots.len()).step_by(BATCH);
+        starts.map(|from| self.slots.write().collect(from, from + BATCH, &over)).sum()
     }
 
     /// All that live, with their deadlines.
     pub(super) fn all(&self, now: Nanos) -> Vec<(Expectation, Nanos)> {
-        let inner = self.lock();
-        let living = inner.slots.iter().filter(|slot| slot.deadline > now);
-        living.filter_map(|slot| Some((slot.expectation?, slot.deadline))).collect()
-    }
-}
-
-impl Inner {
-    fn live(&self) -> u32 {
-        (self.slots.len() - self.free.len()) as u32
+        let listed = |home| {
+            let writer = self.slots.write();
+            writer.chain(BY_TUPLE, home).collect::<Vec<_>>()
+        };
+        (0..self.slots.chains())
+            .flat_map(listed)
+            .filter(|found| found.deadline > now)
+            .map(|found| (found.expectation, found.deadline))
+            .collect()
     }
 
     fn scaled(&self, hash: u64) -> usize {
-        ((u128::from(hash) * self.heads[BY_TUPLE].len() as u128) >> 64) as usize
+        ((u128::from(hash) * self.slots.chains() as u128) >> 64) as usize
     }
 
     fn home_of_tuple(&self, tuple: &Tuple) -> usize {
@@ -344,115 +386,8 @@ impl Inner {
         hasher.write_u64(master.number());
         self.scaled(hasher.finish())
     }
+}
 
-    fn homes(&self, one: &Expectation) -> [usize; 2] {
-        [self.home_of_tuple(&one.tuple), self.home_of_master(one.master)]
-    }
-
-    /// The slots of a chain.
-    fn chain(&self, which: usize, home: usize) -> impl Iterator<Item = (u32, &Slot)> {
-        let slot = |at: u32| (at != NOBODY).then(|| (at, &self.slots[at as usize]));
-        std::iter::successors(slot(self.heads[which][home]), move |(_, before)| {
-            slot(before.next[which])
-        })
-    }
-
-    fn position(
-        &self,
-        tuple: &Tuple,
-        now: Nanos,
-        wanted: impl Fn(&Expectation) -> bool,
-    ) -> Option<u32> {
-        self.chain(BY_TUPLE, self.home_of_tuple(tuple))
-            .find(|(_, slot)| slot.deadline > now && slot.expectation.as_ref().is_some_and(&wanted))
-            .map(|(at, _)| at)
-    }
-
-    /// The kernel's order: what is equal goes, what could be confused refuses, the
-    /// oldest of its master makes room, and then the table must have some.
-    fn insert(
-        &mut self,
-        new: &Expectation,
-        limits: Limits,
-        most: u32,
-        now: Nanos,
-        alive: impl Fn(ConnId) -> bool,
-    ) -> Result<ExpectId, ExpectError> {
-        let [by_tuple, by_master] = self.homes(new);
-        let mut equal = None;
-        for (at, slot) in self.chain(BY_TUPLE, by_tuple) {
-            let Some(old) = slot.expectation.filter(|old| slot.deadline > now && alive(old.master))
-            else {
-                continue;
-            };
-            if old.equals(new) && (limits.any_master || old.master == new.master) {
-                if (old.class, old.master) != (new.class, new.master) {
-                    return Err(ExpectError::Already);
-                }
-                equal = Some(at);
-                break;
-            }
-            if old.clashes(new) {
-                return Err(ExpectError::Busy);
-            }
-        }
-        if let Some(at) = equal {
-            self.remove(at);
-        }
-        let of_class = |slot: &Slot| {
-            let ours = |one: &Expectation| one.master == new.master && one.class == new.class;
-            slot.deadline > now && slot.expectation.as_ref().is_some_and(ours)
-        };
-        let ours = self.chain(BY_MASTER, by_master).filter(|(_, slot)| of_class(slot));
-        let (count, oldest) = ours.fold((0, None), |(count, oldest), (at, slot)| {
-            let older = oldest.is_none_or(|(born, _)| slot.born < born);
-            (count + 1, if older { Some((slot.born, at)) } else { oldest })
-        });
-        if let Some((_, at)) = oldest.filter(|_| count >= limits.most) {
-            self.remove(at);
-        }
-        if self.live() >= most || self.free.is_empty() {
-            self.collect(now, alive);
-        }
-        if self.live() >= most {
-            return Err(ExpectError::Full);
-        }
-        let at = self.free.pop().ok_or(ExpectError::Full)?;
-        self.born += 1;
-        self.slots[at as usize] = Slot {
-            expectation: Some(*new),
-            deadline: now + limits.timeout,
-            born: self.born,
-            next: [self.heads[BY_TUPLE][by_tuple], self.heads[BY_MASTER][by_master]],
-        };
-        self.heads[BY_TUPLE][by_tuple] = at;
-        self.heads[BY_MASTER][by_master] = at;
-        Ok(ExpectId { at, born: self.born })
-    }
-
-    fn collect(&mut self, now: Nanos, alive: impl Fn(ConnId) -> bool) {
-        for at in 0..self.slots.len() {
-            let slot = &self.slots[at];
-            let over = |one: &Expectation| slot.deadline <= now || !alive(one.master);
-            if slot.expectation.as_ref().is_some_and(over) {
-                self.remove(at as u32);
-            }
-        }
-    }
-
-    fn remove(&mut self, at: u32) {
-        let Some(one) = self.slots[at as usize].expectation.take() else { return };
-        for (which, home) in self.homes(&one).into_iter().enumerate() {
-            let after = self.slots[at as usize].next[which];
-            if self.heads[which][home] == at {
-                self.heads[which][home] = after;
-                continue;
-            }
-            let before = self.chain(which, home).find(|(_, slot)| slot.next[which] == at);
-            if let Some(before) = before.map(|(before, _)| before) {
-                self.slots[before as usize].next[which] = after;
-            }
-        }
-        self.free.push(at);
-    }
+fn is_over(found: &Found, now: Nanos, alive: impl Fn(ConnId) -> bool) -> bool {
+    found.deadline <= now || !alive(found.expectation.master)
 }

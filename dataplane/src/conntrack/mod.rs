@@ -9,7 +9,7 @@
 //! `store` (the concurrent core: all together, with the life-cycle), `tuple`,
 //! `icmp`, `verify`, `tcp`, `sctp`, `protocol` (what a packet does to an entry),
 //! `tracker` (the packet's road through it all), `room` and `quota` (what happens when
-//! it gets full, and who is to blame), `nat` (what translation asks and decides), `expect` (connections to come),
+//! it gets full, and who is to blame), `nat` (what translation asks and decides), `expect` (connections to come, kept in `slots`),
 //! `assist` (what helpers do), `view` (what others see of it), `events` (what they
 //! are told), `saved` (connections outside the table), `template` and `timeouts`
 //! (what CT rules ask for), `config` and `knobs` (the kernel's sysctls).
@@ -32,6 +32,7 @@ mod record;
 mod room;
 mod saved;
 mod sctp;
+mod slots;
 mod sources;
 mod store;
 mod sync;

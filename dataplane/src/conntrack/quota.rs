@@ -7,8 +7,8 @@
 //! everywhere leaves small counts, and one that comes from somewhere stands out.
 //! Counts are halved every second, as nobody tells what became of the connections.
 //!
-//! Concurrency: a cell is one word, changed by one compare-and-swap; an update that
-//! loses a race is lost, which makes a count of thousands wrong by one.
+//! Concurrency: a cell is one word, changed by compare-and-swap; an update that loses
+//! a few races in a row is lost, which makes a count of thousands wrong by one.
 
 use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,6 +29,8 @@ const CELLS: usize = 8192;
 const FINDINGS: usize = 256;
 /// Offenders that are remembered.
 const REMEMBERED: usize = 16;
+/// Races that one update may lose.
+const ATTEMPTS: usize = 8;
 /// Below so many unanswered connections nobody is an offender.
 const LEAST_QUOTA: u64 = 1024;
 
@@ -112,9 +114,13 @@ impl Cell {
     fn pack(self) -> u64 {
         u64::from(self.tag) << 40 | u64::from(self.second) << 32 | u64::from(self.count)
     }
-    /// As it is at `second`: halved for every one since.
+    /// As it is at `second`: halved for every one since. Workers read the clock once a
+    /// burst, so that one may come from the second before.
     fn at(self, second: u8) -> Self {
         let passed = u32::from(second.wrapping_sub(self.second));
+        if passed == u32::from(u8::MAX) {
+            return self;
+        }
         Self { second, count: self.count.checked_shr(passed).unwrap_or(0), ..self }
     }
 }
@@ -168,52 +174,71 @@ impl Quotas {
         (&self.cells[hash as usize % CELLS], (hash >> 40) as u32)
     }
 
-    /// Counts a connection that `source` opens, if it may open one.
+    /// Counts a connection that `source` opens, if it may open one. A refused one
+    /// counts nowhere.
     pub(super) fn admit(&self, family: Family, source: u128, limit: u64, now: Nanos) -> bool {
-        Prefix::of(family, source).all(|prefix| self.count(prefix, prefix.quota(limit), now))
+        let mut counted = None;
+        for prefix in Prefix::of(family, source) {
+            if !self.count(prefix, prefix.quota(limit), now) {
+                if let Some(narrower) = counted {
+                    self.uncount(narrower);
+                }
+                return false;
+            }
+            counted = Some(prefix);
+        }
+        true
     }
 
     fn count(&self, prefix: Prefix, quota: u64, now: Nanos) -> bool {
         let (place, tag) = self.cell(prefix);
-        let word = place.load(Ordering::Relaxed);
-        let mut cell = Cell::unpack(word).at(now.as_secs() as u8);
         let mut admitted = true;
-        if cell.tag != tag {
-            // A stranger's: one less for it, or the place.
-            match cell.count {
-                0 | 1 => (cell.tag, cell.count) = (tag, 1),
-                _ => cell.count -= 1,
+        for _ in 0..ATTEMPTS {
+            let word = place.load(Ordering::Relaxed);
+            let mut cell = Cell::unpack(word).at(now.as_secs() as u8);
+            admitted = cell.tag != tag || u64::from(cell.count) < quota;
+            if cell.tag == tag {
+                if u64::from(cell.count) > quota {
+                    break;
+                }
+                // When refused: one above the quota, said for this second.
+                cell.count = cell.count.saturating_add(1);
+            } else if cell.count > 1 {
+                // A stranger's: one less for it, or the place.
+                cell.count -= 1;
+            } else {
+                (cell.tag, cell.count) = (tag, 1);
             }
-        } else if u64::from(cell.count) < quota {
-            cell.count += 1;
-        } else {
-            admitted = false;
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            if u64::from(cell.count) > quota {
-                return false;
+            if swap(place, word, cell) {
+                if !admitted {
+                    // Full of findings that nobody collects: the rest are lost.
+                    let _ = self.findings.push((prefix, now));
+                }
+                break;
             }
-            // One above the quota: said for this second.
-            cell.count = cell.count.saturating_add(1);
         }
-        let swapped =
-            place.compare_exchange(word, cell.pack(), Ordering::Relaxed, Ordering::Relaxed);
-        if !admitted && swapped.is_ok() {
-            // Full of findings that nobody collects: the rest are lost.
-            let _ = self.findings.push((prefix, now));
+        if !admitted {
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
         admitted
     }
 
     /// A connection of `source` was answered: it counts no longer.
     pub(super) fn answered(&self, family: Family, source: u128) {
-        for prefix in Prefix::of(family, source) {
-            let (place, tag) = self.cell(prefix);
+        Prefix::of(family, source).for_each(|prefix| self.uncount(prefix));
+    }
+
+    fn uncount(&self, prefix: Prefix) {
+        let (place, tag) = self.cell(prefix);
+        for _ in 0..ATTEMPTS {
             let word = place.load(Ordering::Relaxed);
             let mut cell = Cell::unpack(word);
-            if cell.tag == tag && cell.count > 0 {
-                cell.count -= 1;
-                let _ =
-                    place.compare_exchange(word, cell.pack(), Ordering::Relaxed, Ordering::Relaxed);
+            if cell.tag != tag || cell.count == 0 {
+                return;
+            }
+            cell.count -= 1;
+            if swap(place, word, cell) {
+                return;
             }
         }
     }
@@ -230,6 +255,10 @@ impl Quotas {
         }
         known.clone()
     }
+}
+
+fn swap(place: &AtomicU64, word: u64, cell: Cell) -> bool {
+    place.compare_exchange(word, cell.pack(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 impl Conntrack {
@@ -306,6 +335,52 @@ mod tests {
         assert_eq!(refused, 0);
         let named: Vec<String> = quotas.collect().iter().map(|it| it.prefix.to_string()).collect();
         assert!(named.contains(&"198.18.0.1/32".to_owned()), "{named:?}");
+    }
+
+    #[test]
+    fn who_is_refused_for_its_network_is_not_counted_itself() {
+        let quotas = Quotas::new([1; 16]);
+        assert_eq!(open(&quotas, 0xc612_0001, 1024, 10), 1024);
+        assert_eq!(open(&quotas, 0xc612_0002, 1024, 10), 1024);
+        assert_eq!(open(&quotas, 0xc612_0003, 5000, 10), 0);
+        let named: Vec<String> = quotas.collect().iter().map(|it| it.prefix.to_string()).collect();
+        assert_eq!(named, ["198.18.0.0/24"]);
+    }
+
+    #[test]
+    fn a_worker_whose_clock_is_behind_forgives_nothing() {
+        let quotas = Quotas::new([1; 16]);
+        assert_eq!(open(&quotas, 0xc612_0001, 2000, 300), 1024);
+        let late = |_| open(&quotas, 0xc612_0001, 1, 299) + open(&quotas, 0xc612_0001, 1, 300);
+        assert_eq!((0..100).map(late).sum::<u64>(), 0);
+        assert_eq!(open(&quotas, 0xc612_0001, 2000, 301), 512);
+        assert_eq!(open(&quotas, 0xc612_0001, 2000, 400), 1024, "long forgotten");
+    }
+
+    #[test]
+    fn threads_share_one_quota_and_no_answer_is_lost() {
+        const THREADS: u64 = 4;
+        let quotas = Quotas::new([1; 16]);
+        let on_threads = |work: &(dyn Fn() -> u64 + Sync)| {
+            std::thread::scope(|scope| {
+                let all: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+                all.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>()
+            })
+        };
+        // As many answers as connections: nobody comes near the quota.
+        let open_and_answer = || {
+            let one = |_| {
+                let admitted = open(&quotas, 0xc612_0001, 1, 10);
+                quotas.answered(Family::V4, 0xc612_0001);
+                admitted
+            };
+            (0..50_000).map(one).sum()
+        };
+        assert_eq!(on_threads(&open_and_answer), THREADS * 50_000);
+        let source = 0xc612_0101;
+        let admitted = on_threads(&|| open(&quotas, source, 20_000, 10));
+        assert!((1024..1024 + 64).contains(&admitted), "{admitted}");
+        assert_eq!(quotas.collect().len(), 1, "said once a second");
     }
 
     #[test]

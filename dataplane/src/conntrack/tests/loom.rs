@@ -4,17 +4,21 @@
 //!
 //! Covered: uniqueness of a tuple under two inserts, reuse of a record under a
 //! lookup, atomicity of two updates and a reader, a single winner among two
-//! removers, and lists of one source that grow and shrink under a reader. Buckets have one slot here, so that entries spill into the second
-//! bucket and the overflow area. Not covered: more than two preemptions.
+//! removers, lists of one source that grow and shrink under a reader, and
+//! expectations that are met twice at once, or looked for while their slots serve
+//! again. Buckets have one slot here, so that entries spill into the second bucket
+//! and the overflow area. Not covered: more than two preemptions.
 
 use loom::sync::Arc;
 use loom::thread;
 
+use super::super::slots::{BY_TUPLE, Slots};
 use super::super::status::SRC_NAT_DONE;
 use super::super::store::{LinkError, Store};
-use super::super::{ConnId, Direction, Tuple};
+use super::super::{ConnId, Direction, Expectation, SourceMask, Tuple};
 use crate::clock::Nanos;
 use crate::packet::Family;
+use crate::policy::target::HelperKind;
 
 const NOW: Nanos = Nanos(1);
 
@@ -190,5 +194,70 @@ fn loom_a_list_of_one_source_is_whole_while_it_changes() {
         assert_eq!(left, [82]);
         assert!(store.kill(third));
         assert_eq!(store.find_source(&tuple(7), |reply| Some(reply.sport)), None);
+    });
+}
+
+/// Its first and its last word say `number`.
+fn expectation(number: u16) -> Expectation {
+    Expectation {
+        tuple: Tuple { src: number.into(), ..tuple(7) },
+        mask: SourceMask { address: 0, port: number },
+        master: ConnId(0),
+        by: HelperKind::Ftp,
+        class: 0,
+        permanent: false,
+        inactive: false,
+        helper: None,
+        follow: None,
+    }
+}
+
+#[test]
+fn loom_an_expectation_serves_one_of_two_packets() {
+    model(|| {
+        let slots = Arc::new(Slots::new(1));
+        let id = slots.write().add(&expectation(1), Nanos(9), [0, 0]).unwrap();
+        let serve = |slots: &Slots| {
+            let found = slots.find(BY_TUPLE, 0, |_| true);
+            found.is_some_and(|found| slots.serve(&found))
+        };
+        let other = {
+            let slots = slots.clone();
+            thread::spawn(move || serve(&slots))
+        };
+        let mine = serve(&slots);
+        assert!(mine != other.join().unwrap(), "one of them");
+        let writer = slots.write();
+        assert!(!writer.end(id));
+        assert_eq!(writer.collect(0, 1, |_| true), 0);
+        assert_eq!((slots.live(), writer.used()), (0, 0));
+        assert!(writer.add(&expectation(2), Nanos(9), [0, 0]).is_some(), "its place is free");
+    });
+}
+
+#[test]
+fn loom_an_expectation_is_found_while_its_neighbours_place_serves_again() {
+    model(|| {
+        let slots = Arc::new(Slots::new(2));
+        slots.write().add(&expectation(1), Nanos(9), [0, 0]).unwrap();
+        let before = slots.write().add(&expectation(2), Nanos(9), [0, 0]).unwrap();
+        let other = {
+            let slots = slots.clone();
+            thread::spawn(move || {
+                let writer = slots.write();
+                assert!(writer.end(before));
+                writer.add(&expectation(3), Nanos(9), [1, 1]).unwrap();
+            })
+        };
+        let found = slots.find(BY_TUPLE, 0, |found| {
+            let one = &found.expectation;
+            assert_eq!(one.tuple.src, one.mask.port.into(), "torn");
+            assert_ne!(one.mask.port, 3, "of another chain");
+            one.mask.port == 1
+        });
+        assert!(found.is_some(), "lost");
+        other.join().unwrap();
+        assert!(slots.find(BY_TUPLE, 1, |found| found.expectation.mask.port == 3).is_some());
+        assert_eq!(slots.live(), 2);
     });
 }

@@ -2,10 +2,12 @@
 
 mod api;
 mod behaviours;
+mod expectations;
 mod extensions;
 #[cfg(loom)]
 mod loom;
 mod saved;
+mod sources;
 mod table;
 
 use super::{Config, Conntrack, CtState, Direction, Extensions, Row, Template, Tracking};
