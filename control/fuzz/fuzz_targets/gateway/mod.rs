@@ -357,10 +357,17 @@ impl<'a> Gateway<'a> {
             Disposition::Transmit(out) => Some((out, slot.frame().to_vec())),
             _ => None,
         };
-        let state = seen.outcome.map(|outcome| outcome.tracking.state);
+        let tracking = seen.outcome.map(|outcome| outcome.tracking);
+        let state = tracking.map(|tracking| tracking.state);
         let collected = slot.disposition == Disposition::Collected;
         let gathered = !matches!(slot.disposition, Disposition::Transmit(_));
-        let free = matches!(state, Some(CtState::Invalid | CtState::Untracked));
+        // An error about a connection that is not translated is not translated, either.
+        let plain = tracking.and_then(|tracking| self.conntrack.view(tracking.conn?));
+        let plain = plain.is_some_and(|conn| {
+            (conn.original.src, conn.original.dst) == (conn.reply.dst, conn.reply.src)
+        });
+        let free = matches!(state, Some(CtState::Invalid | CtState::Untracked))
+            || state == Some(CtState::Related) && plain;
         for (out, frame) in &seen.sent {
             // What was put together here need not have been right.
             self.leaves(*out, frame, !gathered, free || collected);
