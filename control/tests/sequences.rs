@@ -195,3 +195,10 @@ fn sctp_header_in_pieces() {
 fn sctp_header_in_pieces_v6() {
     agrees(&found::script("sctp_header_in_pieces_v6"));
 }
+
+/// A flow that is met from its other end in a zone of replies of its own is not
+/// in its own way: it keeps its port.
+#[test]
+fn zone_reply_is_not_taken() {
+    agrees(&found::script("zone_reply_is_not_taken"));
+}

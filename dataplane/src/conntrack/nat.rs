@@ -121,28 +121,24 @@ impl Conntrack {
         })
     }
 
-    /// Who holds `reply`: as its own reply tuple in the same zone of replies, or as
-    /// its original one in the same zone of originals.
+    /// Who holds `reply`: looked for in the zone of replies alone, where the kernel
+    /// looks; one whose original tuple it is, in another zone of originals, is not
+    /// met there.
     fn holder(&self, reply: &Tuple, face: &Face, now: Nanos) -> Option<ConnId> {
         let zones = Zones { original: face.original.zone, reply: reply.zone };
-        let find = |way| {
-            let tuple = Tuple { zone: zones.of(way), ..*reply };
-            let key = tuple.key(self.store.hash_key());
-            self.store.find_as(&key, zones.only(way), now).map(|hit| hit.id)
-        };
-        find(Direction::Reply).or_else(|| match zones.original == zones.reply {
-            true => None,
-            false => find(Direction::Original),
-        })
+        let key = reply.key(self.store.hash_key());
+        self.store.find_as(&key, zones.only(Direction::Reply), now).map(|hit| hit.id)
     }
 
     /// Whether `reply` is free, if need be by ending a closed connection with
     /// translated source that holds it: a new one whose sequence numbers, at
     /// `isn_end`, have gone beyond the old one's cannot be mistaken for it.
-    pub fn take_from_closed(&self, reply: &Tuple, isn_end: u32, now: Nanos) -> bool {
-        let Some(hit) = self.store.find(&reply.key(self.store.hash_key()), now) else {
-            return true;
-        };
+    /// Here the kernel looks in both zones of `face`, the new one.
+    pub fn take_from_closed(&self, reply: &Tuple, face: &Face, isn_end: u32, now: Nanos) -> bool {
+        let zones = Zones { original: face.original.zone, reply: reply.zone };
+        let there = Tuple { zone: zones.original, ..*reply };
+        let key = there.key(self.store.hash_key());
+        let Some(hit) = self.seek(&there, &key, zones, now) else { return true };
         let Some(contents) = self.store.contents(hit.id) else { return true };
         if hit.direction == Direction::Original || contents.original.proto != proto::TCP {
             return false;

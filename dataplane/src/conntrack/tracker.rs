@@ -202,7 +202,7 @@ impl Conntrack {
     /// The connection that `tuple`, in the original zone, belongs to; where the
     /// zones differ, a connection's answers are looked for in the other.
     #[inline]
-    fn seek(&self, tuple: &Tuple, key: &Key, zones: Zones, now: Nanos) -> Option<Hit> {
+    pub(super) fn seek(&self, tuple: &Tuple, key: &Key, zones: Zones, now: Nanos) -> Option<Hit> {
         if zones.original == zones.reply {
             return self.store.find(key, now);
         }

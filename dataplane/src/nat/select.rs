@@ -119,7 +119,7 @@ impl Choice<'_> {
         let Some(reply) = tuple.inverted() else { return true };
         match self.face.isn_end {
             Some(end) if attempts_left <= HARDER => {
-                self.table.take_from_closed(&reply, end, self.now)
+                self.table.take_from_closed(&reply, self.face, end, self.now)
             }
             _ => !self.table.is_taken(&reply, self.face, self.now),
         }
