@@ -28,7 +28,7 @@ fn expectation(number: u64, to: u16) -> Expectation {
         zone: 0,
     };
     let follow = Follow {
-        direction: if number % 2 == 0 { Direction::Original } else { Direction::Reply },
+        direction: if number.is_multiple_of(2) { Direction::Original } else { Direction::Reply },
         port: number as u16,
         address: Some(tuple.src),
     };
@@ -40,7 +40,7 @@ fn expectation(number: u64, to: u16) -> Expectation {
         class: number as u8,
         permanent: to == PINNED,
         inactive: false,
-        helper: (number % 2 == 0).then_some(HelperKind::Sip),
+        helper: number.is_multiple_of(2).then_some(HelperKind::Sip),
         follow: Some(follow),
     }
 }

@@ -18,7 +18,7 @@ fn enter(store: &Store, tuple: &Tuple) -> ConnId {
     let keys = [*tuple, tuple.inverted().unwrap()].map(|tuple| tuple.key(store.hash_key()));
     assert!(store.reserve(64, keys[0].hash, NOW).0);
     let (id, entry) = store.create(&keys[0], &keys[1]).unwrap();
-    entry.set_deadline(if tuple.dport % 2 == 0 { 1 << 40 } else { 1 });
+    entry.set_deadline(if tuple.dport.is_multiple_of(2) { 1 << 40 } else { 1 });
     entry.add_status(SRC_NAT_DONE);
     drop(entry);
     store.link(id, NOW).unwrap();
