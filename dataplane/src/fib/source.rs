@@ -74,6 +74,10 @@ impl Network {
         }
         let own = self.port(port).addresses.iter().map(|&(address, _)| address);
         let mut own = own.filter(|address| family_of(address) == family).map(address_bits);
+        // `::/96` is a scope of its own to the kernel, which no usable address has.
+        if family == Family::V6 && dst >> 32 == 0 && dst > 1 {
+            return None;
+        }
         match (family, scope(dst)) {
             (Family::V6, wanted @ (2 | 5)) => own.find(|&address| scope(address) == wanted),
             (Family::V6, _) => {
