@@ -34,10 +34,9 @@ use dataplane::conntrack::{self, ConfigError, Conntrack, ConntrackError};
 use dataplane::fib::{Mode, Network, NetworkError};
 use dataplane::packet::PortId;
 use dataplane::port::afxdp::{
-    self, AfxdpError, AttachChoice, BpfError, CopyMode, LinkInfo, NoSocket, Program,
+    self, AfxdpError, AttachChoice, BpfError, CopyMode, LinkInfo, OnFailure, Program,
     ProgramCounters,
 };
-use dataplane::port::host::HostProgram;
 use dataplane::publish::Publisher;
 use dataplane::worker::Outlets;
 use thiserror::Error;
@@ -202,6 +201,8 @@ impl ProgramSight {
             ("passed_group", counters.passed_group),
             ("blocked", counters.blocked),
             ("no_socket", counters.no_socket),
+            ("passed_management", counters.passed_management),
+            ("silent", counters.silent),
         ];
         named.map(|(name, count)| (name.to_owned(), count)).into()
     }
@@ -230,7 +231,6 @@ struct Daemon {
     keeper: Option<Keeper>,
     _holds: Holds,
     _promiscuous: Vec<std::os::fd::OwnedFd>,
-    _host: Option<HostProgram>,
 }
 
 /// Runs the daemon until it is told to stop. `ready` is called once frames flow and the
@@ -377,7 +377,7 @@ impl Daemon {
         let networks = Publisher::new(Arc::clone(&network));
 
         let opened = afxdp::open(&wanted_ports(&config, workers), update.local)?;
-        notes.extend(preflight::host_note(&config, opened.host.is_some()));
+        notes.extend(preflight::host_note(&config, opened.host_road));
         let program = ProgramSight(Arc::new(Mutex::new(opened.program)));
 
         let restored = match &place {
@@ -412,7 +412,7 @@ impl Daemon {
             program: program.clone(),
             state: StateSight::of(&config, keeper.as_ref()),
             rule_files: (config.rules.clone(), config.rules6.clone()),
-            host_road: opened.host.is_some(),
+            host_road: opened.host_road,
             stop: Arc::clone(&signals.stop),
         }));
         let network = NetworkSide::new(mirror, networks, program, port_notes);
@@ -428,7 +428,6 @@ impl Daemon {
             keeper,
             _holds,
             _promiscuous,
-            _host: opened.host,
         };
         Ok((daemon, note))
     }
@@ -440,7 +439,7 @@ fn wanted_ports(config: &Config, workers: usize) -> afxdp::Config {
     wanted.attach = config.attach;
     wanted.copy = config.copy;
     wanted.routed = !matches!(config.mode, Mode::Bridge(_));
-    wanted.no_socket = NoSocket::Pass;
+    wanted.on_failure = OnFailure::Open;
     wanted.host = config.host;
     wanted
 }

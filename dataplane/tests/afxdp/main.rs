@@ -16,7 +16,7 @@ use dataplane::clock::{Nanos, monotonic};
 use dataplane::packet::PortId;
 use dataplane::port::afxdp::{
     AfxdpError, AfxdpPort, AttachChoice, BlocklistSize, BpfError, Config, CopyMode, LinkInfo,
-    MAX_MTU, NoSocket, Opened, Program, open,
+    MAX_MTU, OnFailure, Opened, Program, open,
 };
 use dataplane::port::fault::{FaultPort, Faults, PerMillion};
 use dataplane::port::{
@@ -491,12 +491,12 @@ fn without_sockets_the_configured_verdict_applies() {
     let _alone = alone();
     let lab = Lab::new(1);
     run(&format!("ip netns exec {} sysctl -qw net.ipv4.ip_forward=1", lab.boxed()));
-    for (no_socket, carried) in [(NoSocket::Pass, true), (NoSocket::Drop, false)] {
-        let config = Config { no_socket, ..routed(&["f0", "f1"]) };
+    for (on_failure, carried) in [(OnFailure::Open, true), (OnFailure::Closed, false)] {
+        let config = Config { on_failure, ..routed(&["f0", "f1"]) };
         let Opened { program, workers, .. } = open_in(&lab.boxed(), &config).expect("it opens");
         drop(workers);
         // The kernel takes a closed socket out of the map when it releases it.
-        assert!(soon(|| lab.ping(&lab.left(), "198.18.2.2") == carried), "{no_socket:?}");
+        assert!(soon(|| lab.ping(&lab.left(), "198.18.2.2") == carried), "{on_failure:?}");
         let counters = program.counters(A).expect("the counters are read");
         assert!(counters.no_socket >= 3, "{counters:?}");
     }

@@ -10,7 +10,7 @@
 //! hides them from us ([`LinkInfo::strips_vlan_tags`]), in either attach mode.
 //!
 //! Life cycle: while the program is attached and a socket is not yet bound, or
-//! bound no more, the program's `no_socket` verdict applies. Dropping
+//! bound no more, what is configured for failure applies. Dropping
 //! [`Program`] detaches it first; a process that dies does the same.
 
 mod link;
@@ -24,13 +24,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 pub use link::LinkInfo;
-pub use program::{BlocklistSize, BpfError, NoSocket, Program, ProgramConfig, ProgramCounters};
+pub use program::{BlocklistSize, BpfError, OnFailure, Program, ProgramConfig, ProgramCounters};
 pub use ring::RingLayoutError;
 pub use socket::{AfxdpPort, Observer};
-pub(in crate::port) use sys::{TcxHook, attach_tcx};
 
-use super::host::{HostError, HostProgram, HostQueue};
+use super::host::{HostError, HostQueue};
 use super::{AttachMode, MAX_FRAME, Pool, PoolError};
+use crate::clock::Nanos;
 use crate::packet::{MAX_PORTS, PortId};
 use umem::{Place, Umem};
 
@@ -80,8 +80,8 @@ pub struct Config {
     pub copy: CopyMode,
     /// Routed mode; else bridge mode.
     pub routed: bool,
-    /// What happens to frames while no socket takes them.
-    pub no_socket: NoSocket,
+    /// What happens to frames while the daemon is away.
+    pub on_failure: OnFailure,
     /// Room for blocked sources; `None` switches the blocklist off.
     pub blocklist: Option<BlocklistSize>,
     /// Whether this machine's own packets take the host road through the engine,
@@ -100,7 +100,7 @@ impl Config {
             attach: AttachChoice::Auto,
             copy: CopyMode::Auto,
             routed: true,
-            no_socket: NoSocket::Pass,
+            on_failure: OnFailure::Open,
             blocklist: None,
             host: false,
         }
@@ -325,8 +325,8 @@ pub struct Opened {
     pub workers: Vec<WorkerPorts>,
     /// The devices as they were when opened.
     pub links: Vec<LinkInfo>,
-    /// The programs of the host road, if there is one; keep them likewise.
-    pub host: Option<HostProgram>,
+    /// Whether there is a host road.
+    pub host_road: bool,
     /// In bridge mode, keep these too: they make the devices take every frame.
     pub promiscuous: Vec<OwnedFd>,
 }
@@ -346,7 +346,9 @@ pub fn open(
     let mut program = Program::load(ProgramConfig {
         routed: config.routed,
         host: config.host && config.routed,
-        no_socket: config.no_socket,
+        on_failure: config.on_failure,
+        beat_limit: Nanos(0),
+        management: false,
         queues: config.workers as u32,
         blocklist: config.blocklist,
     })?;
@@ -379,10 +381,9 @@ pub fn open(
         })?;
         promiscuous.push(hold);
     }
-    let mut host = None;
-    if config.host && config.routed {
-        let (programs, queues) = super::host::open(&links, config.workers)?;
-        host = Some(programs);
+    let host_road = config.host && config.routed;
+    if host_road {
+        let queues = super::host::open(&mut program, &links, config.workers)?;
         for (worker, queue) in workers.iter_mut().zip(queues) {
             worker.host = Some(queue);
         }
@@ -393,7 +394,7 @@ pub fn open(
             program.set_socket(PortId(index as u8), port.queue(), port.fd())?;
         }
     }
-    Ok(Opened { program, workers, links, host, promiscuous })
+    Ok(Opened { program, workers, links, host_road, promiscuous })
 }
 
 /// Looks at every device before anything is changed.

@@ -1,8 +1,11 @@
-//! The XDP program: loading it, its maps, and its attachment to devices.
+//! The BPF programs: loading them, their maps, and their attachment to devices.
 //!
 //! One loaded instance serves all ports and their maps are shared, so a
 //! blocklist or a change of local addresses is written once. Attachment is by
 //! `bpf_link` only: it ends with this process, whatever ends it.
+//! `host.rs` attaches the programs of the host road.
+
+mod host;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,6 +18,7 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
 use super::{AfxdpError, AttachChoice, LinkInfo, sys};
+use crate::clock::Nanos;
 use crate::packet::{MAX_PORTS, PortId};
 use crate::port::AttachMode;
 
@@ -48,13 +52,15 @@ pub enum BpfError {
     NoBlocklist,
 }
 
-/// What the program does with frames for the engine while no socket takes them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoSocket {
-    /// The kernel carries on by itself: on failure, open.
-    Pass,
-    /// They are dropped: on failure, closed.
-    Drop,
+/// What happens to what the engine would decide while the daemon is away: no socket takes
+/// it, or the worker does not turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The kernel carries on by itself.
+    #[default]
+    Open,
+    /// It is dropped.
+    Closed,
 }
 
 /// Room in the blocklist maps.
@@ -74,8 +80,12 @@ pub struct ProgramConfig {
     pub routed: bool,
     /// Whether packets to the machine's own addresses go to the sockets too.
     pub host: bool,
-    /// The verdict while no socket is bound.
-    pub no_socket: NoSocket,
+    /// What holds while the daemon is away.
+    pub on_failure: OnFailure,
+    /// A worker that has not turned for longer is away; zero: it is never asked.
+    pub beat_limit: Nanos,
+    /// Whether there is a management list.
+    pub management: bool,
     /// Queues that a port can have at most.
     pub queues: u32,
     /// Drops sources that are on the blocklist, if given.
@@ -97,12 +107,20 @@ pub struct ProgramCounters {
     pub blocked: u64,
     /// No socket was bound: passed or dropped as configured.
     pub no_socket: u64,
+    /// Left to the kernel: management traffic.
+    pub passed_management: u64,
+    /// The worker did not turn: passed or dropped as configured.
+    pub silent: u64,
 }
 
 /// The loaded program. Dropping it detaches it from every device.
 pub struct Program {
+    // Before the programs that they hold in place.
     links: Vec<(u32, OwnedFd)>,
+    host_links: Vec<OwnedFd>,
     ebpf: Ebpf,
+    taps: HashMap<MapData, u32, u32>,
+    tap_ports: HashMap<MapData, u32, u32>,
     ports: HashMap<MapData, u32, u32>,
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, u64>,
@@ -126,16 +144,16 @@ impl Program {
     pub fn load(config: ProgramConfig) -> Result<Self, BpfError> {
         let routed = u32::from(config.routed);
         let host = u32::from(config.host);
-        let no_socket = match config.no_socket {
-            NoSocket::Drop => 1u32,
-            NoSocket::Pass => 2,
-        };
+        let closed = u32::from(config.on_failure == OnFailure::Closed);
+        let management = u32::from(config.management);
         let blocklist = u32::from(config.blocklist.is_some());
         let size = config.blocklist.unwrap_or(BlocklistSize { hosts: 1, prefixes: 1 });
         let mut ebpf = EbpfLoader::new()
             .override_global("ROUTED", &routed, true)
             .override_global("HOST", &host, true)
-            .override_global("NO_SOCKET", &no_socket, true)
+            .override_global("CLOSED", &closed, true)
+            .override_global("BEAT_LIMIT", &config.beat_limit.0, true)
+            .override_global("MANAGEMENT", &management, true)
             .override_global("QUEUES", &config.queues, true)
             .override_global("BLOCKLIST", &blocklist, true)
             .map_max_entries("sockets", MAX_PORTS as u32 * config.queues)
@@ -149,6 +167,9 @@ impl Program {
         let blocked = Addresses::take(&mut ebpf, ["block4", "block6", "block4_net", "block6_net"])?;
         Ok(Self {
             links: Vec::new(),
+            host_links: Vec::new(),
+            taps: take(&mut ebpf, "taps")?.try_into()?,
+            tap_ports: take(&mut ebpf, "tap_ports")?.try_into()?,
             ports: take(&mut ebpf, "ports")?.try_into()?,
             sockets: take(&mut ebpf, "sockets")?.try_into()?,
             counters: take(&mut ebpf, "counters")?.try_into()?,
@@ -245,7 +266,7 @@ impl Program {
             let values = self.counters.get(&(u32::from(port.0) * CAUSES + cause), 0)?;
             Ok(values.iter().sum())
         };
-        // The order of the list in portcullis.bpf.c.
+        // The order of the list in xdp.h.
         Ok(ProgramCounters {
             redirected: count(0)?,
             passed_link: count(1)?,
@@ -253,6 +274,8 @@ impl Program {
             passed_group: count(3)?,
             blocked: count(4)?,
             no_socket: count(5)?,
+            passed_management: count(6)?,
+            silent: count(7)?,
         })
     }
 }

@@ -12,7 +12,6 @@
 //! [`READS_MAX`] reads a turn; links with a generic XDP program have no host road
 //! (what is delivered would meet that program again).
 
-mod program;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -21,9 +20,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-pub use program::HostProgram;
-
-use super::afxdp::{BpfError, LinkInfo};
+use super::afxdp::{BpfError, LinkInfo, Program};
 use super::{Burst, Pool};
 use crate::packet::PortId;
 
@@ -58,16 +55,16 @@ pub enum HostError {
     },
 }
 
-/// Makes TAPs for `links` and loopback, and attaches the programs; returns one
-/// queue for each of `workers`. From now on the kernel's own packets wait there.
+/// Makes TAPs for `links` and loopback, and attaches the programs to them; returns
+/// one queue for each of `workers`. From now on the kernel's own packets wait there.
 ///
 /// # Errors
-/// [`HostError`]; nothing stays then.
+/// [`HostError`]; what was attached goes with `program`.
 pub fn open(
+    program: &mut Program,
     links: &[LinkInfo],
     workers: usize,
-) -> Result<(HostProgram, Vec<HostQueue>), HostError> {
-    let mut program = HostProgram::load()?;
+) -> Result<Vec<HostQueue>, HostError> {
     let mut queues: Vec<Vec<File>> = (0..workers).map(|_| Vec::new()).collect();
     let loopback = LinkInfo::of("lo").map_err(tap_error("loopback"))?;
     for (link, own) in links.iter().map(|link| (link, true)).chain([(&loopback, false)]) {
@@ -89,8 +86,7 @@ pub fn open(
         let tap = LinkInfo::of(&name).map_err(tap_error("asking for it"))?;
         program.join(link, &tap, own)?;
     }
-    let queues = queues.into_iter().map(HostQueue::new).collect();
-    Ok((program, queues))
+    Ok(queues.into_iter().map(HostQueue::new).collect())
 }
 
 fn tap_error(call: &'static str) -> impl Fn(io::Error) -> HostError {

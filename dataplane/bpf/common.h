@@ -1,0 +1,151 @@
+// What the XDP program and the tcx programs share: the kernel's interface, the
+// constants that are set at load, the maps, and two judgements: whether a packet
+// is management traffic, and whether the daemon is away.
+//
+// Nothing of the system is included, so that the built object depends on the
+// files of this directory and on the compiler alone.
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long s64;
+
+#define SEC(name) __attribute__((section(name), used))
+#define INLINE static inline __attribute__((always_inline))
+
+// From the kernel's stable interface.
+enum { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT };
+enum { TCX_PASS = 0, TCX_DROP = 2 };
+enum { TO_INGRESS = 1 };
+enum { MAP_HASH = 1, MAP_ARRAY = 2, MAP_PERCPU_ARRAY = 6, MAP_LPM_TRIE = 11, MAP_XSK = 17 };
+enum { MAP_NO_PREALLOC = 1, MAP_MMAPABLE = 1 << 10 };
+static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
+static long (*const redirect)(u32 interface, u64 flags) = (void *)23;
+static long (*const load_bytes)(const void *skb, u32 at, void *to, u32 length) = (void *)26;
+static long (*const redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
+static u64 (*const coarse_clock)(void) = (void *)160; // CLOCK_MONOTONIC, in ns, a tick late
+
+// Set at load.
+const volatile u32 ROUTED = 1;     // 0: bridge mode, everything is redirected
+const volatile u32 HOST = 0;       // 1: packets to own addresses are the engine's too
+const volatile u32 CLOSED = 0;     // while the daemon is away: 0 the kernel carries on, 1 drop
+const volatile u32 QUEUES = 64;    // queues per port: stride of `sockets`; workers
+const volatile u32 BLOCKLIST = 0;  // 1: look sources up in the blocklist maps
+const volatile u32 MANAGEMENT = 0; // 1: there is a management list
+const volatile u64 BEAT_LIMIT = 0; // a worker that is silent for longer (ns) is away; 0: never
+
+#define MAP(name, map_type, key_type, value_type, entries, flags) \
+	struct { \
+		int (*type)[map_type]; \
+		key_type *key; \
+		value_type *value; \
+		int (*max_entries)[entries]; \
+		int (*map_flags)[flags]; \
+	} name SEC(".maps")
+
+struct address6 {
+	u8 byte[16];
+};
+struct prefix4 {
+	u32 length;
+	u32 address;
+};
+struct prefix6 {
+	u32 length;
+	struct address6 address;
+};
+// Of the machine's own side; port 0 for protocols without ports.
+struct service {
+	u16 proto;
+	u16 port; // as on the wire
+};
+
+MAP(beats, MAP_ARRAY, u32, u64, 256, MAP_MMAPABLE); // worker -> its clock at its last turn, ns
+MAP(local4, MAP_HASH, u32, u8, 4096, 0);            // the machine's addresses, broadcasts too
+MAP(local6, MAP_HASH, struct address6, u8, 4096, 0);
+MAP(local4_net, MAP_LPM_TRIE, struct prefix4, u8, 1024, MAP_NO_PREALLOC); // local routes to prefixes
+MAP(local6_net, MAP_LPM_TRIE, struct prefix6, u8, 1024, MAP_NO_PREALLOC);
+// Which entries of the management list (a bit each) admit a remote prefix, those
+// of wider prefixes included, and which admit a service.
+MAP(manage4, MAP_LPM_TRIE, struct prefix4, u64, 256, MAP_NO_PREALLOC);
+MAP(manage6, MAP_LPM_TRIE, struct prefix6, u64, 256, MAP_NO_PREALLOC);
+MAP(services, MAP_HASH, struct service, u64, 4096, 0);
+
+#define ORDER16(value) ((u16)((value) << 8 | (value) >> 8))
+enum { TYPE_IPV4 = ORDER16(0x0800), TYPE_IPV6 = ORDER16(0x86dd) };
+enum { ICMP = 1, TCP = 6, UDP = 17, ICMPV6 = 58 };
+
+struct ipv4 {
+	u8 version_ihl;
+	u8 tos;
+	u16 length;
+	u16 id;
+	u16 fragment;
+	u8 ttl;
+	u8 proto;
+	u16 checksum;
+	u32 source;
+	u32 destination;
+};
+struct ipv6 {
+	u32 flow;
+	u16 length;
+	u8 next;
+	u8 hops;
+	struct address6 source;
+	struct address6 destination;
+};
+struct ports {
+	u16 source;
+	u16 destination;
+};
+
+// Whether worker `queue` is silent for too long. The clock may lie behind a beat.
+INLINE int silent(u32 queue)
+{
+	u64 *beat = map_lookup(&beats, &queue);
+	return !beat || (s64)(coarse_clock() - *beat) > (s64)BEAT_LIMIT;
+}
+
+INLINE int is_local4(u32 address)
+{
+	struct prefix4 prefix = { 32, address };
+	return map_lookup(&local4, &address) || map_lookup(&local4_net, &prefix);
+}
+
+INLINE int is_local6(const struct address6 *address)
+{
+	struct prefix6 prefix = { 128, *address };
+	return map_lookup(&local6, &prefix.address) || map_lookup(&local6_net, &prefix);
+}
+
+// Which entries admit a service: asked first, as it is the cheapest question and
+// mostly answered no.
+INLINE u64 entries_of(u16 proto, u16 port)
+{
+	struct service service = { proto, port };
+	u64 *entries = map_lookup(&services, &service);
+	return entries ? *entries : 0;
+}
+
+// Whether traffic between this machine's service and a remote is management.
+INLINE int manages4(u16 proto, u16 port, u32 own, u32 remote)
+{
+	u64 entries = entries_of(proto, port);
+	if (!entries)
+		return 0;
+	struct prefix4 prefix = { 32, remote };
+	u64 *admitting = map_lookup(&manage4, &prefix);
+	return admitting && (*admitting & entries) && is_local4(own);
+}
+
+INLINE int manages6(u16 proto, u16 port, const struct address6 *own, const struct address6 *remote)
+{
+	u64 entries = entries_of(proto, port);
+	if (!entries)
+		return 0;
+	struct prefix6 prefix = { 128, *remote };
+	u64 *admitting = map_lookup(&manage6, &prefix);
+	return admitting && (*admitting & entries) && is_local6(own);
+}

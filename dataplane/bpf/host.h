@@ -1,0 +1,140 @@
+// The tcx programs of the host road: what the kernel itself sends on a port goes
+// to the engine by way of a TAP, and what the engine delivers to this machine
+// comes back through the same TAP and is received as if on the port.
+//
+// The kernel keeps, in both directions, what the XDP program leaves to it:
+// everything that is not plain IPv4 or IPv6, frames of a VLAN, management
+// traffic, broadcast and multicast, and packets to link-local IPv6 addresses. It
+// also keeps what packet sockets send (DHCP clients), which no OUTPUT chain sees
+// either. A frame that the engine sends goes out by AF_XDP, which passes no tcx
+// hook: nothing comes round again.
+
+struct bpf_sock {
+	u32 bound_dev_if;
+	u32 family;
+};
+struct __sk_buff {
+	u32 len;
+	u32 pkt_type;
+	u32 mark;
+	u32 queue_mapping;
+	u32 protocol;
+	u32 vlan_present;
+	u32 vlan_tci;
+	u32 vlan_proto;
+	u32 priority;
+	u32 ingress_ifindex;
+	u32 ifindex;
+	u32 tc_index;
+	u32 cb[5];
+	u32 hash;
+	u32 tc_classid;
+	u32 data;
+	u32 data_end;
+	u32 napi_id;
+	u32 family;
+	u32 remote_ip4;
+	u32 local_ip4;
+	u32 remote_ip6[4];
+	u32 local_ip6[4];
+	u32 remote_port;
+	u32 local_port;
+	u32 data_meta;
+	u64 flow_keys;
+	u64 tstamp;
+	u32 wire_len;
+	u32 gso_segs;
+	struct bpf_sock *sk;
+};
+
+MAP(taps, MAP_HASH, u32, u32, 64, 0);      // port's interface index -> its TAP's
+MAP(tap_ports, MAP_HASH, u32, u32, 65, 0); // TAP's interface index -> its port's
+
+enum { LINK = 14, TO_V4 = 16, TO_V6 = 24 };
+enum { PACKET_SOCKET = 17 };
+enum { WORKERS_MAX = 256 };
+
+INLINE int is_engines(struct __sk_buff *skb)
+{
+	u8 to[2];
+	if (skb->vlan_present)
+		return 0;
+	if (skb->protocol == TYPE_IPV4) {
+		u32 whole;
+		if (load_bytes(skb, LINK + TO_V4, &whole, 4))
+			return 0;
+		// The first byte on the wire is the low one.
+		return (whole & 0xf0) != 0xe0 && whole != 0xffffffff;
+	}
+	if (skb->protocol == TYPE_IPV6) {
+		if (load_bytes(skb, LINK + TO_V6, to, 2))
+			return 0;
+		return to[0] != 0xff && !(to[0] == 0xfe && (to[1] & 0xc0) == 0x80);
+	}
+	return 0;
+}
+
+// Whether a packet answers a manager.
+INLINE int to_manager(struct __sk_buff *skb)
+{
+	struct ports ports = {};
+	if (skb->protocol == TYPE_IPV4) {
+		struct ipv4 ip;
+		if (load_bytes(skb, LINK, &ip, sizeof(ip)))
+			return 0;
+		if (ip.proto == TCP || ip.proto == UDP) {
+			u32 header = (ip.version_ihl & 0x0f) * 4;
+			if (load_bytes(skb, LINK + header, &ports, sizeof(ports)))
+				return 0;
+		} else if (ip.proto != ICMP) {
+			return 0;
+		}
+		return manages4(ip.proto, ports.source, ip.source, ip.destination);
+	}
+	struct ipv6 ip;
+	if (load_bytes(skb, LINK, &ip, sizeof(ip)))
+		return 0;
+	if (ip.next == TCP || ip.next == UDP) {
+		if (load_bytes(skb, LINK + sizeof(ip), &ports, sizeof(ports)))
+			return 0;
+	} else if (ip.next != ICMPV6) {
+		return 0;
+	}
+	return manages6(ip.next, ports.source, &ip.source, &ip.destination);
+}
+
+INLINE int any_silent(void)
+{
+	for (u32 queue = 0; queue < WORKERS_MAX; queue++) {
+		if (queue >= QUEUES)
+			break;
+		if (silent(queue))
+			return 1;
+	}
+	return 0;
+}
+
+SEC("classifier")
+int host_out(struct __sk_buff *skb)
+{
+	u32 interface = skb->ifindex;
+	struct bpf_sock *socket = skb->sk;
+	if (socket && socket->family == PACKET_SOCKET)
+		return TCX_PASS;
+	if (!is_engines(skb) || (MANAGEMENT && to_manager(skb)))
+		return TCX_PASS;
+	if (BEAT_LIMIT && any_silent())
+		return CLOSED ? TCX_DROP : TCX_PASS;
+	u32 *tap = map_lookup(&taps, &interface);
+	if (tap)
+		return redirect(*tap, 0);
+	return CLOSED ? TCX_DROP : TCX_PASS;
+}
+
+SEC("classifier")
+int host_in(struct __sk_buff *skb)
+{
+	u32 interface = skb->ifindex;
+	u32 *port = map_lookup(&tap_ports, &interface);
+	return port ? redirect(*port, TO_INGRESS) : TCX_DROP;
+}

@@ -1,0 +1,225 @@
+// The XDP program: what stays with the kernel, what is dropped at once, and
+// what goes to the AF_XDP socket of its (port, queue). One instance serves all
+// ports; the maps are shared by them.
+//
+// In routed mode the kernel keeps: everything that is not plain IPv4 or IPv6
+// (ARP, LLDP, frames of a VLAN), management traffic, packets to the machine's
+// own addresses (with the host road only those to link-local ones),
+// broadcast and multicast (so MLD and most of neighbour discovery), and
+// neighbour discovery to link-local addresses. Neighbour discovery to any other
+// address is not exempt: a kernel that forwards would carry it past the policy.
+// A tag with VLAN id 0 is a mere priority: the kernel takes the frame for an
+// untagged one and forwards it, so it is judged by what is behind the tag.
+// Frames too short to tell are redirected: the engine counts why it drops them.
+//
+// While the daemon is away (no socket, or a worker that does not turn), what
+// would be redirected is left to the kernel or dropped, as CLOSED says.
+
+struct xdp_md {
+	u32 data;
+	u32 data_end;
+	u32 data_meta;
+	u32 ingress_ifindex;
+	u32 rx_queue_index;
+	u32 egress_ifindex;
+};
+
+// Per port and per cause; `dataplane/src/port/afxdp/program.rs` has the same list.
+enum {
+	REDIRECTED,    // to a socket
+	PASSED_LINK,   // not plain IP
+	PASSED_LOCAL,  // to an address of this machine
+	PASSED_GROUP,  // broadcast, multicast, neighbour discovery
+	BLOCKED,       // source on the blocklist
+	NO_SOCKET_HIT, // nowhere to redirect to: passed or dropped as CLOSED says
+	PASSED_MANAGEMENT,
+	SILENT_HIT,    // the worker does not turn: likewise
+	CAUSES = 8,
+};
+
+MAP(counters, MAP_PERCPU_ARRAY, u32, u64, 64 * CAUSES, 0); // slot * CAUSES + cause
+MAP(ports, MAP_HASH, u32, u32, 64, 0);                     // interface index -> slot
+MAP(sockets, MAP_XSK, u32, u32, 64, 0);                    // slot * QUEUES + queue
+MAP(block4, MAP_HASH, u32, u8, 1, 0);
+MAP(block6, MAP_HASH, struct address6, u8, 1, 0);
+MAP(block4_net, MAP_LPM_TRIE, struct prefix4, u8, 1, MAP_NO_PREALLOC);
+MAP(block6_net, MAP_LPM_TRIE, struct prefix6, u8, 1, MAP_NO_PREALLOC);
+
+struct ethernet {
+	u8 destination[6];
+	u8 source[6];
+	u16 type;
+};
+struct tag {
+	u16 control; // priority, drop eligibility, VLAN id
+	u16 type;    // of what follows
+};
+
+enum { TYPE_VLAN = ORDER16(0x8100), TYPE_QINQ = ORDER16(0x88a8), VLAN_ID = ORDER16(0x0fff) };
+enum { TAGS_MAX = 2 }; // as many as the engine looks behind
+enum { MORE_OR_OFFSET = ORDER16(0x3fff) };
+
+INLINE int is_tag(u16 type)
+{
+	return type == TYPE_VLAN || type == TYPE_QINQ;
+}
+
+// Whether an ICMP error speaks of a packet that this machine sent to a manager.
+INLINE int about_management4(u8 *icmp, void *end)
+{
+	struct ipv4 *quoted = (void *)(icmp + 8);
+	if ((void *)(quoted + 1) > end || quoted->version_ihl != 0x45)
+		return 0;
+	struct ports *ports = (void *)(quoted + 1);
+	if ((void *)(ports + 1) > end || (quoted->proto != TCP && quoted->proto != UDP))
+		return 0;
+	return manages4(quoted->proto, ports->source, quoted->source, quoted->destination);
+}
+
+INLINE int about_management6(u8 *icmp, void *end)
+{
+	struct ipv6 *quoted = (void *)(icmp + 8);
+	struct ports *ports = (void *)(quoted + 1);
+	if ((void *)(ports + 1) > end || (quoted->next != TCP && quoted->next != UDP))
+		return 0;
+	return manages6(quoted->next, ports->source, &quoted->source, &quoted->destination);
+}
+
+// Whole packets only: of a fragment nobody can tell.
+INLINE int is_management4(struct ipv4 *ip, void *end)
+{
+	u32 header = (ip->version_ihl & 0x0f) * 4;
+	u8 *next = (u8 *)ip + header;
+	if (header < 20 || (void *)(next + 8) > end || (ip->fragment & MORE_OR_OFFSET))
+		return 0;
+	u16 port = 0;
+	if (ip->proto == TCP || ip->proto == UDP)
+		port = ((struct ports *)next)->destination;
+	else if (ip->proto != ICMP)
+		return 0;
+	else if (*next == 3 || *next == 11 || *next == 12)
+		return about_management4(next, end);
+	return manages4(ip->proto, port, ip->destination, ip->source);
+}
+
+INLINE int is_management6(struct ipv6 *ip, void *end)
+{
+	u8 *next = (u8 *)(ip + 1);
+	if ((void *)(next + 8) > end)
+		return 0;
+	u16 port = 0;
+	if (ip->next == TCP || ip->next == UDP)
+		port = ((struct ports *)next)->destination;
+	else if (ip->next != ICMPV6)
+		return 0;
+	else if (*next < 128)
+		return about_management6(next, end);
+	return manages6(ip->next, port, &ip->destination, &ip->source);
+}
+
+INLINE u32 judge4(void *at, void *end)
+{
+	struct ipv4 *ip = at;
+	if ((void *)(ip + 1) > end)
+		return REDIRECTED;
+	u32 to = ip->destination;
+	if (MANAGEMENT && is_management4(ip, end))
+		return PASSED_MANAGEMENT;
+	if (BLOCKLIST) {
+		struct prefix4 from = { 32, ip->source };
+		if (map_lookup(&block4, &from.address) || map_lookup(&block4_net, &from))
+			return BLOCKED;
+	}
+	if (!ROUTED)
+		return REDIRECTED;
+	// The first byte on the wire is the low one: BPF objects are little-endian here.
+	if ((to & 0xf0) == 0xe0 || to == 0xffffffff)
+		return PASSED_GROUP;
+	return !HOST && is_local4(to) ? PASSED_LOCAL : REDIRECTED;
+}
+
+INLINE u32 judge6(void *at, void *end)
+{
+	struct ipv6 *ip = at;
+	if ((void *)(ip + 1) > end)
+		return REDIRECTED;
+	if (MANAGEMENT && is_management6(ip, end))
+		return PASSED_MANAGEMENT;
+	if (BLOCKLIST) {
+		struct prefix6 from = { 128, ip->source };
+		if (map_lookup(&block6, &from.address) || map_lookup(&block6_net, &from))
+			return BLOCKED;
+	}
+	if (!ROUTED)
+		return REDIRECTED;
+	struct address6 to = ip->destination;
+	if (to.byte[0] == 0xff)
+		return PASSED_GROUP;
+	int link_local = to.byte[0] == 0xfe && (to.byte[1] & 0xc0) == 0x80;
+	if ((!HOST || link_local) && is_local6(&to))
+		return PASSED_LOCAL;
+	u8 *icmp = (u8 *)(ip + 1);
+	if (link_local && ip->next == ICMPV6 && (void *)(icmp + 1) <= end &&
+	    *icmp >= 133 && *icmp <= 137)
+		return PASSED_GROUP;
+	return REDIRECTED;
+}
+
+INLINE u32 judge(void *data, void *end)
+{
+	struct ethernet *link = data;
+	if ((void *)(link + 1) > end)
+		return REDIRECTED;
+	void *at = link + 1;
+	u16 type = link->type;
+	for (int tags = 0; ROUTED && is_tag(type) && tags < TAGS_MAX; tags++) {
+		struct tag *tag = at;
+		if ((void *)(tag + 1) > end)
+			return REDIRECTED;
+		if (tag->control & VLAN_ID)
+			return PASSED_LINK;
+		at = tag + 1;
+		type = tag->type;
+	}
+	if (type == TYPE_IPV4)
+		return judge4(at, end);
+	if (type == TYPE_IPV6)
+		return judge6(at, end);
+	return ROUTED && !is_tag(type) ? PASSED_LINK : REDIRECTED;
+}
+
+SEC("xdp")
+int portcullis(struct xdp_md *frame)
+{
+	void *data = (void *)(long)frame->data;
+	void *end = (void *)(long)frame->data_end;
+	u32 interface = frame->ingress_ifindex;
+	long away = CLOSED ? XDP_DROP : XDP_PASS;
+	u32 *slot = map_lookup(&ports, &interface);
+	if (!slot)
+		return away;
+
+	u32 cause = judge(data, end);
+	long verdict = XDP_PASS;
+	if (cause == BLOCKED) {
+		verdict = XDP_DROP;
+	} else if (cause == REDIRECTED) {
+		u32 queue = frame->rx_queue_index;
+		verdict = away;
+		// A queue beyond the stride would be another port's.
+		if (queue >= QUEUES) {
+			cause = NO_SOCKET_HIT;
+		} else if (BEAT_LIMIT && silent(queue)) {
+			cause = SILENT_HIT;
+		} else {
+			verdict = redirect_map(&sockets, *slot * QUEUES + queue, away);
+			if (verdict != XDP_REDIRECT)
+				cause = NO_SOCKET_HIT;
+		}
+	}
+	u32 counter = *slot * CAUSES + cause;
+	u64 *count = map_lookup(&counters, &counter);
+	if (count)
+		*count += 1;
+	return verdict;
+}
