@@ -10,6 +10,7 @@ pub mod apply;
 pub mod check;
 pub mod cli;
 pub mod compile;
+pub mod config;
 pub mod conntrack;
 pub mod daemon;
 pub mod diagnostics;

@@ -27,8 +27,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use output::Output;
 
-/// Where the daemon listens unless told otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/portcullis/control.sock";
+pub use crate::config::DEFAULT_SOCKET;
 
 /// What the exit code says. Scripts may rely on these numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,21 +1,18 @@
 //! `portcullis run`: the daemon in the foreground.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
-use dataplane::clock::Nanos;
-use dataplane::fib::Mode;
-use dataplane::packet::PortId;
-use dataplane::port::afxdp::{AttachChoice, CopyMode};
+use dataplane::conntrack::setting_name;
 use dataplane::port::fault::{Faults, PerMillion};
 
 use super::timeouts::CtTimeouts;
 use super::{Exit, Output};
 use crate::apply::ApplyError;
+use crate::config::{
+    AttachName, DEFAULT_FILE, Given, HostRoadName, Layer, ModeName, Pairs, Ports, SettingTable,
+    Source, TimeoutTable, Whole, ZeroCopyName,
+};
 use crate::daemon::{self, Config, DaemonError, Injection, Ready};
-
-/// Where connections and limits are kept over restarts.
-const DEFAULT_STATE: &str = "/var/lib/portcullis/state/conntrack";
 
 const EXAMPLES: &str = "Examples:
   portcullis run --port eth0 --port eth1 --rules rules.v4
@@ -23,17 +20,22 @@ const EXAMPLES: &str = "Examples:
   portcullis run --port eth0 --port eth1 --workers 4 --xdp native --conntrack-max 1000000
   portcullis run --port eth0 --port eth1 --rules rules.v4 --sysctl tcp_loose=0
   portcullis run --port eth0 --port eth1 --rules rules.v4 --state none
+  portcullis run --config /etc/portcullis/portcullis.toml
 
 SIGTERM and SIGINT stop cleanly, SIGHUP reads the rule files again as one change and
 opens the log file anew. When the daemon ends, however it ends, the kernel carries on by
 itself (and forwards, if net.ipv4.ip_forward is 1).";
 
-/// What to run on.
+/// What to run on. Flags that are not given are `None`: the file, or the default, holds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
+    /// The configuration file; flags beat what it says. Without this and without --port:
+    /// /etc/portcullis/portcullis.toml.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// A network interface to take over; give it once per port.
-    #[arg(long = "port", value_name = "DEV", required = true)]
+    #[arg(long = "port", value_name = "DEV")]
     pub ports: Vec<String>,
     /// The IPv4 policy, an iptables-save file.
     #[arg(long, value_name = "FILE")]
@@ -45,30 +47,30 @@ pub struct Args {
     #[arg(short = 'c', long)]
     pub counters: bool,
     /// What to do with frames: route between ports, cross between the ports of a
-    /// pair, or (host) serve this machine only.
-    #[arg(long, value_enum, default_value_t = ModeName::Routed)]
-    pub mode: ModeName,
+    /// pair, or (host) serve this machine only [default: routed].
+    #[arg(long, value_enum)]
+    pub mode: Option<ModeName>,
     /// In bridge mode: a pair of ports. Two ports need not be named.
     #[arg(long, value_name = "A,B", value_parser = pair)]
     pub bridge: Vec<(String, String)>,
     /// Workers, one for each queue of every port [default: the ports' queues].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: Option<u16>,
-    /// How to attach the XDP program.
-    #[arg(long, value_enum, default_value_t = XdpName::Auto)]
-    pub xdp: XdpName,
-    /// Whether this machine's own packets go through the policy (INPUT, OUTPUT) too;
-    /// needs native XDP on every port, and is needed for NAT to its own addresses.
-    #[arg(long, value_enum, default_value_t = HostRoadName::Auto)]
-    pub host_road: HostRoadName,
-    /// Whether frames may cross without a copy.
-    #[arg(long, value_enum, default_value_t = ZeroCopyName::Auto)]
-    pub zero_copy: ZeroCopyName,
-    /// Where to listen for commands.
-    #[command(flatten)]
-    pub socket: super::Socket,
+    /// How to attach the XDP program [default: auto].
+    #[arg(long, value_enum)]
+    pub xdp: Option<AttachName>,
+    /// Whether this machine's own packets go through the policy (INPUT, OUTPUT) too; needs
+    /// native XDP on every port, and is needed for NAT to its own addresses [default: auto].
+    #[arg(long, value_enum)]
+    pub host_road: Option<HostRoadName>,
+    /// Whether frames may cross without a copy [default: auto].
+    #[arg(long, value_enum)]
+    pub zero_copy: Option<ZeroCopyName>,
+    /// Where to listen for commands [default: /run/portcullis/control.sock].
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// Let members of this group (a numeric id) use the control socket.
-    #[arg(long, value_name = "GID")]
+    #[arg(long, value_name = "GID", value_parser = clap::value_parser!(u32).range(..=4_294_967_294))]
     pub socket_group: Option<u32>,
     /// Append LOG lines to this file instead of standard error.
     #[arg(long, value_name = "FILE")]
@@ -77,12 +79,11 @@ pub struct Args {
     /// [default: /var/lib/portcullis/state/conntrack, or none with another --socket].
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
-    /// Save them this often; they are also saved at the end.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5,
-          value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub state_interval: u64,
-    /// Most connections at once.
-    #[arg(long, value_name = "N")]
+    /// Save them this often; they are also saved at the end [default: 5].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub state_interval: Option<u64>,
+    /// Most connections at once [default: 262144].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=268_435_456))]
     pub conntrack_max: Option<u64>,
     /// A connection tracking or fragment setting by the kernel's name, as tcp_loose=0.
     #[arg(long = "sysctl", value_name = "NAME=VALUE", value_parser = setting)]
@@ -94,48 +95,6 @@ pub struct Args {
     /// Named timeouts.
     #[command(flatten)]
     pub timeouts: CtTimeouts,
-}
-
-/// `--mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ModeName {
-    /// A gateway.
-    Routed,
-    /// Transparent pairs of ports.
-    Bridge,
-    /// One port, INPUT and OUTPUT only.
-    Host,
-}
-
-/// `--xdp`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum XdpName {
-    /// By the driver, else by the network stack.
-    Auto,
-    /// By the driver only.
-    Native,
-    /// By the network stack only.
-    Generic,
-}
-
-/// `--host-road`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum HostRoadName {
-    /// Where every port is attached natively; says so where not.
-    Auto,
-    /// They stay with the kernel: INPUT and OUTPUT are not enforced.
-    Off,
-}
-
-/// `--zero-copy`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ZeroCopyName {
-    /// Where the driver can.
-    Auto,
-    /// Or refuse to start.
-    Force,
-    /// Never.
-    Off,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -180,83 +139,86 @@ fn faults(text: &str) -> Result<Injection, String> {
 }
 
 impl Args {
-    fn mode(&self) -> Result<Mode, String> {
-        match self.mode {
-            ModeName::Routed | ModeName::Host if !self.bridge.is_empty() => {
-                Err("--bridge needs --mode bridge".to_owned())
-            }
-            ModeName::Routed => Ok(Mode::Routed),
-            ModeName::Host => Ok(Mode::Host),
-            ModeName::Bridge if self.bridge.is_empty() && self.ports.len() == 2 => {
-                Ok(Mode::Bridge(vec![(PortId(0), PortId(1))]))
-            }
-            ModeName::Bridge => {
-                let id = |name: &String| -> Result<PortId, String> {
-                    let position = self.ports.iter().position(|port| port == name);
-                    let position = position.ok_or_else(|| format!("{name} is not a --port"))?;
-                    Ok(PortId(position as u8))
-                };
-                let pairs = self.bridge.iter().map(|(a, b)| Ok((id(a)?, id(b)?)));
-                Ok(Mode::Bridge(pairs.collect::<Result<_, String>>()?))
-            }
+    /// What the command line says of the keys.
+    fn layer(&self) -> Layer {
+        let many = |is_empty: bool| (!is_empty).then_some(());
+        let ports = many(self.ports.is_empty()).map(|()| Ports(self.ports.clone()));
+        let bridge = many(self.bridge.is_empty()).map(|()| Pairs(self.bridge.clone()));
+        let (settings, max) = self.settings();
+        let timeouts = self.timeouts.ct_timeout.clone();
+        let timeouts = many(timeouts.is_empty()).map(|()| TimeoutTable::of_flags(timeouts));
+        Layer {
+            ports: Given::flag(ports),
+            mode: Given::flag(self.mode),
+            bridge: Given::flag(bridge),
+            workers: Given::flag(self.workers.map(|n| Some(Whole(n.into())))),
+            rules: Given::flag(self.rules.clone().map(Some)),
+            rules6: Given::flag(self.rules6.clone().map(Some)),
+            counters: Given::flag(self.counters.then_some(true)),
+            attach: Given::flag(self.xdp),
+            zero_copy: Given::flag(self.zero_copy),
+            host_road: Given::flag(self.host_road),
+            conntrack_max: Given::flag(max.map(|max| Some(Whole(max)))),
+            settings: Given::flag(settings),
+            timeouts: Given::flag(timeouts),
+            state_file: Given::flag(self.state.clone().map(|path| Some(path.into()))),
+            state_interval: Given::flag(self.state_interval.map(Whole)),
+            log: Given::flag(self.log.clone().map(Some)),
+            socket: Given::flag(self.socket.clone()),
+            socket_group: Given::flag(self.socket_group.map(|group| Some(Whole(group.into())))),
         }
     }
 
-    /// A second daemon needs a file of its own: only one on the usual socket has a usual file.
-    fn state(&self) -> Option<PathBuf> {
-        match &self.state {
-            Some(path) if path.as_os_str() == "none" => None,
-            Some(path) => Some(path.clone()),
-            None if self.socket.socket.as_os_str() == super::DEFAULT_SOCKET => {
-                Some(DEFAULT_STATE.into())
-            }
+    /// `--sysctl`, and `max`, which has a key of its own.
+    fn settings(&self) -> (Option<SettingTable>, Option<u64>) {
+        let is_max = |name: &str| setting_name(name) == Ok("max");
+        let (max, others): (Vec<_>, Vec<_>) =
+            self.settings.iter().cloned().partition(|(name, _)| is_max(name));
+        let max = self.conntrack_max.or(max.last().map(|(_, value)| *value));
+        ((!others.is_empty()).then(|| SettingTable::of_flags(others)), max)
+    }
+
+    /// Where settings come from: the file that is named, or the usual one when nothing is.
+    fn source(&self) -> Source {
+        let usual = || Path::new(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE));
+        let file = match &self.config {
+            Some(file) => Some(file.clone()),
+            None if self.ports.is_empty() => usual(),
             None => None,
-        }
+        };
+        Source { file, flags: self.layer() }
     }
 
-    fn config(self) -> Result<Config, String> {
-        let mode = self.mode()?;
-        let state = self.state();
-        let mut conntrack = self.settings;
-        conntrack.extend(self.conntrack_max.map(|max| ("max".to_owned(), max)));
-        Ok(Config {
-            ports: self.ports,
-            rules: self.rules,
-            rules6: self.rules6,
-            counters: self.counters,
-            host: self.host_road == HostRoadName::Auto && mode == Mode::Routed,
-            mode,
-            workers: self.workers.map(usize::from),
-            attach: match self.xdp {
-                XdpName::Auto => AttachChoice::Auto,
-                XdpName::Native => AttachChoice::Native,
-                XdpName::Generic => AttachChoice::Generic,
-            },
-            copy: match self.zero_copy {
-                ZeroCopyName::Auto => CopyMode::Auto,
-                ZeroCopyName::Force => CopyMode::ZeroCopy,
-                ZeroCopyName::Off => CopyMode::Copy,
-            },
-            socket: self.socket.socket,
-            socket_group: self.socket_group,
-            log: self.log,
-            state,
-            state_every: Nanos::from_secs(self.state_interval),
-            conntrack,
-            faults: self.inject_faults,
-            timeouts: self.timeouts.ct_timeout,
-        })
+    fn config(self, output: &Output) -> Result<Config, Exit> {
+        let source = self.source();
+        let configured = source.load().map_err(|refused| {
+            let text = Some(refused.text.as_str()).filter(|text| !text.is_empty());
+            refused.findings.iter().for_each(|finding| output.finding(finding, text));
+            output.error(&refused);
+            Exit::Refused
+        })?;
+        let text = configured.text.clone();
+        let config = configured.resolve().map_err(|conflict| {
+            match source.file.as_deref().and_then(|file| conflict.finding(file)) {
+                Some(finding) => {
+                    output.finding(&finding, text.as_deref());
+                    Exit::Refused
+                }
+                None => {
+                    output.error(conflict);
+                    Exit::Usage
+                }
+            }
+        })?;
+        Ok(Config { faults: self.inject_faults, ..config })
     }
 }
 
 /// Runs the command.
 pub fn run(args: Args, output: &Output) -> Exit {
-    let config = match args.config() {
+    let config = match args.config(output) {
         Ok(config) => config,
-        Err(message) => {
-            output.error(message);
-            return Exit::Usage;
-        }
+        Err(exit) => return exit,
     };
     let _ = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

@@ -43,6 +43,7 @@ use thiserror::Error;
 
 use crate::api::{Server, ServerError};
 use crate::apply::{ApplyError, PolicyStore};
+use crate::config::Configured;
 use crate::diagnostics::Finding;
 use crate::net::{Mirror, NetError, PrefixList};
 use crate::state::{self, Keeper, Place, Refusal, Restored, Saving, Sources, StateError};
@@ -92,6 +93,8 @@ pub struct Config {
     pub faults: Option<Injection>,
     /// Named timeouts.
     pub timeouts: Vec<NamedTimeouts>,
+    /// What all this was made from.
+    pub configured: Configured,
 }
 
 /// Timeouts of one protocol under a name (`-j CT --timeout`).

@@ -76,6 +76,12 @@ pub enum Code {
     SelfCheck,
     /// A kind of file that is not supported yet.
     UnsupportedFile,
+    /// Text that is not TOML.
+    BadSyntax,
+    /// A key of a configuration file that nothing here knows.
+    UnknownKey,
+    /// A value of a configuration file that is of the wrong type.
+    WrongType,
     /// More findings than are reported.
     TooMany,
 }

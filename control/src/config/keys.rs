@@ -1,0 +1,63 @@
+//! Every key, in the order of the reference. A new one is a line here, a field of
+//! `daemon::Config`, and a line each in `resolve.rs` and in `Args::layer` of `cli/run.rs`.
+
+use std::path::PathBuf;
+
+use super::conntrack::{SettingTable, TimeoutTable};
+use super::table::{self, Effect, Given, Key, Origin, Value, keys};
+use super::values::{
+    AttachName, HostRoadName, ModeName, Pairs, Ports, StateFile, Whole, ZeroCopyName,
+};
+
+keys! {
+    /// Network interfaces to take over. At least one, here or as flags.
+    ports: Ports = "ports", Restart, "--port", Ports::default();
+    /// What to do with frames: route between ports, cross between the ports of a pair,
+    /// or (host) serve this machine only.
+    mode: ModeName = "mode", Restart, "--mode", ModeName::Routed;
+    /// In mode bridge: which ports are pairs. Two ports need not be named.
+    bridge: Pairs = "bridge", Restart, "--bridge", Pairs::default();
+    /// Workers, one for each queue of every port. Unset: as many as the ports have queues.
+    workers: Option<Whole<1, 256>> = "workers", Restart, "--workers", None;
+
+    /// The IPv4 policy, an iptables-save file. A reload reads it again.
+    rules: Option<PathBuf> = "policy.rules", Live, "--rules", None;
+    /// The IPv6 policy, an ip6tables-save file. A reload reads it again.
+    rules6: Option<PathBuf> = "policy.rules6", Live, "--rules6", None;
+    /// Begin with the counters written in the files, as iptables-restore -c does.
+    counters: bool = "policy.counters", Restart, "--counters", false;
+
+    /// How to attach the XDP program: by the driver, by the network stack, or by what works.
+    attach: AttachName = "xdp.attach", Restart, "--xdp", AttachName::Auto;
+    /// Whether frames may cross without a copy.
+    zero_copy: ZeroCopyName = "xdp.zero-copy", Restart, "--zero-copy", ZeroCopyName::Auto;
+
+    /// Whether this machine's own packets go through the policy (INPUT, OUTPUT) too; needs
+    /// native XDP on every port, and is needed for NAT to its own addresses.
+    host_road: HostRoadName = "host.road", Restart, "--host-road", HostRoadName::Auto;
+
+    /// Most connections at once. Live up to its value at the start.
+    conntrack_max: Option<Whole<1, 268_435_456>> = "conntrack.max", Live, "--conntrack-max", None;
+    /// Connection tracking and fragment settings by the kernel's names, as
+    /// { tcp_loose = 0 }. What is not named has the kernel's default.
+    settings: SettingTable = "conntrack.settings", Live, "--sysctl", SettingTable::default();
+    /// Named timeouts for CT --timeout NAME, as
+    /// { patient = { protocol = "tcp", established = 864000 } }.
+    timeouts: TimeoutTable = "conntrack.timeouts", Restart, "--ct-timeout",
+        TimeoutTable::default();
+
+    /// Where connections and limits are kept over restarts; "none" for nowhere. Unset:
+    /// /var/lib/portcullis/state/conntrack, or nowhere with a control socket of one's own.
+    state_file: Option<StateFile> = "state.file", Restart, "--state", None;
+    /// How often they are saved, in seconds.
+    state_interval: Whole<1, 86_400> = "state.interval", Live, "--state-interval", Whole(5);
+
+    /// Where LOG lines are appended. Unset: standard error.
+    log: Option<PathBuf> = "log.file", Live, "--log", None;
+
+    /// Where to listen for commands.
+    socket: PathBuf = "control.socket", Restart, "--socket", PathBuf::from(super::DEFAULT_SOCKET);
+    /// A group (its number) whose members may use the control socket, besides root.
+    socket_group: Option<Whole<0, 4_294_967_294>> = "control.group", Restart, "--socket-group",
+        None;
+}

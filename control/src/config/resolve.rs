@@ -1,0 +1,98 @@
+//! From settings to what the daemon runs on: what keys mean together.
+
+use dataplane::clock::Nanos;
+use dataplane::fib::Mode;
+use dataplane::packet::PortId;
+use dataplane::port::afxdp::{AttachChoice, CopyMode};
+
+use super::values::{AttachName, HostRoadName, ModeName, Pairs, ZeroCopyName};
+use super::{Configured, Conflict, DEFAULT_SOCKET, DEFAULT_STATE, Settings};
+use crate::daemon::Config;
+
+impl Settings {
+    /// What the frames are for.
+    fn mode(&self) -> Result<Mode, Conflict> {
+        let Pairs(pairs) = &self.bridge.value;
+        let bridge = |problem| Conflict::new("bridge", self.bridge.origin, problem);
+        match self.mode.value {
+            ModeName::Routed | ModeName::Host if !pairs.is_empty() => {
+                Err(bridge("pairs need mode = \"bridge\" (--mode bridge)".to_owned()))
+            }
+            ModeName::Routed => Ok(Mode::Routed),
+            ModeName::Host => Ok(Mode::Host),
+            ModeName::Bridge if pairs.is_empty() && self.ports.value.0.len() == 2 => {
+                Ok(Mode::Bridge(vec![(PortId(0), PortId(1))]))
+            }
+            ModeName::Bridge => {
+                let id = |name: &String| {
+                    let position = self.ports.value.0.iter().position(|port| port == name);
+                    let position = position.ok_or_else(|| bridge(format!("{name} is no port")))?;
+                    Ok(PortId(position as u8))
+                };
+                let pairs = pairs.iter().map(|(a, b)| Ok((id(a)?, id(b)?)));
+                Ok(Mode::Bridge(pairs.collect::<Result<_, Conflict>>()?))
+            }
+        }
+    }
+
+    /// A second daemon needs a file of its own: only one on the usual socket has a usual file.
+    fn state(&self) -> Option<std::path::PathBuf> {
+        match &self.state_file.value {
+            Some(file) => file.path().map(ToOwned::to_owned),
+            None if self.socket.value.as_os_str() == DEFAULT_SOCKET => Some(DEFAULT_STATE.into()),
+            None => None,
+        }
+    }
+
+    /// Connection tracking's settings by name.
+    pub(super) fn conntrack(&self) -> Vec<(String, u64)> {
+        let settings = self.settings.value.values();
+        let mut settings: Vec<_> = settings.map(|(name, value)| (name.to_owned(), value)).collect();
+        let max = self.conntrack_max.value.map(|max| ("max".to_owned(), max.0));
+        settings.extend(max);
+        settings
+    }
+}
+
+impl Configured {
+    /// What the daemon is to run on.
+    ///
+    /// # Errors
+    /// Keys that contradict each other.
+    pub fn resolve(self) -> Result<Config, Conflict> {
+        let settings = &self.settings;
+        let mode = settings.mode()?;
+        if settings.ports.value.0.is_empty() {
+            let problem = "no ports: name them in the file or with --port".to_owned();
+            return Err(Conflict::new("ports", settings.ports.origin, problem));
+        }
+        Ok(Config {
+            ports: settings.ports.value.0.clone(),
+            rules: settings.rules.value.clone(),
+            rules6: settings.rules6.value.clone(),
+            counters: settings.counters.value,
+            host: settings.host_road.value == HostRoadName::Auto && mode == Mode::Routed,
+            mode,
+            workers: settings.workers.value.map(|workers| workers.0 as usize),
+            attach: match settings.attach.value {
+                AttachName::Auto => AttachChoice::Auto,
+                AttachName::Native => AttachChoice::Native,
+                AttachName::Generic => AttachChoice::Generic,
+            },
+            copy: match settings.zero_copy.value {
+                ZeroCopyName::Auto => CopyMode::Auto,
+                ZeroCopyName::Force => CopyMode::ZeroCopy,
+                ZeroCopyName::Off => CopyMode::Copy,
+            },
+            socket: settings.socket.value.clone(),
+            socket_group: settings.socket_group.value.map(|group| group.0 as u32),
+            log: settings.log.value.clone(),
+            state: settings.state(),
+            state_every: Nanos::from_secs(settings.state_interval.value.0),
+            conntrack: settings.conntrack(),
+            faults: None,
+            timeouts: settings.timeouts.value.0.iter().map(|given| given.value.clone()).collect(),
+            configured: self,
+        })
+    }
+}

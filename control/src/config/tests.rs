@@ -1,0 +1,220 @@
+//! Places, errors all at once, and which layer beats which.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+const FILE: &str = "/etc/portcullis/portcullis.toml";
+
+fn parsed(text: &str) -> Layer {
+    read(text, Path::new(FILE)).unwrap_or_else(|findings| panic!("{findings:#?}"))
+}
+
+/// `line:column+len code message | remedy` of every finding.
+fn refused(text: &str) -> Vec<String> {
+    let findings = read(text, Path::new(FILE)).expect_err("it is refused");
+    let said = |it: &Finding| {
+        let remedy = it.remedy.as_deref().unwrap_or("-");
+        let code = it.code.name();
+        format!("{}:{}+{} {code} {} | {remedy}", it.line, it.column, it.len, it.message)
+    };
+    findings.iter().map(said).collect()
+}
+
+const WHOLE: &str = r#"
+ports = ["eth0", "eth1"]
+mode = "bridge"
+bridge = [["eth0", "eth1"]]
+workers = 2
+
+[policy]
+rules = "rules.v4"
+rules6 = "/rules.v6"
+counters = true
+
+[xdp]
+attach = "native"
+zero-copy = "force"
+
+[host]
+road = "off"
+
+[conntrack]
+max = 4_096
+settings = { tcp_loose = 0, "net.netfilter.nf_conntrack_udp_timeout" = 10 }
+
+[conntrack.timeouts.patient]
+protocol = "tcp"
+established = 864000
+
+[state]
+file = "none"
+interval = 7
+
+[log]
+file = "log/it"
+
+[control]
+socket = "/run/it.sock"
+group = 0x10
+"#;
+
+#[test]
+fn every_key_is_read() {
+    let layer = parsed(WHOLE);
+    let settings = Settings::of(&Layer::default(), &layer);
+    for key in KEYS {
+        for line in key.lines(&settings) {
+            assert!(matches!(line.origin, Origin::File(_)), "{} is not in the text", key.name);
+        }
+        assert!(!key.lines(&settings).is_empty(), "{} is not in the text", key.name);
+    }
+    assert_eq!(settings.rules.value, Some(PathBuf::from("/etc/portcullis/rules.v4")));
+    assert_eq!(settings.rules6.value, Some(PathBuf::from("/rules.v6")));
+    assert_eq!(settings.log.value, Some(PathBuf::from("/etc/portcullis/log/it")));
+    assert_eq!(settings.state_file.value, Some(StateFile::Nowhere));
+    assert_eq!(settings.socket_group.value, Some(Whole(16)));
+    let Origin::File(at) = settings.state_interval.origin else { panic!() };
+    assert_eq!((at.line, at.column, at.len), (29, 12, 1));
+    let named: Vec<_> = settings.settings.value.values().collect();
+    assert_eq!(named, [("tcp_loose", 0), ("udp_timeout", 10)]);
+    let timeouts = &settings.timeouts.value.0[0].value;
+    assert_eq!((timeouts.name.as_str(), timeouts.protocol.as_str()), ("patient", "tcp"));
+    assert_eq!(timeouts.values, [("established".to_owned(), 864_000)]);
+}
+
+#[test]
+fn all_errors_come_at_once_with_their_places() {
+    let text = r#"prots = ["eth0"]
+mode = "route"
+workers = 0
+rules = "x"
+state-interval = 5
+ports = ["eth0", "a/b", "eth0", 7]
+policy = 3
+
+[xdp]
+zero_copy = "auto"
+attach = 5
+
+[conntrack]
+settings = { tcp_lose = 0, max = 4, tcp_loose = 9, buckets = 1 }
+
+[conntrack.timeouts]
+a = { protocol = "tpc" }
+b = { protocol = "tcp", established = 1, "näme" = 3 }
+
+[nothing.like.it]
+x = 1
+"#;
+    let expected = [
+        "1:1+5 unknown-key there is no key `prots` | did you mean `ports`?",
+        "2:8+7 bad-value there is no choice \"route\" | did you mean \"routed\"? It is \
+         \"routed\", \"bridge\" or \"host\"",
+        "3:11+1 bad-value 0 is out of range | write a whole number, 1 to 256",
+        "4:1+5 unknown-key there is no key `rules` | did you mean `policy.rules`?",
+        "5:1+14 unknown-key there is no key `state-interval` | did you mean `state.interval`?",
+        "6:18+5 bad-value \"a/b\" is no interface name | `ip link` lists the names, at most 15 \
+         bytes long",
+        "6:25+6 bad-value eth0 again | a port is named once",
+        "6:33+1 wrong-type expected interface name, as a string, found integer | -",
+        "7:10+1 wrong-type expected table, as [policy], found integer | -",
+        "10:1+9 unknown-key there is no key `xdp.zero_copy` | did you mean `xdp.zero-copy`?",
+        "11:10+1 wrong-type expected \"auto\", \"native\" or \"generic\", found integer | -",
+        "14:14+8 unknown-key unknown conntrack setting `tcp_lose` | did you mean `tcp_loose`?",
+        "14:28+3 bad-value `max` has a key of its own | write `max` in [conntrack]",
+        "14:49+1 bad-value conntrack setting `tcp_loose` must be 0 to 1, not 9 | write a number \
+         in that range",
+        "14:52+7 bad-value conntrack setting `buckets` has no counterpart here: the table has a \
+         fixed shape, made at the start for `max` connections | `portcullis sysctl` lists them",
+        "17:18+5 bad-value timeout policy `a`: unknown protocol `tpc` | tcp, udp, udplite, icmp, \
+         icmpv6, gre, sctp or generic",
+        "18:42+6 bad-value timeout policy `b`: its protocol has no timeout `näme` | the states \
+         are those of `nfct`",
+        "20:2+7 unknown-key there is no key `nothing` | `portcullis config keys` lists them all",
+    ];
+    let found = refused(text);
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
+fn a_syntax_error_has_a_place() {
+    let found = refused("ports = [\"eth0\"]\nmode = \"routed\nworkers = = 2\n");
+    assert!(found.iter().all(|it| it.contains("bad-syntax")), "{found:#?}");
+    assert!(found[0].starts_with("2:"), "{found:#?}");
+    assert!(found.iter().any(|it| it.starts_with("3:")), "{found:#?}");
+    let twice = refused("mode = \"host\"\nmode = \"host\"\n");
+    assert!(twice[0].starts_with("2:1+4 bad-syntax duplicate key"), "{twice:#?}");
+    // Letters of several bytes count as one column each.
+    let later = refused("# ü\n[log]\nfile = \"é\" x\n");
+    assert!(later[0].starts_with("3:12+1 bad-syntax"), "{later:#?}");
+}
+
+#[test]
+fn findings_end_somewhere() {
+    let text: String = (0..1000).map(|n| format!("zzz{n} = 1\n")).collect();
+    let found = refused(&text);
+    assert_eq!(found.len(), 101);
+    assert!(found[100].contains("too-many and 900 more"), "{}", found[100]);
+}
+
+#[test]
+fn flags_beat_the_file_which_beats_the_defaults_key_by_key() {
+    let file = parsed(
+        "workers = 2\n[log]\nfile = \"/file\"\n[conntrack]\n\
+         settings = { tcp_loose = 0, acct = 1 }\n\
+         timeouts = { a = { protocol = \"tcp\" }, b = { protocol = \"udp\" } }\n",
+    );
+    let named = |name: &str| crate::daemon::NamedTimeouts {
+        name: name.to_owned(),
+        protocol: "gre".to_owned(),
+        values: Vec::new(),
+    };
+    let flags = Layer {
+        log: Given::flag(Some(Some("/flag".into()))),
+        settings: Given::flag(Some(SettingTable::of_flags(vec![
+            ("nf_conntrack_acct".to_owned(), 0),
+            ("udp_timeout".to_owned(), 9),
+        ]))),
+        timeouts: Given::flag(Some(TimeoutTable::of_flags(vec![named("b")]))),
+        ..Layer::default()
+    };
+    let settings = Settings::of(&flags, &file);
+    assert_eq!((settings.log.value, settings.log.origin), (Some("/flag".into()), Origin::Flag));
+    assert_eq!(settings.workers.value, Some(Whole(2)));
+    assert_eq!(settings.mode, Given { value: ModeName::Routed, origin: Origin::Default });
+    let values: Vec<_> = settings.settings.value.values().collect();
+    assert_eq!(values, [("acct", 0), ("tcp_loose", 0), ("udp_timeout", 9)]);
+    let timeouts: Vec<_> = settings.timeouts.value.0.iter().map(|it| &it.value).collect();
+    let protocols: Vec<_> =
+        timeouts.iter().map(|it| (it.name.as_str(), it.protocol.as_str())).collect();
+    assert_eq!(protocols, [("b", "gre"), ("a", "tcp")]);
+}
+
+#[test]
+fn keys_that_contradict_each_other_are_refused_with_the_place() {
+    let resolve = |text: &str| {
+        let settings = Settings::of(&Layer::default(), &parsed(text));
+        let configured = Configured { source: Source::default(), settings, text: None };
+        configured.resolve().map_err(|conflict| {
+            let found = conflict.finding(Path::new(FILE));
+            (conflict.key, conflict.problem, found.map(|it| (it.line, it.column)))
+        })
+    };
+    let problem = |text: &str| resolve(text).expect_err("it is refused");
+    let pairs = "pairs need mode = \"bridge\" (--mode bridge)".to_owned();
+    let text = "ports = [\"a\", \"b\"]\nbridge = [[\"a\", \"b\"]]\n";
+    assert_eq!(problem(text), ("bridge", pairs, Some((2, 10))));
+    let text = "ports = [\"a\", \"b\"]\nbridge = [[\"a\", \"c\"]]\nmode = \"bridge\"\n";
+    assert_eq!(problem(text), ("bridge", "c is no port".to_owned(), Some((2, 10))));
+    let (key, _, place) = problem("ports = []\n");
+    assert_eq!((key, place), ("ports", Some((1, 9))));
+    assert_eq!(problem("").2, None);
+    let config = resolve("ports = [\"a\", \"b\"]\nmode = \"bridge\"\n").unwrap();
+    assert_eq!(config.state, Some(DEFAULT_STATE.into()));
+    let config = resolve("ports = [\"a\"]\n[control]\nsocket = \"x\"\n").unwrap();
+    assert_eq!(config.state, None);
+}
