@@ -17,7 +17,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dataplane::clock::{Nanos, monotonic};
@@ -92,6 +92,7 @@ pub struct Server {
     lock_path: PathBuf,
     listener: UnixListener,
     access: Access,
+    rounds: Arc<AtomicU64>,
     _lock: File,
 }
 
@@ -127,7 +128,19 @@ impl Server {
         listener.set_nonblocking(true).map_err(fail("set non-blocking"))?;
         let owner = rustix::process::geteuid().as_raw();
         let access = Access { owner, group };
-        Ok(Self { path: path.to_owned(), lock_path, listener, access, _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            lock_path,
+            listener,
+            access,
+            rounds: Arc::default(),
+            _lock: lock,
+        })
+    }
+
+    /// Rounds of the accepting thread; there are several a second while it serves.
+    pub fn rounds(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.rounds)
     }
 
     /// Accepts and serves connections until `stop` is set. Connections that are
@@ -136,6 +149,7 @@ impl Server {
         let open = Arc::new(AtomicUsize::new(0));
         let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: STOP_POLL_MS * 1_000_000 };
         while !stop.load(Ordering::Relaxed) {
+            self.rounds.fetch_add(1, Ordering::Relaxed);
             let mut fds = [PollFd::new(&self.listener, PollFlags::IN)];
             if !matches!(poll(&mut fds, Some(&timeout)), Ok(ready) if ready > 0) {
                 continue;

@@ -10,8 +10,9 @@ use super::{Exit, Output};
 use crate::apply::ApplyError;
 use crate::config::{
     AttachName, DEFAULT_FILE, Given, HostRoadName, Layer, ModeName, Pairs, Ports, SettingTable,
-    Source, TimeoutTable, Whole, ZeroCopyName,
+    Source, TimeoutTable, UserName, Whole, ZeroCopyName,
 };
+use crate::daemon::sandbox::Seccomp;
 use crate::daemon::{self, Config, DaemonError, Injection, Ready};
 
 const EXAMPLES: &str = "Examples:
@@ -20,6 +21,7 @@ const EXAMPLES: &str = "Examples:
   portcullis run --port eth0 --port eth1 --workers 4 --xdp native --conntrack-max 1000000
   portcullis run --port eth0 --port eth1 --rules rules.v4 --sysctl tcp_loose=0
   portcullis run --port eth0 --port eth1 --rules rules.v4 --state none
+  portcullis run --port eth0 --port eth1 --rules rules.v4 --user portcullis
   portcullis run --config /etc/portcullis/portcullis.toml
 
 SIGTERM and SIGINT stop cleanly, SIGHUP reads the rule files again as one change and
@@ -88,6 +90,13 @@ pub struct Args {
     /// A connection tracking or fragment setting by the kernel's name, as tcp_loose=0.
     #[arg(long = "sysctl", value_name = "NAME=VALUE", value_parser = setting)]
     pub settings: Vec<(String, u64)>,
+    /// Run as this user, with the capabilities that are needed: NAME, UID, NAME:GROUP or
+    /// UID:GID; the daemon's files must be its own [default: whoever starts it].
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// What becomes of system calls that running does not need [default: enforce].
+    #[arg(long, value_enum)]
+    pub seccomp: Option<Seccomp>,
     /// For tests: makes every wire bad on purpose, as loss=1,reordering=0.5 (percent of
     /// frames in each direction; also duplication, corruption, truncation; seed=N).
     #[arg(long, value_name = "FAULT=PERCENT,..", value_parser = faults)]
@@ -165,6 +174,8 @@ impl Args {
             state_interval: Given::flag(self.state_interval.map(Whole)),
             log: Given::flag(self.log.clone().map(Some)),
             socket: Given::flag(self.socket.clone()),
+            user: Given::flag(self.user.clone().map(|user| Some(UserName(user)))),
+            seccomp: Given::flag(self.seccomp),
             socket_group: Given::flag(self.socket_group.map(|group| Some(Whole(group.into())))),
         }
     }
@@ -270,6 +281,7 @@ fn report(error: &DaemonError, output: &Output) -> Exit {
         | DaemonError::Net(_)
         | DaemonError::Network(_)
         | DaemonError::Ports(_)
+        | DaemonError::Sandbox(_)
         | DaemonError::System { .. } => Exit::Environment,
     }
 }

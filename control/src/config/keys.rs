@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use super::conntrack::{SettingTable, TimeoutTable};
 use super::table::{self, Effect, Given, Key, Origin, Value, keys};
 use super::values::{
-    AttachName, HostRoadName, ModeName, Pairs, Ports, StateFile, Whole, ZeroCopyName,
+    AttachName, HostRoadName, ModeName, Pairs, Ports, StateFile, UserName, Whole, ZeroCopyName,
 };
+use crate::daemon::sandbox::Seccomp;
 
 keys! {
     /// Network interfaces to take over. At least one, here or as flags.
@@ -60,4 +61,11 @@ keys! {
     /// A group (its number) whose members may use the control socket, besides root.
     socket_group: Option<Whole<0, 4_294_967_294>> = "control.group", Restart, "--socket-group",
         None;
+
+    /// The user to run as, keeping the capabilities that are needed: a name or a number,
+    /// with a group as NAME:GROUP. Unset: whoever starts the daemon.
+    user: Option<UserName> = "service.user", Restart, "--user", None;
+    /// What becomes of system calls that running does not need: the daemon is ended, they
+    /// are named in the kernel's log, or nobody looks.
+    seccomp: Seccomp = "service.seccomp", Restart, "--seccomp", Seccomp::Enforce;
 }

@@ -25,7 +25,7 @@ pub use keys::{KEYS, Layer, Settings};
 pub use reader::{Reader, Span, read};
 pub use table::{Effect, Entry, Given, Key, Line, Origin, Value};
 pub use values::{
-    AttachName, HostRoadName, ModeName, Pairs, Ports, StateFile, Whole, ZeroCopyName,
+    AttachName, HostRoadName, ModeName, Pairs, Ports, StateFile, UserName, Whole, ZeroCopyName,
 };
 
 use crate::diagnostics::{Code, Finding, Severity};

@@ -8,6 +8,7 @@ use dataplane::port::afxdp::{AttachChoice, CopyMode};
 use super::values::{AttachName, HostRoadName, ModeName, Pairs, ZeroCopyName};
 use super::{Configured, Conflict, DEFAULT_SOCKET, DEFAULT_STATE, Settings};
 use crate::daemon::Config;
+use crate::daemon::sandbox::Sandbox;
 
 impl Settings {
     /// What the frames are for.
@@ -86,6 +87,10 @@ impl Configured {
             },
             socket: settings.socket.value.clone(),
             socket_group: settings.socket_group.value.map(|group| group.0 as u32),
+            sandbox: Sandbox {
+                user: settings.user.value.as_ref().map(|user| user.0.clone()),
+                seccomp: settings.seccomp.value,
+            },
             log: settings.log.value.clone(),
             state: settings.state(),
             state_every: Nanos::from_secs(settings.state_interval.value.0),

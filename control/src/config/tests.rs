@@ -57,6 +57,10 @@ file = "log/it"
 [control]
 socket = "/run/it.sock"
 group = 0x10
+
+[service]
+user = "998:997"
+seccomp = "log"
 "#;
 
 #[test]

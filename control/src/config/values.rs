@@ -9,6 +9,7 @@ use toml::de::DeValue;
 
 use super::reader::{Reader, Span};
 use super::table::Value;
+use crate::daemon::sandbox::Seccomp;
 
 /// A whole number from `LOW` to `HIGH`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +219,31 @@ impl Value for Pairs {
     }
 }
 
+/// A user, by name or number, perhaps with a group. Whether there is one is known where
+/// the daemon runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserName(pub String);
+
+impl Value for UserName {
+    fn shape() -> String {
+        "user, as \"portcullis\" or \"portcullis:netadmin\"".to_owned()
+    }
+    fn read(value: &DeValue<'_>, at: Span, reader: &mut Reader<'_>) -> Option<Self> {
+        let Some(text) = value.as_str() else {
+            return reader.mismatch(value, at, &Self::shape());
+        };
+        let strange = |part: &str| part.is_empty() || part.contains([' ', '/', ',', '\0']);
+        if text.splitn(2, ':').any(strange) {
+            let remedy = "write a name or a number, as \"portcullis\" or \"998:997\"";
+            return reader.bad(at, format!("{text:?} is no user"), remedy);
+        }
+        Some(Self(text.to_owned()))
+    }
+    fn written(&self) -> Option<toml::Value> {
+        Some(toml::Value::String(self.0.clone()))
+    }
+}
+
 /// The same words as on the command line.
 macro_rules! choices {
     ($($type:ty),*) => {$(
@@ -245,7 +271,7 @@ macro_rules! choices {
         }
     )*};
 }
-choices!(ModeName, AttachName, HostRoadName, ZeroCopyName);
+choices!(ModeName, AttachName, HostRoadName, ZeroCopyName, Seccomp);
 
 fn names<T: ValueEnum>() -> Vec<String> {
     let values = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use dataplane::clock::monotonic;
 use dataplane::conntrack::Conntrack;
 use dataplane::fib::Network;
 use dataplane::nat::Spread;
@@ -16,6 +17,7 @@ use dataplane::publish::Publisher;
 use dataplane::stats::WorkerStats;
 use dataplane::worker::{EnginePipeline, Outlets, Worker};
 
+use super::health::Health;
 use crate::apply::PolicyStore;
 
 /// What others may read of one worker.
@@ -137,6 +139,16 @@ impl Fleet {
     /// What others may read, by worker.
     pub(super) fn sights(&self) -> &[WorkerSight] {
         &self.sights
+    }
+
+    /// The workers' heartbeats: the turns that they make.
+    pub(super) fn health(&self) -> Health {
+        let mut health = Health::default();
+        for (index, sight) in self.sights.iter().enumerate() {
+            let stats = Arc::clone(&sight.stats);
+            health.watch(format!("worker {index}"), monotonic(), move || stats.turns.get());
+        }
+        health
     }
 
     /// The first worker whose thread has ended: while the daemon runs, none should.

@@ -17,6 +17,7 @@ use dataplane::worker::{NeighbourRequest, Outlets, PortEvent};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::forget::Forgetter;
+use super::notify::Duties;
 use super::service::{NetworkInForce, Service};
 use super::{Daemon, DaemonError, ProgramSight};
 use crate::net::{Mirror, Update};
@@ -170,7 +171,11 @@ impl Sweeper {
 
 impl Daemon {
     /// Runs until a signal or the control socket says stop, or a worker falls.
-    pub(super) fn keep_house(&mut self, signals: &Signals) -> Result<(), DaemonError> {
+    pub(super) fn keep_house(
+        &mut self,
+        signals: &Signals,
+        mut duties: Duties,
+    ) -> Result<(), DaemonError> {
         let mut sweeper = Sweeper { last: monotonic(), named: monotonic() };
         let pause = Timespec { tv_sec: 0, tv_nsec: PAUSE_MS * 1_000_000 };
         while !signals.stop.load(Ordering::Relaxed) {
@@ -191,6 +196,7 @@ impl Daemon {
                 self.log.reopen();
                 self.service.reload_in_background();
             }
+            duties.turn(now, || self.service.status_line());
             if let Some(worker) = self.fleet.fallen() {
                 return Err(DaemonError::WorkerFell(worker));
             }

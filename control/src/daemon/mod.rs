@@ -3,7 +3,8 @@
 //!
 //! Life cycle: everything that can be refused is refused before anything is
 //! touched (policy, machine, control socket, ports, network); then the ports are
-//! taken, the state of an earlier process comes back, workers start, and the control socket answers. A stop, a signal or a
+//! taken, the state of an earlier process comes back, workers start, and the control socket answers. What is not
+//! needed any more is given up on the way (`sandbox`). A stop, a signal or a
 //! fallen worker ends it: workers first, then the process, whose end detaches
 //! the XDP program (links live as long as the process), so that the kernel
 //! carries on by itself. `kill -9` is the same without the farewell.
@@ -14,29 +15,28 @@
 mod connections;
 mod fleet;
 mod forget;
+mod health;
 mod housekeeping;
 mod logwriter;
+mod notify;
 pub mod policy;
 pub mod preflight;
+pub mod sandbox;
 mod service;
+mod sight;
 mod status;
 mod views;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use dataplane::clock::Nanos;
+use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::{self, ConfigError, Conntrack, ConntrackError};
 use dataplane::fib::{Mode, Network, NetworkError};
-use dataplane::packet::PortId;
-use dataplane::port::afxdp::{
-    self, AfxdpError, AttachChoice, BpfError, CopyMode, LinkInfo, OnFailure, Program,
-    ProgramCounters,
-};
+use dataplane::port::afxdp::{self, AfxdpError, AttachChoice, CopyMode, LinkInfo, OnFailure};
 use dataplane::publish::Publisher;
 use dataplane::worker::Outlets;
 use thiserror::Error;
@@ -45,15 +45,18 @@ use crate::api::{Server, ServerError};
 use crate::apply::{ApplyError, PolicyStore};
 use crate::config::Configured;
 use crate::diagnostics::Finding;
-use crate::net::{Mirror, NetError, PrefixList};
+use crate::net::{Mirror, NetError};
 use crate::state::{self, Keeper, Place, Refusal, Restored, Saving, Sources, StateError};
 use fleet::Fleet;
 pub use fleet::Injection;
 use housekeeping::{NetworkSide, Signals};
 use logwriter::LogThread;
+use notify::Duties;
 use policy::Texts;
 use preflight::{Holds, PreflightError};
+use sandbox::{Sandbox, SandboxError};
 use service::{NetworkInForce, Parts, Service, StateSight};
+use sight::ProgramSight;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -81,6 +84,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// A group whose members may use it, besides root.
     pub socket_group: Option<u32>,
+    /// Whom to become and what to give up.
+    pub sandbox: Sandbox,
     /// Where LOG lines go; standard error by default.
     pub log: Option<PathBuf>,
     /// Where connections and limits outlive the process, if anywhere.
@@ -158,6 +163,9 @@ pub enum DaemonError {
     /// State cannot be kept.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Privileges cannot be given up.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// A thread or signal handler could not be made.
     #[error("{what}: {source}")]
     System {
@@ -182,45 +190,6 @@ const REQUEST_QUEUE: usize = 1024;
 /// How long the log thread may take to write what is left at the end.
 const LOG_FAREWELL: Nanos = Nanos::SECOND;
 
-/// The XDP program, shared between the network side and whoever reads counters.
-#[derive(Clone, Debug)]
-struct ProgramSight(Arc<Mutex<Program>>);
-
-impl ProgramSight {
-    fn read(&self, port: PortId) -> ProgramCounters {
-        let program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        program.counters(port).unwrap_or_default()
-    }
-    fn set_local(&self, prefixes: PrefixList) -> Result<(), BpfError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).set_local(prefixes)
-    }
-    /// What it did with the frames of one port, by name.
-    fn counters(&self, port: PortId) -> BTreeMap<String, u64> {
-        let counters = self.read(port);
-        let named = [
-            ("redirected", counters.redirected),
-            ("passed_link", counters.passed_link),
-            ("passed_local", counters.passed_local),
-            ("passed_group", counters.passed_group),
-            ("blocked", counters.blocked),
-            ("no_socket", counters.no_socket),
-            ("passed_management", counters.passed_management),
-            ("silent", counters.silent),
-        ];
-        named.map(|(name, count)| (name.to_owned(), count)).into()
-    }
-    /// The same over the first `ports` ports.
-    fn totals(&self, ports: usize) -> BTreeMap<String, u64> {
-        let mut totals = BTreeMap::new();
-        for port in 0..ports {
-            for (name, count) in self.counters(PortId(port as u8)) {
-                *totals.entry(name).or_default() += count;
-            }
-        }
-        totals
-    }
-}
-
 /// A daemon that has its ports.
 #[derive(Debug)]
 struct Daemon {
@@ -240,6 +209,7 @@ struct Daemon {
 /// control socket answers, with the remarks on the policy and the network.
 pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonError> {
     let signals = listen()?;
+    sandbox::enter(&config.sandbox, &sandbox::places(&config), config.socket_group)?;
     let texts = Texts::read(config.rules.as_deref(), config.rules6.as_deref())
         .map_err(|findings| refused(findings, Texts::default()))?;
     let conntrack = Arc::new(conntrack_table(&config)?);
@@ -267,9 +237,15 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     let mut notes = daemon.service.network().notes;
     notes.extend(restored);
     notes.extend(preflight::takeover_notes(&daemon.config.mode));
+    let mut health = daemon.fleet.health();
+    let rounds = server.rounds();
+    health.watch("the control thread", monotonic(), move || rounds.load(Ordering::Relaxed));
     let control = serve(server, &daemon.service, &signals)?;
+    sandbox::seal(daemon.config.sandbox.seccomp)?;
     ready(&Ready { workers, findings: &parsed.findings, texts: &texts, notes: &notes });
-    let outcome = daemon.keep_house(&signals);
+    notify::ready(&daemon.service.status_line());
+    let outcome = daemon.keep_house(&signals, Duties::new(health, monotonic()));
+    notify::stopping();
     signals.stop.store(true, Ordering::Relaxed);
     daemon.fleet.stop();
     // Saved last, when no packet changes anything any more.
@@ -388,6 +364,8 @@ impl Daemon {
             None => Restored::default(),
         };
         let note = place.as_ref().and_then(|place| state_note(place, &restored));
+        // All BPF is loaded, and no thread runs yet.
+        sandbox::narrow()?;
         let outlets = Outlets::new(LOG_QUEUE, REQUEST_QUEUE);
         let format = logwriter::kernel_lines(config.ports.clone());
         let log = LogThread::start(config.log.as_deref(), Arc::clone(&outlets.log), format)

@@ -13,6 +13,7 @@ use dataplane::packet::Family;
 use super::connections::Table;
 use super::fleet::WorkerSight;
 use super::logwriter::LogCounters;
+use super::notify;
 use super::policy::{self, Texts};
 use super::watch::Events;
 use super::{status, views};
@@ -125,11 +126,21 @@ impl Service {
         self.network.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The daemon in a line.
+    pub(super) fn status_line(&self) -> String {
+        let (workers, ports) = (self.workers.len(), self.ports.join(", "));
+        let (policy, connections) = (self.store.generation(), self.conntrack.len());
+        format!("{workers} worker(s) on {ports}; policy {policy}; {connections} connections")
+    }
+
     /// Reads the rule files that the daemon was started with again, as one change.
     pub(super) fn reload_in_background(self: &Arc<Self>) {
         let service = Arc::clone(self);
-        let spawned =
-            std::thread::Builder::new().name("reload".to_owned()).spawn(move || service.reload());
+        let spawned = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
+            notify::reloading();
+            service.reload();
+            notify::ready(&service.status_line());
+        });
         if let Err(error) = spawned {
             tracing::error!("reload: {error}; the old policy stays");
         }

@@ -1,0 +1,49 @@
+//! The BPF programs as the rest of the daemon sees them: counters to read, addresses to
+//! write.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dataplane::packet::PortId;
+use dataplane::port::afxdp::{BpfError, Program, ProgramCounters};
+
+use crate::net::PrefixList;
+
+/// The XDP program, shared between the network side and whoever reads counters.
+#[derive(Clone, Debug)]
+pub(super) struct ProgramSight(pub(super) Arc<Mutex<Program>>);
+
+impl ProgramSight {
+    fn read(&self, port: PortId) -> ProgramCounters {
+        let program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        program.counters(port).unwrap_or_default()
+    }
+    pub(super) fn set_local(&self, prefixes: PrefixList) -> Result<(), BpfError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).set_local(prefixes)
+    }
+    /// What it did with the frames of one port, by name.
+    pub(super) fn counters(&self, port: PortId) -> BTreeMap<String, u64> {
+        let counters = self.read(port);
+        let named = [
+            ("redirected", counters.redirected),
+            ("passed_link", counters.passed_link),
+            ("passed_local", counters.passed_local),
+            ("passed_group", counters.passed_group),
+            ("blocked", counters.blocked),
+            ("no_socket", counters.no_socket),
+            ("passed_management", counters.passed_management),
+            ("silent", counters.silent),
+        ];
+        named.map(|(name, count)| (name.to_owned(), count)).into()
+    }
+    /// The same over the first `ports` ports.
+    pub(super) fn totals(&self, ports: usize) -> BTreeMap<String, u64> {
+        let mut totals = BTreeMap::new();
+        for port in 0..ports {
+            for (name, count) in self.counters(PortId(port as u8)) {
+                *totals.entry(name).or_default() += count;
+            }
+        }
+        totals
+    }
+}
