@@ -14,6 +14,7 @@ const LONG_FILES: &[(&str, &str)] = &[];
 /// The only files that may hold `unsafe`: rings, shared memory, raw sockets.
 const UNSAFE_FILES: &[&str] = &[
     "control/src/state/mapped.rs",
+    "dataplane/src/port/afxdp/beat.rs",
     "dataplane/src/port/afxdp/ring.rs",
     "dataplane/src/port/afxdp/socket.rs",
     "dataplane/src/port/afxdp/sys.rs",

@@ -46,15 +46,19 @@ impl Sub for Nanos {
     }
 }
 
+/// What [`monotonic`] is ahead of the kernel's clock: "an hour ago" is representable
+/// right after boot.
+const AHEAD: Nanos = Nanos::from_secs(3600);
+
 /// Monotonic time since boot, for the daemon's loops.
 pub fn monotonic() -> Nanos {
-    use std::sync::OnceLock;
-    static START: OnceLock<std::time::Instant> = OnceLock::new();
-    #[allow(clippy::disallowed_methods, reason = "this is the one clock")]
-    let now = std::time::Instant::now();
-    let elapsed = now.duration_since(*START.get_or_init(|| now));
-    // Starts well above zero so that "an hour ago" is representable.
-    Nanos(elapsed.as_nanos() as u64) + Nanos::from_secs(3600)
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Nanos::from_secs(now.tv_sec as u64) + Nanos(now.tv_nsec as u64) + AHEAD
+}
+
+/// What the kernel's `CLOCK_MONOTONIC` showed, in nanoseconds, when [`monotonic`] gave `now`.
+pub const fn of_kernel(now: Nanos) -> u64 {
+    now.saturating_sub(AHEAD).0
 }
 
 /// Microseconds since 1970, for people who read logs. Never used for decisions.

@@ -59,6 +59,35 @@ pub struct PortStats {
     pub tx: Pair,
 }
 
+/// What a worker is at within a turn: where to look when it does not come round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// Between turns, mostly asleep.
+    Resting = 0,
+    /// Rings, links, timers, frames that wait.
+    House = 1,
+    /// Taking frames from ports.
+    Receiving = 2,
+    /// In the engine.
+    Deciding = 3,
+    /// Handing frames to ports.
+    Sending = 4,
+}
+
+impl Stage {
+    /// For people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Resting => "resting",
+            Self::House => "housekeeping",
+            Self::Receiving => "receiving",
+            Self::Deciding => "deciding",
+            Self::Sending => "sending",
+        }
+    }
+}
+
 /// All statistics of one worker. Aligned so that two workers share no cache line.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -87,6 +116,8 @@ pub struct WorkerStats {
     pub reassembled: Cell,
     /// Turns of the worker's loop: its heartbeat.
     pub turns: Cell,
+    /// What it is at, a [`Stage`].
+    stage: Cell,
     /// SYNPROXY's counters.
     pub synproxy: SynproxyStats,
 }
@@ -135,6 +166,7 @@ impl Default for WorkerStats {
             collected: Cell::default(),
             reassembled: Cell::default(),
             turns: Cell::default(),
+            stage: Cell::default(),
             synproxy: SynproxyStats::default(),
         }
     }
@@ -145,6 +177,21 @@ impl WorkerStats {
     #[inline]
     pub fn drop(&self, reason: DropReason) {
         self.drops[reason as usize].add(1);
+    }
+    /// Says what the worker is at.
+    #[inline]
+    pub fn enter(&self, stage: Stage) {
+        self.stage.set(stage as u64);
+    }
+    /// What the worker is at.
+    pub fn stage(&self) -> Stage {
+        match self.stage.get() {
+            1 => Stage::House,
+            2 => Stage::Receiving,
+            3 => Stage::Deciding,
+            4 => Stage::Sending,
+            _ => Stage::Resting,
+        }
     }
     /// Frames dropped for `reason`.
     pub fn drops(&self, reason: DropReason) -> u64 {

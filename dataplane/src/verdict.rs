@@ -109,6 +109,8 @@ drop_reasons! {
     NoFrame => "no_frame",
     /// This machine did not take a frame that INPUT accepted: its queue is full.
     HostRefused => "host_refused",
+    /// It waited while the worker did not turn, for longer than the watchdog allows.
+    Stale => "stale",
     /// The output port is down or gone.
     PortDown => "port_down",
     /// Dropped on purpose by the fault-injecting port.

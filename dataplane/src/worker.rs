@@ -7,6 +7,7 @@
 //! the clock, once a turn. Nothing is shared with other workers but statistics
 //! (one writer) and bounded lock-free queues.
 
+mod beating;
 mod live;
 mod outlets;
 mod pipeline;
@@ -30,9 +31,10 @@ pub use waiting::WAITING_MAX;
 use crate::clock::{self, Nanos};
 use crate::engine::{BURST, Slot};
 use crate::packet::{MAX_PORTS, PortId};
+use crate::port::afxdp::Beat;
 use crate::port::host::HostQueue;
 use crate::port::{Burst, Frame, LinkState, Pool, Port, PortError, poll_readable};
-use crate::stats::WorkerStats;
+use crate::stats::{Stage, WorkerStats};
 use crate::verdict::{Disposition, DropReason};
 use outlets::Surroundings;
 use waiting::WaitingRoom;
@@ -84,6 +86,7 @@ pub struct Worker<P, L> {
     pool: Pool,
     ports: Vec<P>,
     host: Option<HostQueue>,
+    beat: Option<Beat>,
     health: Vec<Health>,
     pipeline: L,
     stats: Arc<WorkerStats>,
@@ -112,6 +115,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             pool,
             ports,
             host: None,
+            beat: None,
             pipeline,
             stats: Arc::new(WorkerStats::default()),
             outlets,
@@ -165,14 +169,19 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     /// One iteration at time `now`; returns how many frames were received.
     pub fn turn(&mut self, now: Nanos) -> usize {
         self.stats.turns.add(1);
+        self.stats.enter(Stage::House);
+        self.strike(now);
         let network_changed = self.pipeline.refresh();
         self.keep_house(now, network_changed);
+        self.stats.enter(Stage::Receiving);
         self.receive(now);
         let mut received = self.burst.len();
+        self.stats.enter(Stage::Deciding);
         if received > 0 {
             self.process(now, Origin::Ports);
         }
         received += self.host_turn(now, received > 0);
+        self.stats.enter(Stage::Sending);
         self.send_emitted();
         self.flush(now);
         received
@@ -182,8 +191,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     pub fn run(&mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             let received = self.turn(clock::monotonic());
+            self.stats.enter(Stage::Resting);
             self.rest(received);
         }
+        self.finish();
     }
 
     /// Pins the calling thread to `core`, if given, and runs. False when the

@@ -68,6 +68,10 @@ pub struct Args {
     /// Whether frames may cross without a copy [default: auto].
     #[arg(long, value_enum)]
     pub zero_copy: Option<ZeroCopyName>,
+    /// Take a worker that has not turned for so long for away, as if there were no daemon;
+    /// 0: never [default: 1000].
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(..=60_000))]
+    pub watchdog: Option<u64>,
     /// Where to listen for commands [default: /run/portcullis/control.sock].
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
@@ -167,6 +171,7 @@ impl Args {
             attach: Given::flag(self.xdp),
             zero_copy: Given::flag(self.zero_copy),
             host_road: Given::flag(self.host_road),
+            watchdog: Given::flag(self.watchdog.map(Whole)),
             conntrack_max: Given::flag(max.map(|max| Some(Whole(max)))),
             settings: Given::flag(settings),
             timeouts: Given::flag(timeouts),

@@ -37,6 +37,10 @@ keys! {
     /// native XDP on every port, and is needed for NAT to its own addresses.
     host_road: HostRoadName = "host.road", Restart, "--host-road", HostRoadName::Auto;
 
+    /// A worker that has not turned for so many milliseconds is taken for away: the BPF
+    /// programs do what holds without a daemon. 0: nobody watches.
+    watchdog: Whole<0, 60_000> = "failure.watchdog", Restart, "--watchdog", Whole(1000);
+
     /// Most connections at once. Live up to its value at the start.
     conntrack_max: Option<Whole<1, 268_435_456>> = "conntrack.max", Live, "--conntrack-max", None;
     /// Connection tracking and fragment settings by the kernel's names, as

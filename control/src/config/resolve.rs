@@ -7,8 +7,8 @@ use dataplane::port::afxdp::{AttachChoice, CopyMode};
 
 use super::values::{AttachName, HostRoadName, ModeName, Pairs, ZeroCopyName};
 use super::{Configured, Conflict, DEFAULT_SOCKET, DEFAULT_STATE, Settings};
-use crate::daemon::Config;
 use crate::daemon::sandbox::Sandbox;
+use crate::daemon::{Config, Failure};
 
 impl Settings {
     /// What the frames are for.
@@ -85,6 +85,7 @@ impl Configured {
                 ZeroCopyName::Force => CopyMode::ZeroCopy,
                 ZeroCopyName::Off => CopyMode::Copy,
             },
+            failure: Failure { watchdog: Nanos::from_millis(settings.watchdog.value.0) },
             socket: settings.socket.value.clone(),
             socket_group: settings.socket_group.value.map(|group| group.0 as u32),
             sandbox: Sandbox {

@@ -9,7 +9,7 @@ use dataplane::clock::monotonic;
 use dataplane::conntrack::Conntrack;
 use dataplane::fib::Network;
 use dataplane::nat::Spread;
-use dataplane::port::afxdp::{Observer, WorkerPorts};
+use dataplane::port::afxdp::{Beat, Observer, WorkerPorts};
 use dataplane::port::fault::{FaultPort, Faults};
 use dataplane::port::host::HostQueue;
 use dataplane::port::{Pool, Port};
@@ -64,10 +64,13 @@ impl Crew {
         pool: Pool,
         ports: Vec<P>,
         host: Option<HostQueue>,
+        beat: Beat,
     ) -> io::Result<JoinHandle<()>> {
         let Self { index, core, pipeline, outlets, stats, stop } = self;
-        let mut worker =
-            Worker::new(index, pool, ports, pipeline, outlets).with_stats(stats).with_host(host);
+        let mut worker = Worker::new(index, pool, ports, pipeline, outlets)
+            .with_stats(stats)
+            .with_host(host)
+            .with_beat(Some(beat));
         std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             let pinned = core.is_some_and(core_affinity::set_for_current);
             if !pinned {
@@ -121,13 +124,13 @@ impl Fleet {
                 stop: Arc::clone(&fleet.stop),
             };
             let thread = match faults {
-                None => crew.start(share.pool, share.ports, share.host),
+                None => crew.start(share.pool, share.ports, share.host, share.beat),
                 Some(Injection { seed, faults }) => {
                     let bad = share.ports.into_iter().enumerate().map(|(port, inner)| {
                         let seed = seed ^ (index << 8 | port) as u64;
                         FaultPort::new(inner, seed, faults, faults)
                     });
-                    crew.start(share.pool, bad.collect(), share.host)
+                    crew.start(share.pool, bad.collect(), share.host, share.beat)
                 }
             }?;
             fleet.threads.push(thread);

@@ -13,6 +13,7 @@
 //! the log thread, the state thread, and housekeeping on the main thread.
 
 mod connections;
+mod failure;
 mod fleet;
 mod forget;
 mod health;
@@ -47,6 +48,7 @@ use crate::config::Configured;
 use crate::diagnostics::Finding;
 use crate::net::{Mirror, NetError};
 use crate::state::{self, Keeper, Place, Refusal, Restored, Saving, Sources, StateError};
+pub use failure::Failure;
 use fleet::Fleet;
 pub use fleet::Injection;
 use housekeeping::{NetworkSide, Signals};
@@ -80,6 +82,8 @@ pub struct Config {
     pub attach: AttachChoice,
     /// Whether frames may cross without a copy.
     pub copy: CopyMode,
+    /// What holds when the daemon fails.
+    pub failure: Failure,
     /// The control socket.
     pub socket: PathBuf,
     /// A group whose members may use it, besides root.
@@ -421,6 +425,7 @@ fn wanted_ports(config: &Config, workers: usize) -> afxdp::Config {
     wanted.copy = config.copy;
     wanted.routed = !matches!(config.mode, Mode::Bridge(_));
     wanted.on_failure = OnFailure::Open;
+    wanted.beat_limit = config.failure.watchdog;
     wanted.host = config.host;
     wanted
 }

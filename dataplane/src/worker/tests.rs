@@ -99,6 +99,26 @@ fn a_link_that_is_down_drops_until_it_is_back() {
     assert_eq!(events.len(), 2);
 }
 
+#[test]
+fn what_waited_through_a_silence_is_dropped_and_what_comes_after_is_not() {
+    let beat = crate::port::afxdp::Beat::unheard(Nanos::SECOND);
+    let mut worker = worker(CrossConnect::new(&[(A, B)])).with_beat(Some(beat));
+    let start = Nanos::from_secs(7200);
+    worker.turn(start);
+    inject(&mut worker, A, &[1; 60]);
+    worker.turn(start + Nanos::SECOND);
+    assert_eq!(collect(&mut worker, B).len(), 1, "a second is not too late");
+    for _ in 0..100 {
+        inject(&mut worker, A, &[2; 60]);
+    }
+    assert_eq!(worker.turn(start + Nanos::from_secs(3)), 0);
+    assert_eq!(worker.stats().drops(DropReason::Stale), 100);
+    inject(&mut worker, A, &[3; 60]);
+    assert_eq!(worker.turn(start + Nanos::from_secs(3)), 1);
+    assert_eq!(collect(&mut worker, B), [[3; 60]]);
+    assert_eq!(worker.parts().0.held(), 0);
+}
+
 /// Sends everything to one next hop on port B, which is unknown at first.
 #[derive(Debug, Default)]
 struct OneHop {

@@ -3,6 +3,7 @@
 //! They fail, never skip, when they cannot run: root and a kernel with AF_XDP
 //! are needed.
 
+mod beats;
 mod hostile;
 mod lab;
 mod program;
@@ -122,6 +123,7 @@ impl Gateway {
         let pipeline = CrossConnect::new(&[(A, B)]);
         let worker = |(index, share): (usize, dataplane::port::afxdp::WorkerPorts)| {
             Worker::new(index, share.pool, share.ports, pipeline.clone(), outlets.clone())
+                .with_beat(Some(share.beat))
         };
         let workers = opened.workers.into_iter().enumerate().map(worker).collect();
         Self { program: opened.program, workers, outlets: outlets.clone() }

@@ -13,6 +13,7 @@
 //! bound no more, what is configured for failure applies. Dropping
 //! [`Program`] detaches it first; a process that dies does the same.
 
+mod beat;
 mod link;
 mod program;
 mod ring;
@@ -23,6 +24,7 @@ mod umem;
 use std::io;
 use std::os::fd::OwnedFd;
 
+pub use beat::Beat;
 pub use link::LinkInfo;
 pub use program::{BlocklistSize, BpfError, OnFailure, Program, ProgramConfig, ProgramCounters};
 pub use ring::RingLayoutError;
@@ -30,7 +32,7 @@ pub use socket::{AfxdpPort, Observer};
 
 use super::host::{HostError, HostQueue};
 use super::{AttachMode, MAX_FRAME, Pool, PoolError};
-use crate::clock::Nanos;
+use crate::clock::{Nanos, monotonic};
 use crate::packet::{MAX_PORTS, PortId};
 use umem::{Place, Umem};
 
@@ -82,6 +84,8 @@ pub struct Config {
     pub routed: bool,
     /// What happens to frames while the daemon is away.
     pub on_failure: OnFailure,
+    /// A worker that has not turned for longer is away; zero: it is never asked.
+    pub beat_limit: Nanos,
     /// Room for blocked sources; `None` switches the blocklist off.
     pub blocklist: Option<BlocklistSize>,
     /// Whether this machine's own packets take the host road through the engine,
@@ -101,6 +105,7 @@ impl Config {
             copy: CopyMode::Auto,
             routed: true,
             on_failure: OnFailure::Open,
+            beat_limit: Nanos(0),
             blocklist: None,
             host: false,
         }
@@ -314,6 +319,8 @@ pub struct WorkerPorts {
     pub ports: Vec<AfxdpPort>,
     /// Its end of the host road, if there is one.
     pub host: Option<HostQueue>,
+    /// Where it says that it turns.
+    pub beat: Beat,
 }
 
 /// Everything opened.
@@ -347,7 +354,7 @@ pub fn open(
         routed: config.routed,
         host: config.host && config.routed,
         on_failure: config.on_failure,
-        beat_limit: Nanos(0),
+        beat_limit: config.beat_limit,
         management: false,
         queues: config.workers as u32,
         blocklist: config.blocklist,
@@ -370,7 +377,10 @@ pub fn open(
             let place = Place { link, attach: *attach, queue, ring_size: config.ring_size };
             ports.push(umem.open(&mut pool, place, config.copy)?);
         }
-        workers.push(WorkerPorts { pool, ports, host: None });
+        // The first beat is struck here: the worker's own comes when it runs.
+        let mut beat = program.beat(queue as usize);
+        beat.strike(monotonic());
+        workers.push(WorkerPorts { pool, ports, host: None, beat });
     }
     let mut promiscuous = Vec::new();
     for link in links.iter().filter(|_| !config.routed) {

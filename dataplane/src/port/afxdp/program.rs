@@ -17,6 +17,7 @@ use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
+use super::beat::{Beat, Beats};
 use super::{AfxdpError, AttachChoice, LinkInfo, sys};
 use crate::clock::Nanos;
 use crate::packet::{MAX_PORTS, PortId};
@@ -47,6 +48,9 @@ pub enum BpfError {
     /// More local addresses or blocked sources than the map was made for.
     #[error("the map {0} of the XDP program is full")]
     Full(&'static str),
+    /// The beats cannot be mapped.
+    #[error("the beats of the XDP program cannot be mapped: {0}")]
+    Beats(#[source] io::Error),
     /// The blocklist was not switched on when the program was loaded.
     #[error("the blocklist is switched off")]
     NoBlocklist,
@@ -127,6 +131,7 @@ pub struct Program {
     local: Addresses,
     blocked: Addresses,
     current_local: BTreeSet<(IpAddr, u8)>,
+    beats: Beats,
     config: ProgramConfig,
 }
 
@@ -165,7 +170,12 @@ impl Program {
         program(&mut ebpf)?.load()?;
         let local = Addresses::take(&mut ebpf, ["local4", "local6", "local4_net", "local6_net"])?;
         let blocked = Addresses::take(&mut ebpf, ["block4", "block6", "block4_net", "block6_net"])?;
+        let Map::Array(beats) = take(&mut ebpf, "beats")? else {
+            return Err(BpfError::Missing("array of beats"));
+        };
+        let beats = Beats::map(beats.fd(), config.beat_limit).map_err(BpfError::Beats)?;
         Ok(Self {
+            beats,
             links: Vec::new(),
             host_links: Vec::new(),
             taps: take(&mut ebpf, "taps")?.try_into()?,
@@ -201,6 +211,11 @@ impl Program {
         let now = LinkInfo::of(&link.name)
             .map_err(|source| AfxdpError::NoDevice { device: link.name.clone(), source })?;
         now.attached.ok_or_else(|| AfxdpError::NotAttached { device: link.name.clone() })
+    }
+
+    /// Where worker `worker` says that it turns.
+    pub(super) fn beat(&self, worker: usize) -> Beat {
+        self.beats.of_worker(worker)
     }
 
     /// Lets frames of a port's queue go to a socket.
