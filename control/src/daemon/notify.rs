@@ -131,7 +131,8 @@ mod tests {
         let work = |index: usize| counters[index].fetch_add(1, Ordering::Relaxed);
         assert!(duties.ping_due(at(100)), "at once");
         assert!(!duties.ping_due(at(104)), "not before half of the time");
-        (work(0), work(1));
+        work(0);
+        work(1);
         assert!(duties.ping_due(at(105)));
         work(0);
         assert!(!duties.ping_due(at(110)), "one stands still");

@@ -138,3 +138,64 @@ pub(super) fn seal(seccomp: Seccomp) -> Result<(), SandboxError> {
 fn step(step: &'static str) -> impl Fn(rustix::io::Errno) -> SandboxError {
     move |error| SandboxError::Step { step, source: error.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, ExitStatus};
+
+    use super::*;
+
+    /// Set in the process that is to be sealed: `SECCOMP,WHAT`.
+    const ROLE: &str = "PORTCULLIS_TEST_SEALED";
+
+    /// Runs this very test in a process of its own, which is sealed and then does `what`.
+    fn sealed(seccomp: &str, what: &str) -> ExitStatus {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "daemon::sandbox::tests::what_is_not_on_the_list_ends_the_process"]);
+        child.env(ROLE, format!("{seccomp},{what}"));
+        child.output().unwrap().status
+    }
+
+    /// What the sealed process does.
+    fn act(role: &str) {
+        let (seccomp, what) = role.split_once(',').unwrap();
+        seal(Seccomp::from_str(seccomp, false).unwrap()).unwrap();
+        match what {
+            "thread" => assert_eq!(std::thread::spawn(|| 7).join().unwrap(), 7),
+            "file" => assert!(!std::fs::read("/proc/self/status").unwrap().is_empty()),
+            "execute" => assert!(Command::new("true").status().unwrap().success()),
+            "become" => drop(rustix::thread::set_thread_uid(rustix::process::getuid())),
+            "another family" => {
+                use rustix::net::{AddressFamily, SocketType, socket};
+                drop(socket(AddressFamily::VSOCK, SocketType::DGRAM, None));
+            }
+            "executable memory" => {
+                drop(memmap2::MmapOptions::new().len(4096).map_anon().map(|memory| {
+                    drop(memory.make_exec());
+                }))
+            }
+            "give away" => drop(std::os::unix::fs::chown("/nowhere", None, None)),
+            _ => panic!("{what}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_on_the_list_ends_the_process() {
+        if let Ok(role) = std::env::var(ROLE) {
+            return act(&role);
+        }
+        for what in ["thread", "file"] {
+            let status = sealed("enforce", what);
+            assert!(status.success(), "{what}: {status}");
+        }
+        for what in ["execute", "become", "another family", "executable memory", "give away"] {
+            let status = sealed("enforce", what);
+            assert_eq!(status.signal(), Some(libc::SIGSYS), "{what}: {status}");
+            for lenient in ["log", "off"] {
+                let status = sealed(lenient, what);
+                assert!(status.success(), "{lenient}: {what}: {status}");
+            }
+        }
+    }
+}
