@@ -8,8 +8,10 @@
 pub mod apply;
 pub mod check;
 mod client;
+pub mod completions;
 pub mod conntrack;
 pub mod explain;
+pub mod man;
 pub mod output;
 pub mod replay;
 pub mod run;
@@ -23,7 +25,7 @@ pub mod version;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub use output::Output;
 
@@ -100,6 +102,10 @@ enum Command {
     Explain(Box<explain::Args>),
     /// Run captures through the engine, offline.
     Replay(replay::Args),
+    /// Print or write the manual pages.
+    Man(man::Args),
+    /// Print what a shell needs to complete commands and flags.
+    Completions(completions::Args),
     /// Print version, kernel and protocol version.
     Version(version::Args),
 }
@@ -134,6 +140,8 @@ pub fn main() -> ExitCode {
         Command::Stop(args) => stop::run(args, &output),
         Command::Explain(args) => explain::run(*args, &output),
         Command::Replay(args) => replay::run(args, &output),
+        Command::Man(args) => man::run(args, Cli::command(), &output),
+        Command::Completions(args) => completions::run(args, Cli::command(), &output),
         Command::Version(args) => version::run(args, &output),
     };
     exit.into()
