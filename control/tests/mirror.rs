@@ -106,6 +106,34 @@ fn routes_addresses_neighbours_and_links_are_followed() {
     });
 }
 
+/// Joining and leaving is told of, and costs no dump of everything.
+#[test]
+fn multicast_groups_are_followed() {
+    let gateway = Namespace::new("gw");
+    let peer = Namespace::new("peer");
+    join((&gateway, "p0"), (&peer, "q0"), 1);
+    gateway.run("ip addr add 198.18.1.1/24 dev p0; ip -6 addr add 2001:db8:1::1/64 dev p0 nodad");
+    gateway.enter(|| {
+        let mut mirror = Mirror::open(Mode::Routed, vec!["p0".to_owned()]).unwrap();
+        let first = follow(&mut mirror, |_| true);
+        let has = |update: &Update, group: &str| {
+            update.topology.ports[0].groups.contains(&address(group))
+        };
+        assert!(has(&first, "224.0.0.1") && has(&first, "ff02::1"));
+        assert!(has(&first, "ff02::1:ff00:1") && !has(&first, "224.0.0.5"));
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let (group, own) = ("224.0.0.5".parse().unwrap(), "198.18.1.1".parse().unwrap());
+        socket.join_multicast_v4(&group, &own).unwrap();
+        follow(&mut mirror, |update| has(update, "224.0.0.5"));
+        let six = std::net::UdpSocket::bind("[::]:0").unwrap();
+        let index = mirror.view().link_by_name("p0").unwrap().index;
+        six.join_multicast_v6(&"ff02::5".parse().unwrap(), index).unwrap();
+        follow(&mut mirror, |update| has(update, "ff02::5"));
+        drop((socket, six));
+        follow(&mut mirror, |update| !has(update, "224.0.0.5") && !has(update, "ff02::5"));
+    });
+}
+
 #[test]
 fn lost_addresses_and_ports_are_told_of_even_when_they_are_back_at_once() {
     let gateway = Namespace::new("gw");

@@ -21,6 +21,7 @@ enum { TO_INGRESS = 1 };
 enum { MAP_HASH = 1, MAP_ARRAY = 2, MAP_PERCPU_ARRAY = 6, MAP_LPM_TRIE = 11, MAP_XSK = 17 };
 enum { MAP_NO_PREALLOC = 1, MAP_MMAPABLE = 1 << 10 };
 static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
+static long (*const store_bytes)(void *skb, u32 at, const void *from, u32 length, u64 flags) = (void *)9;
 static long (*const redirect)(u32 interface, u64 flags) = (void *)23;
 static long (*const load_bytes)(const void *skb, u32 at, void *to, u32 length) = (void *)26;
 static long (*const redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
@@ -106,6 +107,29 @@ INLINE int silent(u32 queue)
 {
 	u64 *beat = map_lookup(&beats, &queue);
 	return !beat || (s64)(coarse_clock() - *beat) > (s64)BEAT_LIMIT;
+}
+
+// IPv4 is little-endian here as in every BPF object: the first byte is the low one.
+INLINE int is_group4(u32 address)
+{
+	return (address & 0xf0) == 0xe0 || address == 0xffffffff;
+}
+
+INLINE int is_group6(const struct address6 *address)
+{
+	return address->byte[0] == 0xff;
+}
+
+INLINE int is_link_local6(const struct address6 *address)
+{
+	return address->byte[0] == 0xfe && (address->byte[1] & 0xc0) == 0x80;
+}
+
+// Neighbour and router discovery by its ICMPv6 type. A hop limit of 255 shows
+// that no router has passed it on.
+INLINE int is_discovery(u8 next, u8 hops, u8 type)
+{
+	return next == ICMPV6 && hops == 255 && type >= 133 && type <= 137;
 }
 
 INLINE int is_local4(u32 address)

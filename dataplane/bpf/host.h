@@ -4,10 +4,12 @@
 //
 // The kernel keeps, in both directions, what the XDP program leaves to it:
 // everything that is not plain IPv4 or IPv6, frames of a VLAN, management
-// traffic, broadcast and multicast, and packets to link-local IPv6 addresses. It
-// also keeps what packet sockets send (DHCP clients), which no OUTPUT chain sees
-// either. A frame that the engine sends goes out by AF_XDP, which passes no tcx
-// hook: nothing comes round again.
+// traffic, and neighbour discovery. It also keeps what packet sockets send (DHCP
+// clients), which no OUTPUT chain sees either. A frame that the engine sends goes
+// out by AF_XDP, which passes no tcx hook: nothing comes round again.
+//
+// A TAP tells neither a packet's mark nor its socket, so they go in place of the
+// source address, which is the port's anyway (`dataplane/src/engine/handed.rs`).
 
 struct bpf_sock {
 	u32 bound_dev_if;
@@ -50,28 +52,39 @@ struct __sk_buff {
 MAP(taps, MAP_HASH, u32, u32, 64, 0);      // port's interface index -> its TAP's
 MAP(tap_ports, MAP_HASH, u32, u32, 65, 0); // TAP's interface index -> its port's
 
-enum { LINK = 14, TO_V4 = 16, TO_V6 = 24 };
+enum { LINK = 14, SOURCE = 6 };
 enum { PACKET_SOCKET = 17 };
 enum { WORKERS_MAX = 256 };
 
+// What the engine is told of a packet, in place of its source address.
+enum { BOUND = 1 };
+struct said {
+	u8 flags;
+	u8 zero;
+	u8 mark[4];
+};
+
 INLINE int is_engines(struct __sk_buff *skb)
 {
-	u8 to[2];
 	if (skb->vlan_present)
 		return 0;
-	if (skb->protocol == TYPE_IPV4) {
-		u32 whole;
-		if (load_bytes(skb, LINK + TO_V4, &whole, 4))
-			return 0;
-		// The first byte on the wire is the low one.
-		return (whole & 0xf0) != 0xe0 && whole != 0xffffffff;
-	}
-	if (skb->protocol == TYPE_IPV6) {
-		if (load_bytes(skb, LINK + TO_V6, to, 2))
-			return 0;
-		return to[0] != 0xff && !(to[0] == 0xfe && (to[1] & 0xc0) == 0x80);
-	}
-	return 0;
+	if (skb->protocol == TYPE_IPV4)
+		return 1;
+	if (skb->protocol != TYPE_IPV6)
+		return 0;
+	struct ipv6 ip;
+	u8 type;
+	if (load_bytes(skb, LINK, &ip, sizeof(ip)) || load_bytes(skb, LINK + sizeof(ip), &type, 1))
+		return 1;
+	return !is_discovery(ip.next, ip.hops, type);
+}
+
+INLINE long say(struct __sk_buff *skb, u8 flags)
+{
+	u32 mark = skb->mark;
+	struct said said = { flags, 0, {} };
+	__builtin_memcpy(said.mark, &mark, sizeof(mark));
+	return store_bytes(skb, SOURCE, &said, sizeof(said), 0);
 }
 
 // Whether a packet answers a manager.
@@ -126,9 +139,11 @@ int host_out(struct __sk_buff *skb)
 	if (BEAT_LIMIT && any_silent())
 		return CLOSED ? TCX_DROP : TCX_PASS;
 	u32 *tap = map_lookup(&taps, &interface);
-	if (tap)
-		return redirect(*tap, 0);
-	return CLOSED ? TCX_DROP : TCX_PASS;
+	if (!tap)
+		return CLOSED ? TCX_DROP : TCX_PASS;
+	if (say(skb, socket && socket->bound_dev_if ? BOUND : 0))
+		return TCX_DROP;
+	return redirect(*tap, 0);
 }
 
 SEC("classifier")

@@ -3,11 +3,11 @@
 // ports; the maps are shared by them.
 //
 // In routed mode the kernel keeps: everything that is not plain IPv4 or IPv6
-// (ARP, LLDP, frames of a VLAN), management traffic, packets to the machine's
-// own addresses (with the host road only those to link-local ones),
-// broadcast and multicast (so MLD and most of neighbour discovery), and
-// neighbour discovery to link-local addresses. Neighbour discovery to any other
-// address is not exempt: a kernel that forwards would carry it past the policy.
+// (ARP, LLDP, frames of a VLAN), management traffic, and neighbour discovery
+// (from the link itself: hop limit 255) to groups, link-local and own addresses.
+// Neighbour discovery to any other address is not exempt: a kernel that forwards
+// would carry it past the policy. Without the host road it also keeps broadcast
+// and multicast and packets to the machine's own addresses.
 // A tag with VLAN id 0 is a mere priority: the kernel takes the frame for an
 // untagged one and forwards it, so it is judged by what is behind the tag.
 // Frames too short to tell are redirected: the engine counts why it drops them.
@@ -132,10 +132,11 @@ INLINE u32 judge4(void *at, void *end)
 	}
 	if (!ROUTED)
 		return REDIRECTED;
-	// The first byte on the wire is the low one: BPF objects are little-endian here.
-	if ((to & 0xf0) == 0xe0 || to == 0xffffffff)
+	if (HOST)
+		return REDIRECTED;
+	if (is_group4(to))
 		return PASSED_GROUP;
-	return !HOST && is_local4(to) ? PASSED_LOCAL : REDIRECTED;
+	return is_local4(to) ? PASSED_LOCAL : REDIRECTED;
 }
 
 INLINE u32 judge6(void *at, void *end)
@@ -153,16 +154,16 @@ INLINE u32 judge6(void *at, void *end)
 	if (!ROUTED)
 		return REDIRECTED;
 	struct address6 to = ip->destination;
-	if (to.byte[0] == 0xff)
-		return PASSED_GROUP;
-	int link_local = to.byte[0] == 0xfe && (to.byte[1] & 0xc0) == 0x80;
-	if ((!HOST || link_local) && is_local6(&to))
-		return PASSED_LOCAL;
+	int group = is_group6(&to), link_local = is_link_local6(&to);
 	u8 *icmp = (u8 *)(ip + 1);
-	if (link_local && ip->next == ICMPV6 && (void *)(icmp + 1) <= end &&
-	    *icmp >= 133 && *icmp <= 137)
+	if ((void *)(icmp + 1) <= end && is_discovery(ip->next, ip->hops, *icmp) &&
+	    (group || link_local || is_local6(&to)))
 		return PASSED_GROUP;
-	return REDIRECTED;
+	if (HOST)
+		return REDIRECTED;
+	if (group)
+		return PASSED_GROUP;
+	return is_local6(&to) ? PASSED_LOCAL : REDIRECTED;
 }
 
 INLINE u32 judge(void *data, void *end)

@@ -332,9 +332,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         if busy && !self.stats.turns.get().is_multiple_of(TURNS_BUSY) {
             return 0;
         }
-        let received = host.receive(&mut self.pool, &mut self.burst);
+        let received = host.receive(&mut self.pool, &mut self.burst, &mut self.arrived_on);
         if received > 0 {
-            self.arrived_on.extend((0..received).map(|_| PortId(0)));
             self.process(now, Origin::Host);
         }
         received

@@ -31,6 +31,7 @@ fn family(address: &IpAddr) -> Family {
 /// The lab's own ports, and nothing else.
 fn bare() -> Topology {
     let port = |index: usize| PortInfo {
+        groups: Vec::new(),
         name: format!("eth{index}"),
         mac: ROUTER[index],
         mtu: 1500,

@@ -120,6 +120,7 @@ fn policy(generation: u64) -> Policy {
 
 fn network() -> Network {
     let port = |index: usize| PortInfo {
+        groups: Vec::new(),
         name: format!("eth{index}"),
         mac: MACS[index],
         mtu: 1500,

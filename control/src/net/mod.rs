@@ -1,6 +1,6 @@
 //! The network as the kernel knows it, mirrored over netlink.
 //!
-//! [`Mirror`] dumps links, addresses, routes, rules and neighbours into a
+//! [`Mirror`] dumps links, addresses, routes, rules, neighbours and groups into a
 //! [`View`], follows notifications, and turns the view into the
 //! [`Topology`] that workers route by.
 //!
@@ -15,6 +15,7 @@
 //! Concurrency: one thread owns the mirror. Memory is bounded by what the
 //! kernel holds.
 
+mod groups;
 mod losses;
 mod netlink;
 mod topology;
@@ -45,6 +46,9 @@ pub enum NetError {
     /// The kernel's configuration cannot be honoured exactly.
     #[error(transparent)]
     Topology(#[from] TopologyError),
+    /// The list of multicast groups cannot be read.
+    #[error("the kernel's list of multicast groups cannot be read: {0}")]
+    Groups(#[from] std::io::Error),
 }
 
 /// What changed since the last look.
@@ -61,6 +65,9 @@ pub struct Update {
 /// Dumps may take this share of the thread's time: one part in this many.
 const DUMP_SPACING: u64 = 5;
 
+/// How often groups are looked at where the kernel does not tell of them.
+const GROUPS_EVERY: Nanos = Nanos::SECOND;
+
 /// The mirror of one network namespace: that of the thread that opened it.
 #[derive(Debug)]
 pub struct Mirror {
@@ -73,6 +80,9 @@ pub struct Mirror {
     stale: bool,
     changed: bool,
     next_dump: Nanos,
+    /// The list of groups is to be read again.
+    groups_stale: bool,
+    next_groups: Nanos,
     /// What was returned last; `None` after a failure, so that recovery is told.
     last: Option<(Topology, PrefixList, Vec<Note>)>,
 }
@@ -82,7 +92,8 @@ impl Mirror {
     pub fn open(mode: Mode, ports: Vec<String>) -> Result<Self, NetError> {
         let events = Events::open()?;
         let mut requests = Connection::open()?;
-        let view = View::dump(&mut requests)?;
+        let mut view = View::dump(&mut requests)?;
+        view.groups = groups::read()?;
         Ok(Self {
             mode,
             ports,
@@ -93,6 +104,8 @@ impl Mirror {
             stale: false,
             changed: true,
             next_dump: Nanos(0),
+            groups_stale: false,
+            next_groups: Nanos(0),
             last: None,
         })
     }
@@ -119,7 +132,7 @@ impl Mirror {
     pub fn drain(&mut self) -> Result<bool, NetError> {
         let Self { view, changed, losses, ports, .. } = self;
         let mut stale = false;
-        let overrun = self.events.drain(|message| {
+        let drained = self.events.drain(|message| {
             losses.follow(view, ports, &message);
             match view.follow(message) {
                 view::Follow::Ignored => {}
@@ -127,8 +140,9 @@ impl Mirror {
                 view::Follow::NeedsDump => stale = true,
             }
         })?;
-        self.stale |= stale || overrun;
-        Ok(self.stale || self.changed)
+        self.stale |= stale || drained.lost;
+        self.groups_stale |= drained.groups;
+        Ok(self.pending())
     }
 
     /// Brings the view up to date if it is stale and a dump is due at `now`,
@@ -154,12 +168,12 @@ impl Mirror {
             // What failed costs time as well.
             let cost = clock().saturating_sub(start);
             self.next_dump = start + Nanos(cost.0 * DUMP_SPACING);
-            let view = dumped?;
+            let view = View { groups: std::mem::take(&mut self.view.groups), ..dumped? };
             self.losses.compare(&self.view, &view, &self.ports);
             self.view = view;
-            self.stale = false;
-            self.changed = true;
+            (self.stale, self.changed, self.groups_stale) = (false, true, true);
         }
+        self.follow_groups(start)?;
         if !self.changed {
             return Ok(None);
         }
@@ -173,6 +187,21 @@ impl Mirror {
         Ok(Some(update))
     }
 
+    /// Reads the list of multicast groups again, if it may have changed.
+    fn follow_groups(&mut self, now: Nanos) -> Result<(), NetError> {
+        let due = !self.events.tells_groups() && now >= self.next_groups;
+        if self.groups_stale || due {
+            self.next_groups = now + GROUPS_EVERY;
+            let groups = groups::read()?;
+            self.groups_stale = false;
+            if groups != self.view.groups {
+                self.view.groups = groups;
+                self.changed = true;
+            }
+        }
+        Ok(())
+    }
+
     /// Addresses and ports that were lost since the last call. One that has been
     /// dumped since may be told of twice.
     pub fn losses(&mut self) -> Vec<Loss> {
@@ -181,7 +210,7 @@ impl Mirror {
 
     /// Whether notifications or a postponed dump are still to be looked at.
     pub fn pending(&self) -> bool {
-        self.stale || self.changed
+        self.stale || self.changed || self.groups_stale
     }
 
     /// Asks the kernel to resolve a next hop, as if it had a packet for it.

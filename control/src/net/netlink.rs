@@ -185,6 +185,20 @@ const GROUPS: [u32; 9] = [
     32, // NEXTHOP
 ];
 
+/// `RTNLGRP_IPV4_MCADDR` and `RTNLGRP_IPV6_MCADDR`: since Linux 6.14.
+const MULTICAST_GROUPS: [u32; 2] = [37, 38];
+/// `RTM_NEWMULTICAST` and `RTM_DELMULTICAST`, which the library does not know.
+const MULTICAST_MESSAGES: [u16; 2] = [56, 57];
+
+/// What a look at the notifications showed beside the messages themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Drained {
+    /// Something was lost or could not be decoded, so that a dump is needed.
+    pub(super) lost: bool,
+    /// The list of multicast groups is another one.
+    pub(super) groups: bool,
+}
+
 /// Notifications queue here in the kernel; beyond it they are lost (and noticed).
 const EVENT_QUEUE_BYTES: usize = 4 << 20;
 /// Datagrams taken in one call, so that a storm cannot hold the thread.
@@ -195,6 +209,8 @@ const READS_PER_DRAIN: u32 = 4096;
 pub(super) struct Events {
     socket: Socket,
     buffer: Vec<u8>,
+    /// Whether the kernel tells of multicast groups.
+    tells_groups: bool,
 }
 
 impl Events {
@@ -209,31 +225,41 @@ impl Events {
         for group in GROUPS {
             socket.add_membership(group).map_err(io("join group"))?;
         }
+        let mut both = MULTICAST_GROUPS.iter().map(|group| socket.add_membership(*group));
+        let tells_groups = both.all(|joined| joined.is_ok());
         socket.set_non_blocking(true).map_err(io("set non-blocking"))?;
-        Ok(Self { socket, buffer: Vec::with_capacity(RECEIVE_BUFFER) })
+        Ok(Self { socket, buffer: Vec::with_capacity(RECEIVE_BUFFER), tells_groups })
     }
 
-    /// Reads what is queued. Returns true when something was lost or could not
-    /// be decoded, so that a dump is needed.
+    /// Whether [`Drained::groups`] is to be relied on.
+    pub(super) fn tells_groups(&self) -> bool {
+        self.tells_groups
+    }
+
+    /// Reads what is queued.
     pub(super) fn drain(
         &mut self,
         mut each: impl FnMut(RouteNetlinkMessage),
-    ) -> Result<bool, NetlinkError> {
-        let mut lost = false;
+    ) -> Result<Drained, NetlinkError> {
+        let mut drained = Drained::default();
         for _ in 0..READS_PER_DRAIN {
             self.buffer.clear();
             match self.socket.recv(&mut self.buffer, 0) {
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(lost),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(drained),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    lost = true;
+                    drained = Drained { lost: true, groups: true };
                     continue;
                 }
                 Err(source) => return Err(io("receive")(source)),
             }
             let mut rest = &self.buffer[..];
             loop {
+                if skip_multicast(&mut rest) {
+                    drained.groups = true;
+                    continue;
+                }
                 match next_message(&mut rest) {
                     Ok(Some(message)) => {
                         if let NetlinkPayload::InnerMessage(inner) = message.payload {
@@ -243,14 +269,25 @@ impl Events {
                     Ok(None) => break,
                     // RTM_NEWNEXTHOP and others that the library does not know.
                     Err(_) => {
-                        lost = true;
+                        drained.lost = true;
                         break;
                     }
                 }
             }
         }
-        Ok(lost)
+        Ok(drained)
     }
+}
+
+/// Takes a message about a multicast group off `rest`, if it is one.
+fn skip_multicast(rest: &mut &[u8]) -> bool {
+    let Some([a, b, c, d, kind @ ..]) = rest.first_chunk::<6>() else { return false };
+    let length = u32::from_ne_bytes([*a, *b, *c, *d]) as usize;
+    if !MULTICAST_MESSAGES.contains(&u16::from_ne_bytes(*kind)) || length > rest.len() {
+        return false;
+    }
+    *rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
+    true
 }
 
 impl AsFd for Events {

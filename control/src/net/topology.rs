@@ -149,6 +149,7 @@ impl Builder<'_> {
     fn port(&self, name: &str) -> PortInfo {
         let Some(link) = self.view.link_by_name(name) else {
             return PortInfo {
+                groups: Vec::new(),
                 name: name.to_owned(),
                 mac: Mac::default(),
                 mtu: 1500,
@@ -157,7 +158,9 @@ impl Builder<'_> {
             };
         };
         let own = self.view.addresses.iter().filter(|address| address.link == link.index);
+        let joined = self.view.groups.iter().filter(|(device, _)| *device == link.index);
         PortInfo {
+            groups: joined.map(|(_, group)| *group).collect(),
             name: name.to_owned(),
             mac: link.mac,
             mtu: link.mtu,

@@ -18,6 +18,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::groups::Membership;
 use super::netlink::{Connection, NetlinkError};
 
 /// One network device.
@@ -125,6 +126,8 @@ pub struct View {
     pub(super) routes: Vec<Route>,
     pub(super) rules: Vec<Rule>,
     pub(super) neighbours: BTreeMap<(u32, IpAddr), Neighbour>,
+    /// Multicast groups, which are read apart from the dump.
+    pub(super) groups: Vec<Membership>,
 }
 
 impl View {
@@ -166,6 +169,7 @@ impl View {
             addresses,
             routes,
             rules,
+            groups: Vec::new(),
             neighbours: neighbours
                 .into_iter()
                 .filter_map(|(key, value)| Some((key, value?)))

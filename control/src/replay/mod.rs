@@ -223,7 +223,8 @@ impl Replay {
         buf[HEADROOM..][..frame.len()].copy_from_slice(frame);
         let port = match source {
             Source::Port(port) => port,
-            Source::Host => PortId(0),
+            // No kernel has routed it: the engine does.
+            Source::Host => PortId::LOOPBACK,
         };
         let mut burst = [Slot {
             buf: &mut buf,

@@ -117,6 +117,8 @@ struct Port {
     mtu: Option<Spanned<u32>>,
     #[serde(default)]
     addresses: Vec<Spanned<String>>,
+    #[serde(default)]
+    groups: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -261,7 +263,9 @@ impl Checker {
             return Err(fault(&port.name, Problem::TooManyPorts));
         }
         let addresses = port.addresses.iter().map(prefix).collect::<Result<_, _>>()?;
+        let groups = port.groups.iter().map(group).collect::<Result<_, _>>()?;
         self.ports.push(PortInfo {
+            groups,
             name: name.clone(),
             mac: mac(&port.mac)?,
             mtu: port.mtu.as_ref().map_or(Ok(1500), mtu)?,
@@ -408,6 +412,13 @@ fn default_rules(rules: &mut Vec<RuleEntry>) {
 fn address(text: &Spanned<String>) -> Result<IpAddr, Fault> {
     let parsed = text.get_ref().parse();
     parsed.map_err(|_| fault(text, Problem::Address(text.get_ref().clone())))
+}
+
+fn group(text: &Spanned<String>) -> Result<IpAddr, Fault> {
+    match address(text)? {
+        found if found.is_multicast() => Ok(found),
+        _ => Err(fault(text, Problem::Group(text.get_ref().clone()))),
+    }
 }
 
 fn prefix(text: &Spanned<String>) -> Result<(IpAddr, u8), Fault> {

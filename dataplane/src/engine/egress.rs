@@ -60,7 +60,10 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             return Err(End::Drop(DropReason::PortDown));
         }
         let (family, next_hop) = hop.next_hop;
-        let neighbour = network.neighbour(hop.port, family, next_hop);
+        let known = || network.neighbour(hop.port, family, next_hop);
+        let neighbour = hop.mac.or_else(known);
+        // What the kernel sent fits its way: it knows of exceptions that we do not.
+        let hop = Hop { mtu: if hop.mac.is_some() { port.mtu } else { hop.mtu }, ..hop };
         address(&mut packet.frame, neighbour.unwrap_or_default(), port.mac);
         if too_big(packet, hop.mtu) {
             // An IPv4 packet gets here when a helper has made it longer.

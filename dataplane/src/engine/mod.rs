@@ -5,7 +5,8 @@
 //! itself is one readable sequence of stages in [`road`]; [`bridge`] is the
 //! shorter road of a transparent pair, [`collect`] puts fragments together,
 //! [`translate`] carries out NAT, [`helper`] is where connection helpers stand,
-//! [`egress`] is the way out, and [`originate`] what the router itself sends.
+//! [`egress`] is the way out, [`handed`] what the kernel says of this machine's own
+//! packets, and [`originate`] what the router itself sends.
 //!
 //! Limits: packets are decided one after the other in burst order, so that a
 //! connection's second packet sees what its first one did.
@@ -13,6 +14,7 @@
 mod bridge;
 mod collect;
 mod egress;
+mod handed;
 mod helper;
 mod options;
 mod originate;
@@ -41,6 +43,7 @@ use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
 use crate::verdict::{Disposition, DropReason};
 use crate::wire::{self, Frame, ethernet};
+use handed::Handed;
 use road::{Packet, Road};
 
 /// Frames in one burst at most.
@@ -55,7 +58,8 @@ pub struct Slot<'f> {
     pub start: usize,
     /// Frame length in bytes, Ethernet header included. The engine may change it.
     pub len: usize,
-    /// The port it arrived on.
+    /// The port it arrived on. For this machine's own frames: the port that the
+    /// kernel has sent it out on, or [`PortId::LOOPBACK`] when nobody has routed it.
     pub port: PortId,
     /// What the engine decided.
     pub disposition: Disposition,
@@ -189,8 +193,10 @@ impl Engine {
         self.decide(world, burst, Origin::Wire, effects);
     }
 
-    /// Decides frames that this machine itself sends (OUTPUT). Their Ethernet
-    /// headers and [`Slot::port`] are ignored.
+    /// Decides frames that this machine itself sends (OUTPUT). Those that a kernel has
+    /// routed keep its decision: [`Slot::port`] says where to, and the Ethernet header
+    /// has the next hop's address and, in place of the source, what the tcx program of
+    /// the host road says of the packet. Of others the header is ignored.
     pub fn output<E: Effects>(
         &mut self,
         world: &World<'_>,
@@ -286,12 +292,16 @@ impl Engine {
             Ok(_) => return Ended::early(Disposition::Drop(DropReason::UnknownEtherType)),
             Err(reason) => return Ended::early(Disposition::Drop(reason)),
         };
+        let handed = Handed::read(slot);
         // What follows the packet in its frame is padding and goes no further.
         slot.len = usize::from(parsed.l3) + usize::from(parsed.l3_len);
         let input = (origin == Origin::Wire).then_some(slot.port);
         let buf = &mut slot.buf[slot.start..];
         let mut packet = Packet::new(FrameBuf::new(buf, slot.len), parsed, input);
         packet.subject = subject;
+        if let (Origin::Host, Some(handed)) = (origin, handed) {
+            (packet.handed, packet.mark) = (Some(handed), handed.mark);
+        }
         let policy = &world.snapshot.policy;
         let ended = match parsed.family {
             Family::V4 => self.road(world, &policy.v4, effects).travel(&mut packet),

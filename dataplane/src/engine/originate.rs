@@ -147,7 +147,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let near = wire.or(packet.output).filter(|&port| port != PortId::LOOPBACK)?;
         let (source, port, route) = network.error_source(family, src, dst, near)?;
         let mtu = network.mtu(&route, port);
-        let hop = Some(Hop { port, next_hop: route.next_hop(family, src), mtu });
+        let hop = Some(Hop { port, next_hop: route.next_hop(family, src), mtu, mac: None });
         Some(Way { source, hop, mtu, prefix_len: route.prefix_len })
     }
 

@@ -7,12 +7,13 @@
 
 use classifier::Address;
 
+use super::handed::Handed;
 use super::{Ended, Scratch, World, egress, helper};
 use crate::conntrack::{CtState, Subject, Template, Tracking};
 use crate::effects::Effects;
 use crate::fib::{InputRoute, LOOPBACK_MTU, Mode, Query, RouteKind};
 use crate::frame::FrameBuf;
-use crate::packet::{Family, Fragment, Parsed, PktType, PortId};
+use crate::packet::{Family, Fragment, Mac, Parsed, PktType, PortId};
 use crate::policy::eval::PacketView;
 use crate::policy::walk::{RuleRef, Verdict, Walker};
 use crate::policy::{FamilyPolicy, Hook, RejectWith, TableId};
@@ -39,6 +40,8 @@ pub(super) struct Packet<'f> {
     pub(super) way_mtu: u32,
     /// The packet's mark.
     pub(super) mark: u32,
+    /// For this machine's own packets: what its kernel decided about it.
+    pub(super) handed: Option<Handed>,
     /// What it asks of the connection table, if that was worked out before.
     pub(super) subject: Option<Subject>,
     /// What tracking said.
@@ -63,6 +66,7 @@ impl<'f> Packet<'f> {
             next_hop: None,
             way_mtu: u32::MAX,
             mark: 0,
+            handed: None,
             subject: None,
             tracking: Tracking::NONE,
             template: Template::default(),
@@ -101,6 +105,8 @@ pub(super) struct Hop {
     pub(super) next_hop: (Family, u128),
     /// Longest IP packet in bytes that may leave in one piece.
     pub(super) mtu: u32,
+    /// The next hop's link-layer address, where the kernel has chosen the way.
+    pub(super) mac: Option<Mac>,
 }
 
 /// Why a packet left the road before its end.
@@ -138,7 +144,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     /// Takes the packet from where it entered to where it ends.
     pub(super) fn travel(&mut self, packet: &mut Packet<'_>) -> Ended {
         let result = match (self.world.network.mode(), packet.input) {
-            (_, None) => self.route_output(&packet.query()).and_then(|hop| self.sent(packet, hop)),
+            (_, None) => self.first_way(packet).and_then(|hop| self.sent(packet, hop)),
             (Mode::Bridge(_), Some(input)) => self.bridged(packet, input),
             (Mode::Routed | Mode::Host, Some(input)) => self.received(packet, input),
         };
@@ -201,7 +207,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         self.hook(packet, Hook::Output, &[TableId::Mangle])?;
         if packet.routed_by() != routed_by {
             // The rest of OUTPUT still sees the first decision's port.
-            hop = self.route_output(&packet.query())?;
+            hop = self.route_again(packet, hop)?;
         }
         hop = self.translate_own(packet, hop)?;
         self.hook(packet, Hook::Output, &[TableId::Filter, TableId::Security])?;
@@ -292,7 +298,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
                 Err(End::Drop(DropReason::NotForwarded))
             }
             InputRoute::Forward { port, next_hop, mtu, .. } => {
-                Ok(Some(Hop { port, next_hop, mtu }))
+                Ok(Some(Hop { port, next_hop, mtu, mac: None }))
             }
             // A packet that goes no further never gets beyond its source's scope.
             InputRoute::Drop { reason: DropReason::MartianSource, answer: Some(_) }
@@ -310,17 +316,25 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     /// The routing decision for a packet of our own; `None`: to this machine itself.
     pub(super) fn route_output(&self, query: &Query) -> Result<Option<Hop>, End> {
         let network = self.world.network;
+        let said =
+            |(port, next_hop)| Hop { port, next_hop, mtu: network.port(port).mtu, mac: None };
+        if let Some(way) = network.group_way(query) {
+            return Ok(Some(said(way)));
+        }
         let Some(route) = network.route(query) else {
             return Err(End::Drop(DropReason::NoRoute));
         };
         match route.kind {
             RouteKind::Unicast(port) => {
                 let next_hop = route.next_hop(query.family, query.dst);
-                Ok(Some(Hop { port, next_hop, mtu: network.mtu(&route, port) }))
+                Ok(Some(Hop { port, next_hop, mtu: network.mtu(&route, port), mac: None }))
             }
             RouteKind::Local => Ok(None),
             RouteKind::Foreign => Err(End::Drop(DropReason::RouteForeign)),
-            RouteKind::Broadcast => Err(End::Drop(DropReason::NotForwarded)),
+            RouteKind::Broadcast => match network.broadcast_way(query.dst) {
+                Some(way) => Ok(Some(said(way))),
+                None => Err(End::Drop(DropReason::NotForwarded)),
+            },
             RouteKind::Blackhole
             | RouteKind::Unreachable
             | RouteKind::Prohibit

@@ -146,7 +146,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let face = packet.tracking.conn.and_then(|conn| self.world.conntrack.face(conn));
         match face {
             Some(face) if redirected(&face, packet.tracking.direction) => {
-                self.route_output(&packet.query())
+                self.route_again(packet, hop)
             }
             _ => Ok(hop),
         }

@@ -20,10 +20,14 @@ fn mirrored(topology: &Topology, family: Family) -> bool {
     topology.routes.iter().any(|r| r.table == LOCAL && family_of(&r.to.0) == family)
 }
 
-/// The ports, each IPv6 port with a link-local address unless the topology is
-/// a mirror of a kernel (which would have listed it).
+/// The ports, each IPv6 port with a link-local address, and all with the groups
+/// that a router joins, unless the topology is a mirror of a kernel (which would
+/// have listed them).
 pub(super) fn complete_ports(topology: &Topology) -> Vec<PortInfo> {
     let mut ports = topology.ports.clone();
+    if !mirrored(topology, Family::V4) {
+        ports.iter_mut().for_each(|port| port.groups.push(ALL_HOSTS.into()));
+    }
     if mirrored(topology, Family::V6) {
         return ports;
     }
@@ -33,8 +37,28 @@ pub(super) fn complete_ports(topology: &Topology) -> Vec<PortInfo> {
         if used && !v6.any(|(address, _)| is_link_local(Family::V6, address_bits(*address))) {
             port.addresses.push((eui64(port.mac).into(), 64));
         }
+        join_ipv6(port);
     }
     ports
+}
+
+/// 224.0.0.1: the one group that every IPv4 host has joined.
+const ALL_HOSTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
+
+/// All nodes, all routers, and the solicited-node groups of the port's addresses
+/// and of the subnet-router anycast addresses.
+fn join_ipv6(port: &mut PortInfo) {
+    const SOLICITED: u128 = 0xff02_0000_0000_0000_0000_0001_ff00_0000;
+    const ALL_NODES: u128 = 0xff02_0000_0000_0000_0000_0000_0000_0001;
+    const ALL_ROUTERS: u128 = 0xff02_0000_0000_0000_0000_0000_0000_0002;
+    const SITE_ROUTERS: u128 = 0xff05_0000_0000_0000_0000_0000_0000_0002;
+    let mut groups = vec![ALL_NODES, ALL_ROUTERS, SITE_ROUTERS];
+    for &(address, len) in port.addresses.iter().filter(|(address, _)| address.is_ipv6()) {
+        let anycast = (len < 127).then_some(span((address, len)).first);
+        let own = [Some(address_bits(address)), anycast].into_iter().flatten();
+        groups.extend(own.map(|address| SOLICITED | address & 0xff_ffff));
+    }
+    port.groups.extend(groups.into_iter().map(|group| IpAddr::V6(Ipv6Addr::from_bits(group))));
 }
 
 /// The link-local address that the kernel forms from a MAC address.

@@ -47,12 +47,12 @@ impl Network {
     pub fn input(&self, port: PortId, query: &Query, pkt_type: PktType) -> InputRoute {
         let query = Query { iif: Some(port), ..*query };
         match query.family {
-            Family::V4 => self.input_v4(&query, pkt_type),
+            Family::V4 => self.input_v4(port, &query, pkt_type),
             Family::V6 => self.input_v6(port, &query, pkt_type),
         }
     }
 
-    fn input_v4(&self, query: &Query, pkt_type: PktType) -> InputRoute {
+    fn input_v4(&self, port: PortId, query: &Query, pkt_type: PktType) -> InputRoute {
         let (src, dst) = (query.src as u32, query.dst as u32);
         if let Some(decided) = check_v4(src, dst) {
             return decided;
@@ -60,7 +60,7 @@ impl Network {
         let own = self.is_local(Family::V4, query.src);
         let martian = InputRoute::silent(DropReason::MartianSource);
         if is_multicast(dst) {
-            return match ((own && src != 0), dst == ALL_HOSTS) {
+            return match (own && src != 0, self.has_joined(port, Family::V4, query.dst)) {
                 (true, _) => martian,
                 (false, true) => InputRoute::Deliver,
                 (false, false) => InputRoute::silent(DropReason::NotForwarded),
@@ -101,7 +101,7 @@ impl Network {
 
     fn input_v6(&self, port: PortId, query: &Query, pkt_type: PktType) -> InputRoute {
         if query.dst >> 120 == 0xff {
-            return match self.joined_v6(port, query.dst) {
+            return match self.has_joined(port, Family::V6, query.dst) {
                 true => InputRoute::Deliver,
                 false => InputRoute::silent(DropReason::NotForwarded),
             };
@@ -139,31 +139,7 @@ impl Network {
             _ => InputRoute::silent(DropReason::RouteRefused),
         }
     }
-
-    /// Whether this machine listens to an IPv6 group on `port`: all nodes, all
-    /// routers, and the solicited-node groups of its addresses.
-    fn joined_v6(&self, port: PortId, group: u128) -> bool {
-        const SOLICITED: u128 = 0xff02_0000_0000_0000_0000_0001_ff00_0000;
-        const ALL_NODES: u128 = 0xff02_0000_0000_0000_0000_0000_0000_0001;
-        const ALL_ROUTERS: u128 = 0xff02_0000_0000_0000_0000_0000_0000_0002;
-        const SITE_ROUTERS: u128 = 0xff05_0000_0000_0000_0000_0000_0000_0002;
-        match group {
-            ALL_NODES | ALL_ROUTERS | SITE_ROUTERS => true,
-            group if group >> 24 == SOLICITED >> 24 => {
-                self.port(port).addresses.iter().any(|&(address, len)| {
-                    let bits = super::network::address_bits(address);
-                    let anycast = super::network::span((address, len)).first;
-                    let same = |address: u128| (address ^ group) & 0xff_ffff == 0;
-                    address.is_ipv6() && (same(bits) || len < 127 && same(anycast))
-                })
-            }
-            _ => false,
-        }
-    }
 }
-
-/// 224.0.0.1: the one group that every IPv4 host has joined.
-const ALL_HOSTS: u32 = 0xe000_0001;
 
 fn is_multicast(address: u32) -> bool {
     address >> 28 == 0xe

@@ -6,6 +6,7 @@
 //! policy rules ask, over at most two boundaries per route.
 
 mod derive;
+mod groups;
 mod input;
 mod lpm;
 mod network;
@@ -46,6 +47,9 @@ pub struct PortInfo {
     pub mtu: u32,
     /// Addresses with prefix lengths, primary first.
     pub addresses: Vec<(IpAddr, u8)>,
+    /// Multicast groups that the machine listens to there. For a family that is not
+    /// mirrored (see [`Topology`]), those that every router joins are added.
+    pub groups: Vec<IpAddr>,
     /// Whether it is up.
     pub up: bool,
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use super::groups::group_mac;
 use super::lpm::{Lpm, Span};
 use super::{Mode, PortInfo, RouteEntry, RouteKind, RuleEntry, Topology, derive};
 use crate::packet::{Family, MAX_PORTS, Mac, PortId};
@@ -103,6 +104,8 @@ pub struct Network {
     local: Vec<(Family, u128)>,
     /// Link-local IPv6 addresses by port: they mean nothing elsewhere.
     pub(super) link_local: Vec<(PortId, u128)>,
+    /// Multicast groups by port, sorted.
+    pub(super) groups: Vec<(PortId, Family, u128)>,
 }
 
 /// Nothing: no ports, no routes.
@@ -116,6 +119,7 @@ impl Default for Network {
             neighbours: Vec::new(),
             local: Vec::new(),
             link_local: Vec::new(),
+            groups: Vec::new(),
         }
     }
 }
@@ -152,7 +156,18 @@ impl Network {
             .filter(|&(_, (family, address))| is_link_local(family, address))
             .map(|(port, (_, address))| (port, address))
             .collect();
+        let mut groups: Vec<_> = ports
+            .iter()
+            .enumerate()
+            .flat_map(|(index, port)| {
+                let on_port =
+                    move |group| (PortId(index as u8), family_of(group), address_bits(*group));
+                port.groups.iter().map(on_port)
+            })
+            .collect();
+        groups.sort_unstable();
         Ok(Self {
+            groups,
             mode: topology.mode.clone(),
             v4: Routes::build(Family::V4, &routes, &topology.rules, &ports),
             v6: Routes::build(Family::V6, &routes, &topology.rules, &ports),
@@ -186,8 +201,10 @@ impl Network {
     #[inline]
     pub fn neighbour(&self, port: PortId, family: Family, address: u128) -> Option<Mac> {
         let key = (port, family, address);
-        let at = self.neighbours.binary_search_by_key(&key, |&(key, _)| key).ok()?;
-        Some(self.neighbours[at].1)
+        match self.neighbours.binary_search_by_key(&key, |&(key, _)| key) {
+            Ok(at) => Some(self.neighbours[at].1),
+            Err(_) => group_mac(family, address),
+        }
     }
     /// Whether an address is this machine's own. IPv6 link-local addresses
     /// belong to a port: see [`Network::is_link_local_of`].

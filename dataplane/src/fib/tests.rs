@@ -28,6 +28,7 @@ fn prefix(text: &str) -> (IpAddr, u8) {
 
 fn port(name: &str, last: u8, addresses: &[&str]) -> PortInfo {
     PortInfo {
+        groups: Vec::new(),
         name: name.into(),
         mac: Mac([2, 0, 0, 0, 1, last]),
         mtu: 1500,

@@ -266,6 +266,7 @@ fn empty_policy() -> Policy {
 
 fn network(mode: Mode) -> Arc<Network> {
     let port = |name: &str, last| PortInfo {
+        groups: Vec::new(),
         name: name.to_owned(),
         mac: Mac([2, 0, 0, 0, 0, last]),
         mtu: 1500,
@@ -315,6 +316,7 @@ fn the_firewall_adopts_what_is_published_between_turns() {
 /// A gateway between 198.18.1.0/24 on A and 198.18.2.0/24 on B.
 fn gateway(neighbours: &[(PortId, [u8; 4])]) -> Arc<Network> {
     let port = |name: &str, net| PortInfo {
+        groups: Vec::new(),
         name: name.to_owned(),
         mac: Mac([2, 0, 0, 0, 0, net]),
         mtu: 1500,

@@ -147,6 +147,7 @@ fn rejects<A: Address>(with: RejectWith, counter: u32) -> CompiledRule<A> {
 fn topology(routes: &[(&str, u8, RouteKind)]) -> Topology {
     let ip = |text: &str| text.parse().expect("an address");
     let port = |index: usize| PortInfo {
+        groups: Vec::new(),
         name: format!("eth{index}"),
         mac: ROUTER[index],
         mtu: 1500,

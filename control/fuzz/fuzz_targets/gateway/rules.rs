@@ -106,6 +106,7 @@ fn read(text: &str, family: Family) -> Ruleset {
 fn network() -> Network {
     let ip = |text: String| text.parse().expect("an address");
     let ports = (0..2).map(|index: usize| PortInfo {
+        groups: Vec::new(),
         name: format!("eth{index}"),
         mac: PORT_MACS[index],
         mtu: 1500,

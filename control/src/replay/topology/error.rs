@@ -63,6 +63,9 @@ pub enum Problem {
     /// Not an IP address.
     #[error("`{0}` is no IP address")]
     Address(String),
+    /// Not a multicast address.
+    #[error("`{0}` is no multicast group")]
+    Group(String),
     /// Not ADDRESS/LENGTH.
     #[error("`{0}` is no ADDRESS/LENGTH")]
     Prefix(String),

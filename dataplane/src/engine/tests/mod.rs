@@ -43,6 +43,7 @@ fn ip(text: &str) -> IpAddr {
 fn port(index: usize) -> PortInfo {
     let net = index + 1;
     PortInfo {
+        groups: Vec::new(),
         name: format!("eth{index}"),
         mac: PORT_MACS[index],
         mtu: 1500,
@@ -162,7 +163,12 @@ impl Rig {
     }
     /// A packet of the machine's own.
     pub(super) fn own(&mut self, packet: Packet) -> Sent {
-        self.run(INSIDE, &packet.build(), true)
+        self.run(PortId::LOOPBACK, &packet.build(), true)
+    }
+    /// A packet of the machine's own that its kernel has sent out on `port` to `mac`;
+    /// `said` is what the tcx program wrote: flags, a zero, the mark.
+    pub(super) fn handed(&mut self, port: PortId, mac: Mac, said: [u8; 6], packet: Packet) -> Sent {
+        self.run(port, &packet.macs(Mac(said), mac).build(), true)
     }
     /// Packets counted by the rules of a chain, its policy's last.
     pub(super) fn hits(&self, chain: ChainId) -> Vec<u64> {

@@ -17,6 +17,7 @@ const HOSTS: [(&str, &str); 2] = [("198.18.1.2", "198.18.2.2"), ("2001:db8:1::2"
 /// Two ports, of which the first has the smaller MTU.
 fn network() -> Network {
     let port = |index: usize, mtu| PortInfo {
+        groups: Vec::new(),
         name: format!("eth{index}"),
         mac: Mac::default(),
         mtu,

@@ -170,7 +170,8 @@ impl Program {
         program(&mut ebpf)?.load()?;
         let local = Addresses::take(&mut ebpf, ["local4", "local6", "local4_net", "local6_net"])?;
         let blocked = Addresses::take(&mut ebpf, ["block4", "block6", "block4_net", "block6_net"])?;
-        let Map::Array(beats) = take(&mut ebpf, "beats")? else {
+        // It stays where it is: the tcx programs, loaded later, refer to it.
+        let Some(Map::Array(beats)) = ebpf.map("beats") else {
             return Err(BpfError::Missing("array of beats"));
         };
         let beats = Beats::map(beats.fd(), config.beat_limit).map_err(BpfError::Beats)?;

@@ -20,8 +20,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use arrayvec::ArrayVec;
+
 use super::afxdp::{BpfError, LinkInfo, Program};
 use super::{Burst, Pool};
+use crate::engine::BURST;
 use crate::packet::PortId;
 
 /// Packets read from the kernel in one turn at most.
@@ -113,8 +116,14 @@ impl HostQueue {
         Self { taps, next: 0 }
     }
 
-    /// Appends what the kernel has put out to `burst`; returns how many frames.
-    pub fn receive(&mut self, pool: &mut Pool, burst: &mut Burst) -> usize {
+    /// Appends what the kernel has put out to `burst`, and to `ports_of` by which port; returns
+    /// how many frames.
+    pub fn receive(
+        &mut self,
+        pool: &mut Pool,
+        burst: &mut Burst,
+        ports_of: &mut ArrayVec<PortId, BURST>,
+    ) -> usize {
         let (before, ports) = (burst.len(), self.taps.len() - 1);
         for step in 0..ports {
             let at = (self.next + step) % ports;
@@ -126,6 +135,7 @@ impl HostQueue {
                     Ok(len) if len > 0 => {
                         frame.set_extent(start, len);
                         burst.push(frame);
+                        ports_of.push(PortId(at as u8));
                     }
                     // Nothing more there; a TAP that went away has nothing either.
                     Ok(_) | Err(_) => {

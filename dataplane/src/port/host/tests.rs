@@ -38,17 +38,19 @@ fn reading_is_bounded_and_takes_turns() {
             socket.send(&[number; 60]).unwrap();
         }
     }
-    let mut burst = Burst::new();
-    assert_eq!(queue.receive(&mut pool, &mut burst), READS_MAX);
+    let (mut burst, mut ports) = (Burst::new(), ArrayVec::new());
+    assert_eq!(queue.receive(&mut pool, &mut burst, &mut ports), READS_MAX);
     assert_eq!(pool.memory().bytes(&burst[20]), [0; 60], "then the second port");
+    assert_eq!((ports[19], ports[20]), (PortId(0), PortId(1)));
     for frame in burst.drain(..) {
         pool.put(frame);
     }
-    assert_eq!(queue.receive(&mut pool, &mut burst), 8, "what was left of the second");
+    ports.clear();
+    assert_eq!(queue.receive(&mut pool, &mut burst, &mut ports), 8, "what was left of the second");
     assert_eq!(pool.memory().bytes(&burst[0]), [12; 60]);
     for frame in burst.drain(..) {
         pool.put(frame);
     }
-    assert_eq!(queue.receive(&mut pool, &mut burst), 0);
+    assert_eq!(queue.receive(&mut pool, &mut burst, &mut ports), 0);
     assert_eq!(pool.held(), 0, "no frame is lost");
 }
