@@ -14,6 +14,7 @@ pub mod config;
 pub mod conntrack;
 pub mod daemon;
 pub mod diagnostics;
+pub mod doctor;
 pub mod explain;
 pub mod interpret;
 pub mod iptables;

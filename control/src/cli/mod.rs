@@ -10,6 +10,7 @@ pub mod check;
 mod client;
 pub mod completions;
 pub mod conntrack;
+pub mod doctor;
 pub mod explain;
 pub mod man;
 pub mod output;
@@ -47,6 +48,8 @@ pub enum Exit {
     Environment = 4,
     /// A fault of Portcullis itself.
     Internal = 5,
+    /// `doctor` found warnings, but no errors.
+    Warnings = 6,
 }
 
 impl From<Exit> for ExitCode {
@@ -62,6 +65,7 @@ const EXIT_CODES: &str = "Exit codes:
   3  unreachable: no daemon answers on the control socket
   4  environment: missing privilege, old kernel, missing or busy port
   5  internal: a fault of Portcullis itself
+  6  doctor: warnings, but no errors
 
 Examples:
   portcullis check --rules rules.v4
@@ -106,6 +110,9 @@ enum Command {
     Man(man::Args),
     /// Print what a shell needs to complete commands and flags.
     Completions(completions::Args),
+    /// Look at this machine: what hinders the firewall, and what mends it.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(Box<doctor::Args>),
     /// Print version, kernel and protocol version.
     Version(version::Args),
 }
@@ -142,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, &output),
         Command::Man(args) => man::run(args, Cli::command(), &output),
         Command::Completions(args) => completions::run(args, Cli::command(), &output),
+        Command::Doctor(args) => doctor::run(*args, &output),
         Command::Version(args) => version::run(args, &output),
     };
     exit.into()

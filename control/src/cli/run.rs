@@ -195,7 +195,7 @@ impl Args {
     }
 
     /// Where settings come from: the file that is named, or the usual one when nothing is.
-    fn source(&self) -> Source {
+    pub(super) fn source(&self) -> Source {
         let usual = || Path::new(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE));
         let file = match &self.config {
             Some(file) => Some(file.clone()),

@@ -128,7 +128,7 @@ pub fn machine() -> Result<(), PreflightError> {
 }
 
 /// CAP_SYS_ADMIN stands in for CAP_BPF and CAP_PERFMON, as the kernel has it.
-fn missing_capabilities(held: CapabilitySet) -> Vec<&'static str> {
+pub fn missing_capabilities(held: CapabilitySet) -> Vec<&'static str> {
     let admin = held.contains(CapabilitySet::SYS_ADMIN);
     [
         ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN, false),
@@ -143,7 +143,7 @@ fn missing_capabilities(held: CapabilitySet) -> Vec<&'static str> {
 }
 
 /// `6.18.4-rc1+` is `(6, 18)`.
-fn kernel_version(release: &str) -> Option<(u32, u32)> {
+pub fn kernel_version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }

@@ -79,9 +79,19 @@ pub(super) struct Index {
 }
 
 impl Index {
+    const fn buckets(entries: usize) -> usize {
+        let buckets = entries * 8 / 5 / SLOTS + 1;
+        if buckets < 2 { 2 } else { buckets }
+    }
+
+    /// Bytes that buckets for `entries` take.
+    pub(super) const fn bytes(entries: usize) -> u64 {
+        (Self::buckets(entries) * size_of::<Bucket>()) as u64
+    }
+
     /// Room for `entries` (two a connection).
     pub(super) fn new(entries: usize) -> Self {
-        let buckets = (entries * 8 / 5 / SLOTS + 1).max(2);
+        let buckets = Self::buckets(entries);
         let slot = || AtomicU64::new(0);
         Self {
             buckets: (0..buckets).map(|_| Bucket(std::array::from_fn(|_| slot()))).collect(),

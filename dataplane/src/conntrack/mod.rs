@@ -59,6 +59,7 @@ pub use quota::{Offender, Prefix, Pressure};
 pub use room::Counters;
 pub use saved::{ImportError, Saved};
 pub use sctp::SctpState;
+pub use store::table_bytes;
 pub use tcp::TcpState;
 pub use template::{Extensions, Template, Terms, TimeoutsId, Zones};
 pub use tracker::{Conntrack, Subject};

@@ -32,6 +32,9 @@ pub(super) struct Sources {
 }
 
 impl Sources {
+    /// A list's head and a record's neighbours.
+    pub(super) const BYTES_PER_RECORD: usize = size_of::<AtomicU32>() + size_of::<Link>();
+
     /// For records `0..len`.
     pub(super) fn new(len: usize) -> Self {
         let heads = if cfg!(loom) { 1 } else { len };

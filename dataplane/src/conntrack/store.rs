@@ -54,6 +54,21 @@ pub(super) struct Evicted {
     pub(super) early: u32,
 }
 
+/// Records beside the live ones, so that a freed one rests for a while.
+const fn spare(capacity: usize) -> usize {
+    if cfg!(loom) { 0 } else { capacity / 32 + 1024 }
+}
+
+/// Bytes of memory that a table of at most `capacity` connections takes, all of it
+/// from the start.
+pub const fn table_bytes(capacity: usize) -> u64 {
+    /// A free list's slot: its turn and the record.
+    const FREE: usize = size_of::<(usize, u32)>();
+    let len = capacity + spare(capacity);
+    let records = len * (size_of::<Record>() + Sources::BYTES_PER_RECORD + FREE);
+    records as u64 + Index::bytes(capacity * 2)
+}
+
 /// The table.
 pub(super) struct Store {
     records: Box<[Record]>,
@@ -73,8 +88,7 @@ impl Store {
         if capacity == 0 || capacity > MOST {
             return Err(ConntrackError::Capacity { asked: capacity, most: MOST });
         }
-        let spare = if cfg!(loom) { 0 } else { capacity / 32 + 1024 };
-        let len = capacity + spare;
+        let len = capacity + spare(capacity);
         Ok(Self {
             records: (0..len).map(|_| Record::new()).collect(),
             index: Index::new(capacity * 2),

@@ -7,7 +7,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
-use super::sys;
+use super::{ethtool, sys};
 use crate::nat::affinity::{Hashed, Spread};
 use crate::port::AttachMode;
 
@@ -36,12 +36,12 @@ impl LinkInfo {
     /// How a device spreads what it receives over its queues; `None` when it does
     /// not say, or not by a Toeplitz hash.
     pub fn spread(name: &str) -> Option<Spread> {
-        const TOEPLITZ: u8 = 1;
-        let (function, key, queues) = sys::receive_hash(name).ok()?;
-        let ports = |flow| sys::hashes_ports(name, flow).unwrap_or(false);
-        let [tcp4, udp4, tcp6, udp6] = [1, 2, 5, 6].map(ports);
+        let spreading = ethtool::spreading(name).ok()?;
+        let [tcp4, udp4, tcp6, udp6] = spreading.ports_hashed;
         let hashed = Hashed { tcp4, udp4, tcp6, udp6 };
-        (function == TOEPLITZ).then(|| Spread::new(&key, &queues, hashed)).flatten()
+        // Symmetric hashing changes the input: such a card is not foretold.
+        let known = spreading.toeplitz && !spreading.symmetric;
+        known.then(|| Spread::new(&spreading.key, &spreading.queues, hashed)).flatten()
     }
 
     /// Asks for a device by name.

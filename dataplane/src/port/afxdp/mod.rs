@@ -14,6 +14,7 @@
 //! [`Program`] detaches it first; a process that dies does the same.
 
 mod beat;
+pub mod ethtool;
 mod link;
 mod program;
 mod ring;
@@ -31,7 +32,7 @@ pub use ring::RingLayoutError;
 pub use socket::{AfxdpPort, Observer};
 
 use super::host::{HostError, HostQueue};
-use super::{AttachMode, MAX_FRAME, Pool, PoolError};
+use super::{AttachMode, CHUNK, MAX_FRAME, Pool, PoolError};
 use crate::clock::{Nanos, monotonic};
 use crate::packet::{MAX_PORTS, PortId};
 use umem::{Place, Umem};
@@ -40,6 +41,8 @@ use umem::{Place, Umem};
 const LINK_OVERHEAD: u32 = 14 + 8;
 /// The largest MTU whose frames fit a chunk, in bytes.
 pub const MAX_MTU: u32 = MAX_FRAME as u32 - LINK_OVERHEAD;
+/// The largest MTU of a veth's peer with which its driver takes the program.
+pub const MAX_VETH_PEER_MTU: u32 = 3506;
 
 /// How the program may be attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,6 +119,10 @@ impl Config {
         let rings = self.devices.len() * 2 * self.ring_size as usize;
         // A whole number of huge pages.
         (rings + 1024).next_multiple_of(512)
+    }
+    /// Bytes of frame memory that one worker's pool takes.
+    pub fn pool_bytes(&self) -> u64 {
+        self.chunks() as u64 * CHUNK as u64
     }
 }
 

@@ -177,8 +177,20 @@ struct Rxfh {
     rest: [u32; QUEUES_MAX + KEY_WORDS],
 }
 
+/// How a device chooses a receive queue.
+pub(super) struct ReceiveHash {
+    /// Bit of the hash function.
+    pub(super) function: u8,
+    /// Bits of what is done to the input before hashing (symmetric hashing).
+    pub(super) transform: u8,
+    /// The function's key.
+    pub(super) key: Vec<u8>,
+    /// The queue of each part of the hash.
+    pub(super) queues: Vec<u32>,
+}
+
 /// Hash function, key and indirection table of a device's receive queues (`ethtool -x`).
-pub(super) fn receive_hash(name: &str) -> io::Result<(u8, Vec<u8>, Vec<u32>)> {
+pub(super) fn receive_hash(name: &str) -> io::Result<ReceiveHash> {
     const ETHTOOL_GRSSH: u32 = 0x46;
     let blank = || Rxfh {
         command: ETHTOOL_GRSSH,
@@ -199,12 +211,12 @@ pub(super) fn receive_hash(name: &str) -> io::Result<(u8, Vec<u8>, Vec<u32>)> {
     let mut answer = Rxfh { table: sizes.table, key: sizes.key, ..blank() };
     ethtool(name, &mut answer)?;
     let words = answer.rest[table..].iter();
-    let bytes: Vec<u8> = words.flat_map(|word| word.to_ne_bytes()).take(key).collect();
-    // A transform (symmetric hashing) changes the input: such a card is not foretold.
-    match answer.transform {
-        0 => Ok((answer.function, bytes, answer.rest[..table].to_vec())),
-        _ => Err(io::ErrorKind::Unsupported.into()),
-    }
+    Ok(ReceiveHash {
+        function: answer.function,
+        transform: answer.transform,
+        key: words.flat_map(|word| word.to_ne_bytes()).take(key).collect(),
+        queues: answer.rest[..table].to_vec(),
+    })
 }
 
 /// Whether a device hashes the ports of a flow type besides its addresses
@@ -222,7 +234,7 @@ pub(super) fn hashes_ports(name: &str, flow: u32) -> io::Result<bool> {
 }
 
 /// One ethtool request; `T` starts with its command, and the kernel knows its size by that.
-fn ethtool<T>(name: &str, value: &mut T) -> io::Result<()> {
+pub(super) fn ethtool<T>(name: &str, value: &mut T) -> io::Result<()> {
     // SAFETY: takes no pointers.
     let socket = owned(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0) })?;
     if name.len() >= libc::IFNAMSIZ {

@@ -13,6 +13,7 @@
 //! (what is delivered would meet that program again).
 
 mod sys;
+mod tcx;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use arrayvec::ArrayVec;
+pub use tcx::{PROGRAMS, TcxProgram, tcx_programs};
 
 use super::afxdp::{BpfError, LinkInfo, Program};
 use super::{Burst, Pool};
