@@ -237,18 +237,23 @@ fn live_a_full_life(lab: &Lab) {
     watch.wait().unwrap();
     assert!(event.contains("[NEW]"), "{event}");
 
-    // The log is rotated and the policy read again.
+    // The log is rotated, and then the policy is read again.
     let log = lab.path("log/portcullis.log");
     let lines = |path: &Path| std::fs::read_to_string(path).unwrap_or_default().lines().count();
     lab.until("a LOG line", || lines(&log) > 0);
     std::fs::rename(&log, lab.path("log/old")).unwrap();
+    lab.signal("USR1");
+    lab.until("a LOG line in the new file", || lab.pings() && lines(&log) > 0);
+    std::fs::remove_file(&log).unwrap();
     lab.write("rules.v4", &OPEN.replace("ping: ", "PING: "));
     lab.signal("HUP");
     let told = lab.hears("RELOADING=1");
     assert!(told.lines().any(|line| line.starts_with("MONOTONIC_USEC=")), "{told}");
     let told = lab.hears("READY=1");
     assert!(told.contains("STATUS=1 worker(s) on g0, g1; policy 2; "), "{told}");
-    lab.until("a LOG line in the new file", || lab.pings() && lines(&log) > 0);
+    lab.until("a LOG line in the newest file", || {
+        lab.pings() && std::fs::read_to_string(&log).is_ok_and(|text| text.contains("PING: "))
+    });
 
     // Applied, and refused.
     lab.write("closed.v4", CLOSED);

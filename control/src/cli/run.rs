@@ -25,7 +25,7 @@ const EXAMPLES: &str = "Examples:
   portcullis run --config /etc/portcullis/portcullis.toml
 
 SIGTERM and SIGINT stop cleanly, SIGHUP reads the rule files again as one change and
-opens the log file anew. When the daemon ends, however it ends, the kernel carries on by
+opens the log file anew, SIGUSR1 only opens the log file anew. When the daemon ends, however it ends, the kernel carries on by
 itself (and forwards, if net.ipv4.ip_forward is 1).";
 
 /// What to run on. Flags that are not given are `None`: the file, or the default, holds.

@@ -38,6 +38,7 @@ const REFRESH_MAX: usize = 64;
 pub(super) struct Signals {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) reload: Arc<AtomicBool>,
+    pub(super) rotate: Arc<AtomicBool>,
 }
 
 /// The network side of the daemon: mirror, publication, and the XDP program's
@@ -192,6 +193,9 @@ impl Daemon {
             sweeper.sweep(&self.conntrack, now);
             self.service.store().settle();
             self.report_events();
+            if signals.rotate.swap(false, Ordering::Relaxed) {
+                self.log.reopen();
+            }
             if signals.reload.swap(false, Ordering::Relaxed) {
                 self.log.reopen();
                 self.service.reload_in_background();

@@ -278,13 +278,15 @@ fn refused(findings: Vec<Finding>, texts: Texts) -> DaemonError {
     DaemonError::Policy { findings, texts: Box::new(texts) }
 }
 
-/// SIGTERM and SIGINT stop, the second time at once; SIGHUP reloads.
+/// SIGTERM and SIGINT stop, the second time at once; SIGHUP reloads; SIGUSR1 opens the
+/// log anew, and nothing else.
 fn listen() -> Result<Signals, DaemonError> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
     use signal_hook::flag;
     let signals = Signals {
         stop: Arc::new(AtomicBool::new(false)),
         reload: Arc::new(AtomicBool::new(false)),
+        rotate: Arc::new(AtomicBool::new(false)),
     };
     let failed = || system("signal handler");
     for signal in [SIGTERM, SIGINT] {
@@ -293,6 +295,7 @@ fn listen() -> Result<Signals, DaemonError> {
         flag::register(signal, Arc::clone(&signals.stop)).map_err(failed())?;
     }
     flag::register(SIGHUP, Arc::clone(&signals.reload)).map_err(failed())?;
+    flag::register(SIGUSR1, Arc::clone(&signals.rotate)).map_err(failed())?;
     Ok(signals)
 }
 
