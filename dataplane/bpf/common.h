@@ -33,7 +33,6 @@ const volatile u32 HOST = 0;       // 1: packets to own addresses are the engine
 const volatile u32 CLOSED = 0;     // while the daemon is away: 0 the kernel carries on, 1 drop
 const volatile u32 QUEUES = 64;    // queues per port: stride of `sockets`; workers
 const volatile u32 BLOCKLIST = 0;  // 1: look sources up in the blocklist maps
-const volatile u32 MANAGEMENT = 0; // 1: there is a management list
 const volatile u64 BEAT_LIMIT = 0; // a worker that is silent for longer (ns) is away; 0: never
 
 #define MAP(name, map_type, key_type, value_type, entries, flags) \
@@ -56,8 +55,20 @@ struct prefix6 {
 	u32 length;
 	struct address6 address;
 };
+// Prefixes of a management list: its number is a part of each.
+struct listed4 {
+	u32 length;
+	u32 list;
+	u32 address;
+};
+struct listed6 {
+	u32 length;
+	u32 list;
+	struct address6 address;
+};
 // Of the machine's own side; port 0 for protocols without ports.
 struct service {
+	u32 list;
 	u16 proto;
 	u16 port; // as on the wire
 };
@@ -67,15 +78,23 @@ MAP(local4, MAP_HASH, u32, u8, 4096, 0);            // the machine's addresses, 
 MAP(local6, MAP_HASH, struct address6, u8, 4096, 0);
 MAP(local4_net, MAP_LPM_TRIE, struct prefix4, u8, 1024, MAP_NO_PREALLOC); // local routes to prefixes
 MAP(local6_net, MAP_LPM_TRIE, struct prefix6, u8, 1024, MAP_NO_PREALLOC);
-// Which entries of the management list (a bit each) admit a remote prefix, those
-// of wider prefixes included, and which admit a service.
-MAP(manage4, MAP_LPM_TRIE, struct prefix4, u64, 256, MAP_NO_PREALLOC);
-MAP(manage6, MAP_LPM_TRIE, struct prefix6, u64, 256, MAP_NO_PREALLOC);
-MAP(services, MAP_HASH, struct service, u64, 4096, 0);
+MAP(broadcast4, MAP_HASH, u32, u8, 1024, 0); // those of local4 that are broadcast addresses
+// The management list in force: its number, perhaps with LISTS_IPV6; 0: none. A list
+// is written under another number beside the one in force, which this then replaces.
+MAP(management, MAP_ARRAY, u32, u32, 1, 0);
+// Which entries of a list (a bit each) admit a remote prefix, those of wider
+// prefixes included, and which admit a service.
+MAP(manage4, MAP_LPM_TRIE, struct listed4, u64, 128, MAP_NO_PREALLOC);
+MAP(manage6, MAP_LPM_TRIE, struct listed6, u64, 128, MAP_NO_PREALLOC);
+MAP(services, MAP_HASH, struct service, u64, 8192, 0);
+MAP(managed, MAP_PERCPU_ARRAY, u32, u64, 128, 0); // packets: entry * 2 + direction
 
 #define ORDER16(value) ((u16)((value) << 8 | (value) >> 8))
 enum { TYPE_IPV4 = ORDER16(0x0800), TYPE_IPV6 = ORDER16(0x86dd) };
+enum { TYPE_ARP = ORDER16(0x0806) };
 enum { ICMP = 1, TCP = 6, UDP = 17, ICMPV6 = 58 };
+enum { MORE_OR_OFFSET = ORDER16(0x3fff) }; // of an IPv4 header: it is a fragment
+enum { SOLICITATION = 135, ADVERTISEMENT = 136 };
 
 struct ipv4 {
 	u8 version_ihl;
@@ -144,32 +163,75 @@ INLINE int is_local6(const struct address6 *address)
 	return map_lookup(&local6, &prefix.address) || map_lookup(&local6_net, &prefix);
 }
 
+// The list in force, 0 when there is none: all that a packet pays then.
+INLINE u32 management_list(void)
+{
+	u32 only = 0;
+	u32 *list = map_lookup(&management, &only);
+	return list ? *list : 0;
+}
+
+enum { INBOUND, OUTBOUND };
+enum { LISTS_IPV6 = 1u << 31, LIST = 0xffff };
+
+// The number of the lowest bit. (clang 14 has no end with __builtin_ctzll here.)
+INLINE u32 first_bit(u64 bits)
+{
+	u32 at = 0;
+	for (u32 half = 32; half; half /= 2) {
+		if (!(bits << (64 - half))) {
+			bits >>= half;
+			at += half;
+		}
+	}
+	return at;
+}
+
+// Whether both sides of a service are named by one entry, which counts the packet.
+INLINE int admitted(u64 entries, u32 direction)
+{
+	if (!entries)
+		return 0;
+	u32 slot = first_bit(entries) * 2 + direction;
+	u64 *count = map_lookup(&managed, &slot);
+	if (count)
+		*count += 1;
+	return 1;
+}
+
 // Which entries admit a service: asked first, as it is the cheapest question and
 // mostly answered no.
-INLINE u64 entries_of(u16 proto, u16 port)
+INLINE u64 entries_of(u32 list, u16 proto, u16 port)
 {
-	struct service service = { proto, port };
+	struct service service = { list & LIST, proto, port };
 	u64 *entries = map_lookup(&services, &service);
 	return entries ? *entries : 0;
 }
 
-// Whether traffic between this machine's service and a remote is management.
-INLINE int manages4(u16 proto, u16 port, u32 own, u32 remote)
+// Whether traffic between this machine's service and a remote is management. A
+// broadcast address is nobody's service, and what claims to come from this machine
+// comes from no manager.
+INLINE int manages4(u32 list, u16 proto, u16 port, u32 own, u32 remote, u32 direction)
 {
-	u64 entries = entries_of(proto, port);
+	u64 entries = entries_of(list, proto, port);
 	if (!entries)
 		return 0;
-	struct prefix4 prefix = { 32, remote };
+	struct listed4 prefix = { 64, list & LIST, remote };
 	u64 *admitting = map_lookup(&manage4, &prefix);
-	return admitting && (*admitting & entries) && is_local4(own);
+	if (!admitting || !is_local4(own) || map_lookup(&broadcast4, &own) || is_local4(remote))
+		return 0;
+	return admitted(*admitting & entries, direction);
 }
 
-INLINE int manages6(u16 proto, u16 port, const struct address6 *own, const struct address6 *remote)
+INLINE int manages6(u32 list, u16 proto, u16 port, const struct address6 *own,
+		    const struct address6 *remote, u32 direction)
 {
-	u64 entries = entries_of(proto, port);
+	u64 entries = entries_of(list, proto, port);
 	if (!entries)
 		return 0;
-	struct prefix6 prefix = { 128, *remote };
+	struct listed6 prefix = { 160, list & LIST, *remote };
 	u64 *admitting = map_lookup(&manage6, &prefix);
-	return admitting && (*admitting & entries) && is_local6(own);
+	if (!admitting || !is_local6(own) || is_local6(remote))
+		return 0;
+	return admitted(*admitting & entries, direction);
 }

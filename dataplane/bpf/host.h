@@ -87,33 +87,95 @@ INLINE long say(struct __sk_buff *skb, u8 flags)
 	return store_bytes(skb, SOURCE, &said, sizeof(said), 0);
 }
 
-// Whether a packet answers a manager.
-INLINE int to_manager(struct __sk_buff *skb)
-{
-	struct ports ports = {};
-	if (skb->protocol == TYPE_IPV4) {
-		struct ipv4 ip;
-		if (load_bytes(skb, LINK, &ip, sizeof(ip)))
-			return 0;
-		if (ip.proto == TCP || ip.proto == UDP) {
-			u32 header = (ip.version_ihl & 0x0f) * 4;
-			if (load_bytes(skb, LINK + header, &ports, sizeof(ports)))
-				return 0;
-		} else if (ip.proto != ICMP) {
-			return 0;
-		}
-		return manages4(ip.proto, ports.source, ip.source, ip.destination);
-	}
+// What an ICMP error quotes: as much as is asked for here.
+struct quoted4 {
+	struct ipv4 ip;
+	struct ports ports;
+};
+struct quoted6 {
 	struct ipv6 ip;
+	struct ports ports;
+};
+
+// Whether an error tells a manager of what it sent to a service here.
+INLINE int tells_manager4(struct __sk_buff *skb, u32 list)
+{
+	struct quoted4 quoted;
+	if (load_bytes(skb, LINK + sizeof(struct ipv4) + 8, &quoted, sizeof(quoted)))
+		return 0;
+	struct ipv4 *ip = &quoted.ip;
+	if (ip->version_ihl != 0x45 || (ip->fragment & MORE_OR_OFFSET) ||
+	    (ip->proto != TCP && ip->proto != UDP))
+		return 0;
+	return manages4(list, ip->proto, quoted.ports.destination, ip->destination, ip->source,
+			OUTBOUND);
+}
+
+INLINE int tells_manager6(struct __sk_buff *skb, u32 list)
+{
+	struct quoted6 quoted;
+	if (load_bytes(skb, LINK + sizeof(struct ipv6) + 8, &quoted, sizeof(quoted)))
+		return 0;
+	struct ipv6 *ip = &quoted.ip;
+	if (ip->next != TCP && ip->next != UDP)
+		return 0;
+	return manages6(list, ip->next, quoted.ports.destination, &ip->destination, &ip->source,
+			OUTBOUND);
+}
+
+// Whether a packet answers a manager. The same packets as on the way in: whole, with
+// plain headers.
+INLINE int to_manager4(struct __sk_buff *skb, u32 list)
+{
+	struct ipv4 ip;
+	struct ports ports = {};
+	if (load_bytes(skb, LINK, &ip, sizeof(ip)) || ip.version_ihl != 0x45 ||
+	    (ip.fragment & MORE_OR_OFFSET))
+		return 0;
+	u32 next = LINK + sizeof(ip);
+	if (ip.proto == TCP || ip.proto == UDP) {
+		if (load_bytes(skb, next, &ports, sizeof(ports)))
+			return 0;
+	} else if (ip.proto == ICMP) {
+		u8 type;
+		if (load_bytes(skb, next, &type, sizeof(type)))
+			return 0;
+		if (type == 3 || type == 11 || type == 12)
+			return tells_manager4(skb, list);
+	} else {
+		return 0;
+	}
+	return manages4(list, ip.proto, ports.source, ip.source, ip.destination, OUTBOUND);
+}
+
+INLINE int to_manager6(struct __sk_buff *skb, u32 list)
+{
+	struct ipv6 ip;
+	struct ports ports = {};
 	if (load_bytes(skb, LINK, &ip, sizeof(ip)))
 		return 0;
+	u32 next = LINK + sizeof(ip);
 	if (ip.next == TCP || ip.next == UDP) {
-		if (load_bytes(skb, LINK + sizeof(ip), &ports, sizeof(ports)))
+		if (load_bytes(skb, next, &ports, sizeof(ports)))
 			return 0;
-	} else if (ip.next != ICMPV6) {
+	} else if (ip.next == ICMPV6) {
+		u8 type;
+		if (load_bytes(skb, next, &type, sizeof(type)))
+			return 0;
+		if (type < 128)
+			return tells_manager6(skb, list);
+	} else {
 		return 0;
 	}
-	return manages6(ip.next, ports.source, &ip.source, &ip.destination);
+	return manages6(list, ip.next, ports.source, &ip.source, &ip.destination, OUTBOUND);
+}
+
+INLINE int to_manager(struct __sk_buff *skb)
+{
+	u32 list = management_list();
+	if (!list)
+		return 0;
+	return skb->protocol == TYPE_IPV4 ? to_manager4(skb, list) : to_manager6(skb, list);
 }
 
 INLINE int any_silent(void)
@@ -134,7 +196,7 @@ int host_out(struct __sk_buff *skb)
 	struct bpf_sock *socket = skb->sk;
 	if (socket && socket->family == PACKET_SOCKET)
 		return TCX_PASS;
-	if (!is_engines(skb) || (MANAGEMENT && to_manager(skb)))
+	if (!is_engines(skb) || to_manager(skb))
 		return TCX_PASS;
 	if (BEAT_LIMIT && any_silent())
 		return CLOSED ? TCX_DROP : TCX_PASS;

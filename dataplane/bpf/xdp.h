@@ -50,6 +50,12 @@ struct ethernet {
 	u8 source[6];
 	u16 type;
 };
+struct arp {
+	u16 kinds[4];
+	u16 sender[5]; // link, then protocol address
+	u16 target_link[3];
+	u16 target[2];
+};
 struct tag {
 	u16 control; // priority, drop eligibility, VLAN id
 	u16 type;    // of what follows
@@ -57,7 +63,6 @@ struct tag {
 
 enum { TYPE_VLAN = ORDER16(0x8100), TYPE_QINQ = ORDER16(0x88a8), VLAN_ID = ORDER16(0x0fff) };
 enum { TAGS_MAX = 2 }; // as many as the engine looks behind
-enum { MORE_OR_OFFSET = ORDER16(0x3fff) };
 
 INLINE int is_tag(u16 type)
 {
@@ -65,32 +70,36 @@ INLINE int is_tag(u16 type)
 }
 
 // Whether an ICMP error speaks of a packet that this machine sent to a manager.
-INLINE int about_management4(u8 *icmp, void *end)
+INLINE int about_management4(u32 list, u8 *icmp, void *end)
 {
 	struct ipv4 *quoted = (void *)(icmp + 8);
 	if ((void *)(quoted + 1) > end || quoted->version_ihl != 0x45)
 		return 0;
 	struct ports *ports = (void *)(quoted + 1);
-	if ((void *)(ports + 1) > end || (quoted->proto != TCP && quoted->proto != UDP))
+	if ((void *)(ports + 1) > end || (quoted->fragment & MORE_OR_OFFSET) ||
+	    (quoted->proto != TCP && quoted->proto != UDP))
 		return 0;
-	return manages4(quoted->proto, ports->source, quoted->source, quoted->destination);
+	return manages4(list, quoted->proto, ports->source, quoted->source, quoted->destination,
+			INBOUND);
 }
 
-INLINE int about_management6(u8 *icmp, void *end)
+INLINE int about_management6(u32 list, u8 *icmp, void *end)
 {
 	struct ipv6 *quoted = (void *)(icmp + 8);
 	struct ports *ports = (void *)(quoted + 1);
 	if ((void *)(ports + 1) > end || (quoted->next != TCP && quoted->next != UDP))
 		return 0;
-	return manages6(quoted->next, ports->source, &quoted->source, &quoted->destination);
+	return manages6(list, quoted->next, ports->source, &quoted->source, &quoted->destination,
+			INBOUND);
 }
 
-// Whole packets only: of a fragment nobody can tell.
-INLINE int is_management4(struct ipv4 *ip, void *end)
+// Whole packets with plain headers only: of a fragment nobody can tell, and an
+// option can ask the kernel to send a packet on.
+INLINE int is_management4(u32 list, struct ipv4 *ip, void *end)
 {
-	u32 header = (ip->version_ihl & 0x0f) * 4;
-	u8 *next = (u8 *)ip + header;
-	if (header < 20 || (void *)(next + 8) > end || (ip->fragment & MORE_OR_OFFSET))
+	u8 *next = (u8 *)(ip + 1);
+	if (ip->version_ihl != 0x45 || (void *)(next + 8) > end ||
+	    (ip->fragment & MORE_OR_OFFSET))
 		return 0;
 	u16 port = 0;
 	if (ip->proto == TCP || ip->proto == UDP)
@@ -98,11 +107,11 @@ INLINE int is_management4(struct ipv4 *ip, void *end)
 	else if (ip->proto != ICMP)
 		return 0;
 	else if (*next == 3 || *next == 11 || *next == 12)
-		return about_management4(next, end);
-	return manages4(ip->proto, port, ip->destination, ip->source);
+		return is_local4(ip->destination) && about_management4(list, next, end);
+	return manages4(list, ip->proto, port, ip->destination, ip->source, INBOUND);
 }
 
-INLINE int is_management6(struct ipv6 *ip, void *end)
+INLINE int is_management6(u32 list, struct ipv6 *ip, void *end)
 {
 	u8 *next = (u8 *)(ip + 1);
 	if ((void *)(next + 8) > end)
@@ -113,8 +122,23 @@ INLINE int is_management6(struct ipv6 *ip, void *end)
 	else if (ip->next != ICMPV6)
 		return 0;
 	else if (*next < 128)
-		return about_management6(next, end);
-	return manages6(ip->next, port, &ip->destination, &ip->source);
+		return is_local6(&ip->destination) && about_management6(list, next, end);
+	return manages6(list, ip->next, port, &ip->destination, &ip->source, INBOUND);
+}
+
+// Neighbour discovery without which no manager reaches a bridge over IPv6: who asks
+// for an address of this machine, or answers it, on the same link (so says the hop
+// limit).
+INLINE int finds_manager(struct ipv6 *ip, void *end)
+{
+	u8 *icmp = (u8 *)(ip + 1);
+	struct address6 *target = (void *)(icmp + 8);
+	if (ip->next != ICMPV6 || ip->hops != 255 || (void *)(target + 1) > end)
+		return 0;
+	int own = is_local6(&ip->destination);
+	if (*icmp == SOLICITATION)
+		return (own || ip->destination.byte[0] == 0xff) && is_local6(target);
+	return *icmp == ADVERTISEMENT && own;
 }
 
 INLINE u32 judge4(void *at, void *end)
@@ -123,7 +147,8 @@ INLINE u32 judge4(void *at, void *end)
 	if ((void *)(ip + 1) > end)
 		return REDIRECTED;
 	u32 to = ip->destination;
-	if (MANAGEMENT && is_management4(ip, end))
+	u32 list = management_list();
+	if (list && is_management4(list, ip, end))
 		return PASSED_MANAGEMENT;
 	if (BLOCKLIST) {
 		struct prefix4 from = { 32, ip->source };
@@ -144,7 +169,8 @@ INLINE u32 judge6(void *at, void *end)
 	struct ipv6 *ip = at;
 	if ((void *)(ip + 1) > end)
 		return REDIRECTED;
-	if (MANAGEMENT && is_management6(ip, end))
+	u32 list = management_list();
+	if (list && is_management6(list, ip, end))
 		return PASSED_MANAGEMENT;
 	if (BLOCKLIST) {
 		struct prefix6 from = { 128, ip->source };
@@ -152,7 +178,7 @@ INLINE u32 judge6(void *at, void *end)
 			return BLOCKED;
 	}
 	if (!ROUTED)
-		return REDIRECTED;
+		return (list & LISTS_IPV6) && finds_manager(ip, end) ? PASSED_GROUP : REDIRECTED;
 	struct address6 to = ip->destination;
 	int group = is_group6(&to), link_local = is_link_local6(&to);
 	u8 *icmp = (u8 *)(ip + 1);
@@ -164,6 +190,14 @@ INLINE u32 judge6(void *at, void *end)
 	if (group)
 		return PASSED_GROUP;
 	return is_local6(&to) ? PASSED_LOCAL : REDIRECTED;
+}
+
+// Whether an ARP packet concerns an address of this machine. A bridge keeps it, if
+// managers may speak to the bridge itself.
+INLINE int asks_for_us(void *at, void *end)
+{
+	struct arp *arp = at;
+	return (void *)(arp + 1) <= end && is_local4(arp->target[0] | (u32)arp->target[1] << 16);
 }
 
 INLINE u32 judge(void *data, void *end)
@@ -186,6 +220,8 @@ INLINE u32 judge(void *data, void *end)
 		return judge4(at, end);
 	if (type == TYPE_IPV6)
 		return judge6(at, end);
+	if (!ROUTED && type == TYPE_ARP && asks_for_us(at, end) && management_list())
+		return PASSED_LINK;
 	return ROUTED && !is_tag(type) ? PASSED_LINK : REDIRECTED;
 }
 

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use dataplane::conntrack::setting_name;
 use dataplane::port::fault::{Faults, PerMillion};
+use dataplane::port::management::Entry;
 
 use super::timeouts::CtTimeouts;
 use super::{Exit, Output};
 use crate::apply::ApplyError;
 use crate::config::{
-    AttachName, DEFAULT_FILE, Given, HostRoadName, Layer, ModeName, Pairs, Ports, SettingTable,
-    Source, TimeoutTable, UserName, Whole, ZeroCopyName,
+    AttachName, DEFAULT_FILE, Given, HostRoadName, Layer, Managers, ModeName, Pairs, Ports,
+    SettingTable, Source, TimeoutTable, UserName, Whole, ZeroCopyName,
 };
 use crate::daemon::sandbox::Seccomp;
 use crate::daemon::{self, Config, DaemonError, Injection, Ready};
@@ -22,6 +23,7 @@ const EXAMPLES: &str = "Examples:
   portcullis run --port eth0 --port eth1 --rules rules.v4 --sysctl tcp_loose=0
   portcullis run --port eth0 --port eth1 --rules rules.v4 --state none
   portcullis run --port eth0 --port eth1 --rules rules.v4 --user portcullis
+  portcullis run --port eth0 --port eth1 --rules rules.v4 --management '198.51.100.0/24 tcp 22'
   portcullis run --config /etc/portcullis/portcullis.toml
 
 SIGTERM and SIGINT stop cleanly, SIGHUP reads the rule files again as one change and
@@ -65,6 +67,11 @@ pub struct Args {
     /// native XDP on every port, and is needed for NAT to its own addresses [default: auto].
     #[arg(long, value_enum)]
     pub host_road: Option<HostRoadName>,
+    /// Whoever may reach a service of this machine whatever the policy says, as
+    /// "198.51.100.0/24 tcp 22,443", "2001:db8::/48 udp 161" or "198.51.100.7 icmp";
+    /// give it once per entry.
+    #[arg(long, value_name = "PREFIX PROTOCOL PORTS")]
+    pub management: Vec<Entry>,
     /// Whether frames may cross without a copy [default: auto].
     #[arg(long, value_enum)]
     pub zero_copy: Option<ZeroCopyName>,
@@ -156,6 +163,8 @@ impl Args {
     fn layer(&self) -> Layer {
         let many = |is_empty: bool| (!is_empty).then_some(());
         let ports = many(self.ports.is_empty()).map(|()| Ports(self.ports.clone()));
+        let managers = many(self.management.is_empty());
+        let managers = managers.map(|()| Managers(self.management.clone()));
         let bridge = many(self.bridge.is_empty()).map(|()| Pairs(self.bridge.clone()));
         let (settings, max) = self.settings();
         let timeouts = self.timeouts.ct_timeout.clone();
@@ -169,6 +178,7 @@ impl Args {
             rules6: Given::flag(self.rules6.clone().map(Some)),
             counters: Given::flag(self.counters.then_some(true)),
             attach: Given::flag(self.xdp),
+            management: Given::flag(managers),
             zero_copy: Given::flag(self.zero_copy),
             host_road: Given::flag(self.host_road),
             watchdog: Given::flag(self.watchdog.map(Whole)),

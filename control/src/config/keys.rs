@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::conntrack::{SettingTable, TimeoutTable};
+use super::management::Managers;
 use super::table::{self, Effect, Given, Key, Origin, Value, keys};
 use super::values::{
     AttachName, HostRoadName, ModeName, Pairs, Ports, StateFile, UserName, Whole, ZeroCopyName,
@@ -40,6 +41,10 @@ keys! {
     /// A worker that has not turned for so many milliseconds is taken for away: the BPF
     /// programs do what holds without a daemon. 0: nobody watches.
     watchdog: Whole<0, 60_000> = "failure.watchdog", Restart, "--watchdog", Whole(1000);
+
+    /// Who reaches which service of this machine whatever the policy says, as
+    /// "198.51.100.0/24 tcp 22,443", "2001:db8::/48 udp 161" or "198.51.100.7 icmp".
+    management: Managers = "management.allow", Live, "--management", Managers::default();
 
     /// Most connections at once. Live up to its value at the start.
     conntrack_max: Option<Whole<1, 268_435_456>> = "conntrack.max", Live, "--conntrack-max", None;

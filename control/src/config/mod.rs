@@ -8,6 +8,7 @@
 
 mod conntrack;
 mod keys;
+mod management;
 mod reader;
 mod resolve;
 mod table;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use self::conntrack::{SettingTable, TimeoutTable};
+pub use self::management::Managers;
 pub use keys::{KEYS, Layer, Settings};
 pub use reader::{Reader, Span, read};
 pub use table::{Effect, Entry, Given, Key, Line, Origin, Value};

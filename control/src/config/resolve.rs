@@ -4,6 +4,7 @@ use dataplane::clock::Nanos;
 use dataplane::fib::Mode;
 use dataplane::packet::PortId;
 use dataplane::port::afxdp::{AttachChoice, CopyMode};
+use dataplane::port::management::List;
 
 use super::values::{AttachName, HostRoadName, ModeName, Pairs, ZeroCopyName};
 use super::{Configured, Conflict, DEFAULT_SOCKET, DEFAULT_STATE, Settings};
@@ -67,6 +68,10 @@ impl Configured {
             let problem = "no ports: name them in the file or with --port".to_owned();
             return Err(Conflict::new("ports", settings.ports.origin, problem));
         }
+        let management = List::new(settings.management.value.0.iter().cloned());
+        let management = management.map_err(|error| {
+            Conflict::new("management.allow", settings.management.origin, error.to_string())
+        })?;
         Ok(Config {
             ports: settings.ports.value.0.clone(),
             rules: settings.rules.value.clone(),
@@ -74,6 +79,7 @@ impl Configured {
             counters: settings.counters.value,
             host: settings.host_road.value == HostRoadName::Auto && mode == Mode::Routed,
             mode,
+            management,
             workers: settings.workers.value.map(|workers| workers.0 as usize),
             attach: match settings.attach.value {
                 AttachName::Auto => AttachChoice::Auto,

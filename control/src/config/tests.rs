@@ -58,6 +58,12 @@ file = "log/it"
 socket = "/run/it.sock"
 group = 0x10
 
+[failure]
+watchdog = 500
+
+[management]
+allow = ["198.51.100.0/24 tcp 22,443", "2001:db8::/48 icmp"]
+
 [service]
 user = "998:997"
 seccomp = "log"

@@ -97,7 +97,7 @@ impl NetworkSide {
             Err(error) => return self.complain(error.to_string(), service),
         };
         // A new local address stays with the kernel before it is routed to.
-        let kept = self.program.set_local(update.local);
+        let kept = self.program.set_local(update.local, update.broadcasts);
         drop(self.networks.publish(Arc::clone(&network)));
         let mut notes = self.port_notes.clone();
         notes.extend(update.notes.iter().map(ToString::to_string));

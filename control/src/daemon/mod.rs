@@ -38,6 +38,7 @@ use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::{self, ConfigError, Conntrack, ConntrackError};
 use dataplane::fib::{Mode, Network, NetworkError};
 use dataplane::port::afxdp::{self, AfxdpError, AttachChoice, CopyMode, LinkInfo, OnFailure};
+use dataplane::port::management::List;
 use dataplane::publish::Publisher;
 use dataplane::worker::Outlets;
 use thiserror::Error;
@@ -76,6 +77,8 @@ pub struct Config {
     pub mode: Mode,
     /// Whether this machine's own packets go through the policy too.
     pub host: bool,
+    /// Who reaches which service of this machine whatever the policy says.
+    pub management: List,
     /// Workers; by default as many as the ports have queues.
     pub workers: Option<usize>,
     /// How the XDP program may be attached.
@@ -362,8 +365,11 @@ impl Daemon {
         notes.extend(update.notes.iter().map(ToString::to_string));
         let networks = Publisher::new(Arc::clone(&network));
 
-        let opened = afxdp::open(&wanted_ports(&config, workers), update.local)?;
+        let mut wanted = wanted_ports(&config, workers);
+        wanted.broadcasts = update.broadcasts;
+        let opened = afxdp::open(&wanted, update.local)?;
         notes.extend(preflight::host_note(&config, opened.host_road));
+        notes.extend(preflight::management_notes(&config));
         let program = ProgramSight(Arc::new(Mutex::new(opened.program)));
 
         let restored = match &place {
@@ -430,6 +436,7 @@ fn wanted_ports(config: &Config, workers: usize) -> afxdp::Config {
     wanted.on_failure = OnFailure::Open;
     wanted.beat_limit = config.failure.watchdog;
     wanted.host = config.host;
+    wanted.management = config.management.clone();
     wanted
 }
 

@@ -10,6 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use dataplane::fib::Mode;
 use dataplane::packet::MAX_PORTS;
 use dataplane::port::afxdp::LinkInfo;
+use dataplane::port::management::List;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -233,6 +234,12 @@ pub fn host_note(config: &Config, host_road: bool) -> Option<String> {
         "{why}: packets from and to this machine's own addresses stay with the kernel, INPUT and \
          OUTPUT are not enforced, and replies to NAT with those addresses do not come back"
     ))
+}
+
+/// What is odd about the management list.
+pub fn management_notes(config: &Config) -> Vec<String> {
+    let written = &config.configured.settings.management.value.0;
+    List::remarks(written).iter().map(ToString::to_string).collect()
 }
 
 /// What a bridge cannot see: tags that a port takes off before we get the frame.

@@ -2,6 +2,7 @@
 //! write.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dataplane::packet::PortId;
@@ -18,8 +19,16 @@ impl ProgramSight {
         let program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         program.counters(port).unwrap_or_default()
     }
-    pub(super) fn set_local(&self, prefixes: PrefixList) -> Result<(), BpfError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).set_local(prefixes)
+    /// Says what is local; `broadcasts` are among the prefixes.
+    pub(super) fn set_local(
+        &self,
+        prefixes: PrefixList,
+        broadcasts: Vec<Ipv4Addr>,
+    ) -> Result<(), BpfError> {
+        let mut program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Known as what they are before they are local.
+        program.set_broadcasts(broadcasts)?;
+        program.set_local(prefixes)
     }
     /// What it did with the frames of one port, by name.
     pub(super) fn counters(&self, port: PortId) -> BTreeMap<String, u64> {

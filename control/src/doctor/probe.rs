@@ -72,7 +72,6 @@ fn try_all() -> Probes {
         host: true,
         on_failure: OnFailure::Open,
         beat_limit: Nanos(0),
-        management: false,
         queues: 1,
         blocklist: None,
     };

@@ -21,7 +21,7 @@ mod netlink;
 mod topology;
 mod view;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use dataplane::clock::Nanos;
@@ -58,6 +58,8 @@ pub struct Update {
     pub topology: Topology,
     /// Prefixes that the kernel delivers locally, broadcast addresses included.
     pub local: PrefixList,
+    /// Those of them that are IPv4 broadcast addresses.
+    pub broadcasts: Vec<Ipv4Addr>,
     /// What the mirror had to simplify.
     pub notes: Vec<Note>,
 }
@@ -119,7 +121,8 @@ impl Mirror {
     pub fn current(&self) -> Result<Update, NetError> {
         let (topology, notes) = topology::build(&self.view, &self.mode, &self.ports)?;
         let local = topology::local_prefixes(&self.view);
-        Ok(Update { topology, local, notes })
+        let broadcasts = topology::broadcasts(&self.view);
+        Ok(Update { topology, local, broadcasts, notes })
     }
 
     /// Readable when notifications wait.

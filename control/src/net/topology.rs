@@ -8,7 +8,7 @@
 //! program can choose the same hop for the same flow. All flows take the
 //! first hop that is alive, has carrier, and leads to a port of ours.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use dataplane::fib::{Mode, NeighbourEntry, PortInfo, RouteEntry, RouteKind, RuleEntry, Topology};
 use dataplane::packet::{Mac, PortId};
@@ -120,6 +120,19 @@ pub(super) fn local_prefixes(view: &View) -> PrefixList {
         matches!(route.kind, RouteType::Local | RouteType::Anycast | RouteType::Broadcast)
     };
     let mut list: PrefixList = view.routes.iter().filter(local).map(|route| route.to).collect();
+    list.sort_unstable();
+    list.dedup();
+    list
+}
+
+/// The IPv4 broadcast addresses among them.
+pub(super) fn broadcasts(view: &View) -> Vec<Ipv4Addr> {
+    let broadcast = |route: &&Route| route.kind == RouteType::Broadcast;
+    let host = |route: &Route| match route.to {
+        (IpAddr::V4(address), 32) => Some(address),
+        _ => None,
+    };
+    let mut list: Vec<_> = view.routes.iter().filter(broadcast).filter_map(host).collect();
     list.sort_unstable();
     list.dedup();
     list

@@ -9,6 +9,7 @@
 pub mod afxdp;
 pub mod fault;
 pub mod host;
+pub mod management;
 pub mod memory;
 pub mod pcap;
 mod poll;

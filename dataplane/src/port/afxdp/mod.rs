@@ -23,6 +23,7 @@ mod sys;
 mod umem;
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 pub use beat::Beat;
@@ -32,6 +33,7 @@ pub use ring::RingLayoutError;
 pub use socket::{AfxdpPort, Observer};
 
 use super::host::{HostError, HostQueue};
+use super::management::List;
 use super::{AttachMode, CHUNK, MAX_FRAME, Pool, PoolError};
 use crate::clock::{Nanos, monotonic};
 use crate::packet::{MAX_PORTS, PortId};
@@ -89,6 +91,10 @@ pub struct Config {
     pub on_failure: OnFailure,
     /// A worker that has not turned for longer is away; zero: it is never asked.
     pub beat_limit: Nanos,
+    /// Who reaches which service of this machine whatever the policy says.
+    pub management: List,
+    /// What [`Program::set_broadcasts`] is given before the first attachment.
+    pub broadcasts: Vec<Ipv4Addr>,
     /// Room for blocked sources; `None` switches the blocklist off.
     pub blocklist: Option<BlocklistSize>,
     /// Whether this machine's own packets take the host road through the engine,
@@ -109,6 +115,8 @@ impl Config {
             routed: true,
             on_failure: OnFailure::Open,
             beat_limit: Nanos(0),
+            management: List::default(),
+            broadcasts: Vec::new(),
             blocklist: None,
             host: false,
         }
@@ -362,11 +370,12 @@ pub fn open(
         host: config.host && config.routed,
         on_failure: config.on_failure,
         beat_limit: config.beat_limit,
-        management: false,
         queues: config.workers as u32,
         blocklist: config.blocklist,
     })?;
     program.set_local(local.iter().copied())?;
+    program.set_broadcasts(config.broadcasts.iter().copied())?;
+    program.set_management(&config.management)?;
     let mut modes = Vec::with_capacity(links.len());
     for (index, link) in links.iter().enumerate() {
         modes.push(program.attach(PortId(index as u8), link, config.attach)?);

@@ -3,9 +3,11 @@
 //! One loaded instance serves all ports and their maps are shared, so a
 //! blocklist or a change of local addresses is written once. Attachment is by
 //! `bpf_link` only: it ends with this process, whatever ends it.
-//! `host.rs` attaches the programs of the host road.
+//! `host.rs` attaches the programs of the host road, `management.rs` writes the
+//! management list.
 
 mod host;
+mod management;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,6 +18,8 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+
+use management::ManagementMaps;
 
 use super::beat::{Beat, Beats};
 use super::{AfxdpError, AttachChoice, LinkInfo, sys};
@@ -88,8 +92,6 @@ pub struct ProgramConfig {
     pub on_failure: OnFailure,
     /// A worker that has not turned for longer is away; zero: it is never asked.
     pub beat_limit: Nanos,
-    /// Whether there is a management list.
-    pub management: bool,
     /// Queues that a port can have at most.
     pub queues: u32,
     /// Drops sources that are on the blocklist, if given.
@@ -130,6 +132,7 @@ pub struct Program {
     counters: PerCpuArray<MapData, u64>,
     local: Addresses,
     blocked: Addresses,
+    management: ManagementMaps,
     current_local: BTreeSet<(IpAddr, u8)>,
     beats: Beats,
     config: ProgramConfig,
@@ -150,7 +153,6 @@ impl Program {
         let routed = u32::from(config.routed);
         let host = u32::from(config.host);
         let closed = u32::from(config.on_failure == OnFailure::Closed);
-        let management = u32::from(config.management);
         let blocklist = u32::from(config.blocklist.is_some());
         let size = config.blocklist.unwrap_or(BlocklistSize { hosts: 1, prefixes: 1 });
         let mut ebpf = EbpfLoader::new()
@@ -158,7 +160,6 @@ impl Program {
             .override_global("HOST", &host, true)
             .override_global("CLOSED", &closed, true)
             .override_global("BEAT_LIMIT", &config.beat_limit.0, true)
-            .override_global("MANAGEMENT", &management, true)
             .override_global("QUEUES", &config.queues, true)
             .override_global("BLOCKLIST", &blocklist, true)
             .map_max_entries("sockets", MAX_PORTS as u32 * config.queues)
@@ -186,6 +187,7 @@ impl Program {
             counters: take(&mut ebpf, "counters")?.try_into()?,
             local,
             blocked,
+            management: ManagementMaps::take(&mut ebpf)?,
             ebpf,
             current_local: BTreeSet::new(),
             config,
