@@ -16,6 +16,7 @@ const UNSAFE_FILES: &[&str] = &[
     "control/src/doctor/sys.rs",
     "control/src/state/mapped.rs",
     "dataplane/src/port/afxdp/beat.rs",
+    "dataplane/src/port/afxdp/links.rs",
     "dataplane/src/port/afxdp/ring.rs",
     "dataplane/src/port/afxdp/socket.rs",
     "dataplane/src/port/afxdp/sys.rs",

@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod explain;
 pub mod man;
 pub mod output;
+pub mod release;
 pub mod replay;
 pub mod run;
 pub mod show;
@@ -102,6 +103,8 @@ enum Command {
     Sysctl(sysctl::Args),
     /// Stop the daemon cleanly.
     Stop(stop::Args),
+    /// Open ports that a dead daemon keeps closed.
+    Release(release::Args),
     /// Follow a described packet through the policy, step by step.
     Explain(Box<explain::Args>),
     /// Run captures through the engine, offline.
@@ -145,6 +148,7 @@ pub fn main() -> ExitCode {
         Command::Conntrack(args) => conntrack::run(args, &output),
         Command::Sysctl(args) => sysctl::run(args, &output),
         Command::Stop(args) => stop::run(args, &output),
+        Command::Release(args) => release::run(args, &output),
         Command::Explain(args) => explain::run(*args, &output),
         Command::Replay(args) => replay::run(args, &output),
         Command::Man(args) => man::run(args, Cli::command(), &output),

@@ -10,8 +10,8 @@ use super::timeouts::CtTimeouts;
 use super::{Exit, Output};
 use crate::apply::ApplyError;
 use crate::config::{
-    AttachName, DEFAULT_FILE, Given, HostRoadName, Layer, Managers, ModeName, Pairs, Ports,
-    SettingTable, Source, TimeoutTable, UserName, Whole, ZeroCopyName,
+    AttachName, DEFAULT_FILE, Given, HostRoadName, Layer, Managers, ModeName, OnFailureName, Pairs,
+    Ports, SettingTable, Source, TimeoutTable, UserName, Whole, ZeroCopyName,
 };
 use crate::daemon::sandbox::Seccomp;
 use crate::daemon::{self, Config, DaemonError, Injection, Ready};
@@ -75,6 +75,14 @@ pub struct Args {
     /// Whether frames may cross without a copy [default: auto].
     #[arg(long, value_enum)]
     pub zero_copy: Option<ZeroCopyName>,
+    /// What becomes of the traffic while the daemon is away, stuck or dead: the kernel
+    /// carries on, or it is dropped, but for management, ARP and neighbour discovery
+    /// [default: closed in mode routed, else open].
+    #[arg(long, value_enum)]
+    pub on_failure: Option<OnFailureName>,
+    /// Keep links that outlive the daemon here, in a bpffs [default: /sys/fs/bpf/portcullis].
+    #[arg(long, value_name = "DIR")]
+    pub pin_dir: Option<PathBuf>,
     /// Take a worker that has not turned for so long for away, as if there were no daemon;
     /// 0: never [default: 1000].
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(..=60_000))]
@@ -181,6 +189,8 @@ impl Args {
             management: Given::flag(managers),
             zero_copy: Given::flag(self.zero_copy),
             host_road: Given::flag(self.host_road),
+            on_failure: Given::flag(self.on_failure.map(Some)),
+            pin_dir: Given::flag(self.pin_dir.clone()),
             watchdog: Given::flag(self.watchdog.map(Whole)),
             conntrack_max: Given::flag(max.map(|max| Some(Whole(max)))),
             settings: Given::flag(settings),
@@ -290,6 +300,7 @@ fn report(error: &DaemonError, output: &Output) -> Exit {
         DaemonError::Apply(ApplyError::Check(_)) | DaemonError::WorkerFell(_) => Exit::Internal,
         DaemonError::Preflight(daemon::preflight::PreflightError::Mode(_)) => Exit::Usage,
         DaemonError::Apply(_)
+        | DaemonError::Failure(_)
         | DaemonError::Preflight(_)
         | DaemonError::Socket(_)
         | DaemonError::State(_)

@@ -7,8 +7,8 @@ use super::conntrack::translations;
 use super::table::{Align, Table};
 use super::{Exit, Output};
 use crate::api::protocol::{
-    ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackStats, FamilyName, Ports, Rules,
-    Stats, Status,
+    ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackStats, FailureInfo, FamilyName, Ports,
+    Rules, Stats, Status,
 };
 use crate::api::{Request, Response};
 
@@ -402,6 +402,7 @@ fn render_status(status: &Status) -> String {
         version.generation,
         status.connections
     );
+    text += &render_failure(&status.failure);
     let Some(state) = &status.state else { return text + "state: not kept\n" };
     let every = state.every_ms / 1000;
     text += &format!("state: {} every {every} s, {} saves", state.file, state.saves);
@@ -435,6 +436,24 @@ fn render_status(status: &Status) -> String {
         ),
     };
     text
+}
+
+/// What holds while the daemon is away.
+fn render_failure(failure: &FailureInfo) -> String {
+    let FailureInfo { on_failure, watchdog_ms, pin_dir, ports } = failure;
+    let mut text = format!("on failure: {on_failure}");
+    let kept = failure.kept_ports();
+    if !kept.is_empty() {
+        let adopted = ports.iter().filter(|pin| pin.adopted).count();
+        text += &format!(
+            "; {} stay closed by links in {pin_dir}, {adopted} of them from a daemon before",
+            kept.join(" ")
+        );
+    }
+    match watchdog_ms {
+        0 => text + "; nobody watches workers\n",
+        limit => text + &format!("; a worker is away after {limit} ms\n"),
+    }
 }
 
 /// Rows fetched at a time.

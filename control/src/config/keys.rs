@@ -7,7 +7,8 @@ use super::conntrack::{SettingTable, TimeoutTable};
 use super::management::Managers;
 use super::table::{self, Effect, Given, Key, Origin, Value, keys};
 use super::values::{
-    AttachName, HostRoadName, ModeName, Pairs, Ports, StateFile, UserName, Whole, ZeroCopyName,
+    AttachName, HostRoadName, ModeName, OnFailureName, Pairs, Ports, StateFile, UserName, Whole,
+    ZeroCopyName,
 };
 use crate::daemon::sandbox::Seccomp;
 
@@ -38,6 +39,13 @@ keys! {
     /// native XDP on every port, and is needed for NAT to its own addresses.
     host_road: HostRoadName = "host.road", Restart, "--host-road", HostRoadName::Auto;
 
+    /// What becomes of the traffic while the daemon is away: open leaves it to the kernel,
+    /// closed drops what the policy would decide (not management, ARP, neighbour
+    /// discovery). Unset: closed in mode routed, else open.
+    on_failure: Option<OnFailureName> = "failure.on-failure", Restart, "--on-failure", None;
+    /// Where links are kept that outlive the daemon: a directory in a bpffs.
+    pin_dir: PathBuf = "failure.pin-dir", Restart, "--pin-dir",
+        PathBuf::from(super::DEFAULT_PIN_DIR);
     /// A worker that has not turned for so many milliseconds is taken for away: the BPF
     /// programs do what holds without a daemon. 0: nobody watches.
     watchdog: Whole<0, 60_000> = "failure.watchdog", Restart, "--watchdog", Whole(1000);

@@ -27,7 +27,8 @@ pub use keys::{KEYS, Layer, Settings};
 pub use reader::{Reader, Span, read};
 pub use table::{Effect, Entry, Given, Key, Line, Origin, Value};
 pub use values::{
-    AttachName, HostRoadName, ModeName, Pairs, Ports, StateFile, UserName, Whole, ZeroCopyName,
+    AttachName, HostRoadName, ModeName, OnFailureName, Pairs, Ports, StateFile, UserName, Whole,
+    ZeroCopyName,
 };
 
 use crate::diagnostics::{Code, Finding, Severity};
@@ -38,6 +39,8 @@ pub const DEFAULT_FILE: &str = "/etc/portcullis/portcullis.toml";
 pub const DEFAULT_SOCKET: &str = "/run/portcullis/control.sock";
 /// Where connections and limits are kept by the daemon on that socket.
 pub const DEFAULT_STATE: &str = "/var/lib/portcullis/state/conntrack";
+/// Where links are kept that outlive the daemon.
+pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/portcullis";
 /// Longest file, in bytes.
 const LONGEST: u64 = 1 << 20;
 

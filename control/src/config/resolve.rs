@@ -3,10 +3,10 @@
 use dataplane::clock::Nanos;
 use dataplane::fib::Mode;
 use dataplane::packet::PortId;
-use dataplane::port::afxdp::{AttachChoice, CopyMode};
+use dataplane::port::afxdp::{AttachChoice, CopyMode, OnFailure};
 use dataplane::port::management::List;
 
-use super::values::{AttachName, HostRoadName, ModeName, Pairs, ZeroCopyName};
+use super::values::{AttachName, HostRoadName, ModeName, OnFailureName, Pairs, ZeroCopyName};
 use super::{Configured, Conflict, DEFAULT_SOCKET, DEFAULT_STATE, Settings};
 use crate::daemon::sandbox::Sandbox;
 use crate::daemon::{Config, Failure};
@@ -43,6 +43,18 @@ impl Settings {
             Some(file) => file.path().map(ToOwned::to_owned),
             None if self.socket.value.as_os_str() == DEFAULT_SOCKET => Some(DEFAULT_STATE.into()),
             None => None,
+        }
+    }
+
+    /// What holds when the daemon fails.
+    fn failure(&self) -> Failure {
+        Failure {
+            on_failure: match (self.on_failure.value, self.mode.value) {
+                (Some(OnFailureName::Closed), _) => OnFailure::Closed,
+                _ => OnFailure::Open,
+            },
+            watchdog: Nanos::from_millis(self.watchdog.value.0),
+            pin_dir: self.pin_dir.value.clone(),
         }
     }
 
@@ -91,7 +103,7 @@ impl Configured {
                 ZeroCopyName::Force => CopyMode::ZeroCopy,
                 ZeroCopyName::Off => CopyMode::Copy,
             },
-            failure: Failure { watchdog: Nanos::from_millis(settings.watchdog.value.0) },
+            failure: settings.failure(),
             socket: settings.socket.value.clone(),
             socket_group: settings.socket_group.value.map(|group| group.0 as u32),
             sandbox: Sandbox {

@@ -271,7 +271,7 @@ macro_rules! choices {
         }
     )*};
 }
-choices!(ModeName, AttachName, HostRoadName, ZeroCopyName, Seccomp);
+choices!(ModeName, AttachName, HostRoadName, ZeroCopyName, Seccomp, OnFailureName);
 
 fn names<T: ValueEnum>() -> Vec<String> {
     let values = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
@@ -324,4 +324,13 @@ pub enum ZeroCopyName {
     Force,
     /// Never.
     Off,
+}
+
+/// `failure.on-failure`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnFailureName {
+    /// The kernel carries on.
+    Open,
+    /// What the policy would decide is dropped.
+    Closed,
 }

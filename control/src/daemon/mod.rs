@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex};
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::{self, ConfigError, Conntrack, ConntrackError};
 use dataplane::fib::{Mode, Network, NetworkError};
-use dataplane::port::afxdp::{self, AfxdpError, AttachChoice, CopyMode, LinkInfo, OnFailure};
+use dataplane::port::afxdp::{self, AfxdpError, AttachChoice, CopyMode, LinkInfo, Pins};
 use dataplane::port::management::List;
 use dataplane::publish::Publisher;
 use dataplane::worker::Outlets;
@@ -49,7 +49,7 @@ use crate::config::Configured;
 use crate::diagnostics::Finding;
 use crate::net::{Mirror, NetError};
 use crate::state::{self, Keeper, Place, Refusal, Restored, Saving, Sources, StateError};
-pub use failure::Failure;
+pub use failure::{Failure, FailureError};
 use fleet::Fleet;
 pub use fleet::Injection;
 use housekeeping::{NetworkSide, Signals};
@@ -170,6 +170,9 @@ pub enum DaemonError {
     /// State cannot be kept.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Links cannot be kept for the time without a daemon.
+    #[error(transparent)]
+    Failure(#[from] FailureError),
     /// Privileges cannot be given up.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -216,6 +219,8 @@ struct Daemon {
 /// control socket answers, with the remarks on the policy and the network.
 pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonError> {
     let signals = listen()?;
+    // First, while nothing of root is given up.
+    let (pins, mounted) = failure::survey(&config.failure)?;
     sandbox::enter(&config.sandbox, &sandbox::places(&config), config.socket_group)?;
     let texts = Texts::read(config.rules.as_deref(), config.rules6.as_deref())
         .map_err(|findings| refused(findings, Texts::default()))?;
@@ -228,7 +233,8 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     let place = config.state.as_deref().map(Place::take).transpose()?;
     let mirror = Mirror::open(config.mode.clone(), config.ports.clone())?;
     let links = preflight::ports(mirror.view(), &config.ports)?;
-    let holds = preflight::hold(&links)?;
+    failure::no_strays(&pins, &links, mirror.view())?;
+    let holds = preflight::hold(&links, &pins)?;
     let workers = worker_count(&config)?;
     let store = match PolicyStore::open(parsed.change, config.ports.clone(), workers) {
         Ok(store) => store,
@@ -239,11 +245,12 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
             });
         }
     };
-    let equipment = Equipment { store, workers, conntrack, mirror, place, holds };
+    let equipment = Equipment { store, workers, conntrack, mirror, place, holds, pins };
     let (mut daemon, restored) = Daemon::start(config, equipment, &signals)?;
     let mut notes = daemon.service.network().notes;
     notes.extend(restored);
-    notes.extend(preflight::takeover_notes(&daemon.config.mode));
+    notes.extend(mounted);
+    notes.extend(preflight::takeover_notes(&daemon.config));
     let mut health = daemon.fleet.health();
     let rounds = server.rounds();
     health.watch("the control thread", monotonic(), move || rounds.load(Ordering::Relaxed));
@@ -344,6 +351,7 @@ struct Equipment {
     mirror: Mirror,
     place: Option<Place>,
     holds: Holds,
+    pins: Pins,
 }
 
 impl Daemon {
@@ -354,7 +362,7 @@ impl Daemon {
         equipment: Equipment,
         signals: &Signals,
     ) -> Result<(Self, Option<String>), DaemonError> {
-        let Equipment { store, workers, conntrack, mirror, place, holds } = equipment;
+        let Equipment { store, workers, conntrack, mirror, place, holds, pins } = equipment;
         let update = mirror.current()?;
         let network = Arc::new(Network::build(&update.topology)?);
         let links =
@@ -365,18 +373,19 @@ impl Daemon {
         notes.extend(update.notes.iter().map(ToString::to_string));
         let networks = Publisher::new(Arc::clone(&network));
 
-        let mut wanted = wanted_ports(&config, workers);
-        wanted.broadcasts = update.broadcasts;
-        let opened = afxdp::open(&wanted, update.local)?;
-        notes.extend(preflight::host_note(&config, opened.host_road));
-        notes.extend(preflight::management_notes(&config));
-        let program = ProgramSight(Arc::new(Mutex::new(opened.program)));
-
+        // Before the ports: what they receive is to meet workers soon.
         let restored = match &place {
             Some(place) => restore_state(place, &conntrack, &network, &store)?,
             None => Restored::default(),
         };
         let note = place.as_ref().and_then(|place| state_note(place, &restored));
+        let mut wanted = wanted_ports(&config, workers);
+        wanted.broadcasts = update.broadcasts;
+        let opened = afxdp::open_pinned(&wanted, update.local, Some(pins))?;
+        notes.extend(preflight::host_note(&config, opened.host_road));
+        notes.extend(preflight::management_notes(&config));
+        notes.extend_from_slice(opened.program.pin_notes());
+        let program = ProgramSight(Arc::new(Mutex::new(opened.program)));
         // All BPF is loaded, and no thread runs yet.
         sandbox::narrow()?;
         let outlets = Outlets::new(LOG_QUEUE, REQUEST_QUEUE);
@@ -388,6 +397,7 @@ impl Daemon {
         let fleet =
             Fleet::start(workers, &store, &networks, &conntrack, &outlets, &spreads, faults)
                 .map_err(system("worker thread"))?;
+        program.settle().map_err(FailureError::from)?;
         let store = Arc::new(store);
         let keeper = match place {
             Some(place) => Some(
@@ -407,6 +417,7 @@ impl Daemon {
             state: StateSight::of(&config, keeper.as_ref()),
             rule_files: (config.rules.clone(), config.rules6.clone()),
             host_road: opened.host_road,
+            failure: config.failure.clone(),
             stop: Arc::clone(&signals.stop),
         }));
         let network = NetworkSide::new(mirror, networks, program, port_notes);
@@ -433,7 +444,7 @@ fn wanted_ports(config: &Config, workers: usize) -> afxdp::Config {
     wanted.attach = config.attach;
     wanted.copy = config.copy;
     wanted.routed = !matches!(config.mode, Mode::Bridge(_));
-    wanted.on_failure = OnFailure::Open;
+    wanted.on_failure = config.failure.on_failure;
     wanted.beat_limit = config.failure.watchdog;
     wanted.host = config.host;
     wanted.management = config.management.clone();

@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
 use dataplane::fib::Mode;
 use dataplane::packet::MAX_PORTS;
-use dataplane::port::afxdp::LinkInfo;
+use dataplane::port::afxdp::{LinkInfo, OnFailure, Pins};
 use dataplane::port::management::List;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketType, socket};
@@ -89,6 +89,15 @@ pub enum PreflightError {
         port: String,
         /// The program's id.
         program: u32,
+    },
+    /// A dead daemon has left a port closed that is not to be a port.
+    #[error(
+        "port {port} is kept closed by a portcullis that runs no more, and is not among the \
+         ports: add it, or open it with `portcullis release {port}`"
+    )]
+    PinnedElsewhere {
+        /// The port.
+        port: String,
     },
     /// The hold on a port cannot be taken.
     #[error("port {port}: {source}")]
@@ -206,8 +215,8 @@ pub fn mode(mode: &Mode, ports: usize) -> Result<(), PreflightError> {
 }
 
 /// What the operator should know of the moment when the kernel takes over.
-pub fn takeover_notes(mode: &Mode) -> Vec<String> {
-    if *mode != Mode::Routed {
+pub fn takeover_notes(config: &Config) -> Vec<String> {
+    if config.mode != Mode::Routed || config.failure.on_failure == OnFailure::Closed {
         return Vec::new();
     }
     let off = |path: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "0");
@@ -266,13 +275,12 @@ pub struct Holds {
     _sockets: Vec<UnixListener>,
 }
 
-/// Takes every port for this process, or none.
-pub fn hold(links: &[&Link]) -> Result<Holds, PreflightError> {
+/// Takes every port for this process, or none. What `pins` hold is our own program.
+pub fn hold(links: &[&Link], pins: &Pins) -> Result<Holds, PreflightError> {
     let mut sockets = Vec::with_capacity(links.len());
     for link in links {
         let fail = |source| PreflightError::Hold { port: link.name.clone(), source };
-        let name = format!("portcullis-port-{}", link.index);
-        let address = SocketAddr::from_abstract_name(name).map_err(fail)?;
+        let address = address_of(link.index).map_err(fail)?;
         match UnixListener::bind_addr(&address) {
             Ok(socket) => sockets.push(socket),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -281,11 +289,21 @@ pub fn hold(links: &[&Link]) -> Result<Holds, PreflightError> {
             }
             Err(error) => return Err(fail(error)),
         }
-        if let Some(program) = link.xdp {
+        if let Some(program) = link.xdp.filter(|program| !pins.holds(link.index, *program)) {
             return Err(PreflightError::ForeignProgram { port: link.name.clone(), program });
         }
     }
     Ok(Holds { _sockets: sockets })
+}
+
+fn address_of(ifindex: u32) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(format!("portcullis-port-{ifindex}"))
+}
+
+/// Whether a running daemon has a device.
+pub fn is_held(ifindex: u32) -> bool {
+    let taken = |error: io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    address_of(ifindex).and_then(|it| UnixListener::bind_addr(&it)).err().is_some_and(taken)
 }
 
 fn holder(address: &SocketAddr) -> Option<i32> {

@@ -16,7 +16,7 @@ use super::logwriter::LogCounters;
 use super::notify;
 use super::policy::{self, Texts};
 use super::watch::Events;
-use super::{status, views};
+use super::{failure, status, views};
 use crate::api::protocol::{
     Applied, Apply, ConntrackWatch, Explained, Stages, Status, VersionInfo,
 };
@@ -47,6 +47,7 @@ pub(super) struct Service {
     state: Option<StateSight>,
     rule_files: (Option<PathBuf>, Option<PathBuf>),
     host_road: bool,
+    failure: super::Failure,
     stop: Arc<AtomicBool>,
     started: Nanos,
 }
@@ -64,6 +65,7 @@ pub(super) struct Parts {
     pub(super) state: Option<StateSight>,
     pub(super) rule_files: (Option<PathBuf>, Option<PathBuf>),
     pub(super) host_road: bool,
+    pub(super) failure: super::Failure,
     pub(super) stop: Arc<AtomicBool>,
 }
 
@@ -101,6 +103,7 @@ impl Service {
             state: parts.state,
             rule_files: parts.rule_files,
             host_road: parts.host_road,
+            failure: parts.failure,
             stop: parts.stop,
             started: monotonic(),
         }
@@ -240,6 +243,7 @@ impl Service {
         Status {
             version: self.version(),
             connections: self.conntrack.len() as u64,
+            failure: failure::info(&self.failure, &self.ports, &self.program),
             state: state.map(|it| status::state(&it.path, it.every, (it.progress)())),
         }
     }

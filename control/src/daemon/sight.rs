@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dataplane::packet::PortId;
-use dataplane::port::afxdp::{BpfError, Program, ProgramCounters};
+use dataplane::port::afxdp::{BpfError, PinError, Program, ProgramCounters};
 
 use crate::net::PrefixList;
 
@@ -29,6 +29,14 @@ impl ProgramSight {
         // Known as what they are before they are local.
         program.set_broadcasts(broadcasts)?;
         program.set_local(prefixes)
+    }
+    /// Whether a port's link stays when the daemon ends, and whether it was there before.
+    pub(super) fn pin(&self, port: PortId) -> (bool, bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pin(port)
+    }
+    /// The start has succeeded.
+    pub(super) fn settle(&self) -> Result<(), PinError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).settle()
     }
     /// What it did with the frames of one port, by name.
     pub(super) fn counters(&self, port: PortId) -> BTreeMap<String, u64> {

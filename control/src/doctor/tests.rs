@@ -186,6 +186,7 @@ fn running() -> Running {
                 uptime_ms: 1,
             },
             connections: 0,
+            failure: Default::default(),
             state: Some(StateInfo {
                 file: "/var/lib/state".to_owned(),
                 every_ms: 5000,

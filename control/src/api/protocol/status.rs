@@ -11,9 +11,44 @@ pub struct Status {
     pub version: VersionInfo,
     /// Connections now.
     pub connections: u64,
+    /// What holds while it is away.
+    #[serde(default)]
+    pub failure: FailureInfo,
     /// The state file; absent when nothing is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateInfo>,
+}
+
+/// What holds while the daemon is away.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct FailureInfo {
+    /// `open` (the kernel carries on) or `closed` (dropped).
+    pub on_failure: String,
+    /// A worker that has not turned for so many milliseconds is away; 0: nobody watches.
+    pub watchdog_ms: u64,
+    /// Where links are kept when closed.
+    pub pin_dir: String,
+    /// The ports.
+    pub ports: Vec<PinInfo>,
+}
+
+impl FailureInfo {
+    /// The ports whose programs stay when the daemon ends.
+    pub fn kept_ports(&self) -> Vec<String> {
+        let kept = self.ports.iter().filter(|pin| pin.pinned);
+        kept.map(|pin| pin.port.clone()).collect()
+    }
+}
+
+/// One port's link.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct PinInfo {
+    /// Interface name.
+    pub port: String,
+    /// Whether its program stays when the daemon ends.
+    pub pinned: bool,
+    /// Whether an earlier daemon had attached it, so that it never was without.
+    pub adopted: bool,
 }
 
 /// The state file.

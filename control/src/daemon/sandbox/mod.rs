@@ -17,6 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use dataplane::port::afxdp::OnFailure;
 use thiserror::Error;
 
 use super::Config;
@@ -92,7 +93,9 @@ pub enum SandboxError {
 pub(super) fn places(config: &Config) -> Vec<(&Path, u32)> {
     let socket = config.socket.parent().map(|directory| (directory, 0o755));
     let state = config.state.as_deref().and_then(Path::parent).map(|directory| (directory, 0o700));
-    socket.into_iter().chain(state).collect()
+    let pins = (config.failure.on_failure == OnFailure::Closed)
+        .then_some((config.failure.pin_dir.as_path(), 0o700));
+    socket.into_iter().chain(state).chain(pins).collect()
 }
 
 /// Becomes the user and keeps what starting needs. `places` are the daemon's own

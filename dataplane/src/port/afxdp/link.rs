@@ -44,6 +44,16 @@ impl LinkInfo {
         known.then(|| Spread::new(&spreading.key, &spreading.queues, hashed)).flatten()
     }
 
+    /// The name of a device, or its index in words when there is none.
+    pub fn name_of(ifindex: u32) -> String {
+        let attributes = get_link(ifindex).map(|message| message.attributes).unwrap_or_default();
+        let name = attributes.into_iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name),
+            _ => None,
+        });
+        name.unwrap_or_else(|| format!("device {ifindex}"))
+    }
+
     /// Asks for a device by name.
     ///
     /// # Errors

@@ -16,6 +16,8 @@
 mod beat;
 pub mod ethtool;
 mod link;
+mod links;
+mod pins;
 mod program;
 mod ring;
 mod socket;
@@ -28,6 +30,7 @@ use std::os::fd::OwnedFd;
 
 pub use beat::Beat;
 pub use link::LinkInfo;
+pub use pins::{PinError, PinKind, Pinned, Pins};
 pub use program::{BlocklistSize, BpfError, OnFailure, Program, ProgramConfig, ProgramCounters};
 pub use ring::RingLayoutError;
 pub use socket::{AfxdpPort, Observer};
@@ -267,6 +270,9 @@ pub enum AfxdpError {
     /// The host road.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Links that outlive the process.
+    #[error(transparent)]
+    Pin(#[from] PinError),
 }
 
 impl AfxdpError {
@@ -363,6 +369,20 @@ pub fn open(
     config: &Config,
     local: impl IntoIterator<Item = (std::net::IpAddr, u8)>,
 ) -> Result<Opened, AfxdpError> {
+    open_pinned(config, local, None)
+}
+
+/// The same with links that outlive the process: those that an earlier one left in `pins`
+/// are adopted, their programs in force until everything else is ready, and when closed
+/// new ones are pinned there. [`Program::settle`] is to follow.
+///
+/// # Errors
+/// [`AfxdpError`]; what was adopted stays attached then, and nothing else.
+pub fn open_pinned(
+    config: &Config,
+    local: impl IntoIterator<Item = (std::net::IpAddr, u8)>,
+    pins: Option<Pins>,
+) -> Result<Opened, AfxdpError> {
     let local: Vec<_> = local.into_iter().collect();
     let links = inspect(config)?;
     let mut program = Program::load(ProgramConfig {
@@ -376,13 +396,16 @@ pub fn open(
     program.set_local(local.iter().copied())?;
     program.set_broadcasts(config.broadcasts.iter().copied())?;
     program.set_management(&config.management)?;
+    if let Some(pins) = pins {
+        program.keep_links(pins);
+    }
     let mut modes = Vec::with_capacity(links.len());
     for (index, link) in links.iter().enumerate() {
         modes.push(program.attach(PortId(index as u8), link, config.attach)?);
     }
     if config.host && modes.iter().any(|mode| *mode != AttachMode::Native) {
-        drop(program);
-        return open(&Config { host: false, ..config.clone() }, local);
+        let pins = program.give_up();
+        return open_pinned(&Config { host: false, ..config.clone() }, local, pins);
     }
     let mut workers = Vec::with_capacity(config.workers);
     for queue in 0..config.workers as u32 {
@@ -420,6 +443,7 @@ pub fn open(
             program.set_socket(PortId(index as u8), port.queue(), port.fd())?;
         }
     }
+    program.exchange()?;
     Ok(Opened { program, workers, links, host_road, promiscuous })
 }
 

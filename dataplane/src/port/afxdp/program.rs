@@ -2,11 +2,12 @@
 //!
 //! One loaded instance serves all ports and their maps are shared, so a
 //! blocklist or a change of local addresses is written once. Attachment is by
-//! `bpf_link` only: it ends with this process, whatever ends it.
-//! `host.rs` attaches the programs of the host road, `management.rs` writes the
-//! management list.
+//! `bpf_link` only: it ends with this process, whatever ends it, unless the link is
+//! pinned (`keeping.rs`). `host.rs` attaches the programs of the host road,
+//! `management.rs` writes the management list.
 
 mod host;
+mod keeping;
 mod management;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use management::ManagementMaps;
 
 use super::beat::{Beat, Beats};
+use super::pins::PinKind;
 use super::{AfxdpError, AttachChoice, LinkInfo, sys};
 use crate::clock::Nanos;
 use crate::packet::{MAX_PORTS, PortId};
@@ -119,11 +121,12 @@ pub struct ProgramCounters {
     pub silent: u64,
 }
 
-/// The loaded program. Dropping it detaches it from every device.
+/// The loaded program. Dropping it detaches it from every device whose link is not pinned.
 pub struct Program {
     // Before the programs that they hold in place.
     links: Vec<(u32, OwnedFd)>,
-    host_links: Vec<OwnedFd>,
+    host_links: Vec<(u32, OwnedFd)>,
+    keeping: Option<keeping::Keeping>,
     ebpf: Ebpf,
     taps: HashMap<MapData, u32, u32>,
     tap_ports: HashMap<MapData, u32, u32>,
@@ -180,6 +183,7 @@ impl Program {
             beats,
             links: Vec::new(),
             host_links: Vec::new(),
+            keeping: None,
             taps: take(&mut ebpf, "taps")?.try_into()?,
             tap_ports: take(&mut ebpf, "tap_ports")?.try_into()?,
             ports: take(&mut ebpf, "ports")?.try_into()?,
@@ -207,8 +211,12 @@ impl Program {
         choice: AttachChoice,
     ) -> Result<AttachMode, AfxdpError> {
         self.ports.insert(link.ifindex, u32::from(port.0), 0).map_err(BpfError::from)?;
+        if let Some(mode) = self.adopt_xdp(port, link, choice)? {
+            return Ok(mode);
+        }
         let program = program(&mut self.ebpf)?.fd().map_err(BpfError::from)?.as_fd();
         let fd = attach(program, link, choice)?;
+        self.keep(PinKind::Xdp, link.ifindex, fd.as_fd())?;
         self.links.push((link.ifindex, fd));
         // Asked, not assumed; by name, as the index is not enough for the library.
         let now = LinkInfo::of(&link.name)

@@ -24,7 +24,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use arrayvec::ArrayVec;
 pub use tcx::{PROGRAMS, TcxProgram, tcx_programs};
 
-use super::afxdp::{BpfError, LinkInfo, Program};
+use super::afxdp::{BpfError, LinkInfo, PinError, Program};
 use super::{Burst, Pool};
 use crate::engine::BURST;
 use crate::packet::PortId;
@@ -50,6 +50,9 @@ pub enum HostError {
     /// The tcx programs.
     #[error("the host road: {0}")]
     Bpf(#[from] BpfError),
+    /// A link cannot be kept.
+    #[error(transparent)]
+    Pin(#[from] PinError),
     /// A tcx program cannot be attached.
     #[error("the host road cannot be attached to {device}: {source}")]
     Attach {

@@ -2,8 +2,10 @@
 
 use std::os::fd::AsFd;
 
+use aya::Ebpf;
 use aya::programs::SchedClassifier;
 
+use super::super::pins::PinKind;
 use super::super::sys::{TcxHook, attach_tcx};
 use super::{BpfError, LinkInfo, Program};
 use crate::port::host::HostError;
@@ -36,15 +38,30 @@ impl Program {
         to: &LinkInfo,
         hook: TcxHook,
     ) -> Result<(), HostError> {
-        let program = self.ebpf.program_mut(name).ok_or(BpfError::Missing(name))?;
-        let program: &mut SchedClassifier = program.try_into().map_err(BpfError::from)?;
+        let program = host_program(&mut self.ebpf, name)?;
         if program.fd().is_err() {
             program.load().map_err(BpfError::from)?;
         }
+        // A TAP is gone when the process is; a port may have a link of an earlier one.
+        if hook == TcxHook::Egress && self.adopt_egress(to.ifindex) {
+            return Ok(());
+        }
+        let program = host_program(&mut self.ebpf, name)?;
         let fd = program.fd().map_err(BpfError::from)?;
         let link = attach_tcx(fd.as_fd(), to.ifindex, hook)
             .map_err(|source| HostError::Attach { device: to.name.clone(), source })?;
-        self.host_links.push(link);
+        if hook == TcxHook::Egress {
+            self.keep(PinKind::Egress, to.ifindex, link.as_fd())?;
+        }
+        self.host_links.push((to.ifindex, link));
         Ok(())
     }
+}
+
+/// A tcx program by its name.
+pub(super) fn host_program<'e>(
+    ebpf: &'e mut Ebpf,
+    name: &'static str,
+) -> Result<&'e mut SchedClassifier, BpfError> {
+    Ok(ebpf.program_mut(name).ok_or(BpfError::Missing(name))?.try_into()?)
 }
