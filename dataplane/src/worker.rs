@@ -10,6 +10,7 @@
 mod beating;
 mod live;
 mod outlets;
+mod overheard;
 mod pipeline;
 mod waiting;
 
@@ -94,6 +95,7 @@ pub struct Worker<P, L> {
     idle: Idle,
     waiting: WaitingRoom,
     asked: outlets::Asked,
+    overheard: overheard::Overheard,
     burst: Burst,
     arrived_on: ArrayVec<PortId, BURST>,
     emitted: Vec<(PortId, Frame)>,
@@ -122,6 +124,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             idle: Idle::default(),
             waiting: WaitingRoom::new(),
             asked: outlets::Asked::default(),
+            overheard: overheard::Overheard::default(),
             burst: Burst::new(),
             arrived_on: ArrayVec::new(),
             emitted: Vec::with_capacity(outlets::EMITTED_MAX),
@@ -342,6 +345,9 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     /// Lets the pipeline decide the burst, then acts on each decision.
     fn process(&mut self, now: Nanos, origin: Origin) {
         self.stats.bursts.add(1);
+        if origin == Origin::Ports && self.host.is_some() {
+            self.overhear(now);
+        }
         let (memory, free) = self.pool.split();
         let mut surroundings = Surroundings {
             memory,
@@ -368,6 +374,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         let decided: ArrayVec<(PortId, usize, usize, Disposition), BURST> =
             slots.iter().map(|slot| (slot.port, slot.start, slot.len, slot.disposition)).collect();
         drop(slots);
+        self.show(&decided);
         self.arrived_on.clear();
         let mut burst = std::mem::take(&mut self.burst);
         for (mut frame, (port, start, len, disposition)) in burst.drain(..).zip(decided) {
