@@ -90,7 +90,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the firewall on the given ports.
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Check policy files without loading them.
     Check(check::Args),
     /// Replace the running policy, all or nothing.
@@ -141,7 +141,7 @@ pub fn main() -> ExitCode {
     };
     let output = Output::new(cli.json);
     let exit = match cli.command {
-        Command::Run(args) => run::run(args, &output),
+        Command::Run(args) => run::run(*args, &output),
         Command::Check(args) => check::run(args, &output),
         Command::Apply(args) => apply::run(args, &output),
         Command::Show(args) => show::run(args, &output),
