@@ -156,6 +156,7 @@ mod tests {
     fn sealed(seccomp: &str, what: &str) -> ExitStatus {
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "daemon::sandbox::tests::what_is_not_on_the_list_ends_the_process"]);
+        child.env("RUST_BACKTRACE", "full");
         child.env(ROLE, format!("{seccomp},{what}"));
         child.output().unwrap().status
     }
@@ -166,6 +167,8 @@ mod tests {
         seal(Seccomp::from_str(seccomp, false).unwrap()).unwrap();
         match what {
             "thread" => assert_eq!(std::thread::spawn(|| 7).join().unwrap(), 7),
+            "panic" => assert!(std::panic::catch_unwind(|| panic!("with a backtrace")).is_err()),
+            "path" => assert!(std::path::absolute("here").unwrap().is_absolute()),
             "file" => assert!(!std::fs::read("/proc/self/status").unwrap().is_empty()),
             "execute" => assert!(Command::new("true").status().unwrap().success()),
             "become" => drop(rustix::thread::set_thread_uid(rustix::process::getuid())),
@@ -188,7 +191,7 @@ mod tests {
         if let Ok(role) = std::env::var(ROLE) {
             return act(&role);
         }
-        for what in ["thread", "file"] {
+        for what in ["thread", "file", "path", "panic"] {
             let status = sealed("enforce", what);
             assert!(status.success(), "{what}: {status}");
         }

@@ -47,7 +47,7 @@ const FREE: &[(&str, &[Call])] = &[
             SYS_openat SYS_close SYS_close_range SYS_lseek SYS_fstat SYS_newfstatat SYS_statx
             SYS_statfs SYS_fstatfs SYS_faccessat SYS_faccessat2 SYS_readlinkat SYS_getdents64
             SYS_ftruncate SYS_fallocate SYS_fsync SYS_fdatasync SYS_flock SYS_fchmod SYS_fchmodat
-            SYS_renameat SYS_renameat2 SYS_unlinkat SYS_mkdirat SYS_fcntl SYS_dup SYS_dup3
+            SYS_getcwd SYS_renameat SYS_renameat2 SYS_unlinkat SYS_mkdirat SYS_fcntl SYS_dup SYS_dup3
         ],
     ),
     (
