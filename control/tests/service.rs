@@ -342,6 +342,17 @@ fn root_becomes_the_user_and_traffic_flows() {
     assert!(!refused.status.success() && said.contains("rules.v4"), "{said}");
 }
 
+/// Runs a binary as systemd does with `User=` and `AmbientCapabilities=`.
+fn ambient(binary: &Path) -> Vec<String> {
+    let capabilities = "+net_admin,+net_raw,+bpf,+perfmon,+ipc_lock";
+    let line = format!(
+        "setpriv --reuid {USER} --regid {USER} --clear-groups --inh-caps {capabilities} \
+         --ambient-caps {capabilities} {}",
+        binary.display()
+    );
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
 #[test]
 fn a_user_with_ambient_capabilities_needs_no_root() {
     let mut lab = Lab::new();
@@ -349,21 +360,9 @@ fn a_user_with_ambient_capabilities_needs_no_root() {
     // Where anybody may execute it.
     let binary = lab.path("portcullis");
     std::fs::copy(BINARY, &binary).unwrap();
-    let (user, capabilities) =
-        (USER.to_string(), "+net_admin,+net_raw,+bpf,+perfmon,+ipc_lock".to_owned());
-    let wrapper = [
-        "setpriv",
-        "--reuid",
-        &user,
-        "--regid",
-        &user,
-        "--clear-groups",
-        "--inh-caps",
-        &capabilities,
-        "--ambient-caps",
-        &capabilities,
-        binary.to_str().unwrap(),
-    ];
+    let wrapper = ambient(&binary);
+    let wrapper: Vec<_> = wrapper.iter().map(String::as_str).collect();
+    let user = USER.to_string();
     for _ in 0..2 {
         let command = lab.command(&wrapper, &[]);
         lab.start(command);
@@ -379,6 +378,56 @@ fn a_user_with_ambient_capabilities_needs_no_root() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(4), "{said}");
     assert!(said.contains("only root can become user 1"), "{said}");
+}
+
+/// A bpffs outside of the namespaces, as a system has one; gone with the test.
+struct Bpffs(PathBuf);
+
+impl Bpffs {
+    fn mount(path: PathBuf) -> Self {
+        std::fs::create_dir_all(&path).unwrap();
+        shell(&format!("mount -t bpf bpf {}", path.display()));
+        Self(path)
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn the_user_keeps_links_and_finds_them_again() {
+    let mut lab = Lab::new();
+    give(&lab);
+    let bpffs = Bpffs::mount(lab.path("bpf"));
+    shell(&format!("chmod 0710 {0}; chgrp {USER} {0}", bpffs.0.display()));
+    let pins = bpffs.0.join("portcullis");
+    let closed = ["--on-failure", "closed", "--pin-dir", pins.to_str().unwrap()];
+    let user = format!("{USER}:{USER}");
+    let as_user: Vec<_> = closed.iter().copied().chain(["--user", &user]).collect();
+    let command = lab.command(&[BINARY], &as_user);
+    lab.start(command);
+    lab.assert_narrow();
+    assert!(lab.pings(), "{}", lab.errors());
+    let kept = || std::fs::read_dir(&pins).unwrap().count();
+    assert_ne!(kept(), 0, "nothing is pinned");
+    lab.signal("KILL");
+    lab.daemon.take().unwrap().wait().unwrap();
+    assert_ne!(kept(), 0, "nothing stayed");
+    // The next one comes by another way, with nothing but its capabilities.
+    let binary = lab.path("portcullis");
+    std::fs::copy(BINARY, &binary).unwrap();
+    let wrapper = ambient(&binary);
+    let wrapper: Vec<_> = wrapper.iter().map(String::as_str).collect();
+    let command = lab.command(&wrapper, &closed);
+    lab.start(command);
+    lab.assert_narrow();
+    assert!(lab.pings(), "{}", lab.errors());
+    let status = lab.done(&["--json", "show", "status"]);
+    assert!(status.contains("\"adopted\":true"), "{status}");
+    assert_eq!(lab.stop(), Some(0), "{}", lab.errors());
 }
 
 /// Stops one thread of a process, and no other, until its input ends.
