@@ -14,7 +14,7 @@ pub use connections::{
     ConntrackWatch, CountedInfo, Deleted, EventInfo, EventKindName, ExpectInfo, MarkFilter, NatEnd,
     NatFilter, StatusName, TupleInfo,
 };
-pub use status::{FailureInfo, LastSave, PinInfo, RestoredInfo, StateInfo, Status};
+pub use status::{FailureInfo, LastSave, PinInfo, RestoredInfo, StateInfo, Status, StuckInfo};
 
 /// The one version this build speaks.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -18,6 +18,7 @@ pub mod release;
 pub mod replay;
 pub mod run;
 pub mod show;
+mod status;
 pub mod stop;
 pub mod sysctl;
 mod table;
@@ -51,6 +52,8 @@ pub enum Exit {
     Internal = 5,
     /// `doctor` found warnings, but no errors.
     Warnings = 6,
+    /// A worker of the daemon was stuck: it ended so that it can be started anew.
+    Stuck = 7,
 }
 
 impl From<Exit> for ExitCode {
@@ -67,6 +70,7 @@ const EXIT_CODES: &str = "Exit codes:
   4  environment: missing privilege, old kernel, missing or busy port
   5  internal: a fault of Portcullis itself
   6  doctor: warnings, but no errors
+  7  stuck: a worker of the daemon did not turn any more; it is to be started anew
 
 Examples:
   portcullis check --rules rules.v4

@@ -297,6 +297,7 @@ fn report(error: &DaemonError, output: &Output) -> Exit {
         DaemonError::Policy { .. } | DaemonError::Setting(_) | DaemonError::Conntrack(_) => {
             Exit::Refused
         }
+        DaemonError::WorkerStuck { .. } | DaemonError::NeverStopped => Exit::Stuck,
         DaemonError::Apply(ApplyError::Check(_)) | DaemonError::WorkerFell(_) => Exit::Internal,
         DaemonError::Preflight(daemon::preflight::PreflightError::Mode(_)) => Exit::Usage,
         DaemonError::Apply(_)

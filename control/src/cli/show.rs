@@ -7,8 +7,7 @@ use super::conntrack::translations;
 use super::table::{Align, Table};
 use super::{Exit, Output};
 use crate::api::protocol::{
-    ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackStats, FailureInfo, FamilyName, Ports,
-    Rules, Stats, Status,
+    ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackStats, FamilyName, Ports, Rules, Stats,
 };
 use crate::api::{Request, Response};
 
@@ -386,74 +385,9 @@ fn status(socket: &super::Socket, output: &Output) -> Result<(), Exit> {
     if output.json() {
         output.object(&status);
     } else {
-        output.raw(&render_status(&status));
+        output.raw(&super::status::render(&status));
     }
     Ok(())
-}
-
-fn render_status(status: &Status) -> String {
-    let version = &status.version;
-    let mut text = format!(
-        "portcullis {} (pid {}) on Linux {}, up {} s\npolicy generation {}, {} connections\n",
-        version.portcullis,
-        version.pid,
-        version.kernel,
-        version.uptime_ms / 1000,
-        version.generation,
-        status.connections
-    );
-    text += &render_failure(&status.failure);
-    let Some(state) = &status.state else { return text + "state: not kept\n" };
-    let every = state.every_ms / 1000;
-    text += &format!("state: {} every {every} s, {} saves", state.file, state.saves);
-    if let Some(last) = &state.last {
-        let (work, took) = (last.work_us / 1000, last.took_us / 1000);
-        text += &format!(
-            ", the last with {} connections and {} limits in {} bytes ({work} ms of work in {took} ms)",
-            last.connections, last.limits, last.bytes
-        );
-    }
-    text.push('\n');
-    if let Some(error) = &state.error {
-        text += &format!("state: {} saves failed, the last because: {error}\n", state.failures);
-    }
-    let back = &state.restored;
-    text += &match (&back.refused, back.found) {
-        (Some(why), _) => {
-            let aside = back.put_aside.as_deref().unwrap_or("?");
-            format!("restored: nothing; the file was refused: {why}; it is now {aside}\n")
-        }
-        (None, false) => "restored: nothing; there was no file\n".to_owned(),
-        (None, true) => format!(
-            "restored: {} connections and {} limits, saved {} s before{}; {} had expired, {} were stale, {} lost\n",
-            back.connections,
-            back.limits,
-            back.age_ms / 1000,
-            if back.clean { "" } else { " (the daemon before was killed)" },
-            back.expired,
-            back.stale,
-            back.lost
-        ),
-    };
-    text
-}
-
-/// What holds while the daemon is away.
-fn render_failure(failure: &FailureInfo) -> String {
-    let FailureInfo { on_failure, watchdog_ms, pin_dir, ports } = failure;
-    let mut text = format!("on failure: {on_failure}");
-    let kept = failure.kept_ports();
-    if !kept.is_empty() {
-        let adopted = ports.iter().filter(|pin| pin.adopted).count();
-        text += &format!(
-            "; {} stay closed by links in {pin_dir}, {adopted} of them from a daemon before",
-            kept.join(" ")
-        );
-    }
-    match watchdog_ms {
-        0 => text + "; nobody watches workers\n",
-        limit => text + &format!("; a worker is away after {limit} ms\n"),
-    }
 }
 
 /// Rows fetched at a time.

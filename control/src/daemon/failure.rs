@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use dataplane::clock::Nanos;
+use dataplane::clock::{Nanos, monotonic};
 use dataplane::packet::PortId;
 use dataplane::port::afxdp::{OnFailure, PinError, Pins};
 use rustix::fs::statfs;
@@ -13,8 +13,9 @@ use rustix::mount::{MountFlags, mount};
 use thiserror::Error;
 
 use super::ProgramSight;
+use super::fleet::WorkerSight;
 use super::preflight::{self, PreflightError};
-use crate::api::protocol::{FailureInfo, PinInfo};
+use crate::api::protocol::{FailureInfo, PinInfo, StuckInfo};
 use crate::net::{Link, View};
 
 /// What happens when the daemon fails.
@@ -27,6 +28,16 @@ pub struct Failure {
     pub watchdog: Nanos,
     /// Where links are kept, below a directory for the network namespace.
     pub pin_dir: PathBuf,
+}
+
+impl Failure {
+    /// What becomes of traffic while the daemon is away.
+    pub(super) fn word(&self) -> &'static str {
+        match self.on_failure {
+            OnFailure::Open => "left to the kernel",
+            OnFailure::Closed => "dropped",
+        }
+    }
 }
 
 /// Why links cannot be kept.
@@ -129,7 +140,21 @@ pub(super) fn no_strays(pins: &Pins, links: &[&Link], view: &View) -> Result<(),
 }
 
 /// What holds, for whoever asks.
-pub(super) fn info(failure: &Failure, ports: &[String], program: &ProgramSight) -> FailureInfo {
+pub(super) fn info(
+    failure: &Failure,
+    ports: &[String],
+    program: &ProgramSight,
+    workers: &[WorkerSight],
+) -> FailureInfo {
+    let stuck = |(worker, sight): (usize, &WorkerSight)| {
+        let since = sight.still_since()?;
+        Some(StuckInfo {
+            worker,
+            core: sight.core,
+            still_ms: monotonic().saturating_sub(since).0 / Nanos::MILLISECOND.0,
+            stage: sight.stats.stage().name().to_owned(),
+        })
+    };
     let pin = |(index, name): (usize, &String)| {
         let (pinned, adopted) = program.pin(PortId(index as u8));
         PinInfo { port: name.clone(), pinned, adopted }
@@ -142,5 +167,6 @@ pub(super) fn info(failure: &Failure, ports: &[String], program: &ProgramSight) 
         watchdog_ms: failure.watchdog.0 / Nanos::MILLISECOND.0,
         pin_dir: failure.pin_dir.display().to_string(),
         ports: ports.iter().enumerate().map(pin).collect(),
+        stuck: workers.iter().enumerate().filter_map(stuck).collect(),
     }
 }

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use dataplane::clock::monotonic;
+use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::Conntrack;
 use dataplane::fib::Network;
 use dataplane::nat::Spread;
@@ -20,6 +20,11 @@ use dataplane::worker::{EnginePipeline, Outlets, Worker};
 use super::health::Health;
 use crate::apply::PolicyStore;
 
+/// How long workers may take to end.
+const FAREWELL: Nanos = Nanos::from_secs(3);
+/// How often they are asked whether they have.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
+
 /// What others may read of one worker.
 #[derive(Clone, Debug)]
 pub(super) struct WorkerSight {
@@ -29,6 +34,19 @@ pub(super) struct WorkerSight {
     pub(super) stats: Arc<WorkerStats>,
     /// Its sockets, by port.
     pub(super) sockets: Vec<Observer>,
+    /// Since when the watchdog has seen it stand still; zero while it turns.
+    still_since: Arc<AtomicU64>,
+}
+
+impl WorkerSight {
+    /// Since when it stands still.
+    pub(super) fn still_since(&self) -> Option<Nanos> {
+        Some(Nanos(self.still_since.load(Ordering::Relaxed))).filter(|since| since.0 > 0)
+    }
+    /// Says since when it stands still, or that it turns.
+    pub(super) fn set_still_since(&self, since: Option<Nanos>) {
+        self.still_since.store(since.map_or(0, |since| since.0), Ordering::Relaxed);
+    }
 }
 
 /// The running workers.
@@ -134,7 +152,12 @@ impl Fleet {
                 }
             }?;
             fleet.threads.push(thread);
-            fleet.sights.push(WorkerSight { core: core.map(|core| core.id), stats, sockets });
+            fleet.sights.push(WorkerSight {
+                core: core.map(|core| core.id),
+                stats,
+                sockets,
+                still_since: Arc::default(),
+            });
         }
         Ok(fleet)
     }
@@ -159,13 +182,22 @@ impl Fleet {
         self.threads.iter().position(JoinHandle::is_finished)
     }
 
-    /// Stops all workers and waits for them.
-    pub(super) fn stop(&mut self) {
+    /// Stops all workers and waits for them, but not for ever: false when one does not end.
+    pub(super) fn stop(&mut self) -> bool {
         self.stop.store(true, Ordering::Relaxed);
+        let deadline = monotonic() + FAREWELL;
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            if monotonic() > deadline {
+                self.threads.clear();
+                return false;
+            }
+            std::thread::sleep(PAUSE);
+        }
         for thread in self.threads.drain(..) {
             // A worker that panicked has said so on standard error.
             let _ = thread.join();
         }
+        true
     }
 }
 

@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::forget::Forgetter;
 use super::notify::Duties;
 use super::service::{NetworkInForce, Service};
+use super::watchdog::Watchdog;
 use super::{Daemon, DaemonError, ProgramSight};
 use crate::net::{Mirror, Update};
 
@@ -178,6 +179,8 @@ impl Daemon {
         mut duties: Duties,
     ) -> Result<(), DaemonError> {
         let mut sweeper = Sweeper { last: monotonic(), named: monotonic() };
+        let watchdog = self.config.failure.watchdog;
+        let mut dog = Watchdog::new(watchdog, self.fleet.sights().len(), monotonic());
         let pause = Timespec { tv_sec: 0, tv_nsec: PAUSE_MS * 1_000_000 };
         while !signals.stop.load(Ordering::Relaxed) {
             {
@@ -201,6 +204,7 @@ impl Daemon {
                 self.service.reload_in_background();
             }
             duties.turn(now, || self.service.status_line());
+            self.watch_workers(&mut dog, now)?;
             if let Some(worker) = self.fleet.fallen() {
                 return Err(DaemonError::WorkerFell(worker));
             }

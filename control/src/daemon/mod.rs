@@ -13,6 +13,7 @@
 //! the log thread, the state thread, and housekeeping on the main thread.
 
 mod connections;
+mod error;
 mod failure;
 mod fleet;
 mod forget;
@@ -28,6 +29,7 @@ mod sight;
 mod status;
 mod views;
 mod watch;
+mod watchdog;
 
 use std::io;
 use std::path::PathBuf;
@@ -35,20 +37,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dataplane::clock::{Nanos, monotonic};
-use dataplane::conntrack::{self, ConfigError, Conntrack, ConntrackError};
-use dataplane::fib::{Mode, Network, NetworkError};
-use dataplane::port::afxdp::{self, AfxdpError, AttachChoice, CopyMode, LinkInfo, Pins};
+use dataplane::conntrack::{self, ConfigError, Conntrack};
+use dataplane::fib::{Mode, Network};
+use dataplane::port::afxdp::{self, AttachChoice, CopyMode, LinkInfo, Pins};
 use dataplane::port::management::List;
 use dataplane::publish::Publisher;
 use dataplane::worker::Outlets;
-use thiserror::Error;
 
-use crate::api::{Server, ServerError};
-use crate::apply::{ApplyError, PolicyStore};
+use crate::api::Server;
+use crate::apply::PolicyStore;
 use crate::config::Configured;
 use crate::diagnostics::Finding;
-use crate::net::{Mirror, NetError};
+use crate::net::Mirror;
 use crate::state::{self, Keeper, Place, Refusal, Restored, Saving, Sources, StateError};
+pub use error::DaemonError;
+use error::system;
 pub use failure::{Failure, FailureError};
 use fleet::Fleet;
 pub use fleet::Injection;
@@ -56,8 +59,8 @@ use housekeeping::{NetworkSide, Signals};
 use logwriter::LogThread;
 use notify::Duties;
 use policy::Texts;
-use preflight::{Holds, PreflightError};
-use sandbox::{Sandbox, SandboxError};
+use preflight::Holds;
+use sandbox::Sandbox;
 use service::{NetworkInForce, Parts, Service, StateSight};
 use sight::ProgramSight;
 
@@ -132,67 +135,6 @@ impl NamedTimeouts {
     }
 }
 
-/// Why the daemon did not start, or ended.
-#[derive(Debug, Error)]
-pub enum DaemonError {
-    /// The policy files were refused.
-    #[error("the policy is refused")]
-    Policy {
-        /// Why and where.
-        findings: Vec<Finding>,
-        /// The texts they speak of.
-        texts: Box<Texts>,
-    },
-    /// The policy does not get through the compiler.
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
-    /// A connection tracking setting is wrong.
-    #[error(transparent)]
-    Setting(#[from] ConfigError),
-    /// The connection table cannot be made.
-    #[error(transparent)]
-    Conntrack(#[from] ConntrackError),
-    /// The machine, its privileges or its ports do not allow it.
-    #[error(transparent)]
-    Preflight(#[from] PreflightError),
-    /// The control socket.
-    #[error(transparent)]
-    Socket(#[from] ServerError),
-    /// The kernel's network configuration cannot be read or honoured.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// It contradicts itself.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    /// The ports cannot be opened.
-    #[error(transparent)]
-    Ports(#[from] AfxdpError),
-    /// State cannot be kept.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// Links cannot be kept for the time without a daemon.
-    #[error(transparent)]
-    Failure(#[from] FailureError),
-    /// Privileges cannot be given up.
-    #[error(transparent)]
-    Sandbox(#[from] SandboxError),
-    /// A thread or signal handler could not be made.
-    #[error("{what}: {source}")]
-    System {
-        /// What.
-        what: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// A worker's thread ended by itself.
-    #[error("worker {0} has fallen; the kernel takes over")]
-    WorkerFell(usize),
-}
-
-fn system(what: &'static str) -> impl FnOnce(io::Error) -> DaemonError {
-    move |source| DaemonError::System { what, source }
-}
-
 /// LOG hits that may wait for the log thread.
 const LOG_QUEUE: usize = 4096;
 /// Neighbour requests and port events that may wait.
@@ -261,7 +203,12 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     let outcome = daemon.keep_house(&signals, Duties::new(health, monotonic()));
     notify::stopping();
     signals.stop.store(true, Ordering::Relaxed);
-    daemon.fleet.stop();
+    if !daemon.fleet.stop() {
+        // It may hold what others would wait for: the last save counts.
+        std::mem::forget(daemon.keeper.take());
+        daemon.log.finish(LOG_FAREWELL);
+        return outcome.and(Err(DaemonError::NeverStopped));
+    }
     // Saved last, when no packet changes anything any more.
     if let Some(keeper) = daemon.keeper.take() {
         keeper.finish();

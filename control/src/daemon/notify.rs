@@ -5,7 +5,7 @@
 //! does: the main thread by being here, every worker and the control thread by their
 //! beats. A daemon that was not started by a service manager tells nobody.
 
-use dataplane::clock::{Nanos, monotonic};
+use dataplane::clock::{Nanos, monotonic, of_kernel};
 use sd_notify::NotifyState;
 
 use super::health::Health;
@@ -20,7 +20,7 @@ pub(super) fn ready(status: &str) {
 
 /// The policy or the configuration is being read again; [`ready`] follows.
 pub(super) fn reloading() {
-    let now = i128::from(monotonic().0 / 1000);
+    let now = i128::from(of_kernel(monotonic()) / 1000);
     tell(&[
         NotifyState::Reloading,
         NotifyState::MonotonicUsec(now),

@@ -243,7 +243,7 @@ impl Service {
         Status {
             version: self.version(),
             connections: self.conntrack.len() as u64,
-            failure: failure::info(&self.failure, &self.ports, &self.program),
+            failure: failure::info(&self.failure, &self.ports, &self.program, &self.workers),
             state: state.map(|it| status::state(&it.path, it.every, (it.progress)())),
         }
     }

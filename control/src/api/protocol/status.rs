@@ -30,6 +30,23 @@ pub struct FailureInfo {
     pub pin_dir: String,
     /// The ports.
     pub ports: Vec<PinInfo>,
+    /// Workers that do not turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stuck: Vec<StuckInfo>,
+}
+
+/// A worker that does not turn.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct StuckInfo {
+    /// Its number.
+    pub worker: usize,
+    /// The core it is pinned to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<usize>,
+    /// For how long.
+    pub still_ms: u64,
+    /// What it was at: `resting`, `housekeeping`, `receiving`, `deciding` or `sending`.
+    pub stage: String,
 }
 
 impl FailureInfo {
