@@ -120,6 +120,28 @@ pub struct WorkerStats {
     stage: Cell,
     /// SYNPROXY's counters.
     pub synproxy: SynproxyStats,
+    /// Where its pool's frames are, as it was a moment ago.
+    pub frames: FrameStats,
+}
+
+/// Where the frames of a worker's pool are.
+#[derive(Debug, Default)]
+pub struct FrameStats {
+    /// On the free list.
+    pub free: Cell,
+    /// In the rings of its ports, or in the kernel.
+    pub lent: Cell,
+    /// In hand: waiting for a neighbour, mostly.
+    pub held: Cell,
+}
+
+impl FrameStats {
+    /// Sets all three; only the owning worker may call this.
+    pub fn set(&self, free: usize, lent: usize, held: usize) {
+        self.free.set(free as u64);
+        self.lent.set(lent as u64);
+        self.held.set(held as u64);
+    }
 }
 
 /// What SYNPROXY did, under the names of `/proc/net/stat/synproxy`.
@@ -168,6 +190,7 @@ impl Default for WorkerStats {
             turns: Cell::default(),
             stage: Cell::default(),
             synproxy: SynproxyStats::default(),
+            frames: FrameStats::default(),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! (one writer) and bounded lock-free queues.
 
 mod beating;
+mod exchange;
 mod live;
 mod outlets;
 mod overheard;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+pub use exchange::{Exchange, PortOrder};
 pub use live::EnginePipeline;
 pub use outlets::{LogEntry, NeighbourRequest, Outlets, PortEvent, WorkerEvent};
 pub use pipeline::{CrossConnect, LinkAddresses, Pipeline};
@@ -34,7 +36,7 @@ use crate::engine::{BURST, Slot};
 use crate::packet::{MAX_PORTS, PortId};
 use crate::port::afxdp::Beat;
 use crate::port::host::HostQueue;
-use crate::port::{Burst, Frame, LinkState, Pool, Port, PortError, poll_readable};
+use crate::port::{Burst, Frame, Pool, Port, poll_readable};
 use crate::stats::{Stage, WorkerStats};
 use crate::verdict::{Disposition, DropReason};
 use outlets::Surroundings;
@@ -92,6 +94,7 @@ pub struct Worker<P, L> {
     pipeline: L,
     stats: Arc<WorkerStats>,
     outlets: Outlets,
+    exchange: Option<Arc<Exchange>>,
     idle: Idle,
     waiting: WaitingRoom,
     asked: outlets::Asked,
@@ -101,6 +104,7 @@ pub struct Worker<P, L> {
     emitted: Vec<(PortId, Frame)>,
     first_port: usize,
     next_check: Nanos,
+    next_down_check: Nanos,
     empty_turns: u32,
 }
 
@@ -121,6 +125,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             pipeline,
             stats: Arc::new(WorkerStats::default()),
             outlets,
+            exchange: None,
             idle: Idle::default(),
             waiting: WaitingRoom::new(),
             asked: outlets::Asked::default(),
@@ -130,6 +135,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             emitted: Vec::with_capacity(outlets::EMITTED_MAX),
             first_port: 0,
             next_check: Nanos::default(),
+            next_down_check: Nanos::default(),
             empty_turns: 0,
         }
     }
@@ -150,6 +156,12 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     #[must_use]
     pub fn with_host(mut self, host: Option<HostQueue>) -> Self {
         self.host = host;
+        self
+    }
+    /// Changes the sockets of its ports as ordered through `exchange`.
+    #[must_use]
+    pub fn with_exchange(mut self, exchange: Arc<Exchange>) -> Self {
+        self.exchange = Some(exchange);
         self
     }
     /// The statistics, to be read by other threads. `turns` is the heartbeat.
@@ -174,6 +186,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         self.stats.turns.add(1);
         self.stats.enter(Stage::House);
         self.strike(now);
+        self.follow_orders();
         let network_changed = self.pipeline.refresh();
         self.keep_house(now, network_changed);
         self.stats.enter(Stage::Receiving);
@@ -249,8 +262,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             for index in 0..self.ports.len() {
                 self.check(index);
             }
+            self.stats.frames.set(self.pool.free(), self.pool.lent(), self.pool.held());
             self.tick(now);
         }
+        self.check_down(now);
         if network_changed {
             self.asked.clear();
             self.release_waiting();
@@ -275,30 +290,6 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             now,
         };
         self.pipeline.tick(now, &mut surroundings);
-    }
-
-    fn check(&mut self, index: usize) {
-        if self.health[index] == Health::Failed {
-            return;
-        }
-        let health = match self.ports[index].check() {
-            Ok(LinkState::Up) => Health::Up,
-            Ok(LinkState::Down) => Health::LinkDown,
-            Err(error) => return self.fail(index, error),
-        };
-        if health != self.health[index] {
-            self.health[index] = health;
-            let event = if health == Health::Up { PortEvent::LinkUp } else { PortEvent::LinkDown };
-            self.outlets.report(self.index, PortId(index as u8), event);
-        }
-    }
-
-    /// Takes a port out of service for good and reports why.
-    fn fail(&mut self, index: usize, error: PortError) {
-        if self.health[index] != Health::Failed {
-            self.health[index] = Health::Failed;
-            self.outlets.report(self.index, PortId(index as u8), PortEvent::Failed(error));
-        }
     }
 
     /// Fills the burst from the ports, starting with another one each turn.
@@ -448,8 +439,13 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             if self.health[index] == Health::Failed {
                 continue;
             }
-            if let Err(error) = self.ports[index].flush(&mut self.pool, now) {
-                self.fail(index, error);
+            match self.ports[index].flush(&mut self.pool, now) {
+                Ok(lost) => {
+                    for _ in 0..lost {
+                        WorkerStats::drop(&self.stats, DropReason::TxRingFull);
+                    }
+                }
+                Err(error) => self.fail(index, error),
             }
         }
     }

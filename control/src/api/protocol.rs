@@ -2,6 +2,7 @@
 //! fields may be added, never renamed or removed within a version.
 
 mod connections;
+mod ports;
 mod status;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ pub use connections::{
     ConntrackWatch, CountedInfo, Deleted, EventInfo, EventKindName, ExpectInfo, MarkFilter, NatEnd,
     NatFilter, StatusName, TupleInfo,
 };
+pub use ports::{PortStatus, Ports, QueueStatus};
 pub use status::{FailureInfo, LastSave, PinInfo, RestoredInfo, StateInfo, Status, StuckInfo};
 
 /// The one version this build speaks.
@@ -311,59 +313,6 @@ pub struct RuleInfo {
     pub text: String,
 }
 
-/// The ports.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Ports {
-    /// `routed`, `bridge` or `host`.
-    pub mode: String,
-    /// In the order they were given.
-    pub ports: Vec<PortStatus>,
-    /// What of the kernel's routing could not be mirrored exactly.
-    pub notes: Vec<String>,
-}
-
-/// One port.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct PortStatus {
-    /// Interface name.
-    pub name: String,
-    /// Up, with carrier.
-    pub up: bool,
-    /// Link-layer address.
-    pub mac: String,
-    /// MTU in bytes.
-    pub mtu: u32,
-    /// Addresses with prefix lengths.
-    pub addresses: Vec<String>,
-    /// How the XDP program is attached: `native` or `generic`.
-    pub xdp: String,
-    /// What the XDP program did with its frames, by name.
-    pub xdp_counters: BTreeMap<String, u64>,
-    /// Its sockets, one per queue.
-    pub queues: Vec<QueueStatus>,
-    /// Frames received by workers.
-    pub rx_packets: u64,
-    /// Their bytes.
-    pub rx_bytes: u64,
-    /// Frames sent by workers.
-    pub tx_packets: u64,
-    /// Their bytes.
-    pub tx_bytes: u64,
-}
-
-/// One socket, as the kernel reports it.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct QueueStatus {
-    /// Queue number.
-    pub queue: u32,
-    /// The worker that owns it.
-    pub worker: usize,
-    /// Whether frames cross without a copy.
-    pub zero_copy: bool,
-    /// The socket's own counters, by name.
-    pub counters: BTreeMap<String, u64>,
-}
-
 /// Statistics.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Stats {
@@ -413,6 +362,15 @@ pub struct WorkerInfo {
     pub rx_packets: u64,
     /// Frames sent.
     pub tx_packets: u64,
+    /// Frames of its pool that are free.
+    #[serde(default)]
+    pub frames_free: u64,
+    /// Frames in the rings of its ports, or in the kernel.
+    #[serde(default)]
+    pub frames_lent: u64,
+    /// Frames in hand.
+    #[serde(default)]
+    pub frames_held: u64,
     /// Drops by reason; zeroes left out.
     pub drops: BTreeMap<String, u64>,
     /// SYNPROXY's counters, as in `/proc/net/stat/synproxy`; zeroes left out.

@@ -1,5 +1,7 @@
 //! `portcullis show`: the policy, ports, statistics and connections of the running daemon.
 
+mod ports;
+
 use std::net::IpAddr;
 
 use super::client::{ask, unexpected};
@@ -7,7 +9,7 @@ use super::conntrack::translations;
 use super::table::{Align, Table};
 use super::{Exit, Output};
 use crate::api::protocol::{
-    ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackStats, FamilyName, Ports, Rules, Stats,
+    ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackStats, FamilyName, Rules, Stats,
 };
 use crate::api::{Request, Response};
 
@@ -149,7 +151,7 @@ pub fn run(args: Args, output: &Output) -> Exit {
         What::Nat(which) => translations::show(which, &socket, output),
         What::Rules(which) if which.save => save(which, &socket, output),
         What::Rules(which) => rules(which, &socket, output),
-        What::Ports => ports(&socket, output),
+        What::Ports => ports::ports(&socket, output),
         What::Stats => stats(&socket, output),
         What::Status => status(&socket, output),
         What::Conntrack(which) => conntrack(which, &socket, output),
@@ -221,77 +223,6 @@ fn render_rules(rules: &Rules) -> String {
         if !table.is_empty() {
             text.push_str(&table.render());
         }
-    }
-    text
-}
-
-fn ports(socket: &super::Socket, output: &Output) -> Result<(), Exit> {
-    let Response::Ports(ports) = ask(socket, Request::ShowPorts {}, output)? else {
-        return Err(unexpected(output));
-    };
-    if output.json() {
-        output.object(&ports);
-    } else {
-        output.raw(&render_ports(&ports));
-    }
-    Ok(())
-}
-
-fn render_ports(ports: &Ports) -> String {
-    let mut text = format!("mode {}\n\n", ports.mode);
-    let mut table = Table::new(&[
-        ("port", Align::Left),
-        ("link", Align::Left),
-        ("xdp", Align::Left),
-        ("queues", Align::Right),
-        ("copy", Align::Left),
-        ("mtu", Align::Right),
-        ("mac", Align::Left),
-        ("rx packets", Align::Right),
-        ("rx bytes", Align::Right),
-        ("tx packets", Align::Right),
-        ("tx bytes", Align::Right),
-        ("addresses", Align::Left),
-    ]);
-    for port in &ports.ports {
-        let zero_copy = port.queues.iter().filter(|queue| queue.zero_copy).count();
-        let copy = match zero_copy {
-            0 => "copy",
-            all if all == port.queues.len() => "zero-copy",
-            _ => "mixed",
-        };
-        table.row([
-            port.name.clone(),
-            if port.up { "up" } else { "down" }.to_owned(),
-            port.xdp.clone(),
-            port.queues.len().to_string(),
-            copy.to_owned(),
-            port.mtu.to_string(),
-            port.mac.clone(),
-            port.rx_packets.to_string(),
-            port.rx_bytes.to_string(),
-            port.tx_packets.to_string(),
-            port.tx_bytes.to_string(),
-            port.addresses.join(" "),
-        ]);
-    }
-    text.push_str(&table.render());
-    for port in &ports.ports {
-        for queue in &port.queues {
-            let losses: Vec<String> = queue
-                .counters
-                .iter()
-                .filter(|(_, count)| **count > 0)
-                .map(|(name, count)| format!("{name} {count}"))
-                .collect();
-            if !losses.is_empty() {
-                let list = losses.join(", ");
-                text.push_str(&format!("{} queue {}: {list}\n", port.name, queue.queue));
-            }
-        }
-    }
-    for note in &ports.notes {
-        text.push_str(&format!("note: {note}\n"));
     }
     text
 }

@@ -9,15 +9,16 @@ use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::Conntrack;
 use dataplane::fib::Network;
 use dataplane::nat::Spread;
-use dataplane::port::afxdp::{Beat, Observer, WorkerPorts};
+use dataplane::port::afxdp::{AfxdpPort, Beat, WorkerPorts};
 use dataplane::port::fault::{FaultPort, Faults};
 use dataplane::port::host::HostQueue;
 use dataplane::port::{Pool, Port};
 use dataplane::publish::Publisher;
 use dataplane::stats::WorkerStats;
-use dataplane::worker::{EnginePipeline, Outlets, Worker};
+use dataplane::worker::{EnginePipeline, Exchange, Outlets, Worker};
 
 use super::health::Health;
+use super::ports::SocketSights;
 use crate::apply::PolicyStore;
 
 /// How long workers may take to end.
@@ -33,7 +34,9 @@ pub(super) struct WorkerSight {
     /// Its counters.
     pub(super) stats: Arc<WorkerStats>,
     /// Its sockets, by port.
-    pub(super) sockets: Vec<Observer>,
+    pub(super) sockets: SocketSights,
+    /// Through which its ports get other ones.
+    pub(super) exchange: Arc<Exchange>,
     /// Since when the watchdog has seen it stand still; zero while it turns.
     still_since: Arc<AtomicU64>,
 }
@@ -73,6 +76,7 @@ struct Crew {
     pipeline: EnginePipeline,
     outlets: Outlets,
     stats: Arc<WorkerStats>,
+    exchange: Arc<Exchange>,
     stop: Arc<AtomicBool>,
 }
 
@@ -84,9 +88,10 @@ impl Crew {
         host: Option<HostQueue>,
         beat: Beat,
     ) -> io::Result<JoinHandle<()>> {
-        let Self { index, core, pipeline, outlets, stats, stop } = self;
+        let Self { index, core, pipeline, outlets, stats, exchange, stop } = self;
         let mut worker = Worker::new(index, pool, ports, pipeline, outlets)
             .with_stats(stats)
+            .with_exchange(exchange)
             .with_host(host)
             .with_beat(Some(beat));
         std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
@@ -122,7 +127,9 @@ impl Fleet {
         };
         for (index, share) in shares.into_iter().enumerate() {
             let stats = Arc::new(WorkerStats::default());
-            let sockets = share.ports.iter().map(|port| port.observer()).collect();
+            let sockets = share.ports.iter().map(AfxdpPort::observer).collect();
+            let sockets = SocketSights::new(sockets);
+            let exchange = Arc::new(Exchange::default());
             let pipeline = EnginePipeline::new(
                 index,
                 store.subscribe(),
@@ -139,6 +146,7 @@ impl Fleet {
                 pipeline,
                 outlets: outlets.clone(),
                 stats: Arc::clone(&stats),
+                exchange: Arc::clone(&exchange),
                 stop: Arc::clone(&fleet.stop),
             };
             let thread = match faults {
@@ -156,6 +164,7 @@ impl Fleet {
                 core: core.map(|core| core.id),
                 stats,
                 sockets,
+                exchange,
                 still_since: Arc::default(),
             });
         }

@@ -12,12 +12,14 @@ use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::{Conntrack, Offender};
 use dataplane::fib::Network;
 use dataplane::packet::Family;
+use dataplane::port::PortError;
 use dataplane::publish::Publisher;
-use dataplane::worker::{NeighbourRequest, Outlets, PortEvent};
+use dataplane::worker::{NeighbourRequest, Outlets, PortEvent, WorkerEvent};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::forget::Forgetter;
 use super::notify::Duties;
+use super::ports::Reports;
 use super::service::{NetworkInForce, Service};
 use super::watchdog::Watchdog;
 use super::{Daemon, DaemonError, ProgramSight};
@@ -49,8 +51,6 @@ pub(super) struct NetworkSide {
     pub(super) mirror: Mirror,
     pub(super) networks: Publisher<Network>,
     pub(super) program: ProgramSight,
-    /// What there is to say of the ports, whatever the network.
-    port_notes: Vec<String>,
     next_refresh: Nanos,
     forgetter: Forgetter,
     /// The last complaint about the mirror, so that it is made once.
@@ -58,17 +58,11 @@ pub(super) struct NetworkSide {
 }
 
 impl NetworkSide {
-    pub(super) fn new(
-        mirror: Mirror,
-        networks: Publisher<Network>,
-        program: ProgramSight,
-        port_notes: Vec<String>,
-    ) -> Self {
+    pub(super) fn new(mirror: Mirror, networks: Publisher<Network>, program: ProgramSight) -> Self {
         Self {
             mirror,
             networks,
             program,
-            port_notes,
             next_refresh: Nanos(0),
             forgetter: Forgetter::default(),
             complaint: String::new(),
@@ -76,14 +70,17 @@ impl NetworkSide {
     }
 
     /// Takes in changes. A network that cannot be honoured leaves the old one in force.
-    fn follow(&mut self, service: &Service) {
+    /// True when there was one that `service` was not told of before.
+    fn follow(&mut self, service: &Service) -> bool {
         let outcome = self.mirror.drain().and_then(|_| self.mirror.refresh(monotonic));
+        let news = !matches!(outcome, Ok(None));
         match outcome {
             Ok(None) => {}
             Ok(Some(update)) => self.publish(update, service),
             Err(error) => self.complain(error.to_string(), service),
         }
         self.networks.reclaim();
+        news
     }
 
     /// Ends connections that stood on what the network has lost.
@@ -100,8 +97,7 @@ impl NetworkSide {
         // A new local address stays with the kernel before it is routed to.
         let kept = self.program.set_local(update.local, update.broadcasts);
         drop(self.networks.publish(Arc::clone(&network)));
-        let mut notes = self.port_notes.clone();
-        notes.extend(update.notes.iter().map(ToString::to_string));
+        let notes = update.notes.iter().map(ToString::to_string).collect();
         service.set_network(NetworkInForce { network, notes });
         match kept {
             Ok(()) => self.complaint.clear(),
@@ -181,6 +177,7 @@ impl Daemon {
         let mut sweeper = Sweeper { last: monotonic(), named: monotonic() };
         let watchdog = self.config.failure.watchdog;
         let mut dog = Watchdog::new(watchdog, self.fleet.sights().len(), monotonic());
+        let mut reports = Reports::new(&self.config.ports);
         let pause = Timespec { tv_sec: 0, tv_nsec: PAUSE_MS * 1_000_000 };
         while !signals.stop.load(Ordering::Relaxed) {
             {
@@ -190,12 +187,14 @@ impl Daemon {
                 let _ = poll(&mut fds, Some(&pause));
             }
             let now = monotonic();
-            self.network.follow(&self.service);
+            if self.network.follow(&self.service) {
+                self.ports.ring();
+            }
             self.network.forget(&self.conntrack);
             self.network.neighbours(&self.outlets, now);
             sweeper.sweep(&self.conntrack, now);
             self.service.store().settle();
-            self.report_events();
+            self.report_events(&mut reports, now);
             if signals.rotate.swap(false, Ordering::Relaxed) {
                 self.log.reopen();
             }
@@ -212,17 +211,16 @@ impl Daemon {
         Ok(())
     }
 
-    fn report_events(&self) {
-        while let Some(event) = self.outlets.events.pop() {
-            let port = self.config.ports.get(event.port.index()).map_or("?", String::as_str);
-            let worker = event.worker;
-            match event.event {
-                PortEvent::LinkDown => tracing::warn!("{port}: link down (worker {worker})"),
-                PortEvent::LinkUp => tracing::info!("{port}: link up (worker {worker})"),
-                PortEvent::Failed(error) => {
-                    tracing::error!("{port}: out of service until a restart: {error}");
-                }
+    fn report_events(&self, reports: &mut Reports, now: Nanos) {
+        while let Some(WorkerEvent { port, event, .. }) = self.outlets.events.pop() {
+            match event {
+                PortEvent::LinkDown => reports.link(port, now, false),
+                PortEvent::LinkUp => reports.link(port, now, true),
+                // Who keeps the ports says so.
+                PortEvent::Failed(PortError::DeviceGone { .. }) => {}
+                PortEvent::Failed(error) => reports.say(port, now, true, error.to_string()),
             }
         }
+        reports.tick(now);
     }
 }

@@ -22,6 +22,7 @@ mod housekeeping;
 mod logwriter;
 mod notify;
 pub mod policy;
+mod ports;
 pub mod preflight;
 pub mod sandbox;
 mod service;
@@ -59,6 +60,7 @@ use housekeeping::{NetworkSide, Signals};
 use logwriter::LogThread;
 use notify::Duties;
 use policy::Texts;
+use ports::{KeptPorts, PortBoard, PortKeeper};
 use preflight::Holds;
 use sandbox::Sandbox;
 use service::{NetworkInForce, Parts, Service, StateSight};
@@ -153,8 +155,7 @@ struct Daemon {
     fleet: Fleet,
     log: LogThread,
     keeper: Option<Keeper>,
-    _holds: Holds,
-    _promiscuous: Vec<std::os::fd::OwnedFd>,
+    ports: PortKeeper,
 }
 
 /// Runs the daemon until it is told to stop. `ready` is called once frames flow and the
@@ -189,7 +190,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     };
     let equipment = Equipment { store, workers, conntrack, mirror, place, holds, pins };
     let (mut daemon, restored) = Daemon::start(config, equipment, &signals)?;
-    let mut notes = daemon.service.network().notes;
+    let mut notes = daemon.service.notes();
     notes.extend(restored);
     notes.extend(mounted);
     notes.extend(preflight::takeover_notes(&daemon.config));
@@ -315,9 +316,9 @@ impl Daemon {
         let links =
             config.ports.iter().map(|port| LinkInfo::of(port)).collect::<Result<Vec<_>, _>>();
         let links = links.map_err(system("asking for offloads"))?;
-        let port_notes = preflight::bridge_notes(&config.mode, &links);
-        let mut notes = port_notes.clone();
-        notes.extend(update.notes.iter().map(ToString::to_string));
+        let port_notes = links.iter().map(|link| preflight::bridge_note(&config.mode, link));
+        let board = Arc::new(PortBoard::new(config.ports.clone(), port_notes.collect()));
+        let mut notes: Vec<_> = update.notes.iter().map(ToString::to_string).collect();
         let networks = Publisher::new(Arc::clone(&network));
 
         // Before the ports: what they receive is to meet workers soon.
@@ -359,6 +360,7 @@ impl Daemon {
             ports: config.ports.clone(),
             network: NetworkInForce { network, notes },
             workers: fleet.sights().to_vec(),
+            board: Arc::clone(&board),
             log: Arc::clone(log.counters()),
             program: program.clone(),
             state: StateSight::of(&config, keeper.as_ref()),
@@ -367,20 +369,19 @@ impl Daemon {
             failure: config.failure.clone(),
             stop: Arc::clone(&signals.stop),
         }));
-        let network = NetworkSide::new(mirror, networks, program, port_notes);
-        let (_holds, _promiscuous) = (holds, opened.promiscuous);
-        let daemon = Self {
-            config,
-            service,
-            network,
-            conntrack,
-            outlets,
-            fleet,
-            log,
-            keeper,
-            _holds,
-            _promiscuous,
+        let kept = KeptPorts {
+            names: config.ports.clone(),
+            mode: config.mode.clone(),
+            opener: opened.opener,
+            program: program.clone(),
+            workers: fleet.sights().to_vec(),
+            board,
         };
+        let ports =
+            PortKeeper::start(kept, &opened.links, holds).map_err(system("ports thread"))?;
+        let network = NetworkSide::new(mirror, networks, program);
+        let daemon =
+            Self { config, service, network, conntrack, outlets, fleet, log, keeper, ports };
         Ok((daemon, note))
     }
 }

@@ -252,48 +252,53 @@ pub fn management_notes(config: &Config) -> Vec<String> {
 }
 
 /// What a bridge cannot see: tags that a port takes off before we get the frame.
-pub fn bridge_notes(mode: &Mode, links: &[LinkInfo]) -> Vec<String> {
-    if !matches!(mode, Mode::Bridge(_)) {
-        return Vec::new();
-    }
-    let stripping = links.iter().filter(|link| link.strips_vlan_tags);
-    stripping
-        .map(|link| {
-            let name = &link.name;
-            format!(
-                "port {name} strips VLAN tags in hardware: tagged frames are judged, and cross, \
-                 untagged; ethtool -K {name} rxvlan off"
-            )
-        })
-        .collect()
+pub fn bridge_note(mode: &Mode, link: &LinkInfo) -> Option<String> {
+    let name = &link.name;
+    (matches!(mode, Mode::Bridge(_)) && link.strips_vlan_tags).then(|| {
+        format!(
+            "port {name} strips VLAN tags in hardware: tagged frames are judged, and cross, \
+             untagged; ethtool -K {name} rxvlan off"
+        )
+    })
 }
 
 /// Holds on ports: abstract Unix sockets, which belong to the network namespace
 /// as ports do, vanish with the process however it ends, and know its id.
 #[derive(Debug)]
 pub struct Holds {
-    _sockets: Vec<UnixListener>,
+    sockets: Vec<UnixListener>,
+}
+
+impl Holds {
+    /// The hold on each port, to be let go of one by one.
+    pub fn into_sockets(self) -> Vec<UnixListener> {
+        self.sockets
+    }
 }
 
 /// Takes every port for this process, or none. What `pins` hold is our own program.
 pub fn hold(links: &[&Link], pins: &Pins) -> Result<Holds, PreflightError> {
     let mut sockets = Vec::with_capacity(links.len());
     for link in links {
-        let fail = |source| PreflightError::Hold { port: link.name.clone(), source };
-        let address = address_of(link.index).map_err(fail)?;
-        match UnixListener::bind_addr(&address) {
-            Ok(socket) => sockets.push(socket),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let pid = holder(&address);
-                return Err(PreflightError::Held { port: link.name.clone(), pid });
-            }
-            Err(error) => return Err(fail(error)),
-        }
+        sockets.push(hold_one(&link.name, link.index)?);
         if let Some(program) = link.xdp.filter(|program| !pins.holds(link.index, *program)) {
             return Err(PreflightError::ForeignProgram { port: link.name.clone(), program });
         }
     }
-    Ok(Holds { _sockets: sockets })
+    Ok(Holds { sockets })
+}
+
+/// Takes the device of index `index`, which `port` is, for this process.
+pub fn hold_one(port: &str, index: u32) -> Result<UnixListener, PreflightError> {
+    let fail = |source| PreflightError::Hold { port: port.to_owned(), source };
+    let address = address_of(index).map_err(fail)?;
+    match UnixListener::bind_addr(&address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let pid = holder(&address);
+            Err(PreflightError::Held { port: port.to_owned(), pid })
+        }
+        bound => bound.map_err(fail),
+    }
 }
 
 fn address_of(ifindex: u32) -> io::Result<SocketAddr> {

@@ -15,6 +15,7 @@ use super::fleet::WorkerSight;
 use super::logwriter::LogCounters;
 use super::notify;
 use super::policy::{self, Texts};
+use super::ports::PortBoard;
 use super::watch::Events;
 use super::{failure, status, views};
 use crate::api::protocol::{
@@ -43,6 +44,7 @@ pub(super) struct Service {
     network: Mutex<NetworkInForce>,
     workers: Vec<WorkerSight>,
     log: Arc<LogCounters>,
+    board: Arc<PortBoard>,
     program: super::ProgramSight,
     state: Option<StateSight>,
     rule_files: (Option<PathBuf>, Option<PathBuf>),
@@ -61,6 +63,7 @@ pub(super) struct Parts {
     pub(super) network: NetworkInForce,
     pub(super) workers: Vec<WorkerSight>,
     pub(super) log: Arc<LogCounters>,
+    pub(super) board: Arc<PortBoard>,
     pub(super) program: super::ProgramSight,
     pub(super) state: Option<StateSight>,
     pub(super) rule_files: (Option<PathBuf>, Option<PathBuf>),
@@ -99,6 +102,7 @@ impl Service {
             network: Mutex::new(parts.network),
             workers: parts.workers,
             log: parts.log,
+            board: parts.board,
             program: parts.program,
             state: parts.state,
             rule_files: parts.rule_files,
@@ -134,6 +138,13 @@ impl Service {
         let (workers, ports) = (self.workers.len(), self.ports.join(", "));
         let (policy, connections) = (self.store.generation(), self.conntrack.len());
         format!("{workers} worker(s) on {ports}; policy {policy}; {connections} connections")
+    }
+
+    /// What there is to say of the ports and the network.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = self.board.notes();
+        notes.extend(self.network().notes);
+        notes
     }
 
     /// Reads the rule files that the daemon was started with again, as one change.
@@ -297,7 +308,9 @@ impl Handler for Service {
             Request::ShowPorts {} => {
                 let network = self.network();
                 let counters = |port| self.program.counters(port);
-                Ok(Response::Ports(views::ports(&network, &self.workers, counters)))
+                let mut ports = views::ports(&network, &self.workers, &self.board, counters);
+                ports.notes = self.notes();
+                Ok(Response::Ports(ports))
             }
             Request::ShowStats {} => {
                 let mut stats = views::stats(&self.workers, &self.conntrack, &self.log);

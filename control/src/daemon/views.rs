@@ -14,6 +14,7 @@ use dataplane::verdict::DropReason;
 
 use super::fleet::WorkerSight;
 use super::logwriter::LogCounters;
+use super::ports::PortBoard;
 use super::service::NetworkInForce;
 use crate::api::protocol::{
     ChainInfo, ConntrackStats, FamilyName, OffenderInfo, PortStatus, Ports, QueueStatus, RuleInfo,
@@ -119,10 +120,11 @@ pub(super) fn save(view: &PolicyView<'_>, family: FamilyName, counters: bool) ->
     print::print(view.rules(family), &names, counters.then_some(&count))
 }
 
-/// The ports as the kernel has them and as the workers use them.
+/// The ports as the kernel has them and as the workers use them, without notes.
 pub(super) fn ports(
     in_force: &NetworkInForce,
     workers: &[WorkerSight],
+    board: &PortBoard,
     program: impl Fn(PortId) -> BTreeMap<String, u64>,
 ) -> Ports {
     let network = &in_force.network;
@@ -140,6 +142,7 @@ pub(super) fn ports(
             mtu: info.mtu,
             addresses: info.addresses.iter().map(|(a, len)| format!("{a}/{len}")).collect(),
             xdp: "none".to_owned(),
+            out_of_service: board.reason(id),
             xdp_counters: program(id),
             queues: Vec::new(),
             rx_packets: 0,
@@ -152,7 +155,7 @@ pub(super) fn ports(
         }
         status
     });
-    Ports { mode: mode.to_owned(), ports: ports.collect(), notes: in_force.notes.clone() }
+    Ports { mode: mode.to_owned(), ports: ports.collect(), notes: Vec::new() }
 }
 
 fn add_worker(status: &mut PortStatus, worker: usize, sight: &WorkerSight, id: PortId) {
@@ -162,7 +165,7 @@ fn add_worker(status: &mut PortStatus, worker: usize, sight: &WorkerSight, id: P
     status.rx_bytes += rx_bytes;
     status.tx_packets += tx_packets;
     status.tx_bytes += tx_bytes;
-    let Some(socket) = sight.sockets.get(id.index()) else { return };
+    let Some(socket) = sight.sockets.get(id) else { return };
     if let Description::AfXdp { queue, attach, zero_copy, .. } = socket.description() {
         status.xdp = attach.to_string();
         status.queues.push(QueueStatus {
@@ -270,6 +273,9 @@ fn worker_info(worker: usize, sight: &WorkerSight) -> WorkerInfo {
         log_lost: stats.log_lost.get(),
         rx_packets: ports().map(|port| port.rx.get().0).sum(),
         tx_packets: ports().map(|port| port.tx.get().0).sum(),
+        frames_free: stats.frames.free.get(),
+        frames_lent: stats.frames.lent.get(),
+        frames_held: stats.frames.held.get(),
         drops: DropReason::ALL.iter().filter_map(dropped).collect(),
         synproxy: counted(&stats.synproxy.named()),
     }

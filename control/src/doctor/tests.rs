@@ -161,6 +161,9 @@ fn running() -> Running {
         counters: BTreeMap::from([("rx_ring_full".to_owned(), 0)]),
     };
     let worker = |worker| WorkerInfo {
+        frames_free: 0,
+        frames_lent: 0,
+        frames_held: 0,
         worker,
         core: Some(worker),
         generation: 3,
@@ -200,6 +203,7 @@ fn running() -> Running {
         ports: Ports {
             mode: "routed".to_owned(),
             ports: vec![PortStatus {
+                out_of_service: None,
                 name: "eth0".to_owned(),
                 up: true,
                 mac: String::new(),

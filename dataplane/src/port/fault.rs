@@ -6,6 +6,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use super::afxdp::{BoundSocket, Closed};
 use super::{Burst, Description, Frame, LinkState, Pool, Port, PortError, PortStatistics};
 use crate::clock::Nanos;
 
@@ -80,6 +81,8 @@ pub struct FaultPort<P> {
     transmit: Lane,
     scratch: Burst,
     now: Nanos,
+    /// Frames that the port behind did not take.
+    tx_lost: u64,
 }
 
 impl<P: Port> FaultPort<P> {
@@ -91,6 +94,7 @@ impl<P: Port> FaultPort<P> {
             transmit: Lane::new(transmit, seed ^ 0x9e37_79b9_7f4a_7c15),
             scratch: Burst::new(),
             now: Nanos::default(),
+            tx_lost: 0,
         }
     }
     /// The port behind.
@@ -232,15 +236,18 @@ impl<P: Port> Port for FaultPort<P> {
         Ok(())
     }
 
-    fn flush(&mut self, pool: &mut Pool, now: Nanos) -> Result<(), PortError> {
+    fn flush(&mut self, pool: &mut Pool, now: Nanos) -> Result<usize, PortError> {
         let idle = self.transmit.due.is_empty();
         self.transmit.release(now, idle);
+        let mut lost = 0;
         for frame in self.transmit.due.drain(..) {
             if let Err(frame) = self.inner.transmit(pool, frame) {
+                lost += 1;
                 pool.put(frame);
             }
         }
-        self.inner.flush(pool, now)
+        self.tx_lost += lost as u64;
+        Ok(lost + self.inner.flush(pool, now)?)
     }
 
     fn reap(&mut self, pool: &mut Pool) -> usize {
@@ -252,8 +259,18 @@ impl<P: Port> Port for FaultPort<P> {
     fn check(&mut self) -> Result<LinkState, PortError> {
         self.inner.check()
     }
+    fn detach(&mut self) -> Option<Box<BoundSocket>> {
+        self.inner.detach()
+    }
+    fn recover(&mut self, pool: &mut Pool, closed: &Closed) -> usize {
+        self.inner.recover(pool, closed)
+    }
+    fn attach(&mut self, socket: Box<BoundSocket>) -> Result<(), Box<BoundSocket>> {
+        self.inner.attach(socket)
+    }
     fn statistics(&self) -> PortStatistics {
-        self.inner.statistics()
+        let inner = self.inner.statistics();
+        PortStatistics { tx_lost: inner.tx_lost + self.tx_lost, ..inner }
     }
     fn description(&self) -> Description {
         Description::Fault(Box::new(self.inner.description()))

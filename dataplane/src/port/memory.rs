@@ -91,8 +91,8 @@ impl Port for MemoryPort {
         self.sent.push_back(frame);
         Ok(())
     }
-    fn flush(&mut self, _pool: &mut Pool, _now: Nanos) -> Result<(), PortError> {
-        Ok(())
+    fn flush(&mut self, _pool: &mut Pool, _now: Nanos) -> Result<usize, PortError> {
+        Ok(0)
     }
     fn reap(&mut self, _pool: &mut Pool) -> usize {
         0

@@ -27,8 +27,9 @@ use arrayvec::ArrayVec;
 use crate::clock::Nanos;
 use crate::engine::BURST;
 
+use afxdp::{BoundSocket, Closed};
 pub use poll::poll_readable;
-pub use pool::{CHUNK, Frame, HEADROOM, MAX_FRAME, Memory, Pool, PoolError};
+pub use pool::{Area, CHUNK, Frame, HEADROOM, MAX_FRAME, Memory, Pool, PoolError};
 
 /// Frames received together.
 pub type Burst = ArrayVec<Frame, BURST>;
@@ -91,10 +92,11 @@ pub trait Port {
     fn transmit(&mut self, pool: &mut Pool, frame: Frame) -> Result<(), Frame>;
 
     /// Tells the device that frames were queued. Costs nothing when none were.
+    /// Returns how many frames it had taken and cannot send after all.
     ///
     /// # Errors
     /// [`PortError`] when the port can no longer be used.
-    fn flush(&mut self, pool: &mut Pool, now: Nanos) -> Result<(), PortError>;
+    fn flush(&mut self, pool: &mut Pool, now: Nanos) -> Result<usize, PortError>;
 
     /// Gives frames that the device has finished sending back to the pool;
     /// returns how many.
@@ -109,6 +111,25 @@ pub trait Port {
     /// # Errors
     /// [`PortError`] when the port can no longer be used.
     fn check(&mut self) -> Result<LinkState, PortError>;
+
+    /// Gives up its socket, if it has one, which is then closed by somebody who may wait.
+    fn detach(&mut self) -> Option<Box<BoundSocket>> {
+        None
+    }
+
+    /// Takes back the frames that a socket had when it was given up; returns how many.
+    fn recover(&mut self, pool: &mut Pool, closed: &Closed) -> usize {
+        let (_, _) = (pool, closed);
+        0
+    }
+
+    /// Goes on with another socket.
+    ///
+    /// # Errors
+    /// The socket, when the port has one, or has not recovered its frames, or needs none.
+    fn attach(&mut self, socket: Box<BoundSocket>) -> Result<(), Box<BoundSocket>> {
+        Err(socket)
+    }
 
     /// Counters of the device queue.
     fn statistics(&self) -> PortStatistics;
@@ -132,7 +153,7 @@ impl<P: Port + ?Sized> Port for Box<P> {
     fn transmit(&mut self, pool: &mut Pool, frame: Frame) -> Result<(), Frame> {
         (**self).transmit(pool, frame)
     }
-    fn flush(&mut self, pool: &mut Pool, now: Nanos) -> Result<(), PortError> {
+    fn flush(&mut self, pool: &mut Pool, now: Nanos) -> Result<usize, PortError> {
         (**self).flush(pool, now)
     }
     fn reap(&mut self, pool: &mut Pool) -> usize {
@@ -143,6 +164,15 @@ impl<P: Port + ?Sized> Port for Box<P> {
     }
     fn check(&mut self) -> Result<LinkState, PortError> {
         (**self).check()
+    }
+    fn detach(&mut self) -> Option<Box<BoundSocket>> {
+        (**self).detach()
+    }
+    fn recover(&mut self, pool: &mut Pool, closed: &Closed) -> usize {
+        (**self).recover(pool, closed)
+    }
+    fn attach(&mut self, socket: Box<BoundSocket>) -> Result<(), Box<BoundSocket>> {
+        (**self).attach(socket)
     }
     fn statistics(&self) -> PortStatistics {
         (**self).statistics()
@@ -175,9 +205,11 @@ pub struct PortStatistics {
     pub tx_refused: u64,
     /// Frames handed back because the transmit queue was full.
     pub tx_full: u64,
+    /// Frames that were taken for transmission and then could not be sent.
+    pub tx_lost: u64,
     /// System calls made to wake the transmit side.
     pub tx_wakeups: u64,
-    /// Descriptors with an address outside the pool: always zero with a sound kernel.
+    /// Descriptors of what the port had not lent: always zero with a sound kernel.
     pub bad_address: u64,
 }
 

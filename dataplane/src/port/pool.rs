@@ -12,6 +12,7 @@
 #![allow(unsafe_code, reason = "frames give out disjoint mutable parts of one mapping")]
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -85,8 +86,28 @@ impl Frame {
 #[derive(Debug)]
 pub struct Memory {
     id: u32,
-    map: MmapRaw,
+    map: Arc<MmapRaw>,
     huge: bool,
+}
+
+/// Keeps a pool's memory mapped, to register it with the kernel from another thread.
+/// Gives no access to its bytes.
+#[derive(Clone, Debug)]
+pub struct Area(Arc<MmapRaw>);
+
+impl Area {
+    /// Address of the area, page aligned.
+    pub fn address(&self) -> u64 {
+        self.0.as_mut_ptr() as u64
+    }
+    /// Its length in bytes.
+    pub fn size(&self) -> usize {
+        self.0.len()
+    }
+    /// Chunks in it.
+    pub fn chunks(&self) -> usize {
+        self.size() / CHUNK
+    }
 }
 
 impl Memory {
@@ -122,9 +143,9 @@ impl Memory {
     pub fn size(&self) -> usize {
         self.map.len()
     }
-    /// Address of the area, page aligned, to register it with the kernel.
-    pub fn address(&self) -> u64 {
-        self.map.as_mut_ptr() as u64
+    /// The area, to be registered with the kernel.
+    pub fn area(&self) -> Area {
+        Area(Arc::clone(&self.map))
     }
     /// Whether explicit huge pages back the area.
     pub fn is_huge(&self) -> bool {
@@ -225,7 +246,7 @@ impl Pool {
             #[cfg(debug_assertions)]
             places: vec![Place::Free; chunks],
         };
-        Ok(Self { memory: Memory { id, map, huge }, free })
+        Ok(Self { memory: Memory { id, map: Arc::new(map), huge }, free })
     }
 
     /// The memory and the free list apart, so that frames can be made while

@@ -90,7 +90,7 @@ mod frames {
     #[test]
     fn huge_pages_fall_back_and_addresses_are_page_aligned() {
         let pool = Pool::new(512, true).expect("with or without huge pages");
-        assert_eq!(pool.memory().address() % CHUNK as u64, 0);
+        assert_eq!(pool.memory().area().address() % CHUNK as u64, 0);
         assert_eq!((pool.memory().size(), pool.total()), (512 * CHUNK, 512));
     }
 }

@@ -9,6 +9,7 @@ use crate::fib::{Mode, NeighbourEntry, Network, PortInfo, Topology};
 use crate::packet::{Family, Mac};
 use crate::policy::target::LogTarget;
 use crate::policy::{FamilyPolicy, Hook, Policy, TABLES};
+use crate::port::LinkState;
 use crate::port::fault::{FaultPort, Faults, PerMillion};
 use crate::port::memory::MemoryPort;
 use crate::port::pcap::{CapturePort, Reader};

@@ -537,7 +537,7 @@ fn a_deleted_device_gives_the_typed_error() {
     let _alone = alone();
     let lab = Lab::new(1);
     let opened = open_in(&lab.boxed(), &config(&["f0", "f1"])).expect("the box opens");
-    let observer = opened.workers[0].ports[0].observer();
+    let observer = opened.workers[0].ports[0].observer().expect("it has a socket");
     let mut gateway = Gateway::new(opened);
     let mut left = Peer::new(&lab.left(), "l0", 1);
     let mut right = Peer::new(&lab.right(), "r0", 1);

@@ -4,7 +4,9 @@ use std::io;
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
+use netlink_packet_route::link::{
+    LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
 use super::{ethtool, sys};
@@ -28,6 +30,10 @@ pub struct LinkInfo {
     /// and the sockets then see them as if they had none. Only
     /// `ethtool -K DEVICE rxvlan off` shows them (for a veth: `txvlan off` on its peer).
     pub strips_vlan_tags: bool,
+    /// Whether it is an Ethernet device.
+    pub ethernet: bool,
+    /// The bridge, bond or VRF that it is part of.
+    pub controller: Option<String>,
     /// How an XDP program is attached, if one is.
     pub attached: Option<AttachMode>,
 }
@@ -67,15 +73,19 @@ impl LinkInfo {
             queues: 1,
             up: false,
             strips_vlan_tags: false,
+            ethernet: false,
+            controller: None,
             attached: None,
         };
         let message = get_link(ifindex)?;
+        info.ethernet = message.header.link_layer_type == LinkLayerType::Ether;
         info.up = message.header.flags.contains(LinkFlags::Up);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => info.name.clone_from(name),
                 LinkAttribute::Mtu(mtu) => info.mtu = *mtu,
                 LinkAttribute::NumRxQueues(queues) => info.queues = *queues,
+                LinkAttribute::Controller(index) => info.controller = Some(name_of(*index)),
                 LinkAttribute::Xdp(xdp) => info.attached = attach_mode(xdp),
                 _ => {}
             }
@@ -88,6 +98,22 @@ impl LinkInfo {
         info.strips_vlan_tags = sys::strips_vlan_tags(&info.name).unwrap_or(false);
         Ok(info)
     }
+}
+
+/// Whether there is a device of this index in this network namespace.
+pub(super) fn exists(ifindex: u32) -> bool {
+    !matches!(get_link(ifindex), Err(error) if error.raw_os_error() == Some(libc::ENODEV))
+}
+
+/// The name of a device; its index where it has none any more.
+fn name_of(index: u32) -> String {
+    let named = |attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name),
+        _ => None,
+    };
+    let message = get_link(index).ok();
+    let name = message.and_then(|message| message.attributes.into_iter().find_map(named));
+    name.unwrap_or_else(|| format!("device {index}"))
 }
 
 fn attach_mode(attributes: &[LinkXdp]) -> Option<AttachMode> {

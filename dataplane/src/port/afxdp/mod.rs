@@ -14,32 +14,38 @@
 //! [`Program`] detaches it first; a process that dies does the same.
 
 mod beat;
+mod error;
 pub mod ethtool;
+mod ledger;
 mod link;
 mod links;
+mod opener;
 mod pins;
+mod port;
 mod program;
 mod ring;
 mod socket;
 mod sys;
 mod umem;
 
-use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
 
 pub use beat::Beat;
+pub use error::AfxdpError;
 pub use link::LinkInfo;
+pub use opener::PortOpener;
 pub use pins::{PinError, PinKind, Pinned, Pins};
+pub use port::AfxdpPort;
 pub use program::{BlocklistSize, BpfError, OnFailure, Program, ProgramConfig, ProgramCounters};
 pub use ring::RingLayoutError;
-pub use socket::{AfxdpPort, Observer};
+pub use socket::{BoundSocket, Closed, Closing, Observer};
 
-use super::host::{HostError, HostQueue};
+use super::host::HostQueue;
 use super::management::List;
-use super::{AttachMode, CHUNK, MAX_FRAME, Pool, PoolError};
+use super::{AttachMode, CHUNK, MAX_FRAME, Pool};
 use crate::clock::{Nanos, monotonic};
 use crate::packet::{MAX_PORTS, PortId};
+use ledger::Ledger;
 use umem::{Place, Umem};
 
 /// Bytes of Ethernet header and two VLAN tags on top of the layer 3 MTU.
@@ -137,200 +143,6 @@ impl Config {
     }
 }
 
-/// Why ports cannot be opened. Every message says what to do.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AfxdpError {
-    /// No such device.
-    #[error("no network device {device}: {source}")]
-    NoDevice {
-        /// Its name.
-        device: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A device named twice would be two ports on the same queues.
-    #[error("device {device} is given twice")]
-    Twice {
-        /// Its name.
-        device: String,
-    },
-    /// More ports than can be told apart, or none.
-    #[error("{count} ports: 1 to {MAX_PORTS} are possible")]
-    PortCount {
-        /// Ports asked for.
-        count: usize,
-    },
-    /// Ring sizes are powers of two.
-    #[error("a ring of {size} entries: a power of two from 64 to 65536 is needed")]
-    RingSize {
-        /// Size asked for.
-        size: u32,
-    },
-    /// Queues and workers must match.
-    #[error(
-        "device {device} has {queues} queue(s) but there are {workers} worker(s): run \
-         `ethtool -L {device} combined {workers}`, or start with --workers {queues}"
-    )]
-    Queues {
-        /// The device.
-        device: String,
-        /// Queues it uses.
-        queues: u32,
-        /// Workers asked for.
-        workers: usize,
-    },
-    /// Frames of this device can be longer than a chunk.
-    #[error(
-        "device {device} has MTU {mtu}, and frames of at most MTU {MAX_MTU} can be taken: run \
-         `ip link set {device} mtu {MAX_MTU}` or less"
-    )]
-    Mtu {
-        /// The device.
-        device: String,
-        /// Its MTU.
-        mtu: u32,
-    },
-    /// Somebody else's XDP program is attached.
-    #[error(
-        "device {device} already has an XDP program: is another portcullis running on it? \
-         See `ip -d link show {device}`"
-    )]
-    ProgramBusy {
-        /// The device.
-        device: String,
-    },
-    /// The program cannot be attached.
-    #[error(
-        "the XDP program cannot be attached to {device} ({choice:?}): {source}{}",
-        attach_hint(source)
-    )]
-    Attach {
-        /// The device.
-        device: String,
-        /// The mode asked for.
-        choice: AttachChoice,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// The kernel says that nothing is attached after all.
-    #[error("device {device} shows no XDP program although one was attached")]
-    NotAttached {
-        /// The device.
-        device: String,
-    },
-    /// Somebody else's socket is bound to the queue.
-    #[error("queue {queue} of {device} is in use by another AF_XDP socket")]
-    QueueBusy {
-        /// The device.
-        device: String,
-        /// The queue.
-        queue: u32,
-    },
-    /// Zero-copy was asked for and is not possible.
-    #[error("device {device} queue {queue} has no zero-copy support: use copy mode")]
-    NoZeroCopy {
-        /// The device.
-        device: String,
-        /// The queue.
-        queue: u32,
-    },
-    /// The socket cannot be bound.
-    #[error("queue {queue} of {device} cannot be bound: {source}")]
-    Bind {
-        /// The device.
-        device: String,
-        /// The queue.
-        queue: u32,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A system call failed.
-    #[error("{call} for {device}: {source}{}", privilege_hint(source))]
-    Call {
-        /// The device.
-        device: String,
-        /// The call.
-        call: &'static str,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// The kernel's ring offsets make no sense.
-    #[error(transparent)]
-    Ring(#[from] RingLayoutError),
-    /// The kernel refuses the XDP program to this user.
-    #[error("{NEEDED}: {0}")]
-    Privilege(BpfError),
-    /// The XDP program or its maps.
-    #[error(transparent)]
-    Bpf(BpfError),
-    /// Frame memory.
-    #[error(transparent)]
-    Pool(#[from] PoolError),
-    /// The host road.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// Links that outlive the process.
-    #[error(transparent)]
-    Pin(#[from] PinError),
-}
-
-impl AfxdpError {
-    /// Whether the kernel refused for lack of a privilege.
-    pub fn is_privilege(&self) -> bool {
-        let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
-        match self {
-            Self::NoDevice { source, .. }
-            | Self::Attach { source, .. }
-            | Self::Bind { source, .. }
-            | Self::Call { source, .. } => denied(source),
-            Self::Privilege(_) => true,
-            _ => false,
-        }
-    }
-}
-
-impl From<BpfError> for AfxdpError {
-    fn from(error: BpfError) -> Self {
-        let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
-        if caused_by(&error, &denied) { Self::Privilege(error) } else { Self::Bpf(error) }
-    }
-}
-
-/// What a refusal for lack of privilege asks for.
-const NEEDED: &str = "root, or CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK, is needed";
-
-/// Whether an I/O error among an error's causes satisfies `test`.
-fn caused_by(error: &(dyn std::error::Error + 'static), test: &dyn Fn(&io::Error) -> bool) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.downcast_ref::<io::Error>().is_some_and(test) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
-}
-
-fn privilege_hint(source: &io::Error) -> String {
-    match source.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => format!(" ({NEEDED})"),
-        Some(libc::EAFNOSUPPORT) => " (this kernel has no AF_XDP)".to_owned(),
-        Some(libc::ENOBUFS) => " (the memory lock limit is too low: see `ulimit -l`)".to_owned(),
-        _ => String::new(),
-    }
-}
-
-fn attach_hint(source: &io::Error) -> String {
-    match source.raw_os_error() {
-        Some(libc::EOPNOTSUPP) => " (the driver has no native XDP: use generic mode)".to_owned(),
-        Some(libc::ERANGE | libc::EINVAL) => {
-            " (for a veth, the peer's MTU must be at most 3506, or generic mode used)".to_owned()
-        }
-        _ => privilege_hint(source),
-    }
-}
-
 /// One worker's share: a pool and one port object for every device, by [`PortId`].
 #[derive(Debug)]
 pub struct WorkerPorts {
@@ -355,8 +167,9 @@ pub struct Opened {
     pub links: Vec<LinkInfo>,
     /// Whether there is a host road.
     pub host_road: bool,
-    /// In bridge mode, keep these too: they make the devices take every frame.
-    pub promiscuous: Vec<OwnedFd>,
+    /// What opens ports anew when devices come back; in bridge mode, what makes the
+    /// devices take every frame: keep it likewise.
+    pub opener: PortOpener,
 }
 
 /// Loads and attaches the program, makes the pools, and binds every queue.
@@ -408,29 +221,28 @@ pub fn open_pinned(
         return open_pinned(&Config { host: false, ..config.clone() }, local, pins);
     }
     let mut workers = Vec::with_capacity(config.workers);
+    let mut umems = Vec::with_capacity(config.workers);
     for queue in 0..config.workers as u32 {
         let mut pool = Pool::new(config.chunks(), config.huge_pages)?;
-        let mut umem = Umem::default();
+        let mut umem = Umem::new(pool.memory().area());
         let mut ports = Vec::with_capacity(links.len());
         for (link, attach) in links.iter().zip(&modes) {
             let place = Place { link, attach: *attach, queue, ring_size: config.ring_size };
-            ports.push(umem.open(&mut pool, place, config.copy)?);
+            let mut ledger = Ledger::new(pool.total());
+            let bound = umem.open(Some((&mut pool, &mut ledger)), place, config.copy)?;
+            ports.push(AfxdpPort::new(&pool, bound, ledger));
         }
+        umems.push(umem);
         // The first beat is struck here: the worker's own comes when it runs.
         let mut beat = program.beat(queue as usize);
         beat.strike(monotonic());
         workers.push(WorkerPorts { pool, ports, host: None, beat });
     }
-    let mut promiscuous = Vec::new();
-    for link in links.iter().filter(|_| !config.routed) {
-        let hold = sys::promiscuous(link.ifindex).map_err(|source| AfxdpError::Call {
-            device: link.name.clone(),
-            call: "promiscuous mode",
-            source,
-        })?;
-        promiscuous.push(hold);
-    }
     let host_road = config.host && config.routed;
+    let mut opener = PortOpener::new(config.clone(), umems, host_road);
+    for (index, link) in links.iter().enumerate() {
+        opener.take_every_frame(PortId(index as u8), link)?;
+    }
     if host_road {
         let queues = super::host::open(&mut program, &links, config.workers)?;
         for (worker, queue) in workers.iter_mut().zip(queues) {
@@ -440,11 +252,12 @@ pub fn open_pinned(
     // Last, so that no socket takes frames before all can send them on.
     for worker in &workers {
         for (index, port) in worker.ports.iter().enumerate() {
-            program.set_socket(PortId(index as u8), port.queue(), port.fd())?;
+            let Some(socket) = port.socket() else { continue };
+            program.set_socket(PortId(index as u8), socket.queue(), socket.fd())?;
         }
     }
     program.exchange()?;
-    Ok(Opened { program, workers, links, host_road, promiscuous })
+    Ok(Opened { program, workers, links, host_road, opener })
 }
 
 /// Looks at every device before anything is changed.
@@ -460,16 +273,10 @@ fn inspect(config: &Config) -> Result<Vec<LinkInfo>, AfxdpError> {
     for device in &config.devices {
         let link = LinkInfo::of(device)
             .map_err(|source| AfxdpError::NoDevice { device: device.clone(), source })?;
-        let (device, queues, workers) = (device.clone(), link.queues, config.workers);
         if links.iter().any(|other| other.ifindex == link.ifindex) {
-            return Err(AfxdpError::Twice { device });
+            return Err(AfxdpError::Twice { device: device.clone() });
         }
-        if queues as usize != workers {
-            return Err(AfxdpError::Queues { device, queues, workers });
-        }
-        if link.mtu > MAX_MTU {
-            return Err(AfxdpError::Mtu { device, mtu: link.mtu });
-        }
+        opener::fit(&link, config.workers)?;
         links.push(link);
     }
     Ok(links)

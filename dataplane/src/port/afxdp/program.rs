@@ -10,7 +10,7 @@ mod host;
 mod keeping;
 mod management;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -127,6 +127,9 @@ pub struct Program {
     links: Vec<(u32, OwnedFd)>,
     host_links: Vec<(u32, OwnedFd)>,
     keeping: Option<keeping::Keeping>,
+    /// The device that each port is attached to.
+    devices: BTreeMap<PortId, u32>,
+    joined: Vec<host::Joined>,
     ebpf: Ebpf,
     taps: HashMap<MapData, u32, u32>,
     tap_ports: HashMap<MapData, u32, u32>,
@@ -184,6 +187,8 @@ impl Program {
             links: Vec::new(),
             host_links: Vec::new(),
             keeping: None,
+            devices: BTreeMap::new(),
+            joined: Vec::new(),
             taps: take(&mut ebpf, "taps")?.try_into()?,
             tap_ports: take(&mut ebpf, "tap_ports")?.try_into()?,
             ports: take(&mut ebpf, "ports")?.try_into()?,
@@ -210,7 +215,15 @@ impl Program {
         link: &LinkInfo,
         choice: AttachChoice,
     ) -> Result<AttachMode, AfxdpError> {
+        if self.is_attached(port, link) {
+            return link
+                .attached
+                .ok_or_else(|| AfxdpError::NotAttached { device: link.name.clone() });
+        }
+        self.detach(port);
+        // Known before the first frame is.
         self.ports.insert(link.ifindex, u32::from(port.0), 0).map_err(BpfError::from)?;
+        self.devices.insert(port, link.ifindex);
         if let Some(mode) = self.adopt_xdp(port, link, choice)? {
             return Ok(mode);
         }

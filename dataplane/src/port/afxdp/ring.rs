@@ -100,6 +100,10 @@ impl<T: Entry> Producer<T> {
         }
         self.shared.size - self.used()
     }
+    /// Entries that can be written now.
+    pub(super) fn room(&mut self) -> u32 {
+        self.space(self.shared.size)
+    }
     /// Entries not yet consumed, as last looked at. A consumer index that is
     /// ahead of ours counts as a full ring: nothing is overwritten.
     #[inline]
@@ -141,19 +145,6 @@ impl<T: Entry> Producer<T> {
     pub(super) fn needs_wakeup(&self) -> bool {
         let flags = self.shared.word(self.shared.layout.flags).load(Ordering::Relaxed);
         flags & libc::XDP_RING_NEED_WAKEUP != 0
-    }
-    /// Takes back the newest entry that was not consumed. Only for a ring that
-    /// the other side has never been allowed to read.
-    pub(super) fn unpush(&mut self) -> Option<T> {
-        if self.pending() == 0 {
-            return None;
-        }
-        self.next = self.next.wrapping_sub(1);
-        let entry = self.shared.entry(self.next);
-        // SAFETY: the entry lies in the mapping and was written by `push`.
-        let value = unsafe { entry.read() };
-        self.publish();
-        Some(value)
     }
 }
 
@@ -290,20 +281,6 @@ mod tests {
         assert_eq!(ring.consumer.pop(), None);
         ring.producer.publish();
         assert_eq!(ring.consumer.pop(), Some(7));
-    }
-
-    #[test]
-    fn unconsumed_entries_can_be_taken_back() {
-        let mut ring = pair(u32::MAX);
-        for value in 0..3 {
-            assert!(ring.producer.push(value));
-        }
-        ring.producer.publish();
-        assert_eq!(ring.producer.unpush(), Some(2));
-        assert_eq!(ring.consumer.pop(), Some(0));
-        ring.consumer.release();
-        assert_eq!(ring.producer.unpush(), Some(1));
-        assert_eq!(ring.producer.unpush(), None);
     }
 
     #[test]

@@ -1,24 +1,23 @@
-//! One AF_XDP socket as a [`Port`]: a queue of a device, its four rings, and
-//! the system calls that keep them moving.
+//! An AF_XDP socket: its descriptor, its four rings, and how it ends.
 //!
-//! Every frame that the socket has is in one of its rings or in the kernel, and
-//! is counted as lent by the pool. The fill ring is kept full as frames arrive.
-//! Dropping the port closes the socket; what it had lent is lost to that pool,
-//! so a port that failed is replaced together with its worker's pool.
+//! Every frame that a socket has is in one of its rings or in the kernel, is
+//! counted as lent by the pool, and stands in the [`Ledger`] of the port. The
+//! rings are mappings of the descriptor: the kernel releases the socket when the
+//! last of them is gone ([`BoundSocket::close`]), and only then are the frames ours
+//! again that it had not given back.
 
 #![allow(unsafe_code, reason = "frames come back from the kernel as addresses")]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use super::ledger::Ledger;
 use super::ring::{Consumer, Layout, Producer};
-use super::umem::Place;
+use super::umem::{self, Place};
 use super::{AfxdpError, sys};
-use crate::clock::Nanos;
-use crate::port::{
-    AttachMode, Burst, CHUNK, Description, Frame, LinkState, Pool, Port, PortError, PortStatistics,
-};
+use crate::port::{AttachMode, CHUNK, Description, Frame, Pool, PortStatistics};
 
 /// Frames that copy mode sends for one wakeup, when the kernel lets us choose.
 const TX_BUDGET: u32 = 512;
@@ -44,7 +43,11 @@ impl Socket {
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-    fn statistics(&self) -> PortStatistics {
+    /// Whether it is bound to a device that is there.
+    pub(super) fn is_bound(&self) -> bool {
+        !matches!(sys::wake_receive(self.fd()), Err(error) if error.raw_os_error() == Some(libc::ENXIO))
+    }
+    pub(super) fn statistics(&self) -> PortStatistics {
         // Only a closed socket refuses, and this one is open.
         let Ok(kernel) = sys::get_option::<libc::xdp_statistics>(self.fd(), libc::XDP_STATISTICS)
         else {
@@ -65,10 +68,10 @@ impl Socket {
 /// The rings of a socket.
 #[derive(Debug)]
 pub(super) struct Rings {
-    fill: Producer<u64>,
-    completion: Consumer<u64>,
-    receive: Consumer<libc::xdp_desc>,
-    transmit: Producer<libc::xdp_desc>,
+    pub(super) fill: Producer<u64>,
+    pub(super) completion: Consumer<u64>,
+    pub(super) receive: Consumer<libc::xdp_desc>,
+    pub(super) transmit: Producer<libc::xdp_desc>,
 }
 
 impl Rings {
@@ -134,14 +137,16 @@ impl Rings {
     }
 
     /// Lends up to `wanted` frames to the fill ring; returns how many.
-    pub(super) fn fill(&mut self, pool: &mut Pool, wanted: u32) -> u32 {
+    pub(super) fn lend(&mut self, pool: &mut Pool, ledger: &mut Ledger, wanted: u32) -> u32 {
         let room = self.fill.space(wanted).min(wanted);
         let mut lent = 0;
         while lent < room && pool.free() > RESERVE {
             let Some(frame) = pool.take() else { break };
             // The kernel puts its headroom before the frame, from the chunk's start.
             let (address, _) = pool.lend(frame);
-            let pushed = self.fill.push(address - address % CHUNK as u64);
+            let chunk = address / CHUNK as u64;
+            ledger.enter(chunk as u32);
+            let pushed = self.fill.push(chunk * CHUNK as u64);
             debug_assert!(pushed, "there was room");
             lent += 1;
         }
@@ -151,20 +156,34 @@ impl Rings {
         lent
     }
 
-    /// Takes the frames back from the fill ring of a socket that was never bound.
-    pub(super) fn abandon(&mut self, pool: &mut Pool) {
-        while let Some(address) = self.fill.unpush() {
-            reclaim(pool, address);
+    /// Lends a frame to the transmit ring, unless it is full.
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        pool: &mut Pool,
+        ledger: &mut Ledger,
+        frame: Frame,
+    ) -> Result<(), Frame> {
+        if self.transmit.space(1) == 0 {
+            return Err(frame);
         }
+        let (addr, len) = pool.lend(frame);
+        ledger.enter((addr / CHUNK as u64) as u32);
+        let pushed = self.transmit.push(libc::xdp_desc { addr, len, options: 0 });
+        debug_assert!(pushed, "there was room");
+        Ok(())
     }
 
     /// Gives completed frames back to the pool; returns how many, and how many
     /// addresses made no sense.
-    fn reap(&mut self, pool: &mut Pool) -> (usize, u64) {
+    pub(super) fn reap(&mut self, pool: &mut Pool, ledger: &mut Ledger) -> (usize, u64) {
         let (mut count, mut bad) = (0, 0);
         while let Some(address) = self.completion.pop() {
             count += 1;
-            bad += u64::from(!reclaim(pool, address));
+            match adopt(pool, ledger, address - address % CHUNK as u64, 0) {
+                Some(frame) => pool.put(frame),
+                None => bad += 1,
+            }
         }
         if count > 0 {
             self.completion.release();
@@ -173,20 +192,37 @@ impl Rings {
     }
 }
 
-/// Makes a frame of a received descriptor. `None` when the address makes no sense.
-fn adopt(pool: &mut Pool, address: u64, len: u32) -> Option<Frame> {
-    // SAFETY: the kernel hands a chunk of the fill ring over once, in a receive
-    // descriptor, and what is in the fill ring was lent.
-    unsafe { pool.adopt(address, len) }
+/// Makes a frame of what the kernel gave back. `None` when it never got it, or
+/// gave it back before, or when the length makes no sense.
+#[inline]
+pub(super) fn adopt(pool: &mut Pool, ledger: &mut Ledger, address: u64, len: u32) -> Option<Frame> {
+    if !ledger.strike(address / CHUNK as u64) {
+        return None;
+    }
+    // SAFETY: it stood in the ledger, so it was lent and not taken back since; the
+    // kernel hands over what it is done with.
+    let frame = unsafe { pool.adopt(address, len) };
+    if frame.is_none() {
+        // Its length made no sense: the chunk itself is ours again.
+        ledger.enter((address / CHUNK as u64) as u32);
+    }
+    frame
 }
 
-/// Gives a completed or abandoned chunk back to the pool. False when the
-/// address makes no sense.
-fn reclaim(pool: &mut Pool, address: u64) -> bool {
-    // SAFETY: the kernel completes each transmit descriptor once, and what is in
-    // the transmit ring was lent; an abandoned fill ring was never looked at.
-    let frame = unsafe { pool.adopt(address - address % CHUNK as u64, 0) };
-    frame.map(|frame| pool.put(frame)).is_some()
+/// Gives the pool everything that stands in the ledger of a closed socket;
+/// returns how many chunks.
+pub(super) fn recover(pool: &mut Pool, ledger: &mut Ledger, _proof: &Closed) -> usize {
+    let (mut count, mut from) = (0, 0);
+    while let Some(chunk) = ledger.strike_next(from) {
+        // SAFETY: it stood in the ledger, so it was lent and not taken back since, and
+        // the kernel has closed the socket: nobody will hand it over any more.
+        if let Some(frame) = unsafe { pool.adopt(u64::from(chunk) * CHUNK as u64, 0) } {
+            pool.put(frame);
+            count += 1;
+        }
+        from = chunk + 1;
+    }
+    count
 }
 
 fn layout(offset: &libc::xdp_ring_offset) -> Layout {
@@ -198,12 +234,12 @@ fn layout(offset: &libc::xdp_ring_offset) -> Layout {
     }
 }
 
-/// An AF_XDP socket on one queue of one device.
+/// A socket at work on one queue of one device.
 #[derive(Debug)]
-pub struct AfxdpPort {
+pub struct BoundSocket {
+    serial: u64,
     socket: Arc<Socket>,
-    rings: Rings,
-    pool: u32,
+    pub(super) rings: Rings,
     device: String,
     ifindex: u32,
     queue: u32,
@@ -211,205 +247,96 @@ pub struct AfxdpPort {
     zero_copy: bool,
     need_wakeup: bool,
     tx_budget: Option<u32>,
-    /// Frames received and not yet replaced in the fill ring.
-    unfilled: u32,
-    /// Whether the transmit ring may hold frames that the kernel was not told of.
-    unsent: bool,
-    /// Entries written but not yet shown to the kernel.
-    unpublished: bool,
-    counts: PortStatistics,
 }
 
-impl AfxdpPort {
+/// Proof that a socket is closed and that the kernel has let go of its frames.
+#[derive(Debug)]
+#[must_use = "the frames it had are still to be recovered"]
+pub struct Closed {
+    serial: u64,
+}
+
+impl BoundSocket {
     /// Wraps a socket that is bound, asking the kernel what it really got.
-    pub(super) fn bound(
+    pub(super) fn new(
         socket: Arc<Socket>,
-        mut rings: Rings,
-        pool: &Pool,
+        rings: Rings,
         place: Place<'_>,
     ) -> Result<Self, AfxdpError> {
-        let device = place.link.name.clone();
         let options: libc::xdp_options =
             sys::get_option(socket.fd(), libc::XDP_OPTIONS).map_err(|source| AfxdpError::Call {
-                device: device.clone(),
+                device: place.link.name.clone(),
                 call: "XDP_OPTIONS",
                 source,
             })?;
         let zero_copy = options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0;
         let budget = TX_BUDGET.min(place.ring_size);
         let raised = sys::set_option(socket.fd(), sys::XDP_MAX_TX_SKB_BUDGET, &budget).is_ok();
-        let unfilled = place.ring_size - rings.fill.pending();
-        Ok(Self {
-            // Copy mode sets the flag from the start and never clears it.
-            need_wakeup: rings.transmit.needs_wakeup() || zero_copy,
+        let mut bound = Self::of(socket, rings, place);
+        // Copy mode sets the flag from the start and never clears it.
+        bound.need_wakeup |= zero_copy;
+        bound.zero_copy = zero_copy;
+        bound.tx_budget = (raised && !zero_copy).then_some(budget);
+        Ok(bound)
+    }
+
+    /// Without asking the kernel anything.
+    pub(super) fn of(socket: Arc<Socket>, rings: Rings, place: Place<'_>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            serial: NEXT.fetch_add(1, Ordering::Relaxed),
+            need_wakeup: rings.transmit.needs_wakeup(),
             socket,
             rings,
-            pool: pool.id(),
-            device,
+            device: place.link.name.clone(),
             ifindex: place.link.ifindex,
             queue: place.queue,
             attach: place.attach,
-            zero_copy,
-            tx_budget: (raised && !zero_copy).then_some(budget),
-            unfilled,
-            unsent: false,
-            unpublished: false,
-            counts: PortStatistics::default(),
-        })
+            zero_copy: false,
+            tx_budget: None,
+        }
     }
 
-    /// Reads statistics from other threads, as long as the port lives.
+    /// Closes the socket. Blocks for as long as the kernel takes to let go of its
+    /// frames: in copy mode that is done when `close` returns, also when the device went
+    /// away before; a zero-copy driver is done when its queue can be bound anew.
+    ///
+    /// # Errors
+    /// What can be asked again later, when the driver does not let go.
+    pub fn close(self) -> Result<Closed, Closing> {
+        let Self { serial, mut socket, rings, ifindex, queue, zero_copy, .. } = self;
+        drop(rings);
+        // Observers hold it for the time of one system call.
+        while let Err(shared) = Arc::try_unwrap(socket) {
+            socket = shared;
+            std::thread::yield_now();
+        }
+        Closing { serial, busy: zero_copy.then_some((ifindex, queue)) }.finish()
+    }
+    /// Reads statistics from other threads, as long as the socket is open.
     pub fn observer(&self) -> Observer {
         Observer { socket: Arc::downgrade(&self.socket), description: self.description() }
     }
-    /// The socket, to be put into the program's map.
+    /// The descriptor, to be put into the program's map.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.socket.fd()
+    }
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
     }
     /// The queue it is bound to.
     pub fn queue(&self) -> u32 {
         self.queue
     }
-
-    /// Turns a kernel's refusal into what the port does about it.
-    fn judge(&self, call: &'static str, source: io::Error) -> Result<LinkState, PortError> {
-        match source.raw_os_error() {
-            // The device is gone: the kernel has unbound the socket.
-            Some(libc::ENXIO) => Err(PortError::DeviceGone { device: self.device.clone() }),
-            Some(libc::ENETDOWN) => Ok(LinkState::Down),
-            // Nothing to do, no memory, or not now.
-            Some(
-                libc::EAGAIN
-                | libc::EBUSY
-                | libc::ENOBUFS
-                | libc::EINTR
-                | libc::EOPNOTSUPP
-                | libc::ENOMEM,
-            ) => Ok(LinkState::Up),
-            _ => Err(PortError::Kernel { device: self.device.clone(), call, source }),
-        }
+    /// The device it is bound to.
+    pub fn device(&self) -> &str {
+        &self.device
     }
-
-    /// Calls the kernel until the transmit ring is empty or a call takes nothing.
-    fn wake(&mut self, pool: &mut Pool) -> Result<(), PortError> {
-        let mut pending = self.rings.transmit.pending();
-        while pending > 0 {
-            self.counts.tx_wakeups += 1;
-            if let Err(error) = sys::wake_transmit(self.socket.fd()) {
-                match error.raw_os_error() {
-                    // The budget is used up, or the completion ring is full.
-                    Some(libc::EAGAIN) => {
-                        self.reap(pool);
-                    }
-                    // One frame was refused, yet completed: go on with the next.
-                    Some(libc::EBUSY) => self.counts.tx_refused += 1,
-                    _ => {
-                        self.judge("sendto", error)?;
-                    }
-                }
-            }
-            let left = self.rings.transmit.pending();
-            if left >= pending {
-                // No memory, or the link is down: the next flush tries again.
-                break;
-            }
-            pending = left;
-        }
-        self.unsent = self.rings.transmit.pending() > 0;
-        Ok(())
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
     }
-}
-
-impl Port for AfxdpPort {
-    fn receive(
-        &mut self,
-        pool: &mut Pool,
-        _now: Nanos,
-        burst: &mut Burst,
-    ) -> Result<usize, PortError> {
-        assert_eq!(pool.id(), self.pool, "a port works with the pool it was opened with");
-        let before = burst.len();
-        while !burst.is_full() {
-            let Some(descriptor) = self.rings.receive.pop() else { break };
-            self.unfilled += 1;
-            match adopt(pool, descriptor.addr, descriptor.len) {
-                Some(frame) => burst.push(frame),
-                None => self.counts.bad_address += 1,
-            }
-        }
-        let count = burst.len() - before;
-        if count > 0 {
-            self.rings.receive.release();
-        } else if self.rings.fill.needs_wakeup()
-            && let Err(error) = sys::wake_receive(self.socket.fd())
-        {
-            self.judge("recvfrom", error)?;
-        }
-        Ok(count)
-    }
-
-    fn transmit(&mut self, pool: &mut Pool, frame: Frame) -> Result<(), Frame> {
-        assert_eq!(pool.id(), self.pool, "a port works with the pool it was opened with");
-        if self.rings.transmit.space(1) == 0 {
-            self.counts.tx_full += 1;
-            return Err(frame);
-        }
-        let (addr, len) = pool.lend(frame);
-        let pushed = self.rings.transmit.push(libc::xdp_desc { addr, len, options: 0 });
-        debug_assert!(pushed, "there was room");
-        self.unpublished = true;
-        Ok(())
-    }
-
-    fn flush(&mut self, pool: &mut Pool, _now: Nanos) -> Result<(), PortError> {
-        if self.unpublished {
-            self.rings.transmit.publish();
-            self.unpublished = false;
-            self.unsent = true;
-        }
-        if self.unsent {
-            if self.rings.transmit.needs_wakeup() {
-                self.wake(pool)?;
-            } else {
-                self.unsent = self.rings.transmit.pending() > 0;
-            }
-        }
-        Ok(())
-    }
-
-    fn reap(&mut self, pool: &mut Pool) -> usize {
-        let (count, bad) = self.rings.reap(pool);
-        self.counts.bad_address += bad;
-        count
-    }
-
-    fn fill(&mut self, pool: &mut Pool) -> usize {
-        if self.unfilled == 0 {
-            return 0;
-        }
-        let lent = self.rings.fill(pool, self.unfilled);
-        self.unfilled -= lent;
-        lent as usize
-    }
-
-    fn check(&mut self) -> Result<LinkState, PortError> {
-        match sys::wake_receive(self.socket.fd()) {
-            Ok(()) => Ok(LinkState::Up),
-            Err(error) => self.judge("recvfrom", error),
-        }
-    }
-
-    fn statistics(&self) -> PortStatistics {
-        PortStatistics {
-            tx_refused: self.counts.tx_refused,
-            tx_full: self.counts.tx_full,
-            tx_wakeups: self.counts.tx_wakeups,
-            bad_address: self.counts.bad_address,
-            ..self.socket.statistics()
-        }
-    }
-
-    fn description(&self) -> Description {
+    /// What it is and how it really runs.
+    pub fn description(&self) -> Description {
         Description::AfXdp {
             device: self.device.clone(),
             ifindex: self.ifindex,
@@ -420,9 +347,38 @@ impl Port for AfxdpPort {
             tx_budget: self.tx_budget,
         }
     }
+}
 
-    fn pollable(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.socket.fd())
+/// A zero-copy socket that is closed and that the driver still holds.
+#[derive(Debug)]
+pub struct Closing {
+    serial: u64,
+    /// The device's index and the queue, until it is known to be free.
+    busy: Option<(u32, u32)>,
+}
+
+impl Closing {
+    /// A socket that was never bound, or not to a device that is there still.
+    pub(super) fn of_unbound(socket: Socket, rings: Rings) -> Closed {
+        drop(rings);
+        drop(socket);
+        Closed { serial: 0 }
+    }
+    /// Asks (again) whether the kernel has let go.
+    ///
+    /// # Errors
+    /// Itself, when it has not.
+    pub fn finish(self) -> Result<Closed, Self> {
+        match self.busy {
+            Some((ifindex, queue)) if !umem::is_free(ifindex, queue) => Err(self),
+            _ => Ok(Closed { serial: self.serial }),
+        }
+    }
+}
+
+impl Closed {
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
     }
 }
 

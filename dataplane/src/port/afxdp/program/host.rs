@@ -10,6 +10,16 @@ use super::super::sys::{TcxHook, attach_tcx};
 use super::{BpfError, LinkInfo, Program};
 use crate::port::host::HostError;
 
+/// A device and its TAP.
+#[derive(Debug)]
+pub(super) struct Joined {
+    device: String,
+    /// Their indices; the device's only while it is there.
+    tap: u32,
+    ifindex: Option<u32>,
+    output: bool,
+}
+
 impl Program {
     /// Joins a device and its TAP: deliveries always, and what the kernel puts out
     /// there if `output`.
@@ -22,14 +32,49 @@ impl Program {
         tap: &LinkInfo,
         output: bool,
     ) -> Result<(), HostError> {
-        let map = |error| HostError::Bpf(BpfError::Map(error));
-        self.tap_ports.insert(tap.ifindex, link.ifindex, 0).map_err(map)?;
         self.attach_host("host_in", tap, TcxHook::Ingress)?;
+        let device = link.name.clone();
+        self.joined.push(Joined { device, tap: tap.ifindex, ifindex: None, output });
+        self.rejoin(link)
+    }
+
+    /// Joins a device that is back to the TAP that it had.
+    ///
+    /// # Errors
+    /// As [`Program::join`].
+    pub(in crate::port) fn rejoin(&mut self, link: &LinkInfo) -> Result<(), HostError> {
+        let map = |error| HostError::Bpf(BpfError::Map(error));
+        let Some(at) = self.joined.iter().position(|joined| joined.device == link.name) else {
+            return Ok(());
+        };
+        if self.joined[at].ifindex == Some(link.ifindex) {
+            return Ok(());
+        }
+        self.leave(&link.name);
+        let Joined { tap, output, .. } = self.joined[at];
+        self.joined[at].ifindex = Some(link.ifindex);
+        self.tap_ports.insert(tap, link.ifindex, 0).map_err(map)?;
         if output {
-            self.taps.insert(link.ifindex, tap.ifindex, 0).map_err(map)?;
+            self.taps.insert(link.ifindex, tap, 0).map_err(map)?;
             self.attach_host("host_out", link, TcxHook::Egress)?;
         }
         Ok(())
+    }
+
+    /// Parts a device and its TAP: what it puts out goes its own way, and what is
+    /// delivered by way of the TAP is dropped.
+    pub(in crate::port) fn leave(&mut self, device: &str) {
+        for at in 0..self.joined.len() {
+            if self.joined[at].device != device {
+                continue;
+            }
+            let Some(ifindex) = self.joined[at].ifindex.take() else { continue };
+            self.host_links.retain(|(index, _)| *index != ifindex);
+            self.unname(PinKind::Egress, ifindex);
+            // The index may be another device's one day.
+            let _absent = self.taps.remove(&ifindex);
+            let _absent = self.tap_ports.remove(&self.joined[at].tap);
+        }
     }
 
     fn attach_host(

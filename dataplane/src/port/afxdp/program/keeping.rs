@@ -162,6 +162,36 @@ impl Program {
         }
     }
 
+    /// Whether a port is attached to this very device.
+    pub(super) fn is_attached(&self, port: PortId, link: &LinkInfo) -> bool {
+        self.devices.get(&port) == Some(&link.ifindex)
+            && self.links.iter().any(|(ifindex, _)| *ifindex == link.ifindex)
+    }
+
+    /// The device that a port is attached to.
+    pub(in crate::port::afxdp) fn device_of(&self, port: PortId) -> Option<u32> {
+        self.devices.get(&port).copied()
+    }
+
+    /// Takes the program off a port's device, whether that is still there or not.
+    pub(in crate::port::afxdp) fn detach(&mut self, port: PortId) {
+        let Some(ifindex) = self.devices.remove(&port) else { return };
+        self.links.retain(|(index, _)| *index != ifindex);
+        self.unname(PinKind::Xdp, ifindex);
+        // The index may be another device's one day.
+        let _absent = self.ports.remove(&ifindex);
+    }
+
+    /// Takes a link's name away, if it has one.
+    pub(super) fn unname(&mut self, kind: PinKind, ifindex: u32) {
+        if let Some(keeping) = &mut self.keeping
+            && keeping.names.contains(&(kind, ifindex))
+        {
+            // What stays is removed by the next start.
+            let _ = keeping.unpin((kind, ifindex));
+        }
+    }
+
     /// Puts this program on every device whose link was taken up.
     pub(in crate::port::afxdp) fn exchange(&mut self) -> Result<(), AfxdpError> {
         let Some(keeping) = &mut self.keeping else { return Ok(()) };
