@@ -118,6 +118,8 @@ pub struct WorkerStats {
     pub turns: Cell,
     /// What it is at, a [`Stage`].
     stage: Cell,
+    /// How frames move on the host road ([`crate::port::host::HostWay`] as a number).
+    pub host_way: Cell,
     /// SYNPROXY's counters.
     pub synproxy: SynproxyStats,
     /// Where its pool's frames are, as it was a moment ago.
@@ -189,6 +191,7 @@ impl Default for WorkerStats {
             reassembled: Cell::default(),
             turns: Cell::default(),
             stage: Cell::default(),
+            host_way: Cell::default(),
             synproxy: SynproxyStats::default(),
             frames: FrameStats::default(),
         }

@@ -9,6 +9,7 @@
 
 mod beating;
 mod exchange;
+mod hosting;
 mod live;
 mod outlets;
 mod overheard;
@@ -35,8 +36,8 @@ use crate::clock::{self, Nanos};
 use crate::engine::{BURST, Slot};
 use crate::packet::{MAX_PORTS, PortId};
 use crate::port::afxdp::Beat;
-use crate::port::host::HostQueue;
-use crate::port::{Burst, Frame, Pool, Port, poll_readable};
+use crate::port::host::{HostQueue, HostWay};
+use crate::port::{Burst, Frame, POLLED_MAX, Pool, Port, poll_readable};
 use crate::stats::{Stage, WorkerStats};
 use crate::verdict::{Disposition, DropReason};
 use outlets::Surroundings;
@@ -88,6 +89,7 @@ pub struct Worker<P, L> {
     index: usize,
     pool: Pool,
     ports: Vec<P>,
+    // After the pool: what is under way ends in `drop`, while that is there.
     host: Option<HostQueue>,
     beat: Option<Beat>,
     health: Vec<Health>,
@@ -236,13 +238,14 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         if self.empty_turns <= spins {
             return;
         }
-        let readable: ArrayVec<BorrowedFd<'_>, { 2 * MAX_PORTS }> = self
+        let readable: ArrayVec<BorrowedFd<'_>, POLLED_MAX> = self
             .ports
             .iter()
             .zip(&self.health)
             .filter(|(_, health)| **health == Health::Up)
             .filter_map(|(port, _)| port.pollable())
-            .chain(self.host.iter().flat_map(HostQueue::pollable).take(MAX_PORTS))
+            .chain(self.host.iter().flat_map(HostQueue::pollable))
+            .take(POLLED_MAX)
             .collect();
         if readable.is_empty() {
             std::thread::sleep(timeout);
@@ -263,6 +266,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 self.check(index);
             }
             self.stats.frames.set(self.pool.free(), self.pool.lent(), self.pool.held());
+            let way = self.host.as_ref().map_or(HostWay::Off, HostQueue::way);
+            self.stats.host_way.set(way as u64);
             self.tick(now);
         }
         self.check_down(now);
@@ -285,7 +290,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             outlets: &self.outlets,
             asked: &mut self.asked,
             waiting: &mut self.waiting,
-            host: self.host.as_ref(),
+            host: self.host.as_mut(),
             stats: &self.stats,
             now,
         };
@@ -318,21 +323,6 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         }
     }
 
-    /// Sends what this machine itself puts out. A busy worker asks less often: each
-    /// asking is a system call.
-    fn host_turn(&mut self, now: Nanos, busy: bool) -> usize {
-        const TURNS_BUSY: u64 = 8;
-        let Some(host) = &mut self.host else { return 0 };
-        if busy && !self.stats.turns.get().is_multiple_of(TURNS_BUSY) {
-            return 0;
-        }
-        let received = host.receive(&mut self.pool, &mut self.burst, &mut self.arrived_on);
-        if received > 0 {
-            self.process(now, Origin::Host);
-        }
-        received
-    }
-
     /// Lets the pipeline decide the burst, then acts on each decision.
     fn process(&mut self, now: Nanos, origin: Origin) {
         self.stats.bursts.add(1);
@@ -347,7 +337,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             outlets: &self.outlets,
             asked: &mut self.asked,
             waiting: &mut self.waiting,
-            host: self.host.as_ref(),
+            host: self.host.as_mut(),
             stats: &self.stats,
             now,
         };
@@ -398,16 +388,6 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         }
     }
 
-    /// Hands a frame to this machine. Without a host road it is only counted.
-    fn deliver(&mut self, frame: Frame, arrived_on: Option<PortId>) {
-        let bytes = self.pool.memory().bytes(&frame);
-        if self.host.as_ref().is_some_and(|host| !host.deliver(arrived_on, bytes)) {
-            return self.discard(frame, DropReason::HostRefused);
-        }
-        self.stats.delivered.add(1);
-        self.pool.put(frame);
-    }
-
     fn discard(&mut self, frame: Frame, reason: DropReason) {
         WorkerStats::drop(&self.stats, reason);
         self.pool.put(frame);
@@ -435,6 +415,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     }
 
     fn flush(&mut self, now: Nanos) {
+        self.flush_host();
         for index in 0..self.ports.len() {
             if self.health[index] == Health::Failed {
                 continue;
@@ -473,7 +454,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             outlets: &self.outlets,
             asked: &mut self.asked,
             waiting: &mut self.waiting,
-            host: self.host.as_ref(),
+            host: self.host.as_mut(),
             stats: &self.stats,
             now,
         };
@@ -488,5 +469,6 @@ impl<P, L> Drop for Worker<P, L> {
             self.pool.put(frame);
         }
         self.waiting.empty(&mut self.pool);
+        self.close_host();
     }
 }

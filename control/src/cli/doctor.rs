@@ -1,6 +1,7 @@
 //! `portcullis doctor`: does this machine do what the daemon needs, and what mends it?
 
 use dataplane::conntrack;
+use dataplane::port::host::HostChoice;
 
 use super::run;
 use super::{Exit, Output};
@@ -114,7 +115,7 @@ fn of_config(config: &Config) -> Wanted {
         ports: config.ports.clone(),
         mode: config.mode.clone(),
         workers: config.workers,
-        host_road: config.host,
+        host_road: config.host != HostChoice::Off,
         closed: false,
         pin_directory: "/sys/fs/bpf/portcullis".into(),
         conntrack_max: max.map_or(default, |(_, max)| *max as usize),

@@ -6,13 +6,15 @@ use crate::api::protocol::{FailureInfo, Status, StuckInfo};
 pub(super) fn render(status: &Status) -> String {
     let version = &status.version;
     let mut text = format!(
-        "portcullis {} (pid {}) on Linux {}, up {} s\npolicy generation {}, {} connections\n",
+        "portcullis {} (pid {}) on Linux {}, up {} s\npolicy generation {}, {} connections, \
+         host road {}\n",
         version.portcullis,
         version.pid,
         version.kernel,
         version.uptime_ms / 1000,
         version.generation,
-        status.connections
+        status.connections,
+        status.host_road
     );
     text += &render_failure(&status.failure);
     let Some(state) = &status.state else { return text + "state: not kept\n" };

@@ -4,6 +4,7 @@ use dataplane::clock::Nanos;
 use dataplane::fib::Mode;
 use dataplane::packet::PortId;
 use dataplane::port::afxdp::{AttachChoice, CopyMode, OnFailure};
+use dataplane::port::host::HostChoice;
 use dataplane::port::management::List;
 
 use super::values::{AttachName, HostRoadName, ModeName, OnFailureName, Pairs, ZeroCopyName};
@@ -89,7 +90,12 @@ impl Configured {
             rules: settings.rules.value.clone(),
             rules6: settings.rules6.value.clone(),
             counters: settings.counters.value,
-            host: settings.host_road.value == HostRoadName::Auto && mode == Mode::Routed,
+            host: match settings.host_road.value {
+                _ if matches!(mode, Mode::Bridge(_)) => HostChoice::Off,
+                HostRoadName::Auto => HostChoice::Auto,
+                HostRoadName::Plain => HostChoice::Plain,
+                HostRoadName::Off => HostChoice::Off,
+            },
             mode,
             management,
             workers: settings.workers.value.map(|workers| workers.0 as usize),

@@ -291,7 +291,7 @@ pub enum ModeName {
     Routed,
     /// Transparent pairs of ports.
     Bridge,
-    /// One port, INPUT and OUTPUT only.
+    /// INPUT and OUTPUT only: nothing is forwarded.
     Host,
 }
 
@@ -311,6 +311,8 @@ pub enum AttachName {
 pub enum HostRoadName {
     /// Where every port is attached natively; says so where not.
     Auto,
+    /// The same without io_uring: a system call for each packet.
+    Plain,
     /// They stay with the kernel: INPUT and OUTPUT are not enforced.
     Off,
 }

@@ -41,6 +41,7 @@ use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::{self, ConfigError, Conntrack};
 use dataplane::fib::{Mode, Network};
 use dataplane::port::afxdp::{self, AttachChoice, CopyMode, LinkInfo, Pins};
+use dataplane::port::host::HostChoice;
 use dataplane::port::management::List;
 use dataplane::publish::Publisher;
 use dataplane::worker::Outlets;
@@ -81,7 +82,7 @@ pub struct Config {
     /// What to do with frames.
     pub mode: Mode,
     /// Whether this machine's own packets go through the policy too.
-    pub host: bool,
+    pub host: HostChoice,
     /// Who reaches which service of this machine whatever the policy says.
     pub management: List,
     /// Workers; by default as many as the ports have queues.

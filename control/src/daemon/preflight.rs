@@ -10,6 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use dataplane::fib::Mode;
 use dataplane::packet::MAX_PORTS;
 use dataplane::port::afxdp::{LinkInfo, OnFailure, Pins};
+use dataplane::port::host::HostChoice;
 use dataplane::port::management::List;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketType, socket};
@@ -190,9 +191,7 @@ fn port<'v>(view: &'v View, name: &str) -> Result<&'v Link, PreflightError> {
 /// Whether the mode can work with that many ports.
 pub fn mode(mode: &Mode, ports: usize) -> Result<(), PreflightError> {
     match mode {
-        Mode::Routed => Ok(()),
-        Mode::Host if ports == 1 => Ok(()),
-        Mode::Host => Err(PreflightError::Mode("host mode takes exactly one port")),
+        Mode::Routed | Mode::Host => Ok(()),
         Mode::Bridge(pairs) if pairs.is_empty() => {
             Err(PreflightError::Mode("bridge mode needs at least one pair of ports"))
         }
@@ -235,9 +234,8 @@ pub fn host_note(config: &Config, host_road: bool) -> Option<String> {
     let why = match config.mode {
         Mode::Bridge(_) => return None,
         _ if host_road => return None,
-        Mode::Host => "mode host has no host road",
-        Mode::Routed if config.host => "a port has no native XDP",
-        Mode::Routed => "the host road is off",
+        _ if config.host != HostChoice::Off => "a port has no native XDP",
+        _ => "the host road is off",
     };
     Some(format!(
         "{why}: packets from and to this machine's own addresses stay with the kernel, INPUT and \
@@ -350,6 +348,6 @@ mod tests {
         assert!(mode(&Mode::Bridge(vec![pair(0, 1), pair(1, 2)]), 3).is_err());
         assert!(mode(&Mode::Bridge(vec![pair(0, 0)]), 1).is_err());
         assert!(mode(&Mode::Bridge(Vec::new()), 0).is_err());
-        assert!(mode(&Mode::Host, 2).is_err());
+        assert!(mode(&Mode::Host, 2).is_ok());
     }
 }

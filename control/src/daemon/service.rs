@@ -254,6 +254,7 @@ impl Service {
         Status {
             version: self.version(),
             connections: self.conntrack.len() as u64,
+            host_road: views::host_road(&self.workers),
             failure: failure::info(&self.failure, &self.ports, &self.program, &self.workers),
             state: state.map(|it| status::state(&it.path, it.every, (it.progress)())),
         }

@@ -8,6 +8,7 @@ use dataplane::conntrack::{Conntrack, Offender};
 use dataplane::fib::Mode;
 use dataplane::packet::{Family, Mac, PortId};
 use dataplane::policy::{ChainPolicy, Hook};
+use dataplane::port::host::HostWay;
 use dataplane::port::{Description, PortStatistics};
 use dataplane::stats::WorkerStats;
 use dataplane::verdict::DropReason;
@@ -155,7 +156,18 @@ pub(super) fn ports(
         }
         status
     });
-    Ports { mode: mode.to_owned(), ports: ports.collect(), notes: Vec::new() }
+    Ports {
+        mode: mode.to_owned(),
+        host_road: host_road(workers),
+        ports: ports.collect(),
+        notes: Vec::new(),
+    }
+}
+
+/// How frames move on the host road: all workers are alike.
+pub(super) fn host_road(workers: &[WorkerSight]) -> String {
+    let way = workers.first().map_or(0, |sight| sight.stats.host_way.get());
+    HostWay::from_number(way).name().to_owned()
 }
 
 fn add_worker(status: &mut PortStatus, worker: usize, sight: &WorkerSight, id: PortId) {

@@ -90,6 +90,8 @@ fn try_all() -> Probes {
         }
         Err(error) => Err(Unseen::of("lo", &error)),
     };
-    let host_road = host::open(&mut program, &[], 1).map(|_| ()).map_err(|error| failed(&error));
+    let host_road = host::open(&mut program, &[], 1, host::HostChoice::Auto)
+        .map(|_| ())
+        .map_err(|error| failed(&error));
     Probes { program: Ok(()), xdp_link, host_road }
 }

@@ -189,6 +189,7 @@ fn running() -> Running {
                 uptime_ms: 1,
             },
             connections: 0,
+            host_road: "io-uring".to_owned(),
             failure: Default::default(),
             state: Some(StateInfo {
                 file: "/var/lib/state".to_owned(),
@@ -202,6 +203,7 @@ fn running() -> Running {
         },
         ports: Ports {
             mode: "routed".to_owned(),
+            host_road: "io-uring".to_owned(),
             ports: vec![PortStatus {
                 out_of_service: None,
                 name: "eth0".to_owned(),

@@ -28,7 +28,7 @@ use crate::clock::Nanos;
 use crate::engine::BURST;
 
 use afxdp::{BoundSocket, Closed};
-pub use poll::poll_readable;
+pub use poll::{POLLED_MAX, poll_readable};
 pub use pool::{Area, CHUNK, Frame, HEADROOM, MAX_FRAME, Memory, Pool, PoolError};
 
 /// Frames received together.

@@ -9,12 +9,15 @@ use arrayvec::ArrayVec;
 
 use crate::packet::MAX_PORTS;
 
-/// Sleeps until one of `descriptors` (of which [`MAX_PORTS`] are looked at) is
+/// A socket and a TAP of every port.
+pub const POLLED_MAX: usize = 2 * MAX_PORTS;
+
+/// Sleeps until one of `descriptors` (of which [`POLLED_MAX`] are looked at) is
 /// readable or in error, or `timeout` has passed. A signal ends the sleep too.
 pub fn poll_readable(descriptors: &[BorrowedFd<'_>], timeout: Duration) {
-    let mut polled: ArrayVec<libc::pollfd, MAX_PORTS> = descriptors
+    let mut polled: ArrayVec<libc::pollfd, POLLED_MAX> = descriptors
         .iter()
-        .take(MAX_PORTS)
+        .take(POLLED_MAX)
         .map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 })
         .collect();
     let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);

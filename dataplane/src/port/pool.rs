@@ -108,6 +108,11 @@ impl Area {
     pub fn chunks(&self) -> usize {
         self.size() / CHUNK
     }
+    /// Who keeps it mapped.
+    #[cfg(test)]
+    pub(super) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
 }
 
 impl Memory {

@@ -38,7 +38,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         for _ in 0..STALE_BURSTS {
             self.receive(now);
             if let Some(host) = &mut self.host {
-                host.receive(&mut self.pool, &mut self.burst, &mut self.arrived_on);
+                host.receive(&mut self.pool, now, false, &mut self.burst, &mut self.arrived_on);
             }
             if self.burst.is_empty() {
                 break;

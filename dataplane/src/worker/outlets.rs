@@ -195,7 +195,7 @@ pub(super) struct Surroundings<'w> {
     pub(super) asked: &'w mut Asked,
     pub(super) waiting: &'w mut WaitingRoom,
     /// Where deliveries go, if this machine takes any.
-    pub(super) host: Option<&'w HostQueue>,
+    pub(super) host: Option<&'w mut HostQueue>,
     pub(super) stats: &'w WorkerStats,
     pub(super) now: Nanos,
 }
@@ -222,9 +222,9 @@ impl Effects for Surroundings<'_> {
         })
     }
     fn deliver(&mut self, port: Option<PortId>, frame: &[u8]) {
-        match self.host.is_some_and(|host| !host.deliver(port, frame)) {
-            true => self.stats.drop(DropReason::HostRefused),
-            false => self.stats.delivered.add(1),
+        match &mut self.host {
+            Some(host) => host.deliver_copy(self.memory, self.free, port, frame),
+            None => self.stats.delivered.add(1),
         }
     }
     fn log(&mut self, record: &LogRecord<'_>) {

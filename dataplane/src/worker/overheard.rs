@@ -64,11 +64,12 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         for (at, frame) in self.overheard.kept.drain(..) {
             let (port, .., disposition) = decided[at];
             let accepted = matches!(disposition, Disposition::Deliver | Disposition::Delivered);
-            if let (false, Some(host)) = (accepted, &self.host) {
+            let (memory, free) = self.pool.split();
+            match &mut self.host {
                 // A full queue loses it, as a socket's would.
-                let _taken = host.deliver(Some(port), self.pool.memory().bytes(&frame));
+                Some(host) if !accepted => host.show(memory, free, port, frame),
+                _ => free.put(frame),
             }
-            self.pool.put(frame);
         }
     }
 }

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub struct Ports {
     /// `routed`, `bridge` or `host`.
     pub mode: String,
+    /// How this machine's own packets come and go: `io-uring`, `plain`, or `off` when
+    /// they stay with the kernel.
+    pub host_road: String,
     /// In the order they were given.
     pub ports: Vec<PortStatus>,
     /// Which ports are out of service and why, and what of the kernel's routing could not

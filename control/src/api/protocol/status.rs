@@ -11,6 +11,8 @@ pub struct Status {
     pub version: VersionInfo,
     /// Connections now.
     pub connections: u64,
+    /// How this machine's own packets come and go: `io-uring`, `plain` or `off`.
+    pub host_road: String,
     /// What holds while it is away.
     #[serde(default)]
     pub failure: FailureInfo,

@@ -19,7 +19,7 @@ pub(super) fn ports(socket: &crate::cli::Socket, output: &Output) -> Result<(), 
 }
 
 fn render_ports(ports: &Ports) -> String {
-    let mut text = format!("mode {}\n\n", ports.mode);
+    let mut text = format!("mode {}, host road {}\n\n", ports.mode, ports.host_road);
     let mut table = Table::new(&[
         ("port", Align::Left),
         ("link", Align::Left),

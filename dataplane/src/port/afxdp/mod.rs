@@ -40,7 +40,7 @@ pub use program::{BlocklistSize, BpfError, OnFailure, Program, ProgramConfig, Pr
 pub use ring::RingLayoutError;
 pub use socket::{BoundSocket, Closed, Closing, Observer};
 
-use super::host::HostQueue;
+use super::host::{HostChoice, HostQueue};
 use super::management::List;
 use super::{AttachMode, CHUNK, MAX_FRAME, Pool};
 use crate::clock::{Nanos, monotonic};
@@ -107,8 +107,8 @@ pub struct Config {
     /// Room for blocked sources; `None` switches the blocklist off.
     pub blocklist: Option<BlocklistSize>,
     /// Whether this machine's own packets take the host road through the engine,
-    /// where every device is attached natively. Routed mode only.
-    pub host: bool,
+    /// where every device is attached natively. Not in bridge mode.
+    pub host: HostChoice,
 }
 
 impl Config {
@@ -127,7 +127,7 @@ impl Config {
             management: List::default(),
             broadcasts: Vec::new(),
             blocklist: None,
-            host: false,
+            host: HostChoice::Off,
         }
     }
     /// Frames that one worker's pool needs: every fill and transmit ring full,
@@ -135,7 +135,7 @@ impl Config {
     fn chunks(&self) -> usize {
         let rings = self.devices.len() * 2 * self.ring_size as usize;
         // A whole number of huge pages.
-        (rings + 1024).next_multiple_of(512)
+        (rings + super::host::frames(self.devices.len()) + 1024).next_multiple_of(512)
     }
     /// Bytes of frame memory that one worker's pool takes.
     pub fn pool_bytes(&self) -> u64 {
@@ -198,9 +198,10 @@ pub fn open_pinned(
 ) -> Result<Opened, AfxdpError> {
     let local: Vec<_> = local.into_iter().collect();
     let links = inspect(config)?;
+    let has_host = config.routed && config.host != HostChoice::Off;
     let mut program = Program::load(ProgramConfig {
         routed: config.routed,
-        host: config.host && config.routed,
+        host: has_host,
         on_failure: config.on_failure,
         beat_limit: config.beat_limit,
         queues: config.workers as u32,
@@ -216,9 +217,10 @@ pub fn open_pinned(
     for (index, link) in links.iter().enumerate() {
         modes.push(program.attach(PortId(index as u8), link, config.attach)?);
     }
-    if config.host && modes.iter().any(|mode| *mode != AttachMode::Native) {
+    if has_host && modes.iter().any(|mode| *mode != AttachMode::Native) {
         let pins = program.give_up();
-        return open_pinned(&Config { host: false, ..config.clone() }, local, pins);
+        let config = Config { host: HostChoice::Off, ..config.clone() };
+        return open_pinned(&config, local, pins);
     }
     let mut workers = Vec::with_capacity(config.workers);
     let mut umems = Vec::with_capacity(config.workers);
@@ -238,13 +240,12 @@ pub fn open_pinned(
         beat.strike(monotonic());
         workers.push(WorkerPorts { pool, ports, host: None, beat });
     }
-    let host_road = config.host && config.routed;
-    let mut opener = PortOpener::new(config.clone(), umems, host_road);
+    let mut opener = PortOpener::new(config.clone(), umems, has_host);
     for (index, link) in links.iter().enumerate() {
         opener.take_every_frame(PortId(index as u8), link)?;
     }
-    if host_road {
-        let queues = super::host::open(&mut program, &links, config.workers)?;
+    if has_host {
+        let queues = super::host::open(&mut program, &links, config.workers, config.host)?;
         for (worker, queue) in workers.iter_mut().zip(queues) {
             worker.host = Some(queue);
         }
@@ -257,7 +258,7 @@ pub fn open_pinned(
         }
     }
     program.exchange()?;
-    Ok(Opened { program, workers, links, host_road, opener })
+    Ok(Opened { program, workers, links, host_road: has_host, opener })
 }
 
 /// Looks at every device before anything is changed.

@@ -6,34 +6,81 @@
 //! where another tcx program lets it be received as if on the port, so that
 //! sockets see it come in by the real interface.
 //!
+//! Frames move by io_uring (`uring.rs`), or where the kernel has none for us, by plain
+//! reads and writes (`plain.rs`).
+//!
 //! Life cycle: programs are attached by `bpf_link` and TAPs are not persistent:
 //! both are gone when the process is. Concurrency: a TAP has one queue for each
-//! worker; nothing is shared. Limits: one system call for each packet, at most
-//! [`READS_MAX`] reads a turn; links with a generic XDP program have no host road
-//! (what is delivered would meet that program again).
+//! worker; nothing is shared. Limits: at most [`READS_MAX`] packets of this machine's a
+//! turn, beside a burst of the ports', so that neither starves the other; links with a
+//! generic XDP program have no host road (what is delivered would meet that program again).
 
+mod plain;
 mod sys;
 mod tcx;
 #[cfg(test)]
 mod tests;
+mod uring;
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use arrayvec::ArrayVec;
 pub use tcx::{PROGRAMS, TcxProgram, tcx_programs};
 
 use super::afxdp::{BpfError, LinkInfo, PinError, Program};
-use super::{Burst, Pool};
+use super::pool::{FreeList, copy_in};
+use super::{Burst, Frame, MAX_FRAME, Memory, Pool};
+use crate::clock::Nanos;
 use crate::engine::BURST;
-use crate::packet::PortId;
+use crate::packet::{MAX_PORTS, PortId};
+use plain::Plain;
+use uring::Ring;
 
 /// Packets read from the kernel in one turn at most.
 pub const READS_MAX: usize = 32;
 
 /// Names that TAPs get; the kernel puts the number in.
 const TAP_NAME: &str = "portc%d";
+
+/// Whether there shall be a host road.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostChoice {
+    /// The kernel keeps this machine's own packets: no INPUT, no OUTPUT.
+    Off,
+    /// By plain reads and writes.
+    Plain,
+    /// By io_uring where the kernel lets us.
+    #[default]
+    Auto,
+}
+
+/// How frames move on the host road that is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostWay {
+    /// There is none.
+    Off = 0,
+    /// By plain reads and writes.
+    Plain,
+    /// By io_uring.
+    IoUring,
+}
+
+impl HostWay {
+    /// Its name in what is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Plain => "plain",
+            Self::IoUring => "io-uring",
+        }
+    }
+    /// From its number, as workers publish it.
+    pub fn from_number(number: u64) -> Self {
+        [Self::Off, Self::Plain, Self::IoUring][number.min(2) as usize]
+    }
+}
 
 /// Why there is no host road.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +119,7 @@ pub fn open(
     program: &mut Program,
     links: &[LinkInfo],
     workers: usize,
+    choice: HostChoice,
 ) -> Result<Vec<HostQueue>, HostError> {
     let mut queues: Vec<Vec<File>> = (0..workers).map(|_| Vec::new()).collect();
     let loopback = LinkInfo::of("lo").map_err(tap_error("loopback"))?;
@@ -94,76 +142,219 @@ pub fn open(
         let tap = LinkInfo::of(&name).map_err(tap_error("asking for it"))?;
         program.join(link, &tap, own)?;
     }
-    Ok(queues.into_iter().map(HostQueue::new).collect())
+    let queues = queues.into_iter().map(|taps| HostQueue::new(taps, choice));
+    queues.collect::<io::Result<_>>().map_err(tap_error("fcntl"))
 }
 
 fn tap_error(call: &'static str) -> impl Fn(io::Error) -> HostError {
     move |source| HostError::Tap { call, source }
 }
 
-/// One worker's ends of all TAPs.
+/// The ports that frames were put out on.
+pub type Ports = ArrayVec<PortId, BURST>;
+
+/// A TAP that answered with an error is asked again after this.
+const RETRY: Nanos = Nanos::from_millis(100);
+
+/// What came of deliveries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Frames that the kernel took.
+    pub delivered: u64,
+    /// Frames that it did not take, or that found no room on the way.
+    pub refused: u64,
+}
+
+impl Account {
+    fn settle(&mut self, taken: bool) {
+        match taken {
+            true => self.delivered += 1,
+            false => self.refused += 1,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Way {
+    Ring(Box<Ring>),
+    Plain(Plain),
+}
+
+/// One worker's ends of all TAPs. Made by any thread, then used by one alone.
 #[derive(Debug)]
 pub struct HostQueue {
-    /// By port; loopback's is the last one.
+    // Before the TAPs, which its requests name.
+    way: Way,
+    /// By port; loopback's is the last one, which is never read.
     taps: Vec<File>,
-    /// The one to read from first.
-    next: usize,
+    account: Account,
 }
 
 impl HostQueue {
     /// `taps`: whole frames are read from and written to these, one by one, by
-    /// port and then loopback. They must not block.
+    /// port and then loopback.
+    ///
+    /// # Errors
+    /// When one of them cannot be made (not) to block.
     ///
     /// # Panics
-    /// When there is none.
-    pub fn new(taps: Vec<File>) -> Self {
-        assert!(!taps.is_empty(), "loopback has one");
-        Self { taps, next: 0 }
+    /// When there is none, or more than there can be ports.
+    pub fn new(taps: Vec<File>, choice: HostChoice) -> io::Result<Self> {
+        assert!((1..=MAX_PORTS + 1).contains(&taps.len()), "loopback has one, as every port");
+        let ring = match choice {
+            HostChoice::Auto => Ring::new(taps.len() - 1).ok(),
+            HostChoice::Plain | HostChoice::Off => None,
+        };
+        let way = match ring {
+            Some(ring) => Way::Ring(Box::new(ring)),
+            None => Way::Plain(Plain::new(taps.len() - 1)),
+        };
+        for tap in &taps {
+            // io_uring waits by itself, but tells whoever does not want to wait.
+            sys::set_blocking(tap, matches!(way, Way::Ring(_)))?;
+        }
+        Ok(Self { way, taps, account: Account::default() })
     }
 
-    /// Appends what the kernel has put out to `burst`, and to `ports_of` by which port; returns
-    /// how many frames.
+    /// How frames move.
+    pub fn way(&self) -> HostWay {
+        match self.way {
+            Way::Ring(_) => HostWay::IoUring,
+            Way::Plain(_) => HostWay::Plain,
+        }
+    }
+
+    /// Makes the ring this thread's. A kernel that gives one and then forbids its use
+    /// is one without.
+    fn start(&mut self, memory: &Memory) {
+        if let Way::Ring(ring) = &mut self.way
+            && ring.start(memory).is_err()
+        {
+            self.way = Way::Plain(Plain::new(self.taps.len() - 1));
+            for tap in &self.taps {
+                // A descriptor of ours does not refuse this.
+                let _ = sys::set_blocking(tap, false);
+            }
+        }
+    }
+
+    /// Appends what the kernel has put out, with the ports: [`READS_MAX`] frames at most.
+    /// Where asking costs a system call, it is not done in every turn if `busy`.
     pub fn receive(
         &mut self,
         pool: &mut Pool,
+        now: Nanos,
+        busy: bool,
         burst: &mut Burst,
-        ports_of: &mut ArrayVec<PortId, BURST>,
-    ) -> usize {
-        let (before, ports) = (burst.len(), self.taps.len() - 1);
-        for step in 0..ports {
-            let at = (self.next + step) % ports;
-            while burst.len() - before < READS_MAX && !burst.is_full() {
-                let Some(mut frame) = pool.take() else { return burst.len() - before };
-                let buffer = pool.memory().buffer(&mut frame);
-                let start = super::pool::HEADROOM;
-                match (&self.taps[at]).read(&mut buffer[start..]) {
-                    Ok(len) if len > 0 => {
-                        frame.set_extent(start, len);
-                        burst.push(frame);
-                        ports_of.push(PortId(at as u8));
-                    }
-                    // Nothing more there; a TAP that went away has nothing either.
-                    Ok(_) | Err(_) => {
-                        pool.put(frame);
-                        break;
-                    }
-                }
+        ports: &mut Ports,
+    ) {
+        self.start(pool.memory());
+        let (taps, account) = (&self.taps[..self.taps.len() - 1], &mut self.account);
+        match &mut self.way {
+            Way::Ring(ring) => ring.receive(taps, pool, now, (burst, ports), account),
+            Way::Plain(plain) => plain.receive(taps, pool, (now, busy), (burst, ports)),
+        }
+    }
+
+    /// Lets the kernel receive a frame as if on `port`, or through loopback; at the next
+    /// [`HostQueue::flush`] at the latest. What became of it is in the account then.
+    pub fn deliver(
+        &mut self,
+        memory: &Memory,
+        free: &mut FreeList,
+        port: Option<PortId>,
+        frame: Frame,
+    ) {
+        self.hand_over((memory, free), port, frame, true);
+    }
+
+    /// Delivers a frame that nobody but packet sockets will look at; it is in no account.
+    pub fn show(&mut self, memory: &Memory, free: &mut FreeList, port: PortId, frame: Frame) {
+        self.hand_over((memory, free), Some(port), frame, false);
+    }
+
+    fn hand_over(
+        &mut self,
+        (memory, free): (&Memory, &mut FreeList),
+        port: Option<PortId>,
+        frame: Frame,
+        counts: bool,
+    ) {
+        self.start(memory);
+        let (mut unseen, own) = (Account::default(), &mut self.account);
+        let account = if counts { own } else { &mut unseen };
+        let Some(tap) = self.taps.get(port.map_or(self.taps.len() - 1, PortId::index)) else {
+            account.refused += 1;
+            return free.put(frame);
+        };
+        match &mut self.way {
+            Way::Ring(ring) => {
+                ring.deliver(tap, (memory, free), (frame, counts), &mut self.account);
+            }
+            Way::Plain(_) => {
+                Plain::deliver(tap, memory.bytes(&frame), account);
+                free.put(frame);
             }
         }
-        self.next = (self.next + 1) % ports.max(1);
-        burst.len() - before
     }
 
-    /// Lets the kernel receive a frame as if on `port`, or through loopback. False
-    /// when it would not take it.
-    pub fn deliver(&self, port: Option<PortId>, frame: &[u8]) -> bool {
-        let at = port.map_or(self.taps.len() - 1, PortId::index);
-        let Some(mut tap) = self.taps.get(at) else { return false };
-        tap.write(frame).is_ok_and(|written| written == frame.len())
+    /// Delivers a copy of `bytes`, which may be a datagram longer than any frame.
+    pub fn deliver_copy(
+        &mut self,
+        memory: &Memory,
+        free: &mut FreeList,
+        port: Option<PortId>,
+        bytes: &[u8],
+    ) {
+        if bytes.len() <= MAX_FRAME {
+            match copy_in(memory, free, bytes) {
+                Some(frame) => self.deliver(memory, free, port, frame),
+                None => self.account.refused += 1,
+            }
+            return;
+        }
+        self.start(memory);
+        let Some(tap) = self.taps.get(port.map_or(self.taps.len() - 1, PortId::index)) else {
+            self.account.refused += 1;
+            return;
+        };
+        match &mut self.way {
+            Way::Ring(ring) => ring.deliver_long(tap, (memory, free), bytes, &mut self.account),
+            Way::Plain(_) => Plain::deliver(tap, bytes, &mut self.account),
+        }
     }
 
-    /// Descriptors that become readable when the kernel puts something out.
+    /// Sends off what was queued; returns what has become of deliveries since it was
+    /// last asked.
+    pub fn flush(&mut self, free: &mut FreeList) -> Account {
+        if let Way::Ring(ring) = &mut self.way {
+            ring.flush(free, &mut self.account);
+        }
+        std::mem::take(&mut self.account)
+    }
+
+    /// Ends everything that is under way and gives the frames back. To be called by
+    /// the thread that used it.
+    pub fn close(&mut self, free: &mut FreeList) -> Account {
+        if let Way::Ring(ring) = &mut self.way {
+            ring.close(free, &mut self.account);
+        }
+        std::mem::take(&mut self.account)
+    }
+
+    /// Descriptors that become readable when the kernel puts something out; without
+    /// those of TAPs that went away, which always are.
     pub fn pollable(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.taps[..self.taps.len() - 1].iter().map(AsFd::as_fd)
+        let there = |&(port, _): &(usize, &File)| match &self.way {
+            Way::Ring(ring) => ring.is_posted(port),
+            Way::Plain(plain) => plain.is_there(port),
+        };
+        let taps = self.taps[..self.taps.len() - 1].iter().enumerate();
+        taps.filter(there).map(|(_, tap)| tap.as_fd())
     }
+}
+
+/// Frames that one worker's queue may hold, for `ports` ports.
+pub(super) fn frames(ports: usize) -> usize {
+    ports * uring::depth(ports) + uring::WRITES_MAX
 }

@@ -36,7 +36,7 @@ pub(super) fn open_tap(name: &str) -> io::Result<(File, String)> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .custom_flags(libc::O_CLOEXEC)
         .open("/dev/net/tun")?;
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_MULTI_QUEUE;
     let ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_flags: flags as libc::c_short };
@@ -44,6 +44,16 @@ pub(super) fn open_tap(name: &str) -> io::Result<(File, String)> {
     // SAFETY: `request` is the structure of this command and outlives the call.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &mut request) })?;
     Ok((file, text_of(&request.ifr_name)))
+}
+
+/// Makes reads and writes wait or not.
+pub(super) fn set_blocking(file: &File, blocking: bool) -> io::Result<()> {
+    // SAFETY: takes no pointers.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    check(flags)?;
+    let flags = if blocking { flags & !libc::O_NONBLOCK } else { flags | libc::O_NONBLOCK };
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) })
 }
 
 /// Sets a device up.
