@@ -62,7 +62,7 @@ impl Machine {
         let mut command = self.namespace.command(BINARY);
         command.arg("run").arg("--config").arg(file("portcullis.toml"));
         command.arg("--socket").arg(self.socket()).arg("--log").arg(file("log"));
-        command.arg("--state").arg(file("state"));
+        command.arg("--state").arg(file("state")).arg("--pin-dir").arg(&self.pins);
         let mut process = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
