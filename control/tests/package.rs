@@ -273,3 +273,11 @@ fn maintainer_scripts_leave_a_running_firewall_alone() {
     let (_, said, kept) = maintain(&scratch, "postrm", "purge");
     assert!(!kept && said.contains("releasing the ports"), "{said}");
 }
+
+#[test]
+fn a_real_systemd_runs_watches_upgrades_and_removes_it() {
+    let mut script = Command::new(root().join("scripts/service"));
+    let table = done(script.args(["--binary", BINARY]));
+    let rows = table.lines().filter(|line| line.ends_with(" ok")).count();
+    assert!(rows >= 22 && table.ends_with("done\n"), "{table}");
+}
