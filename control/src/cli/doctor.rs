@@ -1,6 +1,7 @@
 //! `portcullis doctor`: does this machine do what the daemon needs, and what mends it?
 
 use dataplane::conntrack;
+use dataplane::port::afxdp::OnFailure;
 use dataplane::port::host::HostChoice;
 
 use super::run;
@@ -116,9 +117,11 @@ fn of_config(config: &Config) -> Wanted {
         mode: config.mode.clone(),
         workers: config.workers,
         host_road: config.host != HostChoice::Off,
-        closed: false,
-        pin_directory: "/sys/fs/bpf/portcullis".into(),
+        closed: config.failure.on_failure == OnFailure::Closed,
+        pin_directory: config.failure.pin_dir.clone(),
         conntrack_max: max.map_or(default, |(_, max)| *max as usize),
+        user: config.sandbox.user.clone(),
+        management: !config.management.is_empty(),
         state: config.state.clone(),
         log: config.log.clone(),
         socket: config.socket.clone(),

@@ -112,7 +112,7 @@ fn bpffs(pin_dir: &Path) -> Result<Option<String>, FailureError> {
 }
 
 /// Whether this process sees the mounts of the first one.
-fn shares_mounts() -> bool {
+pub(crate) fn shares_mounts() -> bool {
     let of = |process: &str| std::fs::metadata(format!("/proc/{process}/ns/mnt"));
     match (of("self"), of("1")) {
         (Ok(own), Ok(first)) => own.ino() == first.ino(),

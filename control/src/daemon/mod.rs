@@ -14,7 +14,7 @@
 
 mod connections;
 mod error;
-mod failure;
+pub(crate) mod failure;
 mod fleet;
 mod forget;
 mod health;

@@ -74,6 +74,7 @@ codes! {
     PortKind, "port-kind", Port, false, "only Ethernet devices carry the frames that the engine reads";
     PortEnslaved, "port-enslaved", Port, false, "a bridge, bond or VRF takes the frames that the kernel should see on this device";
     PortHeld, "port-held", Port, false, "a port belongs to one process";
+    PortPinned, "port-pinned", Port, false, "a daemon that is gone keeps it closed: only management traffic passes until a daemon adopts it";
     PortDown, "port-down", Port, false, "nothing is received or sent";
     Carrier, "carrier", Port, false, "nothing is received or sent";
     Driver, "driver", Port, false, "tells what the device can do";
@@ -101,6 +102,7 @@ codes! {
     Promiscuous, "promiscuous", Port, false, "the device hands over frames that are not for this machine, which cost time to drop";
     MemoryFrames, "memory-frames", Memory, false, "frame memory is taken at start and never given back";
     HugePages, "huge-pages", Memory, false, "with huge pages fewer address translations miss: some nanoseconds a packet";
+    TransparentPages, "transparent-huge-pages", Memory, false, "a large connection table misses fewer address translations with them";
     MemoryConntrack, "memory-conntrack", Memory, false, "the connection table is made whole at start";
     ConntrackSize, "conntrack-size", Memory, false, "a table that is too small drops new connections; one that is too large starves the rest";
     ClockSource, "clock-source", Clock, false, "reading the time is a system call, several for each burst";
@@ -124,15 +126,21 @@ codes! {
     DaemonSocket, "daemon-socket", Daemon, false, "without the control socket the policy cannot be changed or looked at";
     DaemonVersion, "daemon-version", Daemon, false, "an upgrade takes effect with the next start";
     DaemonPorts, "daemon-ports", Daemon, false, "the running daemon has other ports than were asked about";
-    HostRoad, "host-road", Daemon, false, "INPUT and OUTPUT are loaded but not enforced";
+    OutOfService, "out-of-service", Daemon, false, "no frame of this port is handled";
+    HostRoad, "host-road", Daemon, false, "without it INPUT and OUTPUT are loaded but not enforced";
     DaemonNote, "daemon-note", Daemon, false, "what the daemon had to simplify";
     Losses, "losses", Daemon, false, "frames were lost before or behind the engine, not by the policy";
     LogLost, "log-lost", Daemon, false, "LOG lines are missing in the log";
     StateSave, "state-save", Daemon, false, "a restart would lose connections";
     ConntrackFull, "conntrack-full", Daemon, false, "new connections are dropped, or have quotas";
     WorkerStuck, "worker-stuck", Daemon, false, "the packets of its queues wait";
+    Pins, "pins", Daemon, false, "with on-failure closed the programs must stay when the process ends";
     PolicyOpen, "policy-open", Daemon, false, "no rule is loaded: every packet is accepted";
     Configuration, "configuration", Config, false, "with a file that is refused the daemon does not start; here the command line alone was taken";
+    ModeFits, "mode", Config, false, "the daemon does not start with ports that do not fit its mode";
+    Network, "network", Config, false, "routes, rules and neighbours are the kernel's: what cannot be honoured is refused or simplified";
+    Management, "management", Config, false, "a policy that cuts you off, or a failure with on-failure closed, leaves no way in";
+    User, "user", Config, false, "the daemon does not start when it cannot become its user";
     Rules, "rules", Config, false, "the daemon does not start, or reload, with a policy that does not load";
     NotSeen, "not-seen", Config, false, "doctor could not look: it says nothing about this";
 }

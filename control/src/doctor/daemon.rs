@@ -64,9 +64,13 @@ impl Running {
                 "host" => Mode::Host,
                 _ => Mode::Routed,
             };
-            wanted.host_road &= self.ports.mode != "bridge";
+            wanted.host_road &= self.ports.mode == "routed";
+            wanted.closed = self.status.failure.on_failure == "closed";
+            if wanted.closed {
+                wanted.pin_directory = self.status.failure.pin_dir.clone().into();
+            }
+            wanted.conntrack_max = self.stats.conntrack.capacity as usize;
         }
-        wanted.conntrack_max = self.stats.conntrack.capacity as usize;
     }
 }
 
@@ -115,6 +119,7 @@ pub(super) fn judge(wanted: &Wanted, seen: &Seen) -> Vec<Finding> {
     };
     let mut findings = vec![version(running)];
     findings.extend(ports(wanted, running));
+    findings.extend(out_of_service(running));
     findings.extend(host_road(wanted, running));
     findings.extend(
         running.ports.notes.iter().map(|note| Finding::note(Code::DaemonNote, "", note.as_str())),
@@ -124,6 +129,7 @@ pub(super) fn judge(wanted: &Wanted, seen: &Seen) -> Vec<Finding> {
     findings.extend(state(running));
     findings.push(conntrack(running));
     findings.extend(stuck(running));
+    findings.extend(failure(running));
     findings.extend(open(running));
     findings
 }
@@ -151,14 +157,33 @@ fn ports(wanted: &Wanted, running: &Running) -> Option<Finding> {
     })
 }
 
+fn out_of_service(running: &Running) -> Vec<Finding> {
+    let out =
+        running.ports.ports.iter().filter_map(|port| Some((port, port.out_of_service.as_ref()?)));
+    let findings = out.map(|(port, why)| {
+        let finding = Finding::error(Code::OutOfService, port.name.as_str(), why.as_str());
+        finding.advise("it comes back by itself when its device is there and fits")
+    });
+    findings.collect()
+}
+
 fn host_road(wanted: &Wanted, running: &Running) -> Option<Finding> {
-    let unenforced = running.rules.chains.iter().find(|chain| !chain.enforced)?;
-    let count = unenforced.rules.len();
-    wanted.host_road.then(|| {
-        let found = format!("{} and its {count} rule(s) are not enforced", unenforced.chain);
-        Finding::warning(Code::HostRoad, "", found)
-            .advise("every port must have native XDP: see xdp-mode")
-    })
+    if !wanted.host_road {
+        return None;
+    }
+    let way = &running.ports.host_road;
+    if let Some(chain) = running.rules.chains.iter().find(|chain| !chain.enforced) {
+        let found =
+            format!("{} and its {} rule(s) are not enforced", chain.chain, chain.rules.len());
+        let advice = "every port must have native XDP: see xdp-mode";
+        return Some(Finding::warning(Code::HostRoad, "", found).advise(advice));
+    }
+    if way == "plain" {
+        let found = "INPUT and OUTPUT are enforced, by plain reads and writes";
+        let advice = "see io-uring: it takes fewer system calls";
+        return Some(Finding::note(Code::HostRoad, "", found).advise(advice));
+    }
+    Some(Finding::ok(Code::HostRoad, "", format!("INPUT and OUTPUT are enforced, by {way}")))
 }
 
 /// Losses that say that something is too slow or too small.
@@ -185,6 +210,9 @@ fn losses(running: &Running) -> Vec<Finding> {
             add(&port.name, name, counts.sum(), advice);
         }
     }
+    let silent = running.stats.xdp.get("silent").copied().unwrap_or(0);
+    let advice = "a worker did not turn for longer than the watchdog allows: see cpu checks";
+    add("", "silent", silent, advice);
     for (name, advice) in OF_WORKERS {
         add("", name, running.stats.drops.get(name).copied().unwrap_or(0), advice);
     }
@@ -231,19 +259,36 @@ fn conntrack(running: &Running) -> Finding {
     Finding::ok(Code::ConntrackFull, "", found)
 }
 
-/// A worker that runs an older policy than the daemon, although others hold none back.
-fn stuck(running: &Running) -> Option<Finding> {
+/// Workers that do not turn, and those that run an older policy than the daemon.
+fn stuck(running: &Running) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for stuck in &running.status.failure.stuck {
+        let found = format!("has not turned for {} ms, while {}", stuck.still_ms, stuck.stage);
+        let subject = format!("worker {}", stuck.worker);
+        let advice = "see the cpu checks; if it stays so, restart the daemon and report it";
+        findings.push(Finding::error(Code::WorkerStuck, subject, found).advise(advice));
+    }
     let stats = &running.stats;
-    let behind = stats.workers.iter().find(|it| it.generation < stats.generation)?;
-    let (worker, generation) = (behind.worker, behind.generation);
-    let found = format!(
-        "worker {worker} still runs policy {generation}, and {} is in force",
-        stats.generation
-    );
-    Some(
-        Finding::error(Code::WorkerStuck, format!("worker {worker}"), found)
-            .advise("restart the daemon, and report it with `portcullis --json show stats`"),
-    )
+    for behind in stats.workers.iter().filter(|worker| worker.generation < stats.generation) {
+        let (ours, newest) = (behind.generation, stats.generation);
+        let found = format!("still runs policy {ours}, and {newest} is in force");
+        let subject = format!("worker {}", behind.worker);
+        let advice = "restart the daemon, and report it with `portcullis --json show stats`";
+        findings.push(Finding::error(Code::WorkerStuck, subject, found).advise(advice));
+    }
+    findings
+}
+
+/// Closed means that the programs stay: a port without a pin would open.
+fn failure(running: &Running) -> Option<Finding> {
+    let failure = &running.status.failure;
+    let open: Vec<&str> =
+        failure.ports.iter().filter(|it| !it.pinned).map(|it| it.port.as_str()).collect();
+    if failure.on_failure != "closed" || open.is_empty() {
+        return None;
+    }
+    let found = format!("on-failure is closed, but {} open when the daemon ends", open.join(", "));
+    Some(Finding::error(Code::Pins, "", found).advise("see `portcullis show status`, and restart"))
 }
 
 fn open(running: &Running) -> Option<Finding> {

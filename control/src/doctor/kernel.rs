@@ -2,15 +2,16 @@
 //! privileges and limits of this process.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use dataplane::port::afxdp;
+use dataplane::port::{afxdp, host};
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::probe::{self, Probes};
 use super::{Code, Command, Finding, Severity, Sight, Unseen, Wanted};
+use crate::daemon::failure::shares_mounts;
 use crate::daemon::preflight::{MIN_KERNEL, kernel_version, missing_capabilities};
 
 /// What was seen.
@@ -24,12 +25,16 @@ pub(super) struct Seen {
     pub(super) af_xdp: Sight<()>,
     pub(super) probes: Probes,
     pub(super) tun: Sight<()>,
+    /// A ring as the host road's, tried.
+    pub(super) io_uring: Sight<()>,
     /// `kernel.io_uring_disabled`: 0 for nobody, 1 for the unprivileged, 2 for all.
     pub(super) io_uring_disabled: Sight<u64>,
     /// `net.core.bpf_jit_enable`.
     pub(super) jit: Sight<u64>,
     /// Whether programs can be pinned where they are to be.
     pub(super) bpffs: Sight<bool>,
+    /// Whether what is mounted here stays when this process is gone.
+    pub(super) mounts_stay: bool,
     /// Bytes that may be pinned; `None` for no limit.
     pub(super) memlock: Option<u64>,
     /// Files that may be open; `None` for no limit.
@@ -67,9 +72,11 @@ pub(super) fn observe(wanted: &Wanted) -> Seen {
             }
             Err(error) => Err(Unseen::Failed(error.to_string())),
         },
+        io_uring: host::probe_io_uring().map_err(|error| Unseen::Failed(error.to_string())),
         io_uring_disabled: number("/proc/sys/kernel/io_uring_disabled"),
         jit: number("/proc/sys/net/core/bpf_jit_enable"),
         bpffs: bpffs(&wanted.pin_directory),
+        mounts_stay: shares_mounts(),
         memlock: getrlimit(Resource::Memlock).current,
         open_files: getrlimit(Resource::Nofile).current,
     }
@@ -85,7 +92,7 @@ fn bpffs(directory: &Path) -> Sight<bool> {
 }
 
 /// What it means.
-pub(super) fn judge(wanted: &Wanted, workers: usize, seen: &Seen) -> Vec<Finding> {
+pub(super) fn judge(wanted: &Wanted, workers: usize, seen: &Seen, running: bool) -> Vec<Finding> {
     let mut findings = vec![version(seen), privilege(seen)];
     findings.push(match &seen.af_xdp {
         Ok(()) => Finding::ok(Code::AfXdp, "", "AF_XDP sockets can be opened"),
@@ -105,8 +112,11 @@ pub(super) fn judge(wanted: &Wanted, workers: usize, seen: &Seen) -> Vec<Finding
     }
     findings.push(jit(seen));
     findings.extend(pins(wanted, seen));
-    findings.push(memlock(wanted, workers, seen));
-    findings.push(open_files(wanted, workers, seen));
+    // A daemon that runs has what it needs, and limits of its own.
+    if !running {
+        findings.push(memlock(wanted, workers, seen));
+        findings.push(open_files(wanted, workers, seen));
+    }
     findings
 }
 
@@ -147,14 +157,16 @@ fn tun(seen: &Seen) -> Finding {
 }
 
 fn io_uring(seen: &Seen) -> Finding {
-    let name = "kernel.io_uring_disabled";
+    let why = match &seen.io_uring {
+        Ok(()) => return Finding::ok(Code::IoUring, "", "io_uring works, tried for real"),
+        Err(why) => why,
+    };
+    let finding = Finding::warning(Code::IoUring, "", format!("io_uring does not work: {why}"));
     match seen.io_uring_disabled {
-        Ok(0) => Finding::ok(Code::IoUring, "", format!("{name} is 0")),
-        Ok(1) => Finding::note(Code::IoUring, "", format!("{name} is 1: for CAP_SYS_ADMIN only"))
-            .mend(Command::new("sysctl -w kernel.io_uring_disabled=0")),
-        Ok(value) => Finding::warning(Code::IoUring, "", format!("{name} is {value}: for nobody"))
-            .mend(Command::new("sysctl -w kernel.io_uring_disabled=0")),
-        Err(ref why) => Finding::unseen(Code::IoUring, "", why),
+        Ok(value @ 1..) => finding
+            .mend(Command::new("sysctl -w kernel.io_uring_disabled=0"))
+            .advise(format!("kernel.io_uring_disabled is {value}")),
+        _ => finding,
     }
 }
 
@@ -177,13 +189,22 @@ fn pins(wanted: &Wanted, seen: &Seen) -> Option<Finding> {
         Ok(true) => Finding::ok(Code::Bpffs, "", format!("{directory} is on a BPF file system")),
         Ok(false) => {
             let usual = Path::new("/sys/fs/bpf");
-            let (place, safe) = match wanted.pin_directory.starts_with(usual) {
-                true => (PathBuf::from(usual), usual.is_dir()),
-                false => (wanted.pin_directory.clone(), false),
-            };
             let found = format!("{directory} is not on a BPF file system: nothing can be pinned");
-            let mount = Command::new("mount -t bpf bpf").arg(place.to_string_lossy());
-            Finding::error(Code::Bpffs, "", found).fix_if(safe, mount)
+            let mount =
+                |place: &Path| Command::new("mount -t bpf bpf").arg(place.to_string_lossy());
+            if !wanted.pin_directory.starts_with(usual) || !usual.is_dir() {
+                return Some(
+                    Finding::error(Code::Bpffs, "", found).mend(mount(&wanted.pin_directory)),
+                );
+            }
+            if !seen.mounts_stay {
+                let advice = "to be run outside: this process has mounts of its own, as under \
+                              `ip netns exec`; or --pin-dir DIR on another BPF file system";
+                let finding = Finding::error(Code::Bpffs, "", found).mend(mount(usual));
+                return Some(finding.advise(advice));
+            }
+            Finding::note(Code::Bpffs, "", format!("{found}, until `run` mounts it"))
+                .fix(mount(usual))
         }
         Err(why) => Finding::unseen(Code::Bpffs, "", why),
     })

@@ -14,7 +14,11 @@ pub(super) struct Seen {
     pub(super) huge_free: Sight<u64>,
     /// Huge pages of 2 MiB in all.
     pub(super) huge_total: Sight<u64>,
+    /// Whether the kernel makes huge pages by itself: `always`, `madvise` or `never`.
+    pub(super) transparent: Sight<String>,
 }
+
+const TRANSPARENT: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
 const HUGE_PAGE: u64 = 2 << 20;
 
@@ -32,6 +36,9 @@ pub(super) fn observe() -> Seen {
         available: line("MemAvailable:"),
         huge_free: huge("free_hugepages"),
         huge_total: huge("nr_hugepages"),
+        transparent: std::fs::read_to_string(TRANSPARENT)
+            .map_err(|error| Unseen::of(TRANSPARENT, &error))
+            .map(|text| chosen(&text).to_owned()),
     }
 }
 
@@ -40,6 +47,12 @@ pub(super) fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib << 10)
+}
+
+/// The chosen one of `always [madvise] never`.
+pub(super) fn chosen(text: &str) -> &str {
+    let inside = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    inside.map_or("", |(word, _)| word)
 }
 
 /// The most connections whose table takes at most `bytes`.
@@ -66,6 +79,7 @@ pub(super) fn judge(wanted: &Wanted, workers: usize, seen: &Seen, running: bool)
         size(wanted, table, total),
     ];
     findings.push(huge_pages(seen, frames, running));
+    findings.push(transparent(seen, table));
     findings
 }
 
@@ -134,9 +148,26 @@ fn huge_pages(seen: &Seen, frames: u64, running: bool) -> Finding {
         );
     }
     let found = format!("frames fill {needed} huge pages of 2 MiB, and {free} are free of {total}");
-    let pages = format!("vm.nr_hugepages={}", total - free + needed);
+    let pages = format!("vm.nr_hugepages={}", total.saturating_sub(free) + needed);
     let when = if running { "then restart the daemon" } else { "before the daemon starts" };
     Finding::note(Code::HugePages, "", found)
         .mend(Command::new("sysctl -w").arg(pages))
         .advise(when)
+}
+
+/// The connection table has no huge pages of its own: only the kernel can give it some.
+fn transparent(seen: &Seen, table: u64) -> Finding {
+    /// A smaller table misses little.
+    const LARGE: u64 = 256 << 20;
+    match &seen.transparent {
+        Ok(mode) if mode != "always" && table > LARGE => {
+            let found = format!("transparent huge pages: {mode}; the table has {} MiB", mib(table));
+            Finding::note(Code::TransparentPages, "", found)
+                .mend(Command::new("sh -c").arg(format!("echo always > {TRANSPARENT}")))
+        }
+        Ok(mode) => {
+            Finding::ok(Code::TransparentPages, "", format!("transparent huge pages: {mode}"))
+        }
+        Err(why) => Finding::unseen(Code::TransparentPages, "", why),
+    }
 }

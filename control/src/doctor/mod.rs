@@ -81,6 +81,10 @@ pub struct Wanted {
     pub pin_directory: PathBuf,
     /// Connections at most.
     pub conntrack_max: usize,
+    /// Whom the daemon is to become, if anybody.
+    pub user: Option<String>,
+    /// Whether there is a management list.
+    pub management: bool,
     /// The state file.
     pub state: Option<PathBuf>,
     /// The log file.
@@ -121,7 +125,8 @@ pub fn examine(wanted: &Wanted) -> Vec<Finding> {
     if let Some(running) = daemon.running() {
         running.complete(&mut wanted);
     }
-    let ports: Vec<_> = wanted.ports.iter().map(|name| ports::observe(name)).collect();
+    let ports: Vec<_> =
+        wanted.ports.iter().map(|name| ports::observe(name, &wanted.pin_directory)).collect();
     let workers = workers(&wanted, &ports, &daemon);
     let seen = Seen {
         kernel: kernel::observe(&wanted),
@@ -149,7 +154,8 @@ fn workers(wanted: &Wanted, ports: &[ports::Seen], daemon: &daemon::Seen) -> usi
 }
 
 fn judge(wanted: &Wanted, workers: usize, seen: &Seen) -> Vec<Finding> {
-    let mut findings = kernel::judge(wanted, workers, &seen.kernel);
+    let running = seen.daemon.running().is_some();
+    let mut findings = kernel::judge(wanted, workers, &seen.kernel, running);
     if seen.ports.is_empty() {
         let found = "no port is given and no daemon runs: ports were not looked at";
         let advice = "portcullis doctor --port DEV --port DEV";
@@ -158,12 +164,12 @@ fn judge(wanted: &Wanted, workers: usize, seen: &Seen) -> Vec<Finding> {
     for port in &seen.ports {
         findings.extend(ports::judge(wanted, workers, port, seen.daemon.running()));
     }
-    findings.extend(memory::judge(wanted, workers, &seen.memory, seen.daemon.running().is_some()));
+    findings.extend(memory::judge(wanted, workers, &seen.memory, running));
     findings.extend(clock::judge(&seen.clock));
     findings.extend(cpu::judge(workers, &seen.cpu, seen.daemon.running()));
     findings.extend(system::judge(wanted, &seen.system));
     findings.extend(daemon::judge(wanted, &seen.daemon));
-    findings.extend(config::judge(&seen.config));
+    findings.extend(config::judge(wanted, &seen.config));
     findings
 }
 

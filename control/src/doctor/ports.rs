@@ -3,10 +3,11 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::path::Path;
 
 use dataplane::port::AttachMode;
 use dataplane::port::afxdp::ethtool::{self, Driver, Offload, Rings, Spreading};
-use dataplane::port::afxdp::{LinkInfo, MAX_MTU, MAX_VETH_PEER_MTU};
+use dataplane::port::afxdp::{LinkInfo, MAX_MTU, MAX_VETH_PEER_MTU, PinKind, Pins};
 use dataplane::port::host::{self, TcxProgram};
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo as Info, LinkLayerType, LinkMessage, LinkXdp,
@@ -52,6 +53,8 @@ pub(super) struct Device {
     pub(super) features: Sight<u64>,
     /// How an XDP program is attached, and its number.
     pub(super) xdp: Option<(AttachMode, u32)>,
+    /// Links of ours that are pinned for it.
+    pub(super) pins: Sight<Vec<PinKind>>,
     /// The process that holds it as a port.
     pub(super) holder: Option<i32>,
     pub(super) tcx: Sight<Vec<TcxProgram>>,
@@ -73,11 +76,11 @@ impl Seen {
 }
 
 /// Looks at a port.
-pub(super) fn observe(name: &str) -> Seen {
+pub(super) fn observe(name: &str, pin_directory: &Path) -> Seen {
     let links = netlink::links().unwrap_or_default();
     let link = links.iter().find(|link| netlink::link_name(link) == Some(name));
     let device = match link {
-        Some(link) => Ok(device(name, link, &links)),
+        Some(link) => Ok(device(name, link, &links, pin_directory)),
         None => {
             let ethernet = links.iter().filter(|link| is_ethernet(link));
             Err(ethernet.filter_map(|link| netlink::link_name(link)).map(str::to_owned).collect())
@@ -90,7 +93,7 @@ fn is_ethernet(link: &LinkMessage) -> bool {
     link.header.link_layer_type == LinkLayerType::Ether
 }
 
-fn device(name: &str, link: &LinkMessage, links: &[LinkMessage]) -> Device {
+fn device(name: &str, link: &LinkMessage, links: &[LinkMessage], pin_directory: &Path) -> Device {
     let index = link.header.index;
     let unseen = |error: std::io::Error| Unseen::of(name, &error);
     let speed = std::fs::read_to_string(format!("/sys/class/net/{name}/speed"));
@@ -106,6 +109,7 @@ fn device(name: &str, link: &LinkMessage, links: &[LinkMessage]) -> Device {
         driver: ethtool::driver(name).map_err(unseen),
         features: netlink::xdp_features(index).map_err(unseen),
         xdp: None,
+        pins: pins(index, pin_directory),
         holder: holder(index),
         tcx: host::tcx_programs(name).map_err(|error| Unseen::Failed(error.to_string())),
         filters: netlink::filters(index).map_err(unseen),
@@ -134,6 +138,11 @@ fn device(name: &str, link: &LinkMessage, links: &[LinkMessage]) -> Device {
     }
     device.peer = other.filter(|_| veth).map(|index| peer::find(index, namespace));
     device
+}
+
+fn pins(index: u32, directory: &Path) -> Sight<Vec<PinKind>> {
+    let names = Pins::names(directory).map_err(|error| Unseen::Failed(error.to_string()))?;
+    Ok(names.into_iter().filter(|(_, of)| *of == index).map(|(kind, _)| kind).collect())
 }
 
 fn attached(name: &str, xdp: &[LinkXdp]) -> Option<(AttachMode, u32)> {
@@ -171,13 +180,15 @@ pub(super) fn judge(
         let found = "is not an Ethernet device";
         return vec![Finding::error(Code::PortKind, name, found)];
     }
+    // One that is out of service has neither a mode nor sockets: the daemon says why.
     let status = running.and_then(|running| running.port(name));
+    let in_service = status.filter(|status| status.out_of_service.is_none());
     let mut findings = vec![driver(name, device)];
     findings.extend(link(name, device));
     findings.extend(ownership(name, device, status.is_some()));
-    findings.extend(programs(name, device, status.is_some()));
-    findings.extend(modes(wanted, name, device, status));
-    findings.push(queues(name, device, workers, status));
+    findings.extend(programs(wanted, name, device, status.is_some()));
+    findings.extend(modes(wanted, name, device, in_service));
+    findings.push(queues(name, device, workers, in_service));
     findings.push(mtu(name, device));
     findings.extend(rings(name, device));
     findings.extend(promiscuous(wanted, name, device, status.is_some()));
@@ -230,16 +241,28 @@ fn ownership(name: &str, device: &Device, ours: bool) -> Vec<Finding> {
 }
 
 /// Other people's programs and filters.
-fn programs(name: &str, device: &Device, ours: bool) -> Vec<Finding> {
+fn programs(wanted: &Wanted, name: &str, device: &Device, ours: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Some((mode, id)) = device.xdp.filter(|_| !ours && device.holder.is_none()) {
+    let held = ours || device.holder.is_some();
+    let pinned = |kind| device.pins.as_ref().is_ok_and(|pins| pins.contains(&kind));
+    if let Err(why) = &device.pins {
+        findings.push(Finding::unseen(Code::PortPinned, name, why));
+    }
+    if !held && pinned(PinKind::Xdp) {
+        let found = "is kept closed by a daemon that is gone";
+        let release = Command::new("portcullis release").arg(name).arg("--pin-dir");
+        let release = release.arg(wanted.pin_directory.to_string_lossy());
+        let finding = Finding::warning(Code::PortPinned, name, found).mend(release);
+        findings.push(finding.advise("or start the daemon, which takes it over"));
+    } else if let Some((mode, id)) = device.xdp.filter(|_| !held) {
         let found = format!("already has XDP program {id} attached ({mode})");
         let detach = Command::new("ip link set dev").arg(name).args("xdp off");
         let advice = format!("find out whose it is first: bpftool prog show id {id}");
         findings.push(Finding::error(Code::XdpForeign, name, found).mend(detach).advise(advice));
     }
     let is_own = |program: &TcxProgram| {
-        device.holder.is_some() && host::PROGRAMS.contains(&program.name.as_str())
+        let known = host::PROGRAMS.contains(&program.name.as_str());
+        known && (held || pinned(PinKind::Egress))
     };
     match &device.tcx {
         Ok(programs) => findings.extend(programs.iter().filter(|it| !is_own(it)).map(|program| {

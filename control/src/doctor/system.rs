@@ -1,5 +1,6 @@
 //! Settings and places of the system that decide what happens around the engine.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use dataplane::fib::Mode;
@@ -7,6 +8,7 @@ use rustix::fs::{Access, access, statvfs};
 
 use super::kernel::number;
 use super::{Code, Command, Finding, Sight, Unseen, Wanted, netlink, rules};
+use crate::daemon::sandbox::numbers_of;
 
 /// What was seen.
 #[derive(Clone, Debug)]
@@ -41,9 +43,12 @@ pub(super) fn observe(wanted: &Wanted) -> Seen {
         let own = number(&format!("/proc/sys/net/ipv4/conf/{port}/rp_filter")).ok()?;
         Some((port.clone(), own.max(all)))
     });
+    // A user that does not exist is told of elsewhere.
+    let user = wanted.user.as_deref().and_then(|user| numbers_of(user).ok());
     let directory = |file: &PathBuf| {
         let directory = file.parent().unwrap_or(Path::new("/")).to_path_buf();
-        let place = place(&directory);
+        // A file that is there is appended to, or replaced in its directory.
+        let place = place(&directory, user.as_ref());
         (directory, place)
     };
     Seen {
@@ -58,11 +63,27 @@ pub(super) fn observe(wanted: &Wanted) -> Seen {
     }
 }
 
-fn place(directory: &Path) -> Sight<Place> {
+fn place(directory: &Path, user: Option<&(u32, Vec<u32>)>) -> Sight<Place> {
     let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let info = statvfs(existing).map_err(|error| Unseen::of(existing.display(), &error.into()))?;
-    let writable = access(existing, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    let mut writable = access(existing, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    // What is missing is made by root, and given to the user.
+    if let Some((uid, groups)) = user.filter(|(uid, _)| *uid != 0 && existing == directory) {
+        let of = std::fs::metadata(existing);
+        writable &= of.is_ok_and(|of| is_writable(of.uid(), of.gid(), of.mode(), *uid, groups));
+    }
     Ok(Place { writable, free: info.f_bavail.saturating_mul(info.f_frsize) })
+}
+
+/// Whether a user may make files in a directory, by its owner, group and mode.
+pub(super) fn is_writable(owner: u32, group: u32, mode: u32, uid: u32, groups: &[u32]) -> bool {
+    const WRITE_AND_ENTER: u32 = 0o3;
+    let shift = match () {
+        () if owner == uid => 6,
+        () if groups.contains(&group) => 3,
+        () => 0,
+    };
+    mode >> shift & WRITE_AND_ENTER == WRITE_AND_ENTER
 }
 
 /// Whether a default route in `/proc/net/ipv6_route` came from a router's advertisement.
@@ -168,9 +189,8 @@ fn directory(code: Code, (directory, place): &(PathBuf, Sight<Place>)) -> Option
             let found = "cannot be written by this user";
             Finding::note(code, subject, found).advise("run doctor as the daemon's user")
         }
-        Place { writable: false, .. } => {
-            Finding::error(code, subject, "cannot be written").advise("is it mounted read-only?")
-        }
+        Place { writable: false, .. } => Finding::error(code, subject, "cannot be written")
+            .advise("it must be the daemon's user's, and not mounted read-only"),
         Place { free: 0, .. } => Finding::error(code, subject, "the disk is full"),
         Place { free: bytes, .. } if *bytes < LITTLE => {
             Finding::warning(code, subject, format!("only {free} MiB are free"))

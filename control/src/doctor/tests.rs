@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use dataplane::fib::Mode;
 use dataplane::packet::PortId;
 use dataplane::port::AttachMode;
+use dataplane::port::afxdp::PinKind;
 use dataplane::port::afxdp::ethtool::{Driver, Offload, Rings, Spreading};
 use dataplane::port::host::TcxProgram;
 
@@ -19,8 +20,8 @@ use super::sys::Discipline;
 use super::system::Place;
 use super::*;
 use crate::api::protocol::{
-    ChainInfo, ConntrackStats, FamilyName, PortStatus, Ports, QueueStatus, RuleInfo, Rules,
-    StateInfo, Stats, Status, VersionInfo, WorkerInfo,
+    ChainInfo, ConntrackStats, FamilyName, PinInfo, PortStatus, Ports, QueueStatus, RuleInfo,
+    Rules, StateInfo, Stats, Status, StuckInfo, VersionInfo, WorkerInfo,
 };
 
 fn wanted() -> Wanted {
@@ -32,6 +33,8 @@ fn wanted() -> Wanted {
         closed: false,
         pin_directory: "/sys/fs/bpf/portcullis".into(),
         conntrack_max: 262_144,
+        user: None,
+        management: true,
         state: Some("/var/lib/portcullis/state/conntrack".into()),
         log: Some("/var/log/portcullis.log".into()),
         socket: "/run/portcullis/control.sock".into(),
@@ -57,6 +60,7 @@ fn device() -> Device {
         driver: Ok(Driver { name: "ixgbe".to_owned(), ..Driver::default() }),
         features: Ok(0x7f),
         xdp: None,
+        pins: Ok(Vec::new()),
         holder: None,
         tcx: Ok(Vec::new()),
         filters: Ok([Vec::new(), Vec::new()]),
@@ -98,9 +102,11 @@ fn seen() -> Seen {
             af_xdp: Ok(()),
             probes: Probes { program: Ok(()), xdp_link: Ok(()), host_road: Ok(()) },
             tun: Ok(()),
+            io_uring: Ok(()),
             io_uring_disabled: Ok(0),
             jit: Ok(1),
             bpffs: Ok(true),
+            mounts_stay: true,
             memlock: None,
             open_files: Some(20_000),
         },
@@ -110,6 +116,7 @@ fn seen() -> Seen {
             available: Ok(6 << 30),
             huge_free: Ok(64),
             huge_total: Ok(64),
+            transparent: Ok("madvise".to_owned()),
         },
         clock: clock::Seen {
             source: Ok("tsc".to_owned()),
@@ -142,6 +149,9 @@ fn seen() -> Seen {
         },
         daemon: daemon::Seen::Running(Box::new(running())),
         config: config::Seen {
+            mode: None,
+            network: Some(Ok(Vec::new())),
+            user: None,
             files: vec![config::File {
                 path: PathBuf::from("rules.v4"),
                 option: "--rules",
@@ -317,9 +327,17 @@ fn the_kernel() {
             &[],
         ),
         (|_, s| s.kernel.tun = Err(Unseen::Failed("no".to_owned())), &["error tun"]),
-        (|_, s| s.kernel.io_uring_disabled = Ok(2), &["warning io-uring"]),
+        (|_, s| s.kernel.io_uring = Err(Unseen::Failed("no".to_owned())), &["warning io-uring"]),
         (|_, s| s.kernel.jit = Ok(0), &["warning bpf-jit fix"]),
         (|_, s| s.kernel.bpffs = Ok(false), &[]),
+        (
+            |w, s| {
+                w.closed = true;
+                (s.system.forwarding4, s.system.forwarding6) = (Ok(0), Ok(0));
+                (s.kernel.bpffs, s.kernel.mounts_stay) = (Ok(false), false);
+            },
+            &["error bpffs"],
+        ),
         (
             |w, s| {
                 w.closed = true;
@@ -329,9 +347,23 @@ fn the_kernel() {
             },
             &["error bpffs"],
         ),
-        (|_, s| (s.kernel.may_pin, s.kernel.memlock) = (false, Some(8 << 20)), &["error memlock"]),
+        // A daemon that runs has pinned its memory already.
+        (|_, s| (s.kernel.may_pin, s.kernel.memlock) = (false, Some(8 << 20)), &[]),
+        (
+            |_, s| {
+                absent(s);
+                (s.kernel.may_pin, s.kernel.memlock) = (false, Some(8 << 20));
+            },
+            &["error memlock", "note daemon-absent"],
+        ),
         (|_, s| (s.kernel.may_pin, s.kernel.memlock) = (false, Some(1 << 30)), &[]),
-        (|_, s| s.kernel.open_files = Some(100), &["warning open-files"]),
+        (
+            |_, s| {
+                absent(s);
+                s.kernel.open_files = Some(100);
+            },
+            &["warning open-files", "note daemon-absent"],
+        ),
     ];
     cases.iter().for_each(|(change, expected)| expect(*change, expected));
 }
@@ -372,6 +404,18 @@ fn a_port() {
             },
             &["error port-held", "note daemon-absent"],
         ),
+        // What on-failure closed leaves behind.
+        (
+            |_, s| {
+                absent(s);
+                let name = "host_out".to_owned();
+                port(s).tcx = Ok(vec![TcxProgram { id: 1, name, egress: true }]);
+                port(s).xdp = Some((AttachMode::Native, 7));
+                port(s).pins = Ok(vec![PinKind::Xdp, PinKind::Egress]);
+            },
+            &["warning port-pinned", "note daemon-absent"],
+        ),
+        (|_, s| port(s).pins = Ok(vec![PinKind::Xdp]), &[]),
         (
             |_, s| {
                 let name = "host_out".to_owned();
@@ -503,8 +547,19 @@ fn memory_clock_and_cores() {
             &["error memory-conntrack", "warning memory-frames", "note daemon-absent"],
         ),
         (|w, _| w.conntrack_max = 1000, &["note conntrack-size"]),
-        (|w, _| w.conntrack_max = 12 << 20, &["warning conntrack-size"]),
+        (
+            |w, _| w.conntrack_max = 12 << 20,
+            &["warning conntrack-size", "note transparent-huge-pages"],
+        ),
         (|_, s| s.memory.huge_total = Ok(0), &["note huge-pages"]),
+        (
+            |w, s| {
+                absent(s);
+                w.conntrack_max = 1 << 20;
+                s.memory.transparent = Ok("never".to_owned());
+            },
+            &["note transparent-huge-pages", "note daemon-absent"],
+        ),
         (|_, s| s.clock.source = Ok("hpet".to_owned()), &["warning clock-source"]),
         (|_, s| s.clock.wall = 3600, &["error clock-wall"]),
         (
@@ -606,6 +661,7 @@ fn the_daemon_and_its_files() {
         (|_, s| daemon(s).status.version.portcullis = "0.0.1".to_owned(), &["note daemon-version"]),
         (|_, s| daemon(s).ports.ports[0].name = "eth7".to_owned(), &["note daemon-ports"]),
         (|_, s| daemon(s).rules.chains[0].enforced = false, &["warning host-road"]),
+        (|_, s| daemon(s).ports.host_road = "plain".to_owned(), &["note host-road"]),
         (|_, s| daemon(s).ports.notes = vec!["a note".to_owned()], &["note daemon-note"]),
         (
             |_, s| {
@@ -633,6 +689,22 @@ fn the_daemon_and_its_files() {
         (|_, s| daemon(s).stats.workers[1].generation = 2, &["error worker-stuck"]),
         (
             |_, s| {
+                let stage = "deciding".to_owned();
+                let stuck = StuckInfo { worker: 1, core: None, still_ms: 3000, stage };
+                daemon(s).status.failure.stuck = vec![stuck];
+            },
+            &["error worker-stuck"],
+        ),
+        (
+            |_, s| {
+                let port = &mut daemon(s).ports.ports[0];
+                port.out_of_service = Some("its device is gone".to_owned());
+                (port.xdp, port.queues) = ("none".to_owned(), Vec::new());
+            },
+            &["error out-of-service"],
+        ),
+        (
+            |_, s| {
                 daemon(s).rules.chains[0].rules.clear();
                 daemon(s).rules.chains[0].policy = Some("ACCEPT".to_owned());
             },
@@ -643,6 +715,25 @@ fn the_daemon_and_its_files() {
             &["error rules"],
         ),
         (|_, s| s.config.files[0].warnings = 1, &["note rules"]),
+        (|_, s| s.config.mode = Some(String::new()), &["error mode"]),
+        (|_, s| s.config.user = Some(String::new()), &["error user"]),
+        (|_, s| s.config.network = Some(Err(String::new())), &["error network"]),
+        (|_, s| s.config.network = Some(Ok(vec![String::new()])), &["note network"]),
+        (|w, _| w.management = false, &["note management"]),
+        (
+            |_, s| {
+                let pin = PinInfo { port: "eth0".to_owned(), pinned: false, adopted: false };
+                daemon(s).status.failure.on_failure = "closed".to_owned();
+                daemon(s).status.failure.ports = vec![pin];
+            },
+            &["error pins"],
+        ),
+        (
+            |_, s| {
+                daemon(s).stats.xdp.insert("silent".to_owned(), 1);
+            },
+            &["warning losses"],
+        ),
     ];
     cases.iter().for_each(|(change, expected)| expect(*change, expected));
 }
@@ -684,6 +775,7 @@ fn texts_of_the_kernel_are_read() {
     assert!(cpu::list("").is_empty());
     assert_eq!(cpu::hundredths("150000 100000"), Some(150));
     assert_eq!(cpu::hundredths("max 100000"), None);
+    assert_eq!(memory::chosen("always [madvise] never\n"), "madvise");
     let text = "MemTotal:       1024 kB\nMemAvailable:    512 kB\n";
     assert_eq!(memory::field(text, "MemAvailable:"), Some(512 << 10));
     let saved = "*filter\n:INPUT DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n-A INPUT -j ACCEPT\nCOMMIT\n";
@@ -712,4 +804,15 @@ fn a_finding_is_an_object_with_its_remedy() {
     assert_eq!(value["command"], "ethtool -K a0 tx off");
     assert_eq!(value["fixable"], true);
     assert_eq!(value["advice"], serde_json::Value::Null);
+}
+
+#[test]
+fn who_may_write_in_a_directory() {
+    use system::is_writable;
+    assert!(is_writable(5, 5, 0o700, 5, &[]));
+    assert!(!is_writable(5, 5, 0o500, 5, &[5]), "the owner's bits hold for the owner");
+    assert!(is_writable(0, 9, 0o770, 5, &[9]));
+    assert!(!is_writable(0, 9, 0o750, 5, &[9]));
+    assert!(!is_writable(0, 0, 0o755, 5, &[9]));
+    assert!(is_writable(0, 0, 0o1777, 5, &[]));
 }

@@ -89,6 +89,14 @@ pub enum SandboxError {
     List(#[source] seccompiler::BackendError),
 }
 
+/// The number of a user and those of its groups, as the daemon would take them.
+///
+/// # Errors
+/// [`SandboxError`]: there is no such user or group.
+pub fn numbers_of(user: &str) -> Result<(u32, Vec<u32>), SandboxError> {
+    user.parse::<Identity>().map(Identity::numbers)
+}
+
 /// The daemon's own directories, with the modes that they are made with.
 pub(super) fn places(config: &Config) -> Vec<(&Path, u32)> {
     let socket = config.socket.parent().map(|directory| (directory, 0o755));

@@ -68,6 +68,11 @@ fn groups(name: &str, gid: u32) -> Result<Vec<u32>, SandboxError> {
 }
 
 impl Identity {
+    /// Its number, and those of its groups.
+    pub(super) fn numbers(self) -> (u32, Vec<u32>) {
+        (self.uid, self.groups)
+    }
+
     /// Whether this process is that user already.
     pub(super) fn is_ours(&self) -> bool {
         rustix::process::geteuid().as_raw() == self.uid

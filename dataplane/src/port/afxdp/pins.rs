@@ -210,6 +210,21 @@ impl Pins {
         Ok(pins)
     }
 
+    /// What lies under `root` for the calling thread's network namespace, by its names
+    /// alone: nothing is opened, and nothing removed.
+    ///
+    /// # Errors
+    /// [`PinError`] when the directory cannot be read. One that does not exist is empty.
+    pub fn names(root: &Path) -> Result<Vec<(PinKind, u32)>, PinError> {
+        let directory = directory(root)?;
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed("read", &directory))?,
+        };
+        let names = entries.flatten().map(|entry| entry.file_name());
+        Ok(names.filter_map(|name| PinKind::of_file(name.to_str()?)).collect())
+    }
+
     /// What was found and not taken yet.
     pub fn found(&self) -> &[Pinned] {
         &self.found

@@ -146,6 +146,14 @@ pub fn open(
     queues.collect::<io::Result<_>>().map_err(tap_error("fcntl"))
 }
 
+/// Whether io_uring can do here what the host road asks of it.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn probe_io_uring() -> io::Result<()> {
+    Ring::new(1).map(|_| ())
+}
+
 fn tap_error(call: &'static str) -> impl Fn(io::Error) -> HostError {
     move |source| HostError::Tap { call, source }
 }

@@ -1,3 +1,5 @@
+//! The management list: what is read, what is told, what is covered.
+
 use std::net::IpAddr;
 
 use proptest::prelude::*;
