@@ -161,7 +161,8 @@ fn the_package_is_complete_and_the_same_each_time() {
         "./usr/share/fish/vendor_completions.d/portcullis.fish",
         "./usr/share/doc/portcullis/copyright",
         "./usr/share/doc/portcullis/operations.md",
-        "./usr/share/doc/portcullis/examples/edge-gateway/",
+        "./usr/share/doc/portcullis/examples/edge-gateway/portcullis.toml",
+        "./usr/share/doc/portcullis/examples/service-host/portcullis.toml",
     ] {
         assert!(list.lines().any(|line| line.ends_with(file)), "{file} is missing:\n{list}");
     }

@@ -44,7 +44,7 @@ const USER: u32 = 48_213;
 struct Lab {
     client: Namespace,
     gateway: Namespace,
-    _server: Namespace,
+    server: Namespace,
     directory: PathBuf,
     manager: UnixDatagram,
     daemon: Option<Child>,
@@ -73,7 +73,7 @@ impl Lab {
         let manager = UnixDatagram::bind(&socket).unwrap();
         std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o777)).unwrap();
         manager.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-        let lab = Self { client, gateway, _server: server, directory, manager, daemon: None };
+        let lab = Self { client, gateway, server, directory, manager, daemon: None };
         lab.write("rules.v4", OPEN);
         lab
     }
@@ -269,6 +269,13 @@ fn live_a_full_life(lab: &Lab) {
     lab.gateway.run("ip link set g1 up; ip route replace 203.0.113.0/24 via 198.18.2.2");
     lab.gateway.run("ip addr add 198.18.2.9/24 dev g1; ip neigh flush all");
     lab.until("a ping after the link came back", || lab.pings());
+    // A port goes away and comes back: sockets, links and queues are made anew.
+    lab.gateway.run("ip link del g1");
+    std::thread::sleep(Duration::from_millis(300));
+    join((&lab.server, "b0"), (&lab.gateway, "g1"), 1);
+    lab.server.run("ip addr add 198.18.2.2/24 dev b0; ip route add default via 198.18.2.1");
+    lab.gateway.run("ip addr add 198.18.2.1/24 dev g1");
+    lab.until("a ping after the port came back", || lab.pings());
     let saved = || lab.path("state/conntrack").metadata().and_then(|file| file.modified()).ok();
     let before = saved();
     lab.until("state is saved again", || saved() != before);
