@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod diagnostics;
 pub mod doctor;
 pub mod explain;
+pub mod guard;
 pub mod interpret;
 pub mod iptables;
 pub mod log;

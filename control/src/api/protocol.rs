@@ -2,7 +2,9 @@
 //! fields may be added, never renamed or removed within a version.
 
 mod connections;
+mod management;
 mod ports;
+mod session;
 mod status;
 
 use std::collections::BTreeMap;
@@ -15,7 +17,9 @@ pub use connections::{
     ConntrackWatch, CountedInfo, Deleted, EventInfo, EventKindName, ExpectInfo, MarkFilter, NatEnd,
     NatFilter, StatusName, TupleInfo,
 };
+pub use management::ManagementEntry;
 pub use ports::{PortStatus, Ports, QueueStatus};
+pub use session::{SessionInfo, SessionOutcome, SessionReport};
 pub use status::{FailureInfo, LastSave, PinInfo, RestoredInfo, StateInfo, Status, StuckInfo};
 
 /// The one version this build speaks.
@@ -94,6 +98,8 @@ pub enum Request {
     ShowPorts {},
     /// Statistics.
     ShowStats {},
+    /// The management list.
+    ShowManagement {},
     /// Connection tracking and reassembly settings, by the kernel's short names.
     ShowSettings {},
     /// Changes some of them, all or none.
@@ -135,6 +141,12 @@ pub struct Apply {
     /// Take over the counters written in the texts.
     #[serde(default)]
     pub counters: bool,
+    /// The session that this comes from: a policy that would cut it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionInfo>,
+    /// Cut it, if that is what the policy does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// A policy text.
@@ -172,6 +184,11 @@ pub enum Response {
     Settings {
         /// By short name.
         values: BTreeMap<String, u64>,
+    },
+    /// To `show_management`.
+    Management {
+        /// In the list's order.
+        entries: Vec<ManagementEntry>,
     },
     /// To `show_stats`.
     Stats(Stats),
@@ -232,6 +249,9 @@ pub struct Applied {
     pub stages: Stages,
     /// Remarks that did not prevent it.
     pub findings: Vec<Finding>,
+    /// What becomes of the session that this came from.
+    #[serde(default)]
+    pub session: SessionReport,
 }
 
 /// Durations in microseconds.
@@ -414,6 +434,9 @@ pub struct OffenderInfo {
 pub struct Explained {
     /// The same as text for people.
     pub text: String,
+    /// The entry of the management list that lets the packet past every rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub management: Option<String>,
     /// The explanation as `portcullis explain --json` prints it.
     pub explanation: serde_json::Value,
 }

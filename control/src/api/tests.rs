@@ -52,6 +52,7 @@ fn every_documented_request_is_understood_and_said_the_same_way() {
         "set_settings",
         "show_conntrack",
         "show_expect",
+        "show_management",
         "show_ports",
         "show_rules",
         "show_settings",

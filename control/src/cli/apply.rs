@@ -4,15 +4,19 @@ use std::path::PathBuf;
 
 use super::client::{ask_about, findings, unexpected};
 use super::{Exit, Output};
-use crate::api::protocol::{self, Applied, Source};
+use crate::api::protocol::{self, Applied, SessionOutcome, Source};
 use crate::api::{Request, Response};
 use crate::daemon::policy::Texts;
+use crate::guard::find::Place;
+use crate::guard::{Session, SessionError};
 
 const EXAMPLES: &str = "Examples:
   portcullis apply --rules rules.v4
   portcullis apply --rules rules.v4 --rules6 rules.v6 --counters
+  portcullis apply --rules rules.v4 --session '198.51.100.7 50000 192.0.2.1 22'
 
-A family without a file keeps its policy. On any error the old policy keeps running.";
+A family without a file keeps its policy. On any error the old policy keeps running; so it
+does when the new one would cut the SSH session that this is typed in, unless --force.";
 
 /// What to apply.
 #[derive(Debug, clap::Args)]
@@ -27,9 +31,42 @@ pub struct Args {
     /// Take over the counters written in the files (as iptables-restore -c does).
     #[arg(short = 'c', long)]
     pub counters: bool,
+    /// Apply it even if it cuts the session that this is typed in.
+    #[arg(long)]
+    pub force: bool,
+    /// The session to keep, as SSH_CONNECTION has it, or "none" [default: the SSH session
+    /// that this is typed in, if it can be found].
+    #[arg(long, value_name = "CLIENT CPORT SERVER SPORT", value_parser = session)]
+    pub session: Option<Chosen>,
     /// Where the daemon listens.
     #[command(flatten)]
     pub socket: super::Socket,
+}
+
+/// `--session`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// Nothing is to be kept.
+    Nothing,
+    /// This one.
+    This(Session),
+}
+
+fn session(text: &str) -> Result<Chosen, SessionError> {
+    match text {
+        "none" => Ok(Chosen::Nothing),
+        text => text.parse().map(Chosen::This),
+    }
+}
+
+impl Args {
+    fn session(&self) -> Option<Session> {
+        match &self.session {
+            Some(Chosen::Nothing) => None,
+            Some(Chosen::This(session)) => Some(session.clone()),
+            None => Place::here().session(),
+        }
+    }
 }
 
 /// Runs the command.
@@ -43,7 +80,9 @@ pub fn run(args: Args, output: &Output) -> Exit {
         }
     };
     let sources: Vec<Source> = [&rules, &rules6].into_iter().flatten().cloned().collect();
-    let apply = protocol::Apply { rules, rules6, counters: args.counters };
+    let session = args.session().map(protocol::SessionInfo::from);
+    let (counters, force) = (args.counters, args.force);
+    let apply = protocol::Apply { rules, rules6, counters, session, force };
     match ask_about(&args.socket, Request::Apply(apply), &sources, output) {
         Ok(Response::Applied(applied)) => {
             print(&applied, &sources, output);
@@ -59,6 +98,9 @@ fn print(applied: &Applied, sources: &[Source], output: &Output) {
         return output.object(applied);
     }
     findings(&applied.findings, sources, output);
+    if applied.session.outcome == SessionOutcome::Cut {
+        output.warning(&applied.session.text);
+    }
     let Applied { generation, rules_v4, rules_v6, adopted, stages, .. } = applied;
     output.line(format_args!(
         "generation {generation}: {rules_v4} IPv4 and {rules_v6} IPv6 rules{}",

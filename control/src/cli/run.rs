@@ -15,6 +15,7 @@ use crate::config::{
 };
 use crate::daemon::sandbox::Seccomp;
 use crate::daemon::{self, Config, DaemonError, Injection, Ready};
+use crate::guard::find::Place;
 
 const EXAMPLES: &str = "Examples:
   portcullis run --port eth0 --port eth1 --rules rules.v4
@@ -246,7 +247,8 @@ impl Args {
                 }
             }
         })?;
-        Ok(Config { faults: self.inject_faults, ..config })
+        let session = Place::here().session();
+        Ok(Config { faults: self.inject_faults, session, ..config })
     }
 }
 

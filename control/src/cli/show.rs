@@ -1,5 +1,6 @@
 //! `portcullis show`: the policy, ports, statistics and connections of the running daemon.
 
+mod management;
 mod ports;
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ const EXAMPLES: &str = "Examples:
   portcullis show rules --save > rules.v4
   portcullis show rules -6 --save --counters > rules.v6
   portcullis show ports
+  portcullis show management
   portcullis --json show stats
   portcullis show status
   portcullis show nat -p tcp --dst-nat
@@ -49,6 +51,9 @@ pub enum What {
     /// The daemon, and what of its state lasts.
     #[command(after_help = "Example:\n  portcullis show status")]
     Status,
+    /// Who gets in whatever the policy says, and how many packets did.
+    #[command(after_help = "Example:\n  portcullis show management")]
+    Management,
     /// Counters per worker, and drops by reason.
     #[command(after_help = "Example:\n  portcullis show stats --json")]
     Stats,
@@ -153,6 +158,7 @@ pub fn run(args: Args, output: &Output) -> Exit {
         What::Rules(which) => rules(which, &socket, output),
         What::Ports => ports::ports(&socket, output),
         What::Stats => stats(&socket, output),
+        What::Management => management::show(&socket, output),
         What::Status => status(&socket, output),
         What::Conntrack(which) => conntrack(which, &socket, output),
     };

@@ -98,6 +98,7 @@ impl Configured {
             },
             mode,
             management,
+            session: None,
             workers: settings.workers.value.map(|workers| workers.0 as usize),
             attach: match settings.attach.value {
                 AttachName::Auto => AttachChoice::Auto,

@@ -17,6 +17,7 @@ mod error;
 pub(crate) mod failure;
 mod fleet;
 mod forget;
+mod guard;
 mod health;
 mod housekeeping;
 mod logwriter;
@@ -50,6 +51,7 @@ use crate::api::Server;
 use crate::apply::PolicyStore;
 use crate::config::Configured;
 use crate::diagnostics::Finding;
+use crate::guard::Session;
 use crate::net::Mirror;
 use crate::state::{self, Keeper, Place, Refusal, Restored, Saving, Sources, StateError};
 pub use error::DaemonError;
@@ -85,6 +87,8 @@ pub struct Config {
     pub host: HostChoice,
     /// Who reaches which service of this machine whatever the policy says.
     pub management: List,
+    /// The session that starts it, to be told if it is cut.
+    pub session: Option<Session>,
     /// Workers; by default as many as the ports have queues.
     pub workers: Option<usize>,
     /// How the XDP program may be attached.
@@ -328,6 +332,7 @@ impl Daemon {
             None => Restored::default(),
         };
         let note = place.as_ref().and_then(|place| state_note(place, &restored));
+        guard::tell_at_start(&config, &store, &network, &conntrack);
         let mut wanted = wanted_ports(&config, workers);
         wanted.broadcasts = update.broadcasts;
         let opened = afxdp::open_pinned(&wanted, update.local, Some(pins))?;

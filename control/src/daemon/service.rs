@@ -19,7 +19,7 @@ use super::ports::PortBoard;
 use super::watch::Events;
 use super::{failure, status, views};
 use crate::api::protocol::{
-    Applied, Apply, ConntrackWatch, Explained, Stages, Status, VersionInfo,
+    Applied, Apply, ConntrackWatch, Explained, SessionReport, Stages, Status, VersionInfo,
 };
 use crate::api::{Code, Failure, Feed, Handler, Request, Response};
 use crate::apply::{ApplyError, Installed, PolicyStore};
@@ -113,6 +113,18 @@ impl Service {
         }
     }
 
+    pub(super) fn conntrack(&self) -> &Conntrack {
+        &self.conntrack
+    }
+
+    pub(super) fn program(&self) -> &super::ProgramSight {
+        &self.program
+    }
+
+    pub(super) fn has_host_road(&self) -> bool {
+        self.host_road
+    }
+
     /// The running policy.
     pub(super) fn store(&self) -> &PolicyStore {
         &self.store
@@ -182,6 +194,10 @@ impl Service {
     fn change(&self, texts: &Texts, written_counters: bool) -> Result<Done, Refusal> {
         let parsed =
             policy::parse(texts, written_counters, &self.conntrack).map_err(Refusal::Findings)?;
+        self.install(parsed, texts)
+    }
+
+    fn install(&self, parsed: policy::Parsed, texts: &Texts) -> Result<Done, Refusal> {
         let installed = self.store.install(parsed.change).map_err(|error| {
             match policy::compile_finding(&error, texts) {
                 Some(finding) => Refusal::Findings(vec![finding]),
@@ -196,10 +212,13 @@ impl Service {
         if texts.v4.is_none() && texts.v6.is_none() {
             return Err(Failure::new(Code::BadRequest, "apply needs rules or rules6"));
         }
-        match self.change(&texts, apply.counters) {
-            Ok(done) => Ok(Response::Applied(done.answer())),
-            Err(refusal) => Err(refusal.into()),
-        }
+        let parsed = policy::parse(&texts, apply.counters, &self.conntrack)
+            .map_err(|findings| Failure::from(Refusal::Findings(findings)))?;
+        let guarded = self.guard(apply.session, apply.force, &parsed.change, &texts)?;
+        let mut applied = self.install(parsed, &texts).map_err(Failure::from)?.answer();
+        applied.session = guarded.report;
+        applied.findings.extend(guarded.findings);
+        Ok(Response::Applied(applied))
     }
 
     fn explain(&self, words: &[String]) -> Result<Response, Failure> {
@@ -218,8 +237,13 @@ impl Service {
         let names = TableNames::of_host();
         let explanation = explain::explain(&v4, &v6, network, self.tracking(), &packet, &names)
             .map_err(refused)?;
+        let manager = self.manager_of(&packet).map(|entry| entry.to_string());
+        let past = manager.as_ref().map_or_else(String::new, |entry| {
+            format!("management: \"{entry}\" lets it past every rule; they would say:\n")
+        });
         Ok(Response::Explained(Explained {
-            text: explain::render(&explanation),
+            text: past + &explain::render(&explanation),
+            management: manager,
             explanation: serde_json::to_value(&explanation)
                 .map_err(|error| Failure::new(Code::Internal, error.to_string()))?,
         }))
@@ -313,6 +337,7 @@ impl Handler for Service {
                 ports.notes = self.notes();
                 Ok(Response::Ports(ports))
             }
+            Request::ShowManagement {} => Ok(self.management()),
             Request::ShowStats {} => {
                 let mut stats = views::stats(&self.workers, &self.conntrack, &self.log);
                 stats.uptime_ms = self.uptime_ms();
@@ -369,6 +394,7 @@ impl Done {
                 adopt_us: micros(timing.adopt),
             },
             findings: policy::on_the_wire(&self.findings),
+            session: SessionReport::default(),
         }
     }
 }

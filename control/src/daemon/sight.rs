@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dataplane::packet::PortId;
 use dataplane::port::afxdp::{BpfError, PinError, Program, ProgramCounters};
 
+use dataplane::port::management::Counted;
+
 use crate::net::PrefixList;
 
 /// The XDP program, shared between the network side and whoever reads counters.
@@ -37,6 +39,11 @@ impl ProgramSight {
     /// The start has succeeded.
     pub(super) fn settle(&self) -> Result<(), PinError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).settle()
+    }
+    /// The management list; empty when its counts cannot be read.
+    pub(super) fn management(&self) -> Vec<Counted> {
+        let program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        program.management().unwrap_or_default()
     }
     /// What it did with the frames of one port, by name.
     pub(super) fn counters(&self, port: PortId) -> BTreeMap<String, u64> {

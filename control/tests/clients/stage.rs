@@ -24,9 +24,11 @@ pub(crate) const NARROW: u32 = 1280;
 pub(crate) struct Stage {
     pub(crate) client: Namespace,
     pub(crate) neighbour: Namespace,
-    _switch: Namespace,
+    #[allow(dead_code, reason = "not every test changes its ports")]
+    pub(crate) switch: Namespace,
     pub(crate) gateway: Namespace,
-    _provider: Namespace,
+    #[allow(dead_code, reason = "not every test changes its routes")]
+    pub(crate) provider: Namespace,
     pub(crate) server: Namespace,
     pub(crate) directory: PathBuf,
     daemon: Option<Process>,
@@ -90,16 +92,7 @@ impl Stage {
         }
         let directory = std::env::temp_dir().join(format!("portcullis-{}", gateway.name()));
         std::fs::create_dir_all(&directory).unwrap();
-        Self {
-            client,
-            neighbour,
-            _switch: switch,
-            gateway,
-            _provider: provider,
-            server,
-            directory,
-            daemon: None,
-        }
+        Self { client, neighbour, switch, gateway, provider, server, directory, daemon: None }
     }
 
     pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
