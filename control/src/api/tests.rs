@@ -48,8 +48,10 @@ fn every_documented_request_is_understood_and_said_the_same_way() {
         "explain",
         "flush_conntrack",
         "flush_expect",
+        "reload",
         "save_rules",
         "set_settings",
+        "show_config",
         "show_conntrack",
         "show_expect",
         "show_management",
@@ -77,6 +79,7 @@ fn every_documented_answer_is_understood_and_said_the_same_way() {
     }
     let all = [
         "applied",
+        "config",
         "conntrack",
         "deleted",
         "error",
@@ -85,6 +88,7 @@ fn every_documented_answer_is_understood_and_said_the_same_way() {
         "explained",
         "flushed",
         "ports",
+        "reloaded",
         "rules",
         "saved",
         "settings",

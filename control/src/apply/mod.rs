@@ -221,6 +221,15 @@ impl PolicyStore {
         old
     }
 
+    /// Whether [`PolicyStore::install`] would accept a change, by compiling and checking it.
+    ///
+    /// # Errors
+    /// As there, but that it may be somebody else's turn.
+    pub fn rehearse(&self, change: Change) -> Result<(), ApplyError> {
+        let current = Arc::clone(&self.state().running);
+        prepare(change, Some(&current), &self.ports, self.workers, self.limits).map(drop)
+    }
+
     /// Moves the counts of a snapshot that no worker holds any more, and frees
     /// it. Returns whether nothing is left to move. For the housekeeping thread.
     pub fn settle(&self) -> bool {

@@ -9,12 +9,14 @@ pub mod apply;
 pub mod check;
 mod client;
 pub mod completions;
+pub mod config;
 pub mod conntrack;
 pub mod doctor;
 pub mod explain;
 pub mod man;
 pub mod output;
 pub mod release;
+pub mod reload;
 pub mod replay;
 pub mod run;
 pub mod show;
@@ -54,6 +56,8 @@ pub enum Exit {
     Warnings = 6,
     /// A worker of the daemon was stuck: it ended so that it can be started anew.
     Stuck = 7,
+    /// Done, but for settings that only a restart brings.
+    Restart = 8,
 }
 
 impl From<Exit> for ExitCode {
@@ -71,6 +75,7 @@ const EXIT_CODES: &str = "Exit codes:
   5  internal: a fault of Portcullis itself
   6  doctor: warnings, but no errors
   7  stuck: a worker of the daemon did not turn any more; it is to be started anew
+  8  reload: done, but for settings that need a restart
 
 Examples:
   portcullis check --rules rules.v4
@@ -99,6 +104,10 @@ enum Command {
     Check(check::Args),
     /// Replace the running policy, all or nothing.
     Apply(apply::Args),
+    /// Read the configuration and policy files again.
+    Reload(reload::Args),
+    /// Check, show and look up settings.
+    Config(config::Args),
     /// Show what the daemon is doing.
     Show(show::Args),
     /// List, count, end and watch connections, as the conntrack tool does.
@@ -132,6 +141,11 @@ pub struct Socket {
     pub socket: PathBuf,
 }
 
+/// The whole command line, as clap knows it.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Parses the process's arguments and runs the subcommand.
 pub fn main() -> ExitCode {
     let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
@@ -148,6 +162,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(*args, &output),
         Command::Check(args) => check::run(args, &output),
         Command::Apply(args) => apply::run(args, &output),
+        Command::Reload(args) => reload::run(args, &output),
+        Command::Config(args) => config::run(args, &output),
         Command::Show(args) => show::run(args, &output),
         Command::Conntrack(args) => conntrack::run(args, &output),
         Command::Sysctl(args) => sysctl::run(args, &output),

@@ -11,7 +11,7 @@ use super::{Exit, Output};
 use crate::apply::ApplyError;
 use crate::config::{
     AttachName, DEFAULT_FILE, Given, HostRoadName, Layer, Managers, ModeName, OnFailureName, Pairs,
-    Ports, SettingTable, Source, TimeoutTable, UserName, Whole, ZeroCopyName,
+    Ports, Refused, SettingTable, Source, TimeoutTable, UserName, Whole, ZeroCopyName,
 };
 use crate::daemon::sandbox::Seccomp;
 use crate::daemon::{self, Config, DaemonError, Injection, Ready};
@@ -27,8 +27,9 @@ const EXAMPLES: &str = "Examples:
   portcullis run --port eth0 --port eth1 --rules rules.v4 --management '198.51.100.0/24 tcp 22'
   portcullis run --config /etc/portcullis/portcullis.toml
 
-SIGTERM and SIGINT stop cleanly, SIGHUP reads the rule files again as one change and
-opens the log file anew, SIGUSR1 only opens the log file anew. When the daemon ends, however it ends, the kernel carries on by
+SIGTERM and SIGINT stop cleanly, SIGHUP reads the configuration and policy files again and
+opens the log file anew, as `portcullis reload` does, SIGUSR1 only opens the log file anew.
+When the daemon ends, however it ends, the kernel carries on by
 itself (and forwards, if net.ipv4.ip_forward is 1).";
 
 /// What to run on. Flags that are not given are `None`: the file, or the default, holds.
@@ -228,12 +229,7 @@ impl Args {
 
     fn config(self, output: &Output) -> Result<Config, Exit> {
         let source = self.source();
-        let configured = source.load().map_err(|refused| {
-            let text = Some(refused.text.as_str()).filter(|text| !text.is_empty());
-            refused.findings.iter().for_each(|finding| output.finding(finding, text));
-            output.error(&refused);
-            Exit::Refused
-        })?;
+        let configured = source.load().map_err(|refused| complain(&refused, output))?;
         let text = configured.text.clone();
         let config = configured.resolve().map_err(|conflict| {
             match source.file.as_deref().and_then(|file| conflict.finding(file)) {
@@ -250,6 +246,14 @@ impl Args {
         let session = Place::here().session();
         Ok(Config { faults: self.inject_faults, session, ..config })
     }
+}
+
+/// Prints what is wrong with a configuration file.
+pub(super) fn complain(refused: &Refused, output: &Output) -> Exit {
+    let text = Some(refused.text.as_str()).filter(|text| !text.is_empty());
+    refused.findings.iter().for_each(|finding| output.finding(finding, text));
+    output.error(refused);
+    Exit::Refused
 }
 
 /// Runs the command.

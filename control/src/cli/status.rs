@@ -1,6 +1,6 @@
 //! `portcullis show status` as text.
 
-use crate::api::protocol::{FailureInfo, Status, StuckInfo};
+use crate::api::protocol::{FailureInfo, LogInfo, Status, StuckInfo};
 
 /// The daemon, what holds when it fails, and what of its state lasts.
 pub(super) fn render(status: &Status) -> String {
@@ -17,6 +17,7 @@ pub(super) fn render(status: &Status) -> String {
         status.host_road
     );
     text += &render_failure(&status.failure);
+    text += &render_log(&status.log);
     let Some(state) = &status.state else { return text + "state: not kept\n" };
     let every = state.every_ms / 1000;
     text += &format!("state: {} every {every} s, {} saves", state.file, state.saves);
@@ -70,6 +71,16 @@ fn render_failure(failure: &FailureInfo) -> String {
     };
     for StuckInfo { worker, still_ms, stage, .. } in stuck {
         text += &format!("worker {worker} stands still for {still_ms} ms, {stage}\n");
+    }
+    text
+}
+
+fn render_log(log: &LogInfo) -> String {
+    let LogInfo { file, written, diverted, lost, error } = log;
+    let place = file.as_deref().unwrap_or("standard error");
+    let mut text = format!("log: {place}, {written} lines written, {lost} lost\n");
+    if let Some(error) = error {
+        text += &format!("log: the file {error}; {diverted} lines went to standard error\n");
     }
     text
 }

@@ -12,8 +12,15 @@ use super::table::{Entry, Given, Origin, Value};
 use crate::daemon::NamedTimeouts;
 
 /// Settings by the kernel's short names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct SettingTable(pub BTreeMap<String, Given<u64>>);
+
+/// Wherever they come from.
+impl PartialEq for SettingTable {
+    fn eq(&self, other: &Self) -> bool {
+        self.values().eq(other.values())
+    }
+}
 
 impl SettingTable {
     /// Those of the command line; the last of a name holds.
@@ -127,8 +134,15 @@ fn number(value: u64) -> toml::Value {
 }
 
 /// Timeouts by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct TimeoutTable(pub Vec<Given<NamedTimeouts>>);
+
+/// Wherever they come from, in whatever order.
+impl PartialEq for TimeoutTable {
+    fn eq(&self, other: &Self) -> bool {
+        self.written() == other.written()
+    }
+}
 
 impl TimeoutTable {
     /// Those of the command line.

@@ -9,8 +9,10 @@
 mod conntrack;
 mod keys;
 mod management;
+mod plan;
 mod reader;
 mod resolve;
+mod show;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -24,7 +26,9 @@ use thiserror::Error;
 pub use self::conntrack::{SettingTable, TimeoutTable};
 pub use self::management::Managers;
 pub use keys::{KEYS, Layer, Settings};
-pub use reader::{Reader, Span, read};
+pub use plan::{Change, Plan, plan};
+pub use reader::{Reader, Span, meant, read};
+pub use show::{Shown, effect, reference};
 pub use table::{Effect, Entry, Given, Key, Line, Origin, Value};
 pub use values::{
     AttachName, HostRoadName, ModeName, OnFailureName, Pairs, Ports, StateFile, UserName, Whole,

@@ -139,7 +139,7 @@ impl Reader<'_> {
     fn no_such_key(&mut self, key: &Spanned<toml::de::DeString<'_>>, path: &str, above: &str) {
         let at = self.span(key.span());
         let message = format!("there is no key `{path}`");
-        match meant(key.get_ref(), above) {
+        match meant_in(key.get_ref(), above) {
             Some(near) => self.unknown(at, message, &near).unwrap_or(()),
             None => {
                 let remedy = "`portcullis config keys` lists them all".to_owned();
@@ -149,8 +149,16 @@ impl Reader<'_> {
     }
 }
 
+/// The key that `path` was probably to be.
+pub fn meant(path: &str) -> Option<String> {
+    match path.rsplit_once('.') {
+        Some((above, word)) => meant_in(word, &format!("{above}.")),
+        None => meant_in(path, ""),
+    }
+}
+
 /// The key or table that `word` in the table `above` was probably to be.
-fn meant(word: &str, above: &str) -> Option<String> {
+fn meant_in(word: &str, above: &str) -> Option<String> {
     let flag = format!("--{}", word.replace('_', "-"));
     if let Some(key) = KEYS.iter().find(|key| key.flag == flag) {
         return Some(key.name.to_owned());

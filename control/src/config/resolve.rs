@@ -59,8 +59,18 @@ impl Settings {
         }
     }
 
+    /// Whom no rule holds up.
+    ///
+    /// # Errors
+    /// More entries than there is room for.
+    pub fn management_list(&self) -> Result<List, Conflict> {
+        List::new(self.management.value.0.iter().cloned()).map_err(|error| {
+            Conflict::new("management.allow", self.management.origin, error.to_string())
+        })
+    }
+
     /// Connection tracking's settings by name.
-    pub(super) fn conntrack(&self) -> Vec<(String, u64)> {
+    pub fn conntrack(&self) -> Vec<(String, u64)> {
         let settings = self.settings.value.values();
         let mut settings: Vec<_> = settings.map(|(name, value)| (name.to_owned(), value)).collect();
         let max = self.conntrack_max.value.map(|max| ("max".to_owned(), max.0));
@@ -81,10 +91,7 @@ impl Configured {
             let problem = "no ports: name them in the file or with --port".to_owned();
             return Err(Conflict::new("ports", settings.ports.origin, problem));
         }
-        let management = List::new(settings.management.value.0.iter().cloned());
-        let management = management.map_err(|error| {
-            Conflict::new("management.allow", settings.management.origin, error.to_string())
-        })?;
+        let management = settings.management_list()?;
         Ok(Config {
             ports: settings.ports.value.0.clone(),
             rules: settings.rules.value.clone(),

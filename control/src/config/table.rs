@@ -2,14 +2,14 @@
 //! the file, a field of [`Layer`](super::Layer) and [`Settings`](super::Settings), and a
 //! row of the reference.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
 use super::reader::{Reader, Span};
 use super::{Layer, Settings};
 
 /// When a change of a key holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
     /// From the next reload on.
@@ -90,6 +90,7 @@ pub struct Key {
     pub(super) read: fn(&DeValue<'_>, Span, &mut Reader<'_>, &mut Layer),
     pub(super) lines: fn(&Settings) -> Vec<Line>,
     pub(super) same: fn(&Settings, &Settings) -> bool,
+    pub(super) take: fn(&mut Settings, &Settings),
 }
 
 impl Key {
@@ -112,6 +113,10 @@ impl Key {
     /// Whether these settings have different values for it, wherever they come from.
     pub fn differs(&self, one: &Settings, other: &Settings) -> bool {
         !(self.same)(one, other)
+    }
+    /// Makes its value in `to` what it is in `from`.
+    pub fn take(&self, to: &mut Settings, from: &Settings) {
+        (self.take)(to, from);
     }
     /// What it means, on one line.
     pub fn summary(&self) -> String {
@@ -147,13 +152,18 @@ pub(super) fn lines<T: Value>(name: &str, given: &Given<T>) -> Vec<Line> {
     }
 }
 
-/// A key as TOML writes it.
+/// A key as TOML writes it, on one line.
 pub(super) fn quoted(key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    match !key.is_empty() && key.chars().all(bare) {
-        true => key.to_owned(),
-        false => toml::Value::String(key.to_owned()).to_string(),
+    if !key.is_empty() && key.chars().all(bare) {
+        return key.to_owned();
     }
+    let escaped = key.chars().map(|c| match c {
+        '"' | '\\' => format!("\\{c}"),
+        c if c.is_control() => format!("\\u{:04x}", u32::from(c)),
+        c => c.to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
 }
 
 /// The topmost that says something, with what the lower ones add.
@@ -211,6 +221,7 @@ macro_rules! keys {
             },
             lines: |settings| table::lines($name, &settings.$field),
             same: |one, other| one.$field.value == other.$field.value,
+            take: |to, from| to.$field.clone_from(&from.$field),
         },)*];
     };
 }

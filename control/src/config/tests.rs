@@ -39,6 +39,11 @@ zero-copy = "force"
 [host]
 road = "off"
 
+[failure]
+on-failure = "closed"
+pin-dir = "/sys/fs/bpf/it"
+watchdog = 250
+
 [conntrack]
 max = 4_096
 settings = { tcp_loose = 0, "net.netfilter.nf_conntrack_udp_timeout" = 10 }
@@ -57,9 +62,6 @@ file = "log/it"
 [control]
 socket = "/run/it.sock"
 group = 0x10
-
-[failure]
-watchdog = 500
 
 [management]
 allow = ["198.51.100.0/24 tcp 22,443", "2001:db8::/48 icmp"]
@@ -85,7 +87,7 @@ fn every_key_is_read() {
     assert_eq!(settings.state_file.value, Some(StateFile::Nowhere));
     assert_eq!(settings.socket_group.value, Some(Whole(16)));
     let Origin::File(at) = settings.state_interval.origin else { panic!() };
-    assert_eq!((at.line, at.column, at.len), (29, 12, 1));
+    assert_eq!((at.line, at.column, at.len), (34, 12, 1));
     let named: Vec<_> = settings.settings.value.values().collect();
     assert_eq!(named, [("tcp_loose", 0), ("udp_timeout", 10)]);
     let timeouts = &settings.timeouts.value.0[0].value;
@@ -227,4 +229,178 @@ fn keys_that_contradict_each_other_are_refused_with_the_place() {
     assert_eq!(config.state, Some(DEFAULT_STATE.into()));
     let config = resolve("ports = [\"a\"]\n[control]\nsocket = \"x\"\n").unwrap();
     assert_eq!(config.state, None);
+}
+
+#[test]
+fn the_reference_in_the_manual_is_the_table_of_keys() {
+    let manual = include_str!("../../../docs/operations.md");
+    let begin = "<!-- keys: `portcullis config keys --markdown` prints this table -->\n";
+    let (_, rest) = manual.split_once(begin).expect("the manual has the table");
+    let (table, _) = rest.split_once("<!-- end of keys -->").expect("the table ends");
+    assert!(table == reference(), "docs/operations.md is stale: put there\n{}", reference());
+}
+
+#[test]
+fn every_key_is_documented_has_a_flag_and_can_be_looked_up() {
+    let command = crate::cli::command();
+    let run = command.find_subcommand("run").expect("run is a command");
+    let flags: Vec<String> = run
+        .get_arguments()
+        .filter_map(|argument| argument.get_long().map(|long| format!("--{long}")))
+        .collect();
+    for key in KEYS {
+        assert!(key.summary().ends_with('.'), "{} is not documented", key.name);
+        assert!(flags.iter().any(|flag| flag == key.flag), "{} is no flag of run", key.flag);
+        assert_eq!(KEYS.iter().filter(|other| other.name == key.name).count(), 1, "{}", key.name);
+        assert!(key.name.chars().all(|c| c.is_ascii_lowercase() || "-.6".contains(c)));
+    }
+    // And the other way round: flags that are no setting are few.
+    let not_settings = ["--config", "--inject-faults", "--json"];
+    for flag in flags.iter().filter(|flag| !not_settings.contains(&flag.as_str())) {
+        assert!(KEYS.iter().any(|key| key.flag == flag), "{flag} has no key");
+    }
+}
+
+fn set(text: &str) -> Settings {
+    Settings::of(&Layer::default(), &parsed(text))
+}
+
+fn paths(changes: &[Change]) -> Vec<&str> {
+    changes.iter().map(|change| change.key.as_str()).collect()
+}
+
+#[test]
+fn a_plan_parts_what_is_live_from_what_needs_a_restart() {
+    let old =
+        set("workers = 2\n[conntrack]\nsettings = { acct = 1, expect_max = 9, udp_timeout = 3 }\n");
+    let new = set("mode = \"host\"\n[state]\ninterval = 9\n[conntrack]\n\
+         settings = { acct = 0, expect_max = 99, icmp_timeout = 3 }\n");
+    let hindered = |change: &Change| {
+        let hindered = change.key.ends_with("expect_max");
+        hindered.then(|| "too many".to_owned())
+    };
+    let plan = plan(&old, &new, hindered);
+    let live = ["acct", "icmp_timeout", "udp_timeout"].map(|it| format!("conntrack.settings.{it}"));
+    let mut live: Vec<&str> = live.iter().map(String::as_str).collect();
+    live.push("state.interval");
+    assert_eq!(paths(&plan.live), live);
+    assert_eq!(paths(&plan.restart), ["mode", "workers", "conntrack.settings.expect_max"]);
+    assert_eq!(plan.restart[2].why.as_deref(), Some("too many"));
+    let workers = &plan.restart[1];
+    assert_eq!((&workers.old, &workers.new), (&Some(toml::Value::Integer(2)), &None));
+    let values: Vec<_> = plan.next.settings.value.values().collect();
+    assert_eq!(values, [("acct", 0), ("expect_max", 9), ("icmp_timeout", 3)]);
+    assert_eq!(plan.next.mode.value, ModeName::Routed);
+    assert_eq!(plan.next.workers.value, Some(Whole(2)));
+    assert_eq!(plan.next.state_interval.value, Whole(9));
+    // What stays is found again the next time.
+    let again = super::plan(&plan.next, &new, hindered);
+    assert_eq!((again.live.len(), paths(&again.restart)), (0, paths(&plan.restart)));
+}
+
+mod properties {
+    //! What is shown loads again as the same.
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::daemon::NamedTimeouts;
+
+    fn path() -> impl Strategy<Value = PathBuf> {
+        "/[^\0/]{1,12}".prop_map(PathBuf::from)
+    }
+
+    fn port() -> impl Strategy<Value = String> {
+        "[a-z\"'#\\\\é]{1,7}"
+    }
+
+    fn given<T: Clone + std::fmt::Debug>(
+        value: impl Strategy<Value = T>,
+    ) -> impl Strategy<Value = Option<Given<T>>> {
+        prop::option::of(value).prop_map(Given::flag)
+    }
+
+    fn settings() -> impl Strategy<Value = SettingTable> {
+        let pairs = prop::sample::subsequence(vec!["tcp_loose", "acct", "udp_timeout"], 0..=3);
+        (pairs, 0u64..=1).prop_map(|(names, value)| {
+            SettingTable::of_flags(names.into_iter().map(|it| (it.to_owned(), value)).collect())
+        })
+    }
+
+    fn timeouts() -> impl Strategy<Value = TimeoutTable> {
+        let named = ("[^\0]{0,6}", 0u64..100, 0u64..100).prop_map(|(name, a, b)| NamedTimeouts {
+            name,
+            protocol: "tcp".to_owned(),
+            values: vec![("close".to_owned(), a), ("established".to_owned(), b)],
+        });
+        prop::collection::vec(named, 0..4).prop_map(|mut all| {
+            all.sort_by(|one, other| one.name.cmp(&other.name));
+            all.dedup_by(|one, other| one.name == other.name);
+            TimeoutTable::of_flags(all)
+        })
+    }
+
+    prop_compose! {
+        fn layer()(
+            ports in given(prop::collection::btree_set(port(), 0..5)),
+            bridge in given(prop::collection::vec((port(), port()), 0..3)),
+            workers in given(prop::option::of((1u64..=256).prop_map(Whole))),
+            rules in given(prop::option::of(path())),
+            counters in given(any::<bool>()),
+            max in given(prop::option::of((1u64..1000).prop_map(Whole))),
+            settings in given(settings()),
+            timeouts in given(timeouts()),
+            state in given(prop::option::of(path())),
+            log in given(prop::option::of(path())),
+            group in given(prop::option::of((0u64..=4_294_967_294).prop_map(Whole))),
+        ) -> Layer {
+            Layer {
+                ports: ports.map(|it| Given { value: Ports(it.value.into_iter().collect()), origin: it.origin }),
+                bridge: bridge.map(|it| Given { value: Pairs(it.value), origin: it.origin }),
+                workers,
+                rules,
+                counters,
+                conntrack_max: max,
+                settings,
+                timeouts,
+                state_file: state.map(|it| Given { value: it.value.map(StateFile::from), origin: it.origin }),
+                log,
+                socket_group: group,
+                ..Layer::default()
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_loads_again_as_the_same(layer in layer(), file in "[^\0]{0,9}") {
+            let settings = Settings::of(&layer, &Layer::default());
+            let text = settings.text(Some(Path::new(&file)));
+            let read = read(&text, Path::new(FILE));
+            let read = read.unwrap_or_else(|findings| panic!("{text}\n{findings:#?}"));
+            let again = Settings::of(&Layer::default(), &read);
+            for key in KEYS {
+                prop_assert!(!key.differs(&settings, &again), "{}: {text}", key.name);
+            }
+        }
+
+        #[test]
+        fn no_text_breaks_the_reader(text in "[\\PC\n]{0,200}") {
+            let _ = read(&text, Path::new(FILE));
+        }
+
+        #[test]
+        fn no_mutation_of_a_file_breaks_the_reader(
+            at in 0..WHOLE.len(), len in 0usize..9, with in "[a-z0-9=\\[\\]{}\"'.,\n]{0,5}",
+        ) {
+            let end = (at + len).min(WHOLE.len());
+            let text = format!("{}{with}{}", &WHOLE[..at], &WHOLE[end..]);
+            if let Err(findings) = read(&text, Path::new(FILE)) {
+                for finding in &findings {
+                    prop_assert!(finding.line as usize <= text.split('\n').count());
+                    crate::diagnostics::render(finding, Some(&text));
+                }
+            }
+        }
+    }
 }

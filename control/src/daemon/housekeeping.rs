@@ -196,10 +196,9 @@ impl Daemon {
             self.service.store().settle();
             self.report_events(&mut reports, now);
             if signals.rotate.swap(false, Ordering::Relaxed) {
-                self.log.reopen();
+                self.log.desk().reopen();
             }
             if signals.reload.swap(false, Ordering::Relaxed) {
-                self.log.reopen();
                 self.service.reload_in_background();
             }
             duties.turn(now, || self.service.status_line());

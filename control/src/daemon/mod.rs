@@ -25,6 +25,7 @@ mod notify;
 pub mod policy;
 mod ports;
 pub mod preflight;
+mod reload;
 pub mod sandbox;
 mod service;
 mod sight;
@@ -367,10 +368,10 @@ impl Daemon {
             network: NetworkInForce { network, notes },
             workers: fleet.sights().to_vec(),
             board: Arc::clone(&board),
-            log: Arc::clone(log.counters()),
+            log: Arc::clone(log.desk()),
             program: program.clone(),
             state: StateSight::of(&config, keeper.as_ref()),
-            rule_files: (config.rules.clone(), config.rules6.clone()),
+            configured: config.configured.clone(),
             host_road: opened.host_road,
             failure: config.failure.clone(),
             stop: Arc::clone(&signals.stop),

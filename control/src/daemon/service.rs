@@ -1,7 +1,6 @@
 //! What the control socket can ask of the daemon. Called from many threads.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,10 +11,10 @@ use dataplane::packet::Family;
 
 use super::connections::Table;
 use super::fleet::WorkerSight;
-use super::logwriter::LogCounters;
-use super::notify;
+use super::logwriter::LogDesk;
 use super::policy::{self, Texts};
 use super::ports::PortBoard;
+use super::reload::Desk;
 use super::watch::Events;
 use super::{failure, status, views};
 use crate::api::protocol::{
@@ -23,10 +22,11 @@ use crate::api::protocol::{
 };
 use crate::api::{Code, Failure, Feed, Handler, Request, Response};
 use crate::apply::{ApplyError, Installed, PolicyStore};
+use crate::config::Configured;
 use crate::diagnostics::Finding;
 use crate::explain::{self, Description, ExplainError};
 use crate::iptables::TableNames;
-use crate::state::{Keeper, Progress};
+use crate::state::{Keeper, Pace, Progress};
 
 /// The network in force, and what of it was simplified.
 #[derive(Clone, Debug)]
@@ -43,11 +43,11 @@ pub(super) struct Service {
     ports: Vec<String>,
     network: Mutex<NetworkInForce>,
     workers: Vec<WorkerSight>,
-    log: Arc<LogCounters>,
+    log: Arc<LogDesk>,
     board: Arc<PortBoard>,
     program: super::ProgramSight,
     state: Option<StateSight>,
-    rule_files: (Option<PathBuf>, Option<PathBuf>),
+    desk: Desk,
     host_road: bool,
     failure: super::Failure,
     stop: Arc<AtomicBool>,
@@ -62,11 +62,11 @@ pub(super) struct Parts {
     pub(super) ports: Vec<String>,
     pub(super) network: NetworkInForce,
     pub(super) workers: Vec<WorkerSight>,
-    pub(super) log: Arc<LogCounters>,
+    pub(super) log: Arc<LogDesk>,
     pub(super) board: Arc<PortBoard>,
     pub(super) program: super::ProgramSight,
     pub(super) state: Option<StateSight>,
-    pub(super) rule_files: (Option<PathBuf>, Option<PathBuf>),
+    pub(super) configured: Configured,
     pub(super) host_road: bool,
     pub(super) failure: super::Failure,
     pub(super) stop: Arc<AtomicBool>,
@@ -75,7 +75,7 @@ pub(super) struct Parts {
 /// The state file, as others may see it.
 pub(super) struct StateSight {
     path: String,
-    every: Nanos,
+    pace: Pace,
     progress: Box<dyn Fn() -> Progress + Send + Sync>,
 }
 
@@ -89,7 +89,7 @@ impl StateSight {
     pub(super) fn of(config: &super::Config, keeper: Option<&Keeper>) -> Option<Self> {
         let path = config.state.as_ref()?.display().to_string();
         let progress = Box::new(keeper?.sight());
-        Some(Self { path, every: config.state_every, progress })
+        Some(Self { path, pace: keeper?.pace(), progress })
     }
 }
 
@@ -105,7 +105,7 @@ impl Service {
             board: parts.board,
             program: parts.program,
             state: parts.state,
-            rule_files: parts.rule_files,
+            desk: Desk::new(parts.configured),
             host_road: parts.host_road,
             failure: parts.failure,
             stop: parts.stop,
@@ -159,39 +159,20 @@ impl Service {
         notes
     }
 
-    /// Reads the rule files that the daemon was started with again, as one change.
-    pub(super) fn reload_in_background(self: &Arc<Self>) {
-        let service = Arc::clone(self);
-        let spawned = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
-            notify::reloading();
-            service.reload();
-            notify::ready(&service.status_line());
-        });
-        if let Err(error) = spawned {
-            tracing::error!("reload: {error}; the old policy stays");
-        }
+    pub(super) fn desk(&self) -> &Desk {
+        &self.desk
     }
 
-    fn reload(&self) {
-        let (v4, v6) = &self.rule_files;
-        if v4.is_none() && v6.is_none() {
-            return tracing::warn!("reload: the daemon was started without rule files");
-        }
-        let outcome = Texts::read(v4.as_deref(), v6.as_deref())
-            .map_err(Refusal::Findings)
-            .and_then(|texts| self.change(&texts, false));
-        match outcome {
-            Ok(done) => tracing::info!("reload: generation {}", done.installed.generation),
-            Err(refusal) => {
-                for line in refusal.lines() {
-                    tracing::error!("reload: {line}");
-                }
-                tracing::error!("reload: refused, the old policy stays");
-            }
-        }
+    pub(super) fn log(&self) -> &LogDesk {
+        &self.log
     }
 
-    fn change(&self, texts: &Texts, written_counters: bool) -> Result<Done, Refusal> {
+    /// How often the state is saved, where it is.
+    pub(super) fn pace(&self) -> Option<&Pace> {
+        self.state.as_ref().map(|state| &state.pace)
+    }
+
+    pub(super) fn change(&self, texts: &Texts, written_counters: bool) -> Result<Done, Refusal> {
         let parsed =
             policy::parse(texts, written_counters, &self.conntrack).map_err(Refusal::Findings)?;
         self.install(parsed, texts)
@@ -280,7 +261,8 @@ impl Service {
             connections: self.conntrack.len() as u64,
             host_road: views::host_road(&self.workers),
             failure: failure::info(&self.failure, &self.ports, &self.program, &self.workers),
-            state: state.map(|it| status::state(&it.path, it.every, (it.progress)())),
+            state: state.map(|it| status::state(&it.path, (it.progress)())),
+            log: status::log(&self.log),
         }
     }
 
@@ -362,6 +344,8 @@ impl Handler for Service {
             }
             Request::FlushConntrack {} => Ok(Response::Flushed { flushed: self.table().flush() }),
             Request::Explain { packet } => self.explain(&packet),
+            Request::ShowConfig {} => Ok(Response::Config(self.desk.info())),
+            Request::Reload { dry_run } => Ok(Response::Reloaded(self.reload(dry_run)?)),
             Request::Stop {} => {
                 self.stop.store(true, Ordering::Relaxed);
                 Ok(Response::Stopping {})
@@ -371,14 +355,14 @@ impl Handler for Service {
 }
 
 /// A change that was made.
-struct Done {
+pub(super) struct Done {
     installed: Installed,
     findings: Vec<Finding>,
     parse: Nanos,
 }
 
 impl Done {
-    fn answer(self) -> Applied {
+    pub(super) fn answer(self) -> Applied {
         let micros = |time: Nanos| time.0 / 1000;
         let Installed { generation, rules_v4, rules_v6, adopted, timing } = self.installed;
         Applied {
@@ -400,21 +384,9 @@ impl Done {
 }
 
 /// A change that was not.
-enum Refusal {
+pub(super) enum Refusal {
     Findings(Vec<Finding>),
     Apply(ApplyError),
-}
-
-impl Refusal {
-    fn lines(&self) -> Vec<String> {
-        match self {
-            Self::Apply(error) => vec![error.to_string()],
-            Self::Findings(findings) => findings
-                .iter()
-                .map(|f| format!("{}:{}:{}: {}", f.file, f.line, f.column, f.message))
-                .collect(),
-        }
-    }
 }
 
 impl From<Refusal> for Failure {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dataplane::packet::PortId;
 use dataplane::port::afxdp::{BpfError, PinError, Program, ProgramCounters};
+use dataplane::port::management::List;
 
 use dataplane::port::management::Counted;
 
@@ -31,6 +32,10 @@ impl ProgramSight {
         // Known as what they are before they are local.
         program.set_broadcasts(broadcasts)?;
         program.set_local(prefixes)
+    }
+    /// Puts another management list in force, at once for every packet.
+    pub(super) fn set_management(&self, list: &List) -> Result<(), BpfError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).set_management(list)
     }
     /// Whether a port's link stays when the daemon ends, and whether it was there before.
     pub(super) fn pin(&self, port: PortId) -> (bool, bool) {

@@ -2,7 +2,8 @@
 
 use dataplane::clock::Nanos;
 
-use crate::api::protocol::{LastSave, RestoredInfo, StateInfo};
+use super::logwriter::LogDesk;
+use crate::api::protocol::{LastSave, LogInfo, RestoredInfo, StateInfo};
 use crate::state::{Progress, Restored, Saved};
 
 const fn micros(time: Nanos) -> u64 {
@@ -10,15 +11,27 @@ const fn micros(time: Nanos) -> u64 {
 }
 
 /// The state file as a protocol value.
-pub(super) fn state(file: &str, every: Nanos, progress: Progress) -> StateInfo {
+pub(super) fn state(file: &str, progress: Progress) -> StateInfo {
     StateInfo {
         file: file.to_owned(),
-        every_ms: every.0 / Nanos::MILLISECOND.0,
+        every_ms: progress.every.0 / Nanos::MILLISECOND.0,
         saves: progress.saves,
         failures: progress.failures,
         error: progress.error,
         last: progress.last.map(last),
         restored: restored(progress.restored),
+    }
+}
+
+/// Where LOG lines go, as a protocol value.
+pub(super) fn log(desk: &LogDesk) -> LogInfo {
+    let outlook = desk.outlook();
+    LogInfo {
+        file: outlook.path.map(|path| path.display().to_string()),
+        written: desk.written(),
+        diverted: desk.diverted(),
+        lost: desk.lost(),
+        error: outlook.trouble.map(|trouble| trouble.why),
     }
 }
 

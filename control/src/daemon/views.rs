@@ -1,7 +1,6 @@
 //! What `show` shows: the daemon's state as protocol values.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::{Conntrack, Offender};
@@ -14,7 +13,7 @@ use dataplane::stats::WorkerStats;
 use dataplane::verdict::DropReason;
 
 use super::fleet::WorkerSight;
-use super::logwriter::LogCounters;
+use super::logwriter::LogDesk;
 use super::ports::PortBoard;
 use super::service::NetworkInForce;
 use crate::api::protocol::{
@@ -207,7 +206,7 @@ fn mac_text(mac: Mac) -> String {
 
 /// Counters of workers, connection tracking and the log thread. The caller adds
 /// what only it knows.
-pub(super) fn stats(workers: &[WorkerSight], conntrack: &Conntrack, log: &LogCounters) -> Stats {
+pub(super) fn stats(workers: &[WorkerSight], conntrack: &Conntrack, log: &LogDesk) -> Stats {
     let mut drops = BTreeMap::new();
     let workers: Vec<WorkerInfo> = workers
         .iter()
@@ -246,8 +245,8 @@ pub(super) fn stats(workers: &[WorkerSight], conntrack: &Conntrack, log: &LogCou
             quota_refused: pressure.refused,
             offenders: pressure.offenders.iter().map(|it| offender(it, now)).collect(),
         },
-        log_written: log.written.load(Ordering::Relaxed),
-        log_lost: log.lost.load(Ordering::Relaxed) + queue_lost,
+        log_written: log.written(),
+        log_lost: log.lost() + queue_lost,
         workers,
     }
 }

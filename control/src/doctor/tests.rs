@@ -201,6 +201,7 @@ fn running() -> Running {
             connections: 0,
             host_road: "io-uring".to_owned(),
             failure: Default::default(),
+            log: Default::default(),
             state: Some(StateInfo {
                 file: "/var/lib/state".to_owned(),
                 every_ms: 5000,

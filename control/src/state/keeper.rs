@@ -40,13 +40,37 @@ pub struct Progress {
     pub last: Option<Saved>,
     /// Why the last one failed, if it did.
     pub error: Option<String>,
+    /// The pause between two passes.
+    pub every: Nanos,
+}
+
+#[derive(Debug, Default)]
+struct Orders {
+    stop: bool,
+    every: Nanos,
+    /// `every` is another since the pause began.
+    changed: bool,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     progress: Mutex<Progress>,
-    stop: Mutex<bool>,
+    orders: Mutex<Orders>,
     wake: Condvar,
+}
+
+/// Changes how often is saved.
+#[derive(Clone, Debug)]
+pub struct Pace(Arc<Shared>);
+
+impl Pace {
+    /// The pause between two passes from now on.
+    pub fn set(&self, every: Nanos) {
+        let mut orders = self.0.orders();
+        (orders.every, orders.changed) = (every, true);
+        drop(orders);
+        self.0.wake.notify_all();
+    }
 }
 
 /// The running thread.
@@ -62,8 +86,10 @@ impl Keeper {
     /// # Errors
     /// When no thread can be made.
     pub fn start(saving: Saving, sources: Sources, restored: Restored) -> io::Result<Self> {
+        let every = saving.every;
         let progress = Mutex::new(Progress { restored, ..Progress::default() });
-        let shared = Arc::new(Shared { progress, ..Shared::default() });
+        let orders = Mutex::new(Orders { every, ..Orders::default() });
+        let shared = Arc::new(Shared { progress, orders, ..Shared::default() });
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("state".to_owned()).spawn(move || {
             Loop { saving, sources, shared: theirs, expected: 0 }.run();
@@ -74,12 +100,20 @@ impl Keeper {
     /// What has been done so far, for as long as this is kept.
     pub fn sight(&self) -> impl Fn() -> Progress + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
-        move || shared.progress().clone()
+        move || {
+            let every = shared.orders().every;
+            Progress { every, ..shared.progress().clone() }
+        }
+    }
+
+    /// To change how often.
+    pub fn pace(&self) -> Pace {
+        Pace(Arc::clone(&self.shared))
     }
 
     /// Saves once more and ends. To be called when no worker runs any more.
     pub fn finish(mut self) {
-        *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.orders().stop = true;
         self.shared.wake.notify_all();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -92,13 +126,25 @@ impl Shared {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits, and says whether to go on.
-    fn pause(&self, time: Nanos) -> bool {
-        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
-        let time = Duration::from_nanos(time.0);
-        let waited = self.wake.wait_timeout_while(stop, time, |stop| !*stop);
-        let (stop, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        !*stop
+    fn orders(&self) -> std::sync::MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits as long as it is told, or as the last pass's `work` needs, and says whether to
+    /// go on. Another pace begins a new pause.
+    fn pause(&self, work: Nanos) -> bool {
+        let mut orders = self.orders();
+        loop {
+            orders.changed = false;
+            let time = orders.every.0.max(work.0.saturating_mul(SHARE));
+            let time = Duration::from_nanos(time);
+            let idle = |orders: &mut Orders| !orders.stop && !orders.changed;
+            let waited = self.wake.wait_timeout_while(orders, time, idle);
+            orders = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if orders.stop || !orders.changed {
+                return !orders.stop;
+            }
+        }
     }
 }
 
@@ -112,10 +158,9 @@ struct Loop {
 
 impl Loop {
     fn run(mut self) {
-        let mut pause = self.saving.every;
-        while self.shared.pause(pause) {
-            let work = self.pass(false);
-            pause = Nanos(self.saving.every.0.max(work.0.saturating_mul(SHARE)));
+        let mut work = Nanos(0);
+        while self.shared.pause(work) {
+            work = self.pass(false);
         }
         self.pass(true);
     }

@@ -25,7 +25,7 @@ use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
 pub use format::Refusal;
-pub use keeper::{Keeper, Progress, Saving};
+pub use keeper::{Keeper, Pace, Progress, Saving};
 pub use restore::{Restored, restore};
 pub use save::{Saved, Sources, save};
 

@@ -19,6 +19,26 @@ pub struct Status {
     /// The state file; absent when nothing is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateInfo>,
+    /// Where LOG lines go.
+    #[serde(default)]
+    pub log: LogInfo,
+}
+
+/// Where LOG lines go.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct LogInfo {
+    /// The file; absent when they go to standard error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Lines written since the start, `diverted` ones among them.
+    pub written: u64,
+    /// Lines that went to standard error because the file could not be opened.
+    pub diverted: u64,
+    /// Lines lost because the file could not be written.
+    pub lost: u64,
+    /// Why the file is not written now, if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// What holds while the daemon is away.

@@ -1,0 +1,305 @@
+//! Lines, files that fail, and files that come back.
+
+use super::lines::timestamp;
+use super::sink::{Fate, RETRY};
+use super::*;
+use dataplane::effects::LogRecord;
+use dataplane::packet::PortId;
+use dataplane::policy::Hook;
+use dataplane::policy::target::LogTarget;
+use dataplane::wire::{self, Frame};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+
+/// One UDP packet of `payload` bytes, logged.
+fn entry(payload: usize) -> LogEntry {
+    let ip_len = 28 + payload;
+    let mut frame = vec![0u8; 14 + ip_len];
+    frame[12..14].copy_from_slice(&[8, 0]);
+    frame[14] = 0x45;
+    frame[16..18].copy_from_slice(&(ip_len as u16).to_be_bytes());
+    frame[22] = 64;
+    frame[23] = 17;
+    frame[26..34].copy_from_slice(&[198, 18, 1, 2, 198, 18, 2, 2]);
+    frame[34..40].copy_from_slice(&[0x9c, 0x40, 0, 53, 0, 0]);
+    frame[38..40].copy_from_slice(&((8 + payload) as u16).to_be_bytes());
+    let sum: u32 = frame[14..34].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    let Ok(Frame::Ip(parsed)) = wire::parse(&frame, Default::default()) else {
+        panic!("the frame is well-formed");
+    };
+    let target = LogTarget {
+        level: 4,
+        prefix: "seen: ".into(),
+        tcp_sequence: false,
+        tcp_options: false,
+        ip_options: false,
+        uid: false,
+        mac_decode: false,
+    };
+    LogEntry::new(&LogRecord {
+        now: monotonic(),
+        target: &target,
+        hook: Hook::Forward,
+        input: Some(PortId(0)),
+        output: Some(PortId(1)),
+        frame: &frame,
+        has_link_header: true,
+        parsed: &parsed,
+        mark: 0,
+    })
+}
+
+fn queue(entries: usize) -> Arc<ArrayQueue<LogEntry>> {
+    let queue = Arc::new(ArrayQueue::new(entries.max(1)));
+    for _ in 0..entries {
+        assert!(queue.push(entry(10)).is_ok());
+    }
+    queue
+}
+
+fn names() -> Vec<String> {
+    vec!["eth0".to_owned(), "eth1".to_owned()]
+}
+
+#[test]
+fn lines_are_the_kernels_with_time_and_host() {
+    let format = kernel_lines(names());
+    // Longer than what an entry keeps of a frame, too.
+    for payload in [10, 1400] {
+        let mut line = Vec::new();
+        format(&entry(payload), &mut line);
+        let line = String::from_utf8(line).unwrap();
+        let (time, said) = line.split_once(" kernel: ").unwrap();
+        assert!(time.contains("+00:00 "), "{time}");
+        assert!(said.starts_with("seen: IN=eth0 OUT=eth1 MAC="), "{said}");
+        let facts = format!(
+            "SRC=198.18.1.2 DST=198.18.2.2 LEN={} TOS=0x00 PREC=0x00 TTL=64 ID=0 PROTO=UDP \
+             SPT=40000 DPT=53 LEN={}",
+            payload + 28,
+            payload + 8
+        );
+        assert!(said.contains(&facts), "{said}");
+    }
+}
+
+#[test]
+fn timestamps_know_the_calendar() {
+    assert_eq!(timestamp(0), "1970-01-01T00:00:00.000000+00:00");
+    assert_eq!(timestamp(951_782_400_000_001), "2000-02-29T00:00:00.000001+00:00");
+    assert_eq!(timestamp(1_709_251_199_999_999), "2024-02-29T23:59:59.999999+00:00");
+    assert_eq!(timestamp(4_107_542_400_000_000), "2100-03-01T00:00:00.000000+00:00");
+}
+
+/// A directory for one test, with file systems in it.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let name = format!("portcullis-log-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+    /// With a file system of its own.
+    fn tmpfs(name: &str, options: &str) -> Self {
+        let place = Self::new(name);
+        sh(&format!("mount -t tmpfs -o {options} tmpfs {}", place.0.display()));
+        place
+    }
+    fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+    fn text(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let path = self.0.display();
+        let _ = std::process::Command::new("sh")
+            .args(["-c", &format!("umount -q {path} 2>/dev/null; rm -rf {path}")])
+            .status();
+    }
+}
+
+fn sh(line: &str) {
+    let status = std::process::Command::new("sh").args(["-c", line]).status().unwrap();
+    assert!(status.success(), "{line}");
+}
+
+fn written(lines: u64) -> Fate {
+    Fate { written: lines, ..Fate::default() }
+}
+
+fn lost(lines: u64) -> Fate {
+    Fate { lost: lines, ..Fate::default() }
+}
+
+fn diverted(lines: u64) -> Fate {
+    Fate { diverted: lines, ..Fate::default() }
+}
+
+const START: Nanos = Nanos::from_secs(1000);
+const LATER: Nanos = Nanos(START.0 + RETRY.0);
+
+#[test]
+fn a_file_gets_every_line() {
+    let place = Place::new("every");
+    let log = LogThread::start(Some(&place.log()), queue(100), kernel_lines(names())).unwrap();
+    let desk = Arc::clone(log.desk());
+    log.finish(Nanos::from_secs(10));
+    assert_eq!(place.text().lines().count(), 100);
+    assert_eq!((desk.written(), desk.lost()), (100, 0));
+    assert_eq!(desk.outlook(), Outlook { path: Some(place.log()), trouble: None });
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_made_up_for_by_standard_error_until_it_can() {
+    let place = Place::new("unopened");
+    let file = place.0.join("is-a-file");
+    std::fs::write(&file, "").unwrap();
+    let under = file.join("log");
+    let mut sink = Sink::new(Some(under.clone()), START);
+    let trouble = sink.trouble().unwrap();
+    assert!(trouble.diverts && trouble.why.starts_with("cannot be opened: Not a directory"));
+    assert_eq!(sink.write(b"one\ntwo\n", START), diverted(2));
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    // Not tried at every line.
+    assert_eq!(sink.write(b"three\n", START + Nanos::SECOND), diverted(1));
+    assert_eq!(sink.write(b"four\n", LATER), written(1));
+    assert_eq!(sink.trouble(), None);
+    let text = std::fs::read_to_string(under).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].ends_with("portcullis: 3 lines are on standard error"), "{text}");
+    assert_eq!(lines[1..], ["four"]);
+}
+
+#[test]
+fn a_read_only_file_system_is_one_that_cannot_be_opened() {
+    let place = Place::tmpfs("readonly", "ro,size=64k");
+    let mut sink = Sink::new(Some(place.log()), START);
+    assert!(sink.trouble().unwrap().why.contains("Read-only file system"));
+    assert_eq!(sink.write(b"one\n", START), diverted(1));
+    sh(&format!("mount -o remount,rw {}", place.0.display()));
+    sink.tend(LATER);
+    assert_eq!(sink.trouble(), None);
+    assert_eq!(sink.write(b"two\n", LATER), written(1));
+    assert!(place.text().ends_with("two\n"));
+}
+
+#[test]
+fn a_full_disk_loses_lines_and_the_file_says_how_many_when_there_is_room() {
+    let place = Place::tmpfs("full", "size=64k");
+    let mut sink = Sink::new(Some(place.log()), START);
+    assert_eq!(sink.write(b"first\n", START), written(1));
+    let batch = "a line of twenty 20\n".repeat(5_000);
+    let fate = sink.write(batch.as_bytes(), START);
+    assert_eq!((fate.written, fate.written + fate.lost, fate.diverted), (3276, 5_000, 0));
+    let trouble = sink.trouble().unwrap().clone();
+    assert!(trouble.why.contains("No space left") && !trouble.diverts, "{trouble:?}");
+    assert_eq!(trouble.lost, fate.lost);
+    assert_eq!(sink.write(b"x\ny\n", START + Nanos::MILLISECOND), lost(2));
+    // Still full: no second announcement, the count goes on.
+    assert_eq!(sink.write(b"z\n", LATER), lost(1));
+    assert_eq!(sink.trouble().unwrap().lost, fate.lost + 3);
+    std::fs::write(place.0.join("other"), "").unwrap();
+    sh(&format!("mount -o remount,size=256k {}", place.0.display()));
+    let end = LATER + RETRY;
+    assert_eq!(sink.write(b"last\n", end), written(1));
+    assert_eq!(sink.trouble(), None);
+    let text = place.text();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len() as u64, 1 + fate.written + 1 + 2, "a torn line, a remark, and `last'");
+    let said = format!("portcullis: {} lines lost", fate.lost + 3);
+    assert!(lines[lines.len() - 2].ends_with(&said), "{:?}", lines[lines.len() - 2]);
+    assert!("a line of twenty 20".starts_with(lines[lines.len() - 3]));
+    assert_eq!(lines[lines.len() - 1], "last");
+}
+
+#[test]
+fn a_deleted_file_and_a_deleted_directory_are_noticed_before_the_next_line() {
+    let place = Place::new("deleted");
+    let directory = place.0.join("d");
+    std::fs::create_dir(&directory).unwrap();
+    let path = directory.join("log");
+    let mut sink = Sink::new(Some(path.clone()), START);
+    assert_eq!(sink.write(b"one\n", START), written(1));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(sink.write(b"two\n", START), written(1));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
+    // Moved away, as by a rotation: the old file goes on until it is told.
+    std::fs::rename(&path, directory.join("log.1")).unwrap();
+    assert_eq!(sink.write(b"three\n", START), written(1));
+    assert!(!path.exists());
+    sink.reopen(START);
+    assert_eq!(sink.write(b"four\n", START), written(1));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "four\n");
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert_eq!(sink.write(b"five\n", START), diverted(1));
+    std::fs::create_dir(&directory).unwrap();
+    assert_eq!(sink.write(b"six\n", LATER), written(1));
+    assert!(std::fs::read_to_string(&path).unwrap().ends_with("standard error\nsix\n"));
+}
+
+#[test]
+fn a_fifo_never_blocks() {
+    let place = Place::new("fifo");
+    sh(&format!("mkfifo {}", place.log().display()));
+    let mut sink = Sink::new(Some(place.log()), START);
+    assert_eq!(sink.write(b"nobody reads\n", START), diverted(1));
+    let reader = OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
+        .open(place.log())
+        .unwrap();
+    assert_eq!(sink.write(b"now one does\n", LATER), written(1));
+    // It does not read on: the pipe is full at last.
+    let batch = "0123456789\n".repeat(1000);
+    let mut fates = (0..20).map(|_| sink.write(batch.as_bytes(), LATER));
+    let fate = fates.find(|fate| fate.lost > 0).expect("a pipe holds 64 KiB");
+    assert_eq!(fate.written + fate.lost, 1000);
+    drop(reader);
+    let end = LATER + RETRY;
+    assert_eq!(sink.write(b"gone\n", end), diverted(1));
+    assert!(sink.trouble().unwrap().diverts);
+}
+
+#[test]
+fn a_device_that_is_always_full_loses_lines_counted_and_stays_in_trouble() {
+    let full = Path::new("/dev/full");
+    let log = LogThread::start(Some(full), queue(9), kernel_lines(names())).unwrap();
+    let desk = Arc::clone(log.desk());
+    log.finish(Nanos::from_secs(10));
+    assert_eq!((desk.written(), desk.lost()), (0, 9));
+    assert_eq!(desk.outlook().trouble.unwrap().lost, 9);
+}
+
+#[test]
+fn the_file_can_be_exchanged_while_lines_are_written() {
+    let place = Place::new("exchanged");
+    let (queue, other) = (queue(10), place.0.join("other"));
+    let path = place.log();
+    let log = LogThread::start(Some(&path), Arc::clone(&queue), kernel_lines(names())).unwrap();
+    let desk = Arc::clone(log.desk());
+    let until = monotonic() + Nanos::from_secs(10);
+    let wait = |lines| {
+        while desk.written() < lines && monotonic() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    wait(10);
+    desk.turn_to(Some((other.clone(), open(&other).unwrap())));
+    while desk.outlook().path.as_ref() != Some(&other) && monotonic() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for _ in 0..5 {
+        assert!(queue.push(entry(10)).is_ok());
+    }
+    log.finish(Nanos::from_secs(10));
+    assert_eq!(place.text().lines().count(), 10);
+    assert_eq!(std::fs::read_to_string(&other).unwrap().lines().count(), 5);
+}
