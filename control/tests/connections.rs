@@ -93,7 +93,17 @@ impl Lab {
         let mut process = self
             .gateway
             .command(BINARY)
-            .args(["run", "--port", "g0", "--port", "g1", "--conntrack-max", "4096"])
+            .args([
+                "run",
+                "--on-failure",
+                "open",
+                "--port",
+                "g0",
+                "--port",
+                "g1",
+                "--conntrack-max",
+                "4096",
+            ])
             .arg("--rules")
             .arg(self.path("rules.v4"))
             .arg("--rules6")
@@ -536,7 +546,7 @@ fn a_file_that_cannot_be_used_is_put_aside_and_a_disk_that_is_full_survived() {
     let second = lab
         .gateway
         .command(BINARY)
-        .args(["run", "--port", "g0", "--socket"])
+        .args(["run", "--on-failure", "open", "--port", "g0", "--socket"])
         .arg(lab.path("other.sock"))
         .args(&flags)
         .output()

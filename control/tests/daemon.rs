@@ -140,7 +140,17 @@ impl Lab {
     /// `portcullis run` with these arguments after the usual ones.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.gateway.command(BINARY);
-        command.args(["run", "--port", "g0", "--port", "g1", "--conntrack-max", "4096"]);
+        command.args([
+            "run",
+            "--on-failure",
+            "open",
+            "--port",
+            "g0",
+            "--port",
+            "g1",
+            "--conntrack-max",
+            "4096",
+        ]);
         command.arg("--log").arg(self.directory.join("log"));
         command.arg("--socket").arg(self.socket()).args(arguments);
         command
@@ -597,7 +607,8 @@ fn what_cannot_run_says_why_and_touches_nothing() {
     let mut lab = Lab::routed();
     let run = |arguments: &[&str]| {
         let mut command = lab.gateway.command(BINARY);
-        let output = command.arg("run").args(arguments).output().unwrap();
+        let output =
+            command.args(["run", "--on-failure", "open"]).args(arguments).output().unwrap();
         refusal(&output)
     };
     let socket = lab.socket();
@@ -628,7 +639,16 @@ fn what_cannot_run_says_why_and_touches_nothing() {
     let output = lab
         .gateway
         .command("setpriv")
-        .args(["--bounding-set", "-bpf,-sys_admin", BINARY, "run", "--port", "g0"])
+        .args([
+            "--bounding-set",
+            "-bpf,-sys_admin",
+            BINARY,
+            "run",
+            "--on-failure",
+            "open",
+            "--port",
+            "g0",
+        ])
         .args(["--socket", socket])
         .output()
         .unwrap();
@@ -647,7 +667,8 @@ fn what_cannot_run_says_why_and_touches_nothing() {
     // The last --socket is not taken silently: clap refuses a repeated option.
     assert_eq!(code, Some(2), "{said}");
     let mut second = lab.gateway.command(BINARY);
-    let second = second.args(["run", "--port", "g1", "--socket"]).arg(&other);
+    let second =
+        second.args(["run", "--on-failure", "open", "--port", "g1", "--socket"]).arg(&other);
     let (code, said) = refusal(&second.output().unwrap());
     assert_eq!(code, Some(4), "{said}");
     let held = format!("port g1 is held by another portcullis (pid {pid})");

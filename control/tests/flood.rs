@@ -186,7 +186,17 @@ impl Lab {
     fn start(&mut self, rules: &str, more: &[&str]) {
         let rules = self.file("rules.v4", rules);
         let mut command = self.gateway.command(BINARY);
-        command.args(["run", "--port", "g0", "--port", "g1", "--port", "g2"]);
+        command.args([
+            "run",
+            "--on-failure",
+            "open",
+            "--port",
+            "g0",
+            "--port",
+            "g1",
+            "--port",
+            "g2",
+        ]);
         command.args(["--conntrack-max", TABLE]).args(more).arg("--rules").arg(rules);
         command.arg("--socket").arg(self.directory.join("sock"));
         command.arg("--log").arg(self.directory.join("log"));

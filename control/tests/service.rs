@@ -91,6 +91,9 @@ impl Lab {
         let mut command = self.gateway.command("sh");
         command.args(["-c", TAPS, "sh"]).args(wrapper);
         command.args(["run", "--port", "g0", "--port", "g1"]);
+        if !arguments.contains(&"--on-failure") {
+            command.args(["--on-failure", "open"]);
+        }
         command.args(["--conntrack-max", "4096", "--state-interval", "1"]);
         for (flag, name) in [("--rules", "rules.v4"), ("--log", "log/portcullis.log")] {
             command.arg(flag).arg(self.path(name));

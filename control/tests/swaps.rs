@@ -161,7 +161,7 @@ impl Stage {
         let file = self.directory.join("rules.v4");
         std::fs::write(&file, rules).unwrap();
         let mut command = self.gateway.command(env!("CARGO_BIN_EXE_portcullis"));
-        command.args(["run", "--port", "g0", "--port", "g1"]);
+        command.args(["run", "--on-failure", "open", "--port", "g0", "--port", "g1"]);
         command.arg("--rules").arg(file).arg("--socket").arg(self.socket());
         command.arg("--log").arg(self.directory.join("log"));
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();

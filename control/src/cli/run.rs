@@ -25,12 +25,14 @@ const EXAMPLES: &str = "Examples:
   portcullis run --port eth0 --port eth1 --rules rules.v4 --state none
   portcullis run --port eth0 --port eth1 --rules rules.v4 --user portcullis
   portcullis run --port eth0 --port eth1 --rules rules.v4 --management '198.51.100.0/24 tcp 22'
+  portcullis run --port eth0 --port eth1 --rules rules.v4 --on-failure open
   portcullis run --config /etc/portcullis/portcullis.toml
 
 SIGTERM and SIGINT stop cleanly, SIGHUP reads the configuration and policy files again and
 opens the log file anew, as `portcullis reload` does, SIGUSR1 only opens the log file anew.
-When the daemon ends, however it ends, the kernel carries on by
-itself (and forwards, if net.ipv4.ip_forward is 1).";
+When the daemon ends, however it ends, routed ports stay closed until the next one runs or
+`portcullis release` opens them; with --on-failure open, and in the other modes, the kernel
+carries on by itself (and forwards, if net.ipv4.ip_forward is 1).";
 
 /// What to run on. Flags that are not given are `None`: the file, or the default, holds.
 #[derive(Debug, clap::Args)]

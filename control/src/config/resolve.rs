@@ -51,8 +51,8 @@ impl Settings {
     fn failure(&self) -> Failure {
         Failure {
             on_failure: match (self.on_failure.value, self.mode.value) {
-                (Some(OnFailureName::Closed), _) => OnFailure::Closed,
-                _ => OnFailure::Open,
+                (Some(OnFailureName::Closed), _) | (None, ModeName::Routed) => OnFailure::Closed,
+                (Some(OnFailureName::Open), _) | (None, _) => OnFailure::Open,
             },
             watchdog: Nanos::from_millis(self.watchdog.value.0),
             pin_dir: self.pin_dir.value.clone(),

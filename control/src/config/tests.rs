@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use dataplane::port::afxdp::OnFailure;
+
 use super::*;
 
 const FILE: &str = "/etc/portcullis/portcullis.toml";
@@ -227,8 +229,10 @@ fn keys_that_contradict_each_other_are_refused_with_the_place() {
     assert_eq!(problem("").2, None);
     let config = resolve("ports = [\"a\", \"b\"]\nmode = \"bridge\"\n").unwrap();
     assert_eq!(config.state, Some(DEFAULT_STATE.into()));
+    assert_eq!(config.failure.on_failure, OnFailure::Open);
     let config = resolve("ports = [\"a\"]\n[control]\nsocket = \"x\"\n").unwrap();
     assert_eq!(config.state, None);
+    assert_eq!(config.failure.on_failure, OnFailure::Closed, "a gateway");
 }
 
 #[test]

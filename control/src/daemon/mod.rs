@@ -2,12 +2,12 @@
 //! running policy and the control socket.
 //!
 //! Life cycle: everything that can be refused is refused before anything is
-//! touched (policy, machine, control socket, ports, network); then the ports are
-//! taken, the state of an earlier process comes back, workers start, and the control socket answers. What is not
-//! needed any more is given up on the way (`sandbox`). A stop, a signal or a
-//! fallen worker ends it: workers first, then the process, whose end detaches
-//! the XDP program (links live as long as the process), so that the kernel
-//! carries on by itself. `kill -9` is the same without the farewell.
+//! touched (policy, machine, control socket, ports, network); then the state of an
+//! earlier process comes back, the ports are taken, workers start, and the control
+//! socket answers. What is not needed any more is given up on the way (`sandbox`). A
+//! stop, a signal, a fallen or a stuck worker ends it: workers first, then the process.
+//! On failure open that detaches the BPF programs, and the kernel carries on by itself;
+//! closed, they stay, and drop (`failure`). `kill -9` is the same without the farewell.
 //!
 //! Threads: one worker for each queue, the control thread and its connections,
 //! the log thread, the state thread, and housekeeping on the main thread.

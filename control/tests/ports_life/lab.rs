@@ -88,7 +88,17 @@ impl Lab {
         let rules = self.file("rules.v4", rules);
         let errors = std::fs::File::create(self.directory.join("stderr")).unwrap();
         let mut command = self.gateway.command(BINARY);
-        command.args(["run", "--port", "g0", "--port", "g1", "--conntrack-max", "4096"]);
+        command.args([
+            "run",
+            "--on-failure",
+            "open",
+            "--port",
+            "g0",
+            "--port",
+            "g1",
+            "--conntrack-max",
+            "4096",
+        ]);
         command.arg("--rules").arg(rules).arg("--log").arg(self.directory.join("log"));
         command.arg("--socket").arg(self.directory.join("control.sock")).args(arguments);
         let mut daemon = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();

@@ -96,7 +96,17 @@ impl Lab {
         let rules = self.file("rules", rules);
         let errors = std::fs::File::create(self.directory.join("stderr")).unwrap();
         let mut command = self.gateway.command(BINARY);
-        command.args(["run", "--port", "g0", "--port", "g1", "--conntrack-max", "4096"]);
+        command.args([
+            "run",
+            "--on-failure",
+            "open",
+            "--port",
+            "g0",
+            "--port",
+            "g1",
+            "--conntrack-max",
+            "4096",
+        ]);
         command.args(["--rules", &rules, "--rules6", &rules]);
         command.args(["--log", &self.path("log"), "--socket", &self.path("control.sock")]);
         let mut child = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();

@@ -224,7 +224,7 @@ impl Program {
         // Known before the first frame is.
         self.ports.insert(link.ifindex, u32::from(port.0), 0).map_err(BpfError::from)?;
         self.devices.insert(port, link.ifindex);
-        if let Some(mode) = self.adopt_xdp(port, link, choice)? {
+        if let Some(mode) = self.adopt_xdp(link, choice)? {
             return Ok(mode);
         }
         let program = program(&mut self.ebpf)?.fd().map_err(BpfError::from)?.as_fd();

@@ -11,7 +11,7 @@
 //! A process that dies before `exchange` leaves the old program, one that dies later
 //! the new one. A start that fails takes back the names that it gave, and no others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::super::links::facts;
@@ -37,8 +37,6 @@ pub(super) struct Keeping {
     fresh: BTreeSet<Name>,
     /// Devices whose XDP link an earlier process had made.
     adopted: BTreeSet<u32>,
-    /// The device of each port.
-    devices: BTreeMap<u8, u32>,
     notes: Vec<String>,
 }
 
@@ -79,7 +77,6 @@ impl Program {
             names: BTreeSet::new(),
             fresh: BTreeSet::new(),
             adopted: BTreeSet::new(),
-            devices: BTreeMap::new(),
         });
     }
 
@@ -97,12 +94,10 @@ impl Program {
     /// Takes up the XDP link of a device, if one is pinned that suits; returns its mode.
     pub(super) fn adopt_xdp(
         &mut self,
-        port: PortId,
         link: &LinkInfo,
         choice: AttachChoice,
     ) -> Result<Option<AttachMode>, AfxdpError> {
         let Some(keeping) = &mut self.keeping else { return Ok(None) };
-        keeping.devices.insert(port.0, link.ifindex);
         let taken = keeping.pins.as_mut().and_then(|pins| pins.take(PinKind::Xdp, link.ifindex));
         let Some(pinned) = taken else { return Ok(None) };
         match link.attached.filter(|mode| suits(*mode, choice)) {
@@ -239,7 +234,7 @@ impl Program {
     /// had made it.
     pub fn pin(&self, port: PortId) -> (bool, bool) {
         let Some(keeping) = &self.keeping else { return (false, false) };
-        let Some(ifindex) = keeping.devices.get(&port.0) else { return (false, false) };
+        let Some(ifindex) = self.devices.get(&port) else { return (false, false) };
         (keeping.names.contains(&(PinKind::Xdp, *ifindex)), keeping.adopted.contains(ifindex))
     }
     /// What there is to say of pins, a sentence each.
