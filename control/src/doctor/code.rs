@@ -102,7 +102,7 @@ codes! {
     Promiscuous, "promiscuous", Port, false, "the device hands over frames that are not for this machine, which cost time to drop";
     MemoryFrames, "memory-frames", Memory, false, "frame memory is taken at start and never given back";
     HugePages, "huge-pages", Memory, false, "with huge pages fewer address translations miss: some nanoseconds a packet";
-    TransparentPages, "transparent-huge-pages", Memory, false, "a large connection table misses fewer address translations with them";
+    TransparentPages, "transparent-pages", Memory, false, "a large connection table misses fewer address translations with them";
     MemoryConntrack, "memory-conntrack", Memory, false, "the connection table is made whole at start";
     ConntrackSize, "conntrack-size", Memory, false, "a table that is too small drops new connections; one that is too large starves the rest";
     ClockSource, "clock-source", Clock, false, "reading the time is a system call, several for each burst";

@@ -111,7 +111,10 @@ fn device(name: &str, link: &LinkMessage, links: &[LinkMessage], pin_directory: 
         xdp: None,
         pins: pins(index, pin_directory),
         holder: holder(index),
-        tcx: host::tcx_programs(name).map_err(|error| Unseen::Failed(error.to_string())),
+        tcx: host::tcx_programs(name).map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Unseen::Privilege("CAP_NET_ADMIN"),
+            _ => Unseen::Failed(error.to_string()),
+        }),
         filters: netlink::filters(index).map_err(unseen),
         rings: ethtool::rings(name).ok(),
         spreading: ethtool::spreading(name).ok(),
@@ -301,27 +304,32 @@ fn modes(
         (None, Ok(features)) => Ok(features & XDP_BASIC != 0),
         (None, Err(why)) => Err(why),
     };
-    let tense = if status.is_some() { "is in" } else { "will be in" };
     let mut findings = Vec::new();
-    findings.push(match native {
-        Ok(true) => Finding::ok(Code::XdpMode, name, format!("{tense} native mode")),
-        Ok(false) => {
-            let found = format!("{tense} generic mode: its driver runs no XDP program");
+    findings.push(match (native, status.is_some()) {
+        (Ok(true), true) => Finding::ok(Code::XdpMode, name, "is in native mode"),
+        (Ok(true), false) => Finding::ok(Code::XdpMode, name, "its driver has native XDP"),
+        (Ok(false), running) => {
+            let found = match running {
+                true => "is in generic mode",
+                false => "its driver has no native XDP: it will be in generic mode",
+            };
             // The host road is lost with it.
             let severity = if wanted.host_road { Finding::warning } else { Finding::note };
             severity(Code::XdpMode, name, found)
         }
-        Err(why) => Finding::unseen(Code::XdpMode, name, why),
+        (Err(why), _) => Finding::unseen(Code::XdpMode, name, why),
     });
     let zero_copy = match (status, &device.features) {
         (Some(status), _) => Ok(status.queues.iter().all(|queue| queue.zero_copy)),
         (None, Ok(features)) => Ok(features & XDP_ZERO_COPY != 0),
         (None, Err(why)) => Err(why),
     };
-    findings.push(match zero_copy {
-        Ok(true) => Finding::ok(Code::ZeroCopy, name, format!("{tense} zero-copy mode")),
-        Ok(false) => Finding::ok(Code::ZeroCopy, name, format!("{tense} copy mode")),
-        Err(why) => Finding::unseen(Code::ZeroCopy, name, why),
+    findings.push(match (zero_copy, status.is_some()) {
+        (Ok(true), true) => Finding::ok(Code::ZeroCopy, name, "is in zero-copy mode"),
+        (Ok(false), true) => Finding::ok(Code::ZeroCopy, name, "is in copy mode"),
+        (Ok(true), false) => Finding::ok(Code::ZeroCopy, name, "its driver has zero-copy"),
+        (Ok(false), false) => Finding::ok(Code::ZeroCopy, name, "its driver has no zero-copy"),
+        (Err(why), _) => Finding::unseen(Code::ZeroCopy, name, why),
     });
     findings
 }

@@ -1,3 +1,5 @@
+//! The session that asks, and policies that would cut it.
+
 use std::sync::Arc;
 
 use dataplane::clock::monotonic;

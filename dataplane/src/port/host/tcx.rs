@@ -2,7 +2,7 @@
 
 use std::io;
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 
 /// Names of the host road's own programs, as the kernel shows them.
 pub const PROGRAMS: [&str; 2] = ["host_out", "host_in"];
@@ -25,7 +25,7 @@ pub struct TcxProgram {
 pub fn tcx_programs(device: &str) -> io::Result<Vec<TcxProgram>> {
     let mut found = Vec::new();
     for (hook, egress) in [(TcAttachType::Ingress, false), (TcAttachType::Egress, true)] {
-        let (_, programs) = SchedClassifier::query_tcx(device, hook).map_err(io::Error::other)?;
+        let (_, programs) = SchedClassifier::query_tcx(device, hook).map_err(answer)?;
         found.extend(programs.iter().map(|program| TcxProgram {
             id: program.id(),
             name: program.name_as_str().unwrap_or_default().to_owned(),
@@ -33,4 +33,16 @@ pub fn tcx_programs(device: &str) -> io::Result<Vec<TcxProgram>> {
         }));
     }
     Ok(found)
+}
+
+/// The kernel's answer within the library's.
+fn answer(error: ProgramError) -> io::Error {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(cause) = next {
+        if let Some(answer) = cause.downcast_ref::<io::Error>() {
+            return io::Error::new(answer.kind(), error.to_string());
+        }
+        next = cause.source();
+    }
+    io::Error::other(error)
 }
