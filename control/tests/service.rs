@@ -282,7 +282,10 @@ fn live_a_full_life(lab: &Lab) {
     let saved = || lab.path("state/conntrack").metadata().and_then(|file| file.modified()).ok();
     let before = saved();
     lab.until("state is saved again", || saved() != before);
-    assert!(!lab.errors().contains("Operation not permitted"), "{}", lab.errors());
+    let errors = lab.errors();
+    for refusal in ["Operation not permitted", "ermission denied", "ead-only file system"] {
+        assert!(!errors.contains(refusal), "{errors}");
+    }
 }
 
 #[test]
