@@ -77,7 +77,7 @@ const FREE: &[(&str, &[Call])] = &[
     (
         "asking about ourselves and the machine; random numbers",
         calls![
-            SYS_getpid SYS_getuid SYS_geteuid SYS_getgid SYS_getegid SYS_getcwd SYS_capget SYS_uname
+            SYS_getpid SYS_getuid SYS_geteuid SYS_getgid SYS_getegid SYS_capget SYS_uname
             SYS_sysinfo SYS_getrusage SYS_prlimit64 SYS_getrandom
         ],
     ),
