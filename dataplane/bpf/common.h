@@ -33,6 +33,7 @@ const volatile u32 HOST = 0;       // 1: packets to own addresses are the engine
 const volatile u32 CLOSED = 0;     // while the daemon is away: 0 the kernel carries on, 1 drop
 const volatile u32 QUEUES = 64;    // queues per port: stride of `sockets`; workers
 const volatile u32 BLOCKLIST = 0;  // 1: look sources up in the blocklist maps
+const volatile u64 PASSPORT = 0;   // 48 bits; the sender of frames that the engine delivers on a generic port
 const volatile u64 BEAT_LIMIT = 0; // a worker that is silent for longer (ns) is away; 0: never
 
 #define MAP(name, map_type, key_type, value_type, entries, flags) \

@@ -50,9 +50,11 @@ struct __sk_buff {
 };
 
 MAP(taps, MAP_HASH, u32, u32, 64, 0);      // port's interface index -> its TAP's
-MAP(tap_ports, MAP_HASH, u32, u32, 65, 0); // TAP's interface index -> its port's
+// TAP's interface index -> its port's, and in the high half whether that one's XDP program
+// is generic.
+MAP(tap_ports, MAP_HASH, u32, u64, 65, 0);
 
-enum { LINK = 14, SOURCE = 6 };
+enum { SENDER = 6, LINK = 14, SOURCE = 6 };
 enum { PACKET_SOCKET = 17 };
 enum { WORKERS_MAX = 256 };
 
@@ -212,6 +214,12 @@ SEC("classifier")
 int host_in(struct __sk_buff *skb)
 {
 	u32 interface = skb->ifindex;
-	u32 *port = map_lookup(&tap_ports, &interface);
-	return port ? redirect(*port, TO_INGRESS) : TCX_DROP;
+	u64 *port = map_lookup(&tap_ports, &interface);
+	if (!port)
+		return TCX_DROP;
+	// A generic XDP program will see the frame: it must not take it for one off the wire.
+	u64 passport = PASSPORT;
+	if (*port >> 32 && store_bytes(skb, SENDER, &passport, 6, 0))
+		return TCX_DROP;
+	return redirect((u32)*port, TO_INGRESS);
 }

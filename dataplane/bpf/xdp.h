@@ -225,6 +225,23 @@ INLINE u32 judge(void *data, void *end)
 	return ROUTED && !is_tag(type) ? PASSED_LINK : REDIRECTED;
 }
 
+// Whether the engine delivers the frame to this machine: in generic mode it comes by here
+// again. The wire cannot say so: the passport is drawn anew when the program is loaded, and
+// taken off here, before any socket can look at the frame.
+INLINE int is_delivered(void *data, void *end)
+{
+	struct ethernet *link = data;
+	u64 sender = 0;
+	if (!PASSPORT || (void *)(link + 1) > end)
+		return 0;
+	__builtin_memcpy(&sender, link->source, sizeof(link->source));
+	if (sender != PASSPORT)
+		return 0;
+	sender = 0x02; // 02:00:00:00:00:00: of nobody
+	__builtin_memcpy(link->source, &sender, sizeof(link->source));
+	return 1;
+}
+
 SEC("xdp")
 int portcullis(struct xdp_md *frame)
 {
@@ -235,6 +252,8 @@ int portcullis(struct xdp_md *frame)
 	u32 *slot = map_lookup(&ports, &interface);
 	if (!slot)
 		return away;
+	if (is_delivered(data, end))
+		return XDP_PASS;
 
 	u32 cause = judge(data, end);
 	long verdict = XDP_PASS;

@@ -10,7 +10,6 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use dataplane::fib::Mode;
 use dataplane::packet::MAX_PORTS;
 use dataplane::port::afxdp::{LinkInfo, OnFailure, Pins};
-use dataplane::port::host::HostChoice;
 use dataplane::port::management::List;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketType, socket};
@@ -231,16 +230,13 @@ pub fn takeover_notes(config: &Config) -> Vec<String> {
 
 /// What there is to say when this machine's own packets stay with the kernel.
 pub fn host_note(config: &Config, host_road: bool) -> Option<String> {
-    let why = match config.mode {
-        Mode::Bridge(_) => return None,
-        _ if host_road => return None,
-        _ if config.host != HostChoice::Off => "a port has no native XDP",
-        _ => "the host road is off",
-    };
-    Some(format!(
-        "{why}: packets from and to this machine's own addresses stay with the kernel, INPUT and \
-         OUTPUT are not enforced, and replies to NAT with those addresses do not come back"
-    ))
+    if host_road || matches!(config.mode, Mode::Bridge(_)) {
+        return None;
+    }
+    let note = "the host road is off: packets from and to this machine's own addresses stay with \
+                the kernel, INPUT and OUTPUT are not enforced, and replies to NAT with those \
+                addresses do not come back";
+    Some(note.to_owned())
 }
 
 /// What is odd about the management list.

@@ -78,15 +78,6 @@ pub enum AfxdpError {
         /// What it belongs to.
         controller: String,
     },
-    /// The host road was laid for native devices.
-    #[error(
-        "device {device} has no native XDP, which the host road needs: restart without the host \
-         road, or give the device native XDP"
-    )]
-    NeedsNative {
-        /// The device.
-        device: String,
-    },
     /// Somebody else's XDP program is attached.
     #[error(
         "device {device} already has an XDP program: is another portcullis running on it? \

@@ -42,7 +42,7 @@ pub use socket::{BoundSocket, Closed, Closing, Observer};
 
 use super::host::{HostChoice, HostQueue};
 use super::management::List;
-use super::{AttachMode, CHUNK, MAX_FRAME, Pool};
+use super::{CHUNK, MAX_FRAME, Pool};
 use crate::clock::{Nanos, monotonic};
 use crate::packet::{MAX_PORTS, PortId};
 use ledger::Ledger;
@@ -216,11 +216,6 @@ pub fn open_pinned(
     let mut modes = Vec::with_capacity(links.len());
     for (index, link) in links.iter().enumerate() {
         modes.push(program.attach(PortId(index as u8), link, config.attach)?);
-    }
-    if has_host && modes.iter().any(|mode| *mode != AttachMode::Native) {
-        let pins = program.give_up();
-        let config = Config { host: HostChoice::Off, ..config.clone() };
-        return open_pinned(&config, local, pins);
     }
     let mut workers = Vec::with_capacity(config.workers);
     let mut umems = Vec::with_capacity(config.workers);

@@ -12,7 +12,6 @@ use std::sync::{Mutex, PoisonError};
 use super::umem::{Place, Umem};
 use super::{AfxdpError, BoundSocket, Config, LinkInfo, MAX_MTU, OnFailure, Program, link, sys};
 use crate::packet::PortId;
-use crate::port::AttachMode;
 
 /// What it takes to open ports on the memory of running workers.
 #[derive(Debug)]
@@ -74,9 +73,6 @@ impl PortOpener {
         let lock = || program.lock().unwrap_or_else(PoisonError::into_inner);
         let attach = lock().attach(port, link, self.config.attach)?;
         if self.host_road {
-            if attach != AttachMode::Native {
-                return Err(AfxdpError::NeedsNative { device: link.name.clone() });
-            }
             lock().rejoin(link)?;
         }
         let mut sockets = Vec::with_capacity(self.umems.len());

@@ -247,10 +247,6 @@ impl Pins {
     pub fn take_all(&mut self, ifindex: u32) -> Vec<Pinned> {
         PinKind::ALL.into_iter().filter_map(|kind| self.take(kind, ifindex)).collect()
     }
-    /// Puts one back.
-    pub(super) fn put_back(&mut self, pinned: Pinned) {
-        self.found.push(pinned);
-    }
 
     /// Makes the directory, so that links can be pinned.
     ///

@@ -57,6 +57,9 @@ pub enum BpfError {
     /// The beats cannot be mapped.
     #[error("the beats of the XDP program cannot be mapped: {0}")]
     Beats(#[source] io::Error),
+    /// There are no random numbers.
+    #[error("random numbers: {0}")]
+    Random(#[source] io::Error),
     /// The blocklist was not switched on when the program was loaded.
     #[error("the blocklist is switched off")]
     NoBlocklist,
@@ -132,7 +135,7 @@ pub struct Program {
     joined: Vec<host::Joined>,
     ebpf: Ebpf,
     taps: HashMap<MapData, u32, u32>,
-    tap_ports: HashMap<MapData, u32, u32>,
+    tap_ports: HashMap<MapData, u32, u64>,
     ports: HashMap<MapData, u32, u32>,
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, u64>,
@@ -161,10 +164,12 @@ impl Program {
         let closed = u32::from(config.on_failure == OnFailure::Closed);
         let blocklist = u32::from(config.blocklist.is_some());
         let size = config.blocklist.unwrap_or(BlocklistSize { hosts: 1, prefixes: 1 });
+        let passport = if config.host { passport()? } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .override_global("ROUTED", &routed, true)
             .override_global("HOST", &host, true)
             .override_global("CLOSED", &closed, true)
+            .override_global("PASSPORT", &passport, true)
             .override_global("BEAT_LIMIT", &config.beat_limit.0, true)
             .override_global("QUEUES", &config.queues, true)
             .override_global("BLOCKLIST", &blocklist, true)
@@ -317,6 +322,14 @@ impl Program {
             silent: count(7)?,
         })
     }
+}
+
+/// A sender's address that nobody can guess, for frames that are delivered by way of a
+/// generic program.
+fn passport() -> Result<u64, BpfError> {
+    const ADDRESS: u64 = (1 << 48) - 1;
+    let number = getrandom::u64().map_err(|error| BpfError::Random(io::Error::other(error)))?;
+    Ok((number & ADDRESS).max(1))
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, BpfError> {

@@ -8,6 +8,7 @@ use aya::programs::SchedClassifier;
 use super::super::pins::PinKind;
 use super::super::sys::{TcxHook, attach_tcx};
 use super::{BpfError, LinkInfo, Program};
+use crate::port::AttachMode;
 use crate::port::host::HostError;
 
 /// A device and its TAP.
@@ -53,7 +54,11 @@ impl Program {
         self.leave(&link.name);
         let Joined { tap, output, .. } = self.joined[at];
         self.joined[at].ifindex = Some(link.ifindex);
-        self.tap_ports.insert(tap, link.ifindex, 0).map_err(map)?;
+        // Asked: what is wanted of the program's mode need not be in force.
+        let generic =
+            LinkInfo::of(&link.name).is_ok_and(|link| link.attached == Some(AttachMode::Generic));
+        let port = u64::from(generic) << 32 | u64::from(link.ifindex);
+        self.tap_ports.insert(tap, port, 0).map_err(map)?;
         if output {
             self.taps.insert(link.ifindex, tap, 0).map_err(map)?;
             self.attach_host("host_out", link, TcxHook::Egress)?;

@@ -80,17 +80,6 @@ impl Program {
         });
     }
 
-    /// Ends a start half-way: links that were taken up are as they were, new ones gone.
-    pub(in crate::port::afxdp) fn give_up(mut self) -> Option<Pins> {
-        let mut keeping = self.keeping.take()?;
-        for name in std::mem::take(&mut keeping.fresh) {
-            let _ = keeping.unpin(name);
-        }
-        let mut pins = keeping.pins.take()?;
-        std::mem::take(&mut keeping.waiting).into_iter().for_each(|it| pins.put_back(it));
-        Some(pins)
-    }
-
     /// Takes up the XDP link of a device, if one is pinned that suits; returns its mode.
     pub(super) fn adopt_xdp(
         &mut self,
