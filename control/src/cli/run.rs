@@ -67,8 +67,8 @@ pub struct Args {
     /// How to attach the XDP program [default: auto].
     #[arg(long, value_enum)]
     pub xdp: Option<AttachName>,
-    /// Whether this machine's own packets go through the policy (INPUT, OUTPUT) too; needs
-    /// native XDP on every port, and is needed for NAT to its own addresses [default: auto].
+    /// Whether this machine's own packets go through the policy (INPUT, OUTPUT) too;
+    /// needed for NAT to its own addresses [default: auto].
     #[arg(long, value_enum)]
     pub host_road: Option<HostRoadName>,
     /// Whoever may reach a service of this machine whatever the policy says, as

@@ -35,8 +35,8 @@ keys! {
     /// Whether frames may cross without a copy.
     zero_copy: ZeroCopyName = "xdp.zero-copy", Restart, "--zero-copy", ZeroCopyName::Auto;
 
-    /// Whether this machine's own packets go through the policy (INPUT, OUTPUT) too; needs
-    /// native XDP on every port, and is needed for NAT to its own addresses.
+    /// Whether this machine's own packets go through the policy (INPUT, OUTPUT) too;
+    /// needed for NAT to its own addresses.
     host_road: HostRoadName = "host.road", Restart, "--host-road", HostRoadName::Auto;
 
     /// What becomes of the traffic while the daemon is away: open leaves it to the kernel,

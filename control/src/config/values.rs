@@ -309,7 +309,7 @@ pub enum AttachName {
 /// `host.road`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HostRoadName {
-    /// Where every port is attached natively; says so where not.
+    /// By io_uring where the kernel lets us, else plainly.
     Auto,
     /// The same without io_uring: a system call for each packet.
     Plain,

@@ -78,7 +78,7 @@ codes! {
     PortDown, "port-down", Port, false, "nothing is received or sent";
     Carrier, "carrier", Port, false, "nothing is received or sent";
     Driver, "driver", Port, false, "tells what the device can do";
-    XdpMode, "xdp-mode", Port, false, "generic mode makes a socket buffer for every frame first, and has no host road";
+    XdpMode, "xdp-mode", Port, false, "generic mode makes a socket buffer for every frame first";
     ZeroCopy, "zero-copy", Port, false, "in copy mode the kernel copies every frame, in and out";
     XdpForeign, "xdp-foreign", Port, false, "a device has room for one XDP program";
     TcxForeign, "tcx-foreign", Port, false, "it sees what the kernel sends and what INPUT delivers, before or after us, and may change or drop it";

@@ -175,7 +175,7 @@ fn host_road(wanted: &Wanted, running: &Running) -> Option<Finding> {
     if let Some(chain) = running.rules.chains.iter().find(|chain| !chain.enforced) {
         let found =
             format!("{} and its {} rule(s) are not enforced", chain.chain, chain.rules.len());
-        let advice = "every port must have native XDP: see xdp-mode";
+        let advice = "start it with the host road";
         return Some(Finding::warning(Code::HostRoad, "", found).advise(advice));
     }
     if way == "plain" {

@@ -190,7 +190,7 @@ pub(super) fn judge(
     findings.extend(link(name, device));
     findings.extend(ownership(name, device, status.is_some()));
     findings.extend(programs(wanted, name, device, status.is_some()));
-    findings.extend(modes(wanted, name, device, in_service));
+    findings.extend(modes(name, device, in_service));
     findings.push(queues(name, device, workers, in_service));
     findings.push(mtu(name, device));
     findings.extend(rings(name, device));
@@ -293,12 +293,7 @@ fn programs(wanted: &Wanted, name: &str, device: &Device, ours: bool) -> Vec<Fin
 }
 
 /// How frames come and go: as the daemon says, else as the driver could.
-fn modes(
-    wanted: &Wanted,
-    name: &str,
-    device: &Device,
-    status: Option<&PortStatus>,
-) -> Vec<Finding> {
+fn modes(name: &str, device: &Device, status: Option<&PortStatus>) -> Vec<Finding> {
     let native = match (status, &device.features) {
         (Some(status), _) => Ok(status.xdp == "native"),
         (None, Ok(features)) => Ok(features & XDP_BASIC != 0),
@@ -313,9 +308,7 @@ fn modes(
                 true => "is in generic mode",
                 false => "its driver has no native XDP: it will be in generic mode",
             };
-            // The host road is lost with it.
-            let severity = if wanted.host_road { Finding::warning } else { Finding::note };
-            severity(Code::XdpMode, name, found)
+            Finding::note(Code::XdpMode, name, found)
         }
         (Err(why), _) => Finding::unseen(Code::XdpMode, name, why),
     });

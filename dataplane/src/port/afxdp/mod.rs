@@ -107,7 +107,7 @@ pub struct Config {
     /// Room for blocked sources; `None` switches the blocklist off.
     pub blocklist: Option<BlocklistSize>,
     /// Whether this machine's own packets take the host road through the engine,
-    /// where every device is attached natively. Not in bridge mode.
+    /// Not in bridge mode.
     pub host: HostChoice,
 }
 

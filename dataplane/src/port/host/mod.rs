@@ -12,8 +12,9 @@
 //! Life cycle: programs are attached by `bpf_link` and TAPs are not persistent:
 //! both are gone when the process is. Concurrency: a TAP has one queue for each
 //! worker; nothing is shared. Limits: at most [`READS_MAX`] packets of this machine's a
-//! turn, beside a burst of the ports', so that neither starves the other; links with a
-//! generic XDP program have no host road (what is delivered would meet that program again).
+//! turn, beside a burst of the ports', so that neither starves the other. What is delivered
+//! on a link with a generic XDP program meets that program again, and is known there by the
+//! sender that the tcx program writes (`is_delivered` in `xdp.h`).
 
 mod plain;
 mod sys;
