@@ -15,6 +15,13 @@ use diff::rules::RulesetText;
 use diff::{Case, Observation, compare, corpus, kernel, replay, shrink};
 use lab::Lab;
 
+/// The usual lab, with what is said to links.
+fn new_lab() -> Lab {
+    let mut lab = Lab::new();
+    lab.join_links();
+    lab
+}
+
 /// One lab at a time: the kernel's log is the machine's, so a lab beside this
 /// one would write its LOG lines into our comparison.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -98,7 +105,7 @@ fn generated_rules_and_packets() {
     let rulesets = setting("PORTCULLIS_DIFF_RULESETS", 20);
     let packets = setting("PORTCULLIS_DIFF_PACKETS", 100) as usize;
     let seed = setting("PORTCULLIS_DIFF_SEED", 1);
-    let lab = Lab::new();
+    let lab = new_lab();
     let (mut failures, mut refused, mut rules, mut forwarded) = (Vec::new(), 0, 0, 0);
     for number in 0..rulesets {
         let case_seed = seed.wrapping_add(number);
@@ -153,7 +160,7 @@ fn rulesets_of_the_corpus() {
     let Some(folder) = corpus::folder() else { return };
     let packets = setting("PORTCULLIS_DIFF_PACKETS", 100) as usize;
     let seed = setting("PORTCULLIS_DIFF_SEED", 1);
-    let lab = Lab::new();
+    let lab = new_lab();
     lab.add_default_routes();
     let (mut compared, mut kernel_refused, mut we_refused) = (0, 0, 0);
     let mut failures = Vec::new();
@@ -202,7 +209,7 @@ fn errors_about_missing_routes() {
         let expected = (if v6 { 16 } else { 10 }, Vec::new());
         // The kernel's buckets outlive a run: each attempt needs a lab of its own.
         let attempt = |_| {
-            let (theirs, differences) = try_case(&Lab::new(), &case).expect("empty tables load");
+            let (theirs, differences) = try_case(&new_lab(), &case).expect("empty tables load");
             (theirs.sent.iter().filter(|sent| !sent.is_empty()).count(), differences)
         };
         let seen: Vec<_> = (0..ATTEMPTS).map(attempt).collect();
@@ -223,7 +230,7 @@ fn generation_repeats_itself() {
 #[test]
 fn the_kernel_repeats_itself() {
     let _alone = alone();
-    let lab = Lab::new();
+    let lab = new_lab();
     for seed in 100..130 {
         let case = Case::generate(seed, 80);
         let Ok((first, _)) = kernel::run(&lab, &case) else { continue };

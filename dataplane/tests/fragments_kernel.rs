@@ -153,7 +153,7 @@ impl Twins {
         let mut buf = [&[0; 64], frame].concat();
         let disposition = Disposition::Drop(DropReason::FaultInjected);
         let (start, len, output) = (64, frame.len(), port.is_none());
-        let port = PortId(port.unwrap_or(0) as u8);
+        let port = port.map_or(PortId::LOOPBACK, |port| PortId(port as u8));
         let mut burst = [Slot { buf: &mut buf, start, len, port, disposition }];
         let world = World {
             snapshot: &self.snapshot,

@@ -127,6 +127,10 @@ pub fn line<'n>(entry: &Entry, name: impl Fn(PortId) -> &'n str) -> String {
 
 fn link_header(out: &mut Line, entry: &Entry) {
     match entry.link {
+        None if entry.input == Some(PortId::LOOPBACK) => {
+            let kind = if entry.family == Family::V4 { "08:00" } else { "86:dd" };
+            out.put(format_args!("MAC={}:{kind} ", Colons(&[0; 12])));
+        }
         None => out.put(format_args!("MAC= ")),
         Some(header) if entry.switches.mac_decode => {
             let (dst, src, kind) = (&header[..6], &header[6..12], &header[12..]);

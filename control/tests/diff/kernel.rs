@@ -27,6 +27,7 @@ pub fn run(lab: &Lab, case: &Case) -> Result<(Observation, Vec<u64>), String> {
         let out = match packet.entry {
             Entry::Port(port) => lab.inject(port, &packet.bytes),
             Entry::Own => lab.emit(v6, &packet.bytes),
+            Entry::OwnOn(port) => lab.emit_on(v6, &packet.bytes, port),
         };
         sent.push(out.into_iter().map(normalised).collect());
     }
@@ -52,8 +53,7 @@ pub fn normalised(mut sent: Sent) -> Sent {
     let frame = &mut sent.frame;
     let own = frame.len() >= 34
         && frame[12..14] == [8, 0]
-        && frame[26..28] == [198, 18]
-        && frame[29] == 1
+        && (frame[26..28] == [198, 18] && frame[29] == 1 || frame[15] & 0xe0 == 0xc0)
         && frame[23] == 1
         && !matches!(frame[34], 0 | 8);
     if own {
@@ -65,8 +65,11 @@ pub fn normalised(mut sent: Sent) -> Sent {
 
 /// The same for a LOG line about a packet that the router makes itself.
 pub fn normalised_line(line: &str) -> String {
-    let own = (1..=3).any(|net| line.contains(&format!(" SRC=198.18.{net}.1 ")));
-    let answer = line.contains("IN= ") && line.contains(" PROTO=ICMP ") && line.contains(" [SRC=");
+    let own = (1..=3).any(|net| line.contains(&format!(" SRC=198.18.{net}.1 ")))
+        || line.contains(" PREC=0xC0 ")
+        || line.contains("IN=lo ");
+    let from_here = line.contains("IN= ") || line.contains("IN=lo ");
+    let answer = from_here && line.contains(" PROTO=ICMP ") && line.contains(" [SRC=");
     let words = line
         .split(' ')
         .map(|word| if own && answer && word.starts_with("ID=") { "ID=0" } else { word });

@@ -21,6 +21,8 @@ pub enum Entry {
     Port(usize),
     /// The router's own stack (an IP packet without Ethernet header).
     Own,
+    /// The same for a packet to a group or a link-local address, out of that port.
+    OwnOn(usize),
 }
 
 /// One packet to try.
@@ -135,9 +137,10 @@ pub fn generate(rng: &mut Rng, v6: bool, count: usize, rules: Rules) -> Vec<Pack
     while all.len() < count {
         let packet = match maker.rng.below(100) {
             0..60 => maker.conversation(),
-            60..70 => maker.error_about(&all),
-            70..82 => Some(maker.stray()),
-            82..94 => Some(maker.odd()),
+            60..68 => maker.error_about(&all),
+            68..76 => Some(maker.stray()),
+            76..84 => Some(maker.odd()),
+            84..92 => Some(maker.said_to_link()),
             _ => Some(maker.own()),
         };
         all.extend(packet);
@@ -253,13 +256,9 @@ impl Maker<'_> {
         flow.step += 1;
         let (from, to) =
             if forward { (flow.client, flow.server) } else { (flow.server, flow.client) };
-        // What the router itself would answer is not ours to send from outside.
+        // What the router itself answers, a socket of its own sends.
         let spoof = from.address == world::router(self.v6, 0)
             || (0..lab::PORTS).any(|port| from.address == world::router(self.v6, port));
-        if spoof {
-            self.flows.insert(index, flow);
-            return None;
-        }
         let (sport, dport) =
             if forward { (flow.sport, flow.dport) } else { (flow.dport, flow.sport) };
         let mut ip = self.ip(from.address, to.address, 0);
@@ -311,6 +310,10 @@ impl Maker<'_> {
             flow.step -= 1;
         }
         self.flows.insert(index, flow);
+        if spoof {
+            let note = format!("own: {note}");
+            return Some(Packet { entry: Entry::Own, bytes: ip.packet(&l4), note });
+        }
         Some(self.wire(from, &ip.packet(&l4), note))
     }
 
@@ -601,15 +604,62 @@ impl Maker<'_> {
         Packet { entry: Entry::Port(from.port), bytes, note }
     }
 
-    /// Something the router says itself.
-    fn own(&mut self) -> Packet {
-        let to = self.host();
-        let mut ip = self.ip(world::router(self.v6, to.port), to.address, 17);
-        ip.ttl = 64;
+    /// To a group, to everybody on a link, or to a link-local address.
+    fn said_to_link(&mut self) -> Packet {
+        let mut from = self.host();
+        let near = self.rng.below(lab::PORTS);
+        let (net, v6) = (from.port as u8 + 1, self.v6);
+        let dst: IpAddr = match (v6, self.rng.below(9)) {
+            (false, 0) => [255, 255, 255, 255].into(),
+            (false, 1 | 2) => [198, 18, self.rng.pick(&[net, near as u8 + 1]), 255].into(),
+            (false, 3) => [224, 0, 0, self.rng.pick(&[1, 1, 2, 22, 251])].into(),
+            (false, 4) => [239, 1, 2, self.rng.pick(&[3, 4])].into(),
+            (false, _) => [224, 0, 0, 5].into(),
+            (true, 0) => lab::link_local(from.port, self.rng.pick(&[1, 1, 10])),
+            (true, 2) => [0xff02, 0, 0, 0, 0, 0, 0, self.rng.pick(&[1, 2, 0x16, 0xfb])].into(),
+            (true, 3) => [0xff05, 0, 0, 0, 0, 0, 1, self.rng.pick(&[3, 4])].into(),
+            (true, 4) => {
+                let last = self.rng.pick(&[1, 0, 10, 77]);
+                [0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(net) * self.rng.below(2) as u16, last]
+                    .into()
+            }
+            (true, 5) => {
+                [self.rng.pick(&[0xff00, 0xff01, 0xff0e, 0xff12]), 0, 0, 0, 0, 0, 0, 1].into()
+            }
+            (true, _) => [0xff02, 0, 0, 0, 0, 0, 0, 5].into(),
+        };
+        if self.rng.chance(15) {
+            from.port = near;
+        }
+        from.address = match self.rng.below(12) {
+            0 if v6 => [0; 8].into(),
+            0 => [0, 0, 0, 0].into(),
+            1 => world::router(v6, near),
+            2 if !v6 => [198, 18, net, 255].into(),
+            3 if !v6 => [169, 254, 7, 7].into(),
+            2..7 if v6 => lab::link_local(from.port, 10),
+            _ => from.address,
+        };
+        let proto = self.rng.pick(&[17, 17, 17, 89, 112, 2, if v6 { 58 } else { 1 }, 6, 103]);
+        let mut ip = self.ip(from.address, dst, proto);
+        ip.ttl = self.rng.pick(&[1, 1, 64, 255, 2]);
+        let (l4, note) = self.short_message(&ip);
+        let note = format!("to the link: {note} {} > {dst}", from.address);
+        let mac = if self.rng.chance(85) { group_mac(dst) } else { None };
+        let mac = mac.unwrap_or_else(|| match self.rng.below(12) {
+            0 => [0xff; 6],
+            1 => [1, 0, 0x5e, 0, 0, 9],
+            _ => port_mac(from.port),
+        });
+        let kind = if v6 { 0x86dd } else { 0x0800 };
+        let bytes = frames::ethernet(mac, from.mac, kind, &ip.packet(&l4));
+        Packet { entry: Entry::Port(from.port), bytes, note }
+    }
+
+    fn short_message(&mut self, ip: &Ip) -> (Vec<u8>, String) {
         let (sport, dport) = (self.rng.pick(&PORT_POOL), self.rng.pick(&PORT_POOL));
-        let l4 = match self.rng.below(3) {
-            0 => {
-                ip.proto = 6;
+        let l4 = match ip.proto {
+            6 => {
                 let flags = self.rng.pick(&[SYN, ACK, RST]);
                 let tcp = Tcp {
                     sport,
@@ -621,16 +671,69 @@ impl Maker<'_> {
                     options: vec![],
                     payload: 0,
                 };
-                tcp.build(&ip)
+                tcp.build(ip)
             }
-            1 => {
-                ip.proto = if self.v6 { 58 } else { 1 };
-                frames::icmp(&ip, if self.v6 { 128 } else { 8 }, 0, [0, 5, 0, 1], &[0; 8])
+            1 => frames::icmp(ip, self.rng.pick(&[8, 8, 0, 13]), 0, [0, 5, 0, 1], &[0; 8]),
+            58 => {
+                let kind = self.rng.pick(&[128, 128, 129, 130, 131, 143]);
+                frames::icmp(ip, kind, 0, [0, 5, 0, 1], &[0; 20])
             }
-            _ => frames::udp(&ip, sport, dport, 8),
+            17 => frames::udp(ip, sport, dport, 8),
+            _ => vec![0; 24],
         };
-        let note = format!("own: protocol {} > {}:{dport}", ip.proto, to.address);
-        Packet { entry: Entry::Own, bytes: ip.packet(&l4), note }
+        (l4, format!("protocol {} port {dport}", ip.proto))
+    }
+
+    /// Something the router says itself.
+    fn own(&mut self) -> Packet {
+        let (to, v6) = (self.host(), self.v6);
+        let out = self.rng.below(lab::PORTS);
+        let link = self.rng.chance(30);
+        let (src, dst): (IpAddr, IpAddr) = match self.rng.below(8) {
+            0 if v6 && link => (lab::link_local(out, 1), lab::link_local(out, 10)),
+            1 | 2 if v6 && link => {
+                (lab::link_local(out, 1), [0xff02, 0, 0, 0, 0, 0, 0, self.rng.pick(&[1, 5])].into())
+            }
+            _ if v6 && link => (world::router(v6, out), [0xff05, 0, 0, 0, 0, 0, 1, 3].into()),
+            0..4 if link => {
+                (world::router(v6, out), [224, 0, 0, self.rng.pick(&[1, 5, 18])].into())
+            }
+            _ if link => (world::router(v6, out), [239, 1, 2, 3].into()),
+            // To itself, by loopback.
+            0 => (world::router(v6, out), world::router(v6, self.rng.below(lab::PORTS))),
+            1 => (world::router(v6, out), to.address),
+            _ => (world::router(v6, to.port), to.address),
+        };
+        let other = if link { 89 } else { 17 };
+        let proto = self.rng.pick(&[6, 17, if v6 { 58 } else { 1 }, other]);
+        let mut ip = self.ip(src, dst, proto);
+        ip.ttl = if link { self.rng.pick(&[1, 64, 255]) } else { 64 };
+        let (l4, note) = match proto {
+            1 | 58 => {
+                let kind = if v6 { 128 } else { 8 };
+                (frames::icmp(&ip, kind, 0, [0, 5, 0, 1], &[0; 8]), format!("protocol {proto}"))
+            }
+            _ => self.short_message(&ip),
+        };
+        let note = format!("own: {note} {src} > {dst}");
+        let entry = if link { Entry::OwnOn(out) } else { Entry::Own };
+        Packet { entry, bytes: ip.packet(&l4), note }
+    }
+}
+
+/// The link-layer address that a group or broadcast address is sent to.
+fn group_mac(dst: IpAddr) -> Option<[u8; 6]> {
+    match dst {
+        IpAddr::V4(v4) if v4.is_multicast() => {
+            let [_, b, c, d] = v4.octets();
+            Some([1, 0, 0x5e, b & 0x7f, c, d])
+        }
+        IpAddr::V4(v4) if v4.octets()[3] == 255 => Some([0xff; 6]),
+        IpAddr::V6(v6) if v6.is_multicast() => {
+            let [.., a, b, c, d] = v6.octets();
+            Some([0x33, 0x33, a, b, c, d])
+        }
+        _ => None,
     }
 }
 

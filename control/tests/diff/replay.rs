@@ -23,7 +23,13 @@ pub fn topology(default_routes: bool) -> String {
         write!(
             text,
             "[[port]]\nname = \"eth{port}\"\nmac = \"{mac}\"\n\
-             addresses = [\"{v4}/24\", \"{v6}/64\"]\n"
+             addresses = [\"{v4}/24\", \"{v6}/64\", \"{}/64\"]\ngroups = {:?}\n",
+            lab::link_local(port, 1),
+            lab::GROUPS
+                .iter()
+                .filter(|(on, _)| *on == port)
+                .map(|(_, group)| group)
+                .collect::<Vec<_>>()
         )
         .expect("writing to a string");
     }
@@ -42,9 +48,22 @@ pub fn topology(default_routes: bool) -> String {
                 .expect("writing to a string");
         }
     }
+    for v6 in [false, true] {
+        let (mark, table) = lab::MARKED;
+        let (to, via) = (if v6 { "::/0" } else { "0.0.0.0/0" }, address(v6, 1, 254));
+        write!(
+            text,
+            "[[rule]]\nfwmark = \"{mark}\"\ntable = {table}\npriority = 1000\nfamily = \"{}\"\n\
+             [[route]]\nto = \"{to}\"\nvia = \"{via}\"\ndev = \"eth1\"\ntable = {table}\n",
+            if v6 { "v6" } else { "v4" }
+        )
+        .expect("writing to a string");
+    }
     for (port, host) in (0..lab::PORTS).flat_map(|port| lab::NEIGHBOURS.map(|host| (port, host))) {
-        for v6 in [false, true] {
-            let (ip, mac) = (address(v6, port, host), mac_text(host_mac(port, host)));
+        for ip in
+            [address(false, port, host), address(true, port, host), lab::link_local(port, host)]
+        {
+            let mac = mac_text(host_mac(port, host));
             write!(
                 text,
                 "[[neighbour]]\ndev = \"eth{port}\"\naddress = \"{ip}\"\nmac = \"{mac}\"\n"
@@ -96,9 +115,13 @@ pub fn run(case: &Case, times: &[u64]) -> Result<Observation, String> {
     command.arg(rules_option).arg(scratch.join(rules_name));
     for port in (0..lab::PORTS).map(Some).chain([None]) {
         let name = port.map_or("host".to_owned(), |port| format!("eth{port}"));
-        let entry = port.map_or(Entry::Own, Entry::Port);
+        let enters = |entry: Entry| match (port, entry) {
+            (Some(port), Entry::Port(entry)) => port == entry,
+            (None, Entry::Own | Entry::OwnOn(_)) => true,
+            _ => false,
+        };
         let file = format!("in-{name}.pcap");
-        write(&file, &capture(case, times, entry));
+        write(&file, &capture(case, times, enters));
         command.arg("--in").arg(format!("{name}={}", scratch.join(&file).display()));
     }
     let out = scratch.join("out");
@@ -111,16 +134,16 @@ pub fn run(case: &Case, times: &[u64]) -> Result<Observation, String> {
     Ok(observe(&out, times, rules_name))
 }
 
-fn capture(case: &Case, times: &[u64], entry: Entry) -> Vec<u8> {
+fn capture(case: &Case, times: &[u64], enters: impl Fn(Entry) -> bool) -> Vec<u8> {
     let mut file = Vec::new();
     for word in [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, 65_535, 1] {
         file.extend(word.to_le_bytes());
     }
-    for (packet, time) in case.packets.iter().zip(times).filter(|(packet, _)| packet.entry == entry)
-    {
-        let bytes = match entry {
+    let all = case.packets.iter().zip(times);
+    for (packet, time) in all.filter(|(packet, _)| enters(packet.entry)) {
+        let bytes = match packet.entry {
             Entry::Port(_) => packet.bytes.clone(),
-            Entry::Own => lab::frames::ip_frame([0; 6], [0; 6], &packet.bytes),
+            Entry::Own | Entry::OwnOn(_) => lab::frames::ip_frame([0; 6], [0; 6], &packet.bytes),
         };
         let at = EPOCH_NS + time;
         for word in [at / 1_000_000_000, at % 1_000_000_000, bytes.len() as u64, bytes.len() as u64]

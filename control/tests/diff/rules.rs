@@ -460,9 +460,7 @@ fn extension(rng: &mut Rng, place: &Place<'_>) -> String {
 }
 
 fn target(rng: &mut Rng, place: &Place<'_>, proto: Proto) -> String {
-    // Rejecting what the router says itself makes it talk to itself over `lo`,
-    // which is no port of ours.
-    let rejects = place.table == "filter" && place.inward();
+    let rejects = place.table == "filter";
     let mangle = place.table == "mangle";
     let jumps = if place.below.is_empty() { 0 } else { 22 };
     let connmarks = if mangle && place.conntrack { 18 } else { 0 };
@@ -484,6 +482,7 @@ fn target(rng: &mut Rng, place: &Place<'_>, proto: Proto) -> String {
         (12, 9),
         (if mangle { 30 } else { 0 }, 10),
         (if proto == Proto::Tcp { 14 } else { 0 }, 11),
+        (if place.table == "nat" && place.conntrack { 45 } else { 0 }, 12),
     ]);
     match kind {
         0 => "-j ACCEPT".to_owned(),
@@ -500,11 +499,40 @@ fn target(rng: &mut Rng, place: &Place<'_>, proto: Proto) -> String {
         7 => format!("-j {}", place.below[rng.below(place.below.len())]),
         8 => format!("-g {}", place.below[rng.below(place.below.len())]),
         10 => header(rng, place.v6, proto),
+        12 => translate(rng, place, proto),
         11 if place.outward() && rng.chance(50) => "-j TCPMSS --clamp-mss-to-pmtu".to_owned(),
         11 => {
             let mss = rng.pick(&[0, 1, 535, 536, 537, 1219, 1220, 1221, 1400, 1460, 8_960]);
             format!("-j TCPMSS --set-mss {mss}")
         }
+        _ => String::new(),
+    }
+}
+
+/// DNAT, REDIRECT, SNAT or MASQUERADE, where they are legal: user chains (`o0`,
+/// `u0`) are entered from two hooks, and a target for one of them is refused.
+fn translate(rng: &mut Rng, place: &Place<'_>, proto: Proto) -> String {
+    let hosts = world::hosts(place.v6);
+    let address = hosts[rng.below(hosts.len())].address;
+    let with_ports = matches!(proto, Proto::Tcp | Proto::Udp) && rng.chance(40);
+    let port = rng.pick(&world::PORT_POOL);
+    let to = match (with_ports, place.v6) {
+        (false, _) => address.to_string(),
+        (true, false) => format!("{address}:{port}"),
+        (true, true) => format!("[{address}]:{port}"),
+    };
+    match place.chain {
+        "PREROUTING" | "OUTPUT" if rng.chance(40) => match with_ports {
+            true => format!("-j REDIRECT --to-ports {port}"),
+            false => "-j REDIRECT".to_owned(),
+        },
+        "PREROUTING" | "OUTPUT" => {
+            let own = world::router(place.v6, rng.below(lab::PORTS));
+            let to = if rng.chance(20) { own.to_string() } else { to };
+            format!("-j DNAT --to-destination {to}")
+        }
+        "POSTROUTING" if rng.chance(50) => "-j MASQUERADE".to_owned(),
+        "POSTROUTING" | "INPUT" => format!("-j SNAT --to-source {address}"),
         _ => String::new(),
     }
 }

@@ -27,7 +27,7 @@ pub mod namespace;
 pub mod nflog;
 pub mod sys;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 
 use namespace::Namespace;
 use sys::{PacketSocket, RawSocket};
@@ -58,6 +58,11 @@ pub fn address(v6: bool, port: usize, host: u8) -> IpAddr {
     } else {
         IpAddr::from([198, 18, port as u8 + 1, host])
     }
+}
+
+/// Link-local address of a host (or, with 1, of the router) on a port's network.
+pub fn link_local(port: usize, host: u8) -> IpAddr {
+    IpAddr::from([0xfe80, 0, 0, 0, 0, 0, port as u16 + 1, u16::from(host)])
 }
 
 /// Prints a MAC address.
@@ -102,6 +107,8 @@ pub struct Lab {
     front_end: FrontEnd,
     log: std::cell::RefCell<kmsg::KernelLog>,
     received: nflog::PacketLog,
+    /// Sockets that hold the groups.
+    ears: Vec<UdpSocket>,
     gw: Namespace,
     far: Namespace,
 }
@@ -125,7 +132,7 @@ impl Lab {
         let raw = [false, true].map(|v6| gw.enter(|| RawSocket::open(v6)).expect("raw socket"));
         let log = kmsg::KernelLog::open().into();
         let received = gw.enter(|| nflog::PacketLog::open(SINK_GROUP)).expect("netlink socket");
-        let lab = Self { peers, raw, front_end, log, received, gw, far };
+        let lab = Self { peers, raw, front_end, log, received, ears: Vec::new(), gw, far };
         lab.wait_for_silence();
         lab
     }
@@ -138,6 +145,56 @@ impl Lab {
             self.gw.run("ip", &args, "").expect("a default route");
         }
         self.drain();
+    }
+
+    /// Gives the router link-local addresses and neighbours, [`GROUPS`], and policy
+    /// routing by mark ([`MARKED`]): for what is said to a link, and what OUTPUT reroutes.
+    pub fn join_links(&mut self) {
+        use std::fmt::Write as _;
+        let quiet = "table inet sink {\n chain reports {\n ip daddr 224.0.0.22 drop\n \
+            ip6 daddr ff02::16 drop\n \
+            icmpv6 type { nd-redirect, nd-neighbor-solicit } drop\n }\n}\n";
+        self.gw.run("nft", &["-f", "-"], quiet).expect("nft");
+        let mut batch = String::new();
+        for port in 0..PORTS {
+            writeln!(batch, "addr add {}/64 dev eth{port} nodad", link_local(port, 1))
+                .expect("string");
+            for host in NEIGHBOURS {
+                let (ip, mac) = (link_local(port, host), mac_text(host_mac(port, host)));
+                writeln!(batch, "neigh replace {ip} lladdr {mac} dev eth{port} nud permanent")
+                    .expect("writing to a string");
+            }
+        }
+        for (v6, option) in [(false, "-4"), (true, "-6")] {
+            let via = address(v6, 1, 254);
+            let (mark, table) = MARKED;
+            let rule = format!("{option} rule add fwmark {mark} table {table} priority 1000");
+            let route = format!("{option} route add default via {via} dev eth1 table {table}");
+            for line in [rule, route] {
+                let words: Vec<&str> = line.split(' ').collect();
+                self.gw.run("ip", &words, "").expect("policy routing");
+            }
+        }
+        self.gw.run("ip", &["-batch", "-"], &batch).expect("link-local addresses");
+        for (port, group) in GROUPS {
+            let ear = self.gw.enter(|| {
+                let index = sys::interface_index(&format!("eth{port}"))?;
+                let group: IpAddr = group.parse().expect("a group");
+                match (group, address(false, port, 1)) {
+                    (IpAddr::V4(group), IpAddr::V4(own)) => {
+                        let ear = UdpSocket::bind("0.0.0.0:0")?;
+                        ear.join_multicast_v4(&group, &own).map(|()| ear)
+                    }
+                    (IpAddr::V6(group), _) => {
+                        let ear = UdpSocket::bind("[::]:0")?;
+                        ear.join_multicast_v6(&group, index).map(|()| ear)
+                    }
+                    _ => unreachable!("the first is IPv4"),
+                }
+            });
+            self.ears.push(ear.expect("joining a group"));
+        }
+        self.wait_for_silence();
     }
 
     /// Namespace of the router.
@@ -208,6 +265,13 @@ impl Lab {
     /// A packet that OUTPUT drops is an error to its sender: not to us.
     pub fn emit(&self, v6: bool, packet: &[u8]) -> Vec<Sent> {
         drop(self.raw[usize::from(v6)].send(packet));
+        self.drain()
+    }
+
+    /// The same for a packet to a group or a link-local address, out of a port.
+    pub fn emit_on(&self, v6: bool, packet: &[u8], port: usize) -> Vec<Sent> {
+        let index = self.gw.enter(|| sys::interface_index(&format!("eth{port}")));
+        drop(self.raw[usize::from(v6)].send_on(packet, index.expect("a port")));
         self.drain()
     }
 
@@ -312,6 +376,14 @@ fn plug(gw: &Namespace, far: &Namespace) {
     far.run("ip", &["-batch", "-"], &far_batch).expect("far ends");
     gw.run("ip", &["-batch", "-"], &gw_batch).expect("router");
 }
+
+/// Groups that the router has joined once [`Lab::join_links`] was called, by port.
+pub const GROUPS: [(usize, &str); 4] =
+    [(1, "224.0.0.5"), (1, "239.1.2.3"), (1, "ff02::5"), (1, "ff05::1:3")];
+
+/// The mark, with its mask, that then makes packets go by another table: by way of
+/// the last host on eth1.
+pub const MARKED: (&str, u32) = ("0x10/0x10", 100);
 
 /// MTU in bytes of the routes to [`REMOTE`].
 pub const REMOTE_MTU: u32 = 1400;

@@ -52,6 +52,16 @@ fn set_option(fd: &OwnedFd, level: libc::c_int, name: libc::c_int, value: i32) -
     check(code).map(drop)
 }
 
+/// The index of an interface of the calling thread's namespace.
+pub fn interface_index(name: &str) -> io::Result<u32> {
+    let name = std::ffi::CString::new(name)?;
+    // SAFETY: `name` is a NUL-terminated string that outlives the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
+}
+
 /// A packet socket on one interface: sends whole frames, and receives what
 /// arrives there (not what is sent from there).
 #[derive(Debug)]
@@ -60,12 +70,7 @@ pub struct PacketSocket(OwnedFd);
 impl PacketSocket {
     /// Opens it in the calling thread's namespace.
     pub fn open(interface: &str) -> io::Result<Self> {
-        let name = std::ffi::CString::new(interface)?;
-        // SAFETY: `name` is a NUL-terminated string that outlives the call.
-        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-        if index == 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let index = interface_index(interface)?;
         // Protocol 0: nothing is queued before the socket is bound to its interface.
         let fd = socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
         set_option(&fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
@@ -116,7 +121,26 @@ impl RawSocket {
     }
     /// Sends one IP packet to the destination in its header.
     pub fn send(&self, packet: &[u8]) -> io::Result<()> {
-        if self.v6 { self.send_v6(packet) } else { self.send_v4(packet) }
+        if self.v6 { self.send_v6(packet, 0) } else { self.send_v4(packet) }
+    }
+    /// The same for one to a group or to a link-local address: out of the interface
+    /// with that index, without a copy for listeners here.
+    pub fn send_on(&self, packet: &[u8], interface: u32) -> io::Result<()> {
+        let index = interface as i32;
+        if self.v6 {
+            set_option(&self.fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 0)?;
+            set_option(&self.fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, index)?;
+            return self.send_v6(packet, interface);
+        }
+        let zero = libc::in_addr { s_addr: 0 };
+        let request = libc::ip_mreqn { imr_multiaddr: zero, imr_address: zero, imr_ifindex: index };
+        let size = size_of::<libc::ip_mreqn>() as libc::socklen_t;
+        set_option(&self.fd, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, 0)?;
+        let (fd, name) = (self.fd.as_raw_fd(), libc::IP_MULTICAST_IF);
+        let value = (&raw const request).cast();
+        // SAFETY: the option value is an ip_mreqn of the given size that lives through the call.
+        check(unsafe { libc::setsockopt(fd, libc::IPPROTO_IP, name, value, size) })?;
+        self.send_v4(packet)
     }
     fn send_v4(&self, packet: &[u8]) -> io::Result<()> {
         // SAFETY: all-zero is a valid sockaddr_in.
@@ -126,10 +150,11 @@ impl RawSocket {
         to.sin_addr.s_addr = u32::from_ne_bytes(destination);
         self.send_to(packet, (&raw const to).cast(), size_of::<libc::sockaddr_in>())
     }
-    fn send_v6(&self, packet: &[u8]) -> io::Result<()> {
+    fn send_v6(&self, packet: &[u8], scope: u32) -> io::Result<()> {
         // SAFETY: all-zero is a valid sockaddr_in6.
         let mut to: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
         to.sin6_family = libc::AF_INET6 as u16;
+        to.sin6_scope_id = scope;
         to.sin6_addr.s6_addr = packet[24..40].try_into().expect("sixteen bytes");
         self.send_to(packet, (&raw const to).cast(), size_of::<libc::sockaddr_in6>())
     }

@@ -4,7 +4,7 @@ use classifier::Address;
 
 use super::road::{End, Hop, Packet, Road};
 use crate::effects::Effects;
-use crate::packet::{Family, Mac, PortId};
+use crate::packet::{Family, Mac};
 use crate::reply::Message;
 use crate::reply::fragment::fragment;
 use crate::verdict::{Disposition, DropReason};
@@ -66,12 +66,10 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let hop = Hop { mtu: if hop.mac.is_some() { port.mtu } else { hop.mtu }, ..hop };
         address(&mut packet.frame, neighbour.unwrap_or_default(), port.mac);
         if too_big(packet, hop.mtu) {
-            // An IPv4 packet gets here when a helper has made it longer.
-            let wire = packet.input.is_some_and(|port| port != PortId::LOOPBACK);
-            return Err(match wire {
-                true => End::Refused(DropReason::TooBig, Message::too_big(family, hop.mtu)),
-                false => End::Drop(DropReason::TooBig),
-            });
+            // A forwarded IPv4 packet gets here when a helper has made it longer, one of
+            // our own when OUTPUT has given it another way: its socket is told.
+            let message = Message::too_big(family, hop.mtu);
+            return Err(End::Refused(DropReason::TooBig, message));
         }
         let length = u32::from(packet.parsed.l3_len);
         let fits = match packet.regroup {

@@ -140,11 +140,13 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let wire = packet.input.filter(|&port| port != PortId::LOOPBACK);
         // From the wire only a translated packet has an address of ours.
         let ours = wire.is_none() || self.is_translated(packet);
-        if ours && network.is_local(family, src) {
+        let scoped = packet.output.filter(|_| packet.input.is_none());
+        let own_link = scoped.is_some_and(|port| network.is_link_local_of(port, src));
+        if ours && (network.is_local(family, src) || family == Family::V6 && own_link) {
             let full = if family == Family::V4 { 32 } else { 128 };
             return Some(Way { source: src, hop: None, mtu: LOOPBACK_MTU, prefix_len: full });
         }
-        let near = wire.or(packet.output).filter(|&port| port != PortId::LOOPBACK)?;
+        let near = wire.or(packet.output).unwrap_or(PortId::LOOPBACK);
         let (source, port, route) = network.error_source(family, src, dst, near)?;
         let mtu = network.mtu(&route, port);
         let hop = Some(Hop { port, next_hop: route.next_hop(family, src), mtu, mac: None });

@@ -211,12 +211,23 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         }
         hop = self.translate_own(packet, hop)?;
         self.hook(packet, Hook::Output, &[TableId::Filter, TableId::Security])?;
+        if self.stays_here(packet, hop) {
+            return Err(End::Drop(DropReason::TtlExpired));
+        }
         packet.leave_by(hop);
         self.postrouting(packet)?;
         match hop {
             Some(hop) => self.leave(packet, hop),
             None => self.loop_back(packet),
         }
+    }
+
+    /// Whether a packet of our own to a group that we listen to ourselves has no hops
+    /// left: it does not go beyond this machine. (The kernel sends others of hop count 0.)
+    fn stays_here(&self, packet: &Packet<'_>, hop: Option<Hop>) -> bool {
+        let Parsed { family, dst, ttl, .. } = packet.parsed;
+        let joined = |hop: Hop| self.world.network.has_joined(hop.port, family, dst);
+        family == Family::V4 && ttl == 0 && hop.is_some_and(joined)
     }
 
     /// Back in through the loopback interface, with the connection it left with.

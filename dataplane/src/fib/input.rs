@@ -59,15 +59,13 @@ impl Network {
         }
         let own = self.is_local(Family::V4, query.src);
         let martian = InputRoute::silent(DropReason::MartianSource);
-        if is_multicast(dst) {
-            return match (own && src != 0, self.has_joined(port, Family::V4, query.dst)) {
-                (true, _) => martian,
-                (false, true) => InputRoute::Deliver,
-                (false, false) => InputRoute::silent(DropReason::NotForwarded),
+        if is_multicast(dst) || dst == u32::MAX || src == 0 {
+            let joined = || !is_multicast(dst) || self.has_joined(port, Family::V4, query.dst);
+            return match src != 0 && (own || self.broadcast_source(query)) {
+                true => martian,
+                false if joined() => InputRoute::Deliver,
+                false => InputRoute::silent(DropReason::NotForwarded),
             };
-        }
-        if dst == u32::MAX || src == 0 {
-            return if own && src != 0 { martian } else { InputRoute::Deliver };
         }
         let Some(route) = self.route(query) else {
             return InputRoute::answered(DropReason::NoRoute, 3, 0);

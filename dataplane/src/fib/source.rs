@@ -103,6 +103,10 @@ impl Network {
 
     /// RFC 6724 rules 1, 2, 5, 6 and 8, in the kernel's order of candidates.
     fn select_v6(&self, port: PortId, dst: u128) -> Option<u128> {
+        const LOOPBACK: u128 = 1;
+        if dst == LOOPBACK {
+            return Some(LOOPBACK);
+        }
         let mut best: Option<(Score, u128)> = None;
         for (index, info) in self.ports().iter().enumerate() {
             let here = index == port.index();

@@ -357,3 +357,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn only_joined_groups_are_delivered() {
+    let mut topology = topology();
+    topology.ports[0].groups = vec!["224.0.0.5".parse().unwrap(), "ff02::5".parse().unwrap()];
+    let network = Network::build(&topology).unwrap();
+    let input = |port: u8, src: &str, dst: &str| {
+        let (src, dst): (IpAddr, IpAddr) = (src.parse().unwrap(), dst.parse().unwrap());
+        let family = if dst.is_ipv4() { Family::V4 } else { Family::V6 };
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(v4) => u128::from(v4.to_bits()),
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        let query = Query { family, src: bits(src), dst: bits(dst), iif: None, mark: 0 };
+        network.input(PortId(port), &query, PktType::Multicast)
+    };
+    let silent = |reason| InputRoute::Drop { reason, answer: None };
+    let v4 = "198.18.9.9";
+    assert_eq!(input(0, v4, "224.0.0.5"), InputRoute::Deliver);
+    assert_eq!(input(0, v4, "224.0.0.1"), InputRoute::Deliver, "all hosts");
+    assert_eq!(input(1, v4, "224.0.0.5"), silent(DropReason::NotForwarded), "not on that port");
+    assert_eq!(input(0, v4, "224.0.0.6"), silent(DropReason::NotForwarded));
+    assert_eq!(input(0, v4, "255.255.255.255"), InputRoute::Deliver);
+    assert_eq!(input(0, "fe80::9", "ff02::5"), InputRoute::Deliver);
+    assert_eq!(input(0, "fe80::9", "ff02::1"), InputRoute::Deliver);
+    assert_eq!(input(1, "fe80::9", "ff02::5"), silent(DropReason::NotForwarded));
+}
