@@ -60,6 +60,9 @@ file = "log"
 
 [control]
 socket = "control.sock"
+
+[failure]
+on-failure = "open"
 "#;
 
 /// Client, gateway and server, a directory for files, and the daemon.
@@ -302,7 +305,7 @@ zero-copy = "off"
 [host]
 road = "off"
 [failure]
-on-failure = "open"
+on-failure = "closed"
 pin-dir = "pins"
 watchdog = 500
 [conntrack]
@@ -428,6 +431,27 @@ fn an_erroneous_file_changes_nothing_and_a_rehearsal_neither() {
     let (code, answer) = lab.reload(&[]);
     assert_eq!((code, &answer["policy"]["generation"]), (0, &json!(2)), "{answer}");
     assert_eq!((generation(), lab.setting("tcp_loose")), (2, 1));
+}
+
+#[test]
+fn a_reload_does_not_cut_the_session_that_it_comes_from_unless_forced() {
+    let lab = Lab::started();
+    lab.write("rules.v4", DEAF);
+    let allow = "[management]\nallow = [\"203.0.113.0/24 tcp 22\"]\n\n[state]";
+    lab.edit("[state]", allow);
+    let session = ["--session", "198.18.1.2 50000 198.18.1.1 22"];
+    let (code, answer) = lab.reload(&session);
+    assert_eq!(code, 1, "{answer}");
+    let generation = || lab.json(&["show", "stats"])["generation"].as_u64().unwrap();
+    let entries = || lab.json(&["show", "management"])["entries"].as_array().unwrap().len();
+    assert_eq!((generation(), entries()), (1, 0), "all of it is as it was");
+    let (code, answer) = lab.reload(&[&session[..], &["--force"]].concat());
+    assert_eq!((code, &answer["policy"]["session"]["outcome"]), (0, &json!("cut")), "{answer}");
+    assert_eq!((generation(), entries()), (2, 1));
+    // A list that lets the session in is in force before the policy is judged.
+    lab.edit("203.0.113.0/24", "198.18.1.0/24");
+    let (code, answer) = lab.reload(&session);
+    assert_eq!((code, keys(&answer["changed"])), (0, vec!["management.allow"]), "{answer}");
 }
 
 #[test]

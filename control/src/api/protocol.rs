@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use config::{ConfigChange, ConfigEntry, ConfigInfo, Reloaded};
+pub use config::{ConfigChange, ConfigEntry, ConfigInfo, Reload, Reloaded};
 pub use connections::{
     AddressFilter, ConntrackDelete, ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackRow,
     ConntrackWatch, CountedInfo, Deleted, EventInfo, EventKindName, ExpectInfo, MarkFilter, NatEnd,
@@ -133,11 +133,7 @@ pub enum Request {
     /// The configuration in force.
     ShowConfig {},
     /// Read the configuration and policy files again.
-    Reload {
-        /// Only say what would change.
-        #[serde(default)]
-        dry_run: bool,
-    },
+    Reload(Reload),
     /// Stop the daemon cleanly.
     Stop {},
 }

@@ -31,6 +31,17 @@ pub struct Args {
     /// Take over the counters written in the files (as iptables-restore -c does).
     #[arg(short = 'c', long)]
     pub counters: bool,
+    /// The session to keep.
+    #[command(flatten)]
+    pub keep: Keep,
+    /// Where the daemon listens.
+    #[command(flatten)]
+    pub socket: super::Socket,
+}
+
+/// The session that a change of the policy must not cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Keep {
     /// Apply it even if it cuts the session that this is typed in.
     #[arg(long)]
     pub force: bool,
@@ -38,9 +49,6 @@ pub struct Args {
     /// that this is typed in, if it can be found].
     #[arg(long, value_name = "CLIENT CPORT SERVER SPORT", value_parser = session)]
     pub session: Option<Chosen>,
-    /// Where the daemon listens.
-    #[command(flatten)]
-    pub socket: super::Socket,
 }
 
 /// `--session`.
@@ -59,13 +67,15 @@ fn session(text: &str) -> Result<Chosen, SessionError> {
     }
 }
 
-impl Args {
-    fn session(&self) -> Option<Session> {
-        match &self.session {
+impl Keep {
+    /// The one that was named, or that this is typed in.
+    pub(super) fn session(&self) -> Option<protocol::SessionInfo> {
+        let session = match &self.session {
             Some(Chosen::Nothing) => None,
             Some(Chosen::This(session)) => Some(session.clone()),
             None => Place::here().session(),
-        }
+        };
+        session.map(protocol::SessionInfo::from)
     }
 }
 
@@ -80,8 +90,8 @@ pub fn run(args: Args, output: &Output) -> Exit {
         }
     };
     let sources: Vec<Source> = [&rules, &rules6].into_iter().flatten().cloned().collect();
-    let session = args.session().map(protocol::SessionInfo::from);
-    let (counters, force) = (args.counters, args.force);
+    let session = args.keep.session();
+    let (counters, force) = (args.counters, args.keep.force);
     let apply = protocol::Apply { rules, rules6, counters, session, force };
     match ask_about(&args.socket, Request::Apply(apply), &sources, output) {
         Ok(Response::Applied(applied)) => {

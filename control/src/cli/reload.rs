@@ -1,9 +1,10 @@
 //! `portcullis reload`: the daemon reads its files again.
 
+use super::apply::Keep;
 use super::client::{ask, findings, unexpected};
 use super::config::one_line;
 use super::{Exit, Output};
-use crate::api::protocol::Reloaded;
+use crate::api::protocol::{Reload, Reloaded, SessionOutcome};
 use crate::api::{Request, Response};
 
 const EXAMPLES: &str = "Examples:
@@ -12,7 +13,8 @@ const EXAMPLES: &str = "Examples:
   portcullis --json reload
 
 The configuration file and the policy files are read again; SIGHUP does the same. What can change
-live changes as one checked step, and the log file is opened anew. What needs a restart is listed
+live changes as one checked step (a policy that cuts the SSH session that this is typed in is
+refused, unless --force), and the log file is opened anew. What needs a restart is listed
 and stays as it is. Any error leaves everything as it was.
 
 Exits 0 when all of it is in force, 8 when some of it waits for a restart, 1 when it was refused.";
@@ -24,6 +26,9 @@ pub struct Args {
     /// Say what would change, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// The session to keep.
+    #[command(flatten)]
+    pub keep: Keep,
     /// Where the daemon listens.
     #[command(flatten)]
     pub socket: super::Socket,
@@ -31,7 +36,9 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args, output: &Output) -> Exit {
-    match ask(&args.socket, Request::Reload { dry_run: args.dry_run }, output) {
+    let Args { dry_run, keep, socket } = args;
+    let reload = Reload { dry_run, session: keep.session(), force: keep.force };
+    match ask(&socket, Request::Reload(reload), output) {
         Ok(Response::Reloaded(reloaded)) => {
             print(&reloaded, output);
             if reloaded.restart.is_empty() { Exit::Ok } else { Exit::Restart }
@@ -55,6 +62,12 @@ fn print(reloaded: &Reloaded, output: &Output) {
     }
     for change in &reloaded.restart {
         output.line(format_args!("{kept}: {}", one_line(change)));
+    }
+    match &reloaded.policy {
+        Some(policy) if policy.session.outcome == SessionOutcome::Cut => {
+            output.warning(&policy.session.text);
+        }
+        _ => {}
     }
     match &reloaded.policy {
         Some(policy) => output.line(format_args!(

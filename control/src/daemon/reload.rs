@@ -17,7 +17,7 @@ use super::logwriter;
 use super::notify;
 use super::policy::{self, Texts};
 use super::service::{Refusal, Service};
-use crate::api::protocol::{ConfigChange, ConfigInfo, Reloaded};
+use crate::api::protocol::{ConfigChange, ConfigInfo, Reload, Reloaded};
 use crate::api::{Code, Failure};
 use crate::config::{self, Change, Configured, Plan, Refused, Settings};
 use crate::diagnostics::{Code as Kind, Finding, Severity};
@@ -76,7 +76,7 @@ impl Service {
     }
 
     fn reload_and_tell(&self) {
-        let done = match self.reload(false) {
+        let done = match self.reload(Reload::default()) {
             Ok(done) => done,
             Err(failure) => {
                 for it in &failure.findings {
@@ -101,7 +101,7 @@ impl Service {
     }
 
     /// Reads the files again.
-    pub(super) fn reload(&self, dry_run: bool) -> Result<Reloaded, Failure> {
+    pub(super) fn reload(&self, order: Reload) -> Result<Reloaded, Failure> {
         let _turn = match self.desk().turn.try_lock() {
             Ok(turn) => turn,
             Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
@@ -109,16 +109,17 @@ impl Service {
                 return Err(Failure::new(Code::Busy, "another reload is in progress"));
             }
         };
-        if dry_run {
-            return self.reload_in_turn(true);
+        if order.dry_run {
+            return self.reload_in_turn(order);
         }
         notify::reloading();
-        let outcome = self.reload_in_turn(false);
+        let outcome = self.reload_in_turn(order);
         notify::ready(&self.status_line());
         outcome
     }
 
-    fn reload_in_turn(&self, dry_run: bool) -> Result<Reloaded, Failure> {
+    fn reload_in_turn(&self, order: Reload) -> Result<Reloaded, Failure> {
+        let Reload { dry_run, session, force } = order;
         let prepared = self.prepare(dry_run)?;
         let wire = |changes: &[Change]| changes.iter().map(on_the_wire).collect::<Vec<_>>();
         let (changed, restart) = (wire(&prepared.plan.live), wire(&prepared.plan.restart));
@@ -137,11 +138,10 @@ impl Service {
         }
         let management = self.put_management(&prepared)?;
         if prepared.texts.v4.is_some() || prepared.texts.v6.is_some() {
-            let done = self.change(&prepared.texts, false).map_err(|refusal| {
+            let done = self.change(&prepared.texts, false, session, force).inspect_err(|_| {
                 self.restore_management(management);
-                Failure::from(refusal)
             })?;
-            reloaded.policy = Some(done.answer());
+            reloaded.policy = Some(done);
         }
         self.commit(prepared, reloaded.restart.clone());
         Ok(reloaded)

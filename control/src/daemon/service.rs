@@ -18,7 +18,8 @@ use super::reload::Desk;
 use super::watch::Events;
 use super::{failure, status, views};
 use crate::api::protocol::{
-    Applied, Apply, ConntrackWatch, Explained, SessionReport, Stages, Status, VersionInfo,
+    Applied, Apply, ConntrackWatch, Explained, SessionInfo, SessionReport, Stages, Status,
+    VersionInfo,
 };
 use crate::api::{Code, Failure, Feed, Handler, Request, Response};
 use crate::apply::{ApplyError, Installed, PolicyStore};
@@ -172,10 +173,21 @@ impl Service {
         self.state.as_ref().map(|state| &state.pace)
     }
 
-    pub(super) fn change(&self, texts: &Texts, written_counters: bool) -> Result<Done, Refusal> {
-        let parsed =
-            policy::parse(texts, written_counters, &self.conntrack).map_err(Refusal::Findings)?;
-        self.install(parsed, texts)
+    /// One checked change of the policy, guarded for the sake of `session`.
+    pub(super) fn change(
+        &self,
+        texts: &Texts,
+        written_counters: bool,
+        session: Option<SessionInfo>,
+        force: bool,
+    ) -> Result<Applied, Failure> {
+        let parsed = policy::parse(texts, written_counters, &self.conntrack)
+            .map_err(|findings| Failure::from(Refusal::Findings(findings)))?;
+        let guarded = self.guard(session, force, &parsed.change, texts)?;
+        let mut applied = self.install(parsed, texts).map_err(Failure::from)?.answer();
+        applied.session = guarded.report;
+        applied.findings.extend(guarded.findings);
+        Ok(applied)
     }
 
     fn install(&self, parsed: policy::Parsed, texts: &Texts) -> Result<Done, Refusal> {
@@ -193,12 +205,7 @@ impl Service {
         if texts.v4.is_none() && texts.v6.is_none() {
             return Err(Failure::new(Code::BadRequest, "apply needs rules or rules6"));
         }
-        let parsed = policy::parse(&texts, apply.counters, &self.conntrack)
-            .map_err(|findings| Failure::from(Refusal::Findings(findings)))?;
-        let guarded = self.guard(apply.session, apply.force, &parsed.change, &texts)?;
-        let mut applied = self.install(parsed, &texts).map_err(Failure::from)?.answer();
-        applied.session = guarded.report;
-        applied.findings.extend(guarded.findings);
+        let applied = self.change(&texts, apply.counters, apply.session, apply.force)?;
         Ok(Response::Applied(applied))
     }
 
@@ -345,7 +352,7 @@ impl Handler for Service {
             Request::FlushConntrack {} => Ok(Response::Flushed { flushed: self.table().flush() }),
             Request::Explain { packet } => self.explain(&packet),
             Request::ShowConfig {} => Ok(Response::Config(self.desk.info())),
-            Request::Reload { dry_run } => Ok(Response::Reloaded(self.reload(dry_run)?)),
+            Request::Reload(reload) => Ok(Response::Reloaded(self.reload(reload)?)),
             Request::Stop {} => {
                 self.stop.store(true, Ordering::Relaxed);
                 Ok(Response::Stopping {})

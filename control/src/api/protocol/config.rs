@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Finding};
+use super::{Applied, Finding, SessionInfo};
 use crate::config::Effect;
 
 /// The configuration in force.
@@ -48,6 +48,21 @@ pub struct ConfigChange {
     /// Why it cannot change live, where the key could otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+}
+
+/// Read the files again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Reload {
+    /// Only say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// The session that this comes from: a policy that would cut it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionInfo>,
+    /// Cut it, if that is what the policy does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// The files were read again.
