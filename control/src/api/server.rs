@@ -119,7 +119,11 @@ impl Server {
         let lock_path = PathBuf::from(lock_path);
         let mut lock = take_lock(&lock_path, path)?;
         lock.set_len(0).map_err(fail("write its lock file"))?;
-        writeln!(lock, "{}", std::process::id()).map_err(fail("write its lock file"))?;
+        match writeln!(lock, "{}", std::process::id()) {
+            // The lock is what counts. Who has it is told where there is room for that.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            written => written.map_err(fail("write its lock file"))?,
+        }
         remove_stale(path).map_err(fail("replace the stale socket"))?;
         let listener = UnixListener::bind(path).map_err(fail("bind"))?;
         let mode = if group.is_some() { 0o660 } else { 0o600 };

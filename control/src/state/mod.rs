@@ -86,7 +86,11 @@ impl Place {
             return Err(StateError::Taken { path: path.display().to_string() });
         }
         let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        written.map_err(failed(path, "write its lock file"))?;
+        match written {
+            // The lock is what counts. Who has it is told where there is room for that.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            written => written.map_err(failed(path, "write its lock file"))?,
+        }
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 

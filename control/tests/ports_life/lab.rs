@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use std::time::Duration;
 use dataplane::clock::{Nanos, monotonic};
 use serde_json::Value;
 
-use crate::netns::{Namespace, join};
+use crate::netns::{Namespace, join, shell};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -42,6 +42,9 @@ pub(crate) struct Lab {
     pub(crate) gateway: Namespace,
     pub(crate) server: Namespace,
     pub(crate) directory: PathBuf,
+    pub(crate) ports: Vec<&'static str>,
+    log: PathBuf,
+    socket: PathBuf,
     daemon: Option<Child>,
 }
 
@@ -65,7 +68,9 @@ impl Lab {
         let serial = gateway.name().replace("pcd-", "");
         let directory = std::env::temp_dir().join(format!("portcullis-life-{serial}"));
         std::fs::create_dir_all(&directory).unwrap();
-        let lab = Self { client, gateway, server, directory, daemon: None };
+        let (log, socket) = (directory.join("log"), directory.join("control.sock"));
+        let ports = vec!["g0", "g1"];
+        let lab = Self { client, gateway, server, directory, ports, log, socket, daemon: None };
         lab.wire(queues);
         lab
     }
@@ -75,6 +80,11 @@ impl Lab {
         join((&self.server, "b0"), (&self.gateway, "g1"), queues);
         self.server.run("ip addr add 198.18.2.2/24 dev b0; ip route add default via 198.18.2.1");
         self.gateway.run("ip addr add 198.18.2.1/24 dev g1");
+    }
+
+    /// Puts the log and the control socket elsewhere.
+    pub(crate) fn places(&mut self, log: &Path, socket: &Path) {
+        (self.log, self.socket) = (log.to_owned(), socket.to_owned());
     }
 
     pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
@@ -88,19 +98,10 @@ impl Lab {
         let rules = self.file("rules.v4", rules);
         let errors = std::fs::File::create(self.directory.join("stderr")).unwrap();
         let mut command = self.gateway.command(BINARY);
-        command.args([
-            "run",
-            "--on-failure",
-            "open",
-            "--port",
-            "g0",
-            "--port",
-            "g1",
-            "--conntrack-max",
-            "4096",
-        ]);
-        command.arg("--rules").arg(rules).arg("--log").arg(self.directory.join("log"));
-        command.arg("--socket").arg(self.directory.join("control.sock")).args(arguments);
+        command.args(["run", "--on-failure", "open", "--conntrack-max", "4096"]);
+        self.ports.iter().for_each(|port| _ = command.args(["--port", port]));
+        command.arg("--rules").arg(rules).arg("--log").arg(&self.log);
+        command.arg("--socket").arg(&self.socket).args(arguments);
         let mut daemon = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -114,8 +115,7 @@ impl Lab {
     }
 
     pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
-        let socket = self.directory.join("control.sock");
-        Command::new(BINARY).args(arguments).arg("--socket").arg(socket).output().unwrap()
+        Command::new(BINARY).args(arguments).arg("--socket").arg(&self.socket).output().unwrap()
     }
 
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
@@ -165,6 +165,10 @@ impl Lab {
     /// The daemon's process, behind `ip netns exec`, which replaces itself.
     pub(crate) fn pid(&self) -> u32 {
         self.daemon.as_ref().map(Child::id).expect("it was started")
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        shell(&format!("kill -{name} {}", self.pid()));
     }
 
     /// Descriptors that the daemon has open.
@@ -265,14 +269,18 @@ impl Stream {
         self.arrivals.lock().unwrap().len()
     }
 
+    /// What arrived since a moment.
+    pub(crate) fn since(&self, moment: Nanos) -> Vec<Arrival> {
+        self.arrivals.lock().unwrap().iter().filter(|it| it.at > moment).copied().collect()
+    }
+
     /// The first arrival after `since`, at any place or at that one; waits for it.
     pub(crate) fn next(&self, since: Nanos, place: Option<usize>) -> Option<Nanos> {
         let start = monotonic();
         while monotonic().saturating_sub(start) < Nanos::from_secs(8) {
-            let found = self.arrivals.lock().unwrap().iter().rev().copied().collect::<Vec<_>>();
-            let after =
-                |it: &&Arrival| it.at > since && place.is_none_or(|place| place == it.place);
-            if let Some(first) = found.iter().take_while(|it| it.at > since).filter(after).last() {
+            let found = self.since(since);
+            let wanted = |it: &&Arrival| place.is_none_or(|place| place == it.place);
+            if let Some(first) = found.iter().find(wanted) {
                 return Some(first.at);
             }
             std::thread::sleep(Duration::from_millis(1));

@@ -10,6 +10,8 @@ use crate::packet::{Family, Mac};
 use crate::policy::target::LogTarget;
 use crate::policy::{FamilyPolicy, Hook, Policy, TABLES};
 use crate::port::LinkState;
+use crate::port::afxdp::AfxdpPort;
+use crate::port::afxdp::tests::{self as afxdp, Kernel};
 use crate::port::fault::{FaultPort, Faults, PerMillion};
 use crate::port::memory::MemoryPort;
 use crate::port::pcap::{CapturePort, Reader};
@@ -542,4 +544,102 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
             frame
         });
     prop_oneof![noise, near]
+}
+
+/// A worker with one port on a socket in memory, and the other side of its exchange.
+fn exchanging(works: bool) -> (Worker<AfxdpPort, CrossConnect>, Arc<Exchange>, Kernel) {
+    let pool = Pool::new(512, false).expect("memory for a small pool");
+    let (port, kernel) = afxdp::port(&pool, works);
+    let exchange = Arc::new(Exchange::default());
+    let worker = Worker::new(0, pool, vec![port], CrossConnect::new(&[(A, A)]), Outlets::new(4, 4));
+    (worker.with_exchange(Arc::clone(&exchange)), exchange, kernel)
+}
+
+/// What the other side does with a socket that was returned.
+fn close_and_recover(exchange: &Exchange) {
+    let (port, socket) = exchange.returned().expect("a socket was returned");
+    let closed = socket.close().expect("nobody else holds it");
+    exchange.order(PortOrder::Recover(port, closed)).expect("there is room");
+}
+
+#[test]
+fn a_port_whose_socket_fails_is_returned_and_goes_on_with_another() {
+    let (mut worker, exchange, _kernel) = exchanging(false);
+    for turn in 1..4 {
+        worker.turn(Nanos::from_secs(turn));
+    }
+    let event = worker.outlets.events.pop().expect("it was reported");
+    assert!(matches!(event.event, PortEvent::Failed(_)), "{event:?}");
+    assert!(worker.outlets.events.pop().is_none(), "once");
+    close_and_recover(&exchange);
+    worker.turn(Nanos::from_secs(5));
+    let (pool, ports) = worker.parts();
+    assert_eq!((pool.lent(), pool.held(), ports[0].lent()), (0, 0, 0));
+
+    let (socket, mut kernel) = afxdp::socket(true);
+    exchange.order(PortOrder::Install(A, Box::new(socket))).expect("there is room");
+    worker.turn(Nanos::from_secs(6));
+    assert!(worker.parts().0.lent() > 0, "the new fill ring is filled at once");
+    kernel.take(8);
+    kernel.receive(8, 60);
+    assert_eq!(worker.turn(Nanos::from_secs(7)), 8);
+    assert_eq!(worker.stats().port(A).tx.get().0, 8, "and frames leave by it");
+    let events = std::iter::from_fn(|| worker.outlets.events.pop());
+    assert!(matches!(events.last().expect("told").event, PortEvent::LinkUp));
+}
+
+#[test]
+fn a_withdrawn_port_handles_nothing_until_it_has_another_socket() {
+    let (mut worker, exchange, mut kernel) = exchanging(true);
+    worker.turn(Nanos::from_secs(1));
+    kernel.take(8);
+    kernel.receive(8, 60);
+    exchange.order(PortOrder::Withdraw(A)).expect("there is room");
+    assert_eq!(worker.turn(Nanos::from_secs(2)), 0, "what had arrived is lost with the socket");
+    close_and_recover(&exchange);
+    // A second order, for a socket that was returned already, changes nothing.
+    exchange.order(PortOrder::Withdraw(A)).expect("there is room");
+    worker.turn(Nanos::from_secs(3));
+    let (pool, _) = worker.parts();
+    assert_eq!((pool.lent(), pool.held()), (0, 0));
+    assert!(exchange.returned().is_none());
+    for round in 0..50 {
+        let (socket, mut kernel) = afxdp::socket(true);
+        exchange.order(PortOrder::Install(A, Box::new(socket))).expect("there is room");
+        worker.turn(Nanos::from_secs(10 + round));
+        kernel.take(20);
+        kernel.receive(10, 60);
+        assert_eq!(worker.turn(Nanos::from_secs(10 + round)), 10);
+        exchange.order(PortOrder::Withdraw(A)).expect("there is room");
+        worker.turn(Nanos::from_secs(10 + round));
+        close_and_recover(&exchange);
+        worker.turn(Nanos::from_secs(10 + round));
+        assert_eq!((worker.parts().0.lent(), worker.parts().0.held()), (0, 0), "{round}");
+    }
+}
+
+#[test]
+fn a_second_socket_for_a_port_that_has_one_is_returned() {
+    let (mut worker, exchange, _kernel) = exchanging(true);
+    let (socket, _other) = afxdp::socket(true);
+    exchange.order(PortOrder::Install(A, Box::new(socket))).expect("there is room");
+    worker.turn(Nanos::from_secs(1));
+    assert!(exchange.returned().is_some());
+    assert!(worker.parts().1[0].socket().is_some(), "it keeps its own");
+}
+
+#[test]
+fn frames_that_a_bad_wire_loses_at_its_end_are_counted() {
+    let pool = Pool::new(512, false).expect("memory for a small pool");
+    let ports = vec![FaultPort::new(MemoryPort::new(4), 1, Faults::default(), Faults::default())];
+    let mut worker = Worker::new(0, pool, ports, CrossConnect::new(&[(A, A)]), Outlets::new(4, 4));
+    for _ in 0..3 {
+        let (pool, ports) = worker.parts();
+        for _ in 0..4 {
+            assert!(ports[0].inner_mut().inject(pool, &[1; 60]));
+        }
+        worker.turn(Nanos::SECOND);
+    }
+    assert_eq!(worker.stats().drops(DropReason::TxRingFull), 8);
+    assert_eq!(worker.parts().1[0].statistics().tx_lost, 8);
 }

@@ -39,6 +39,22 @@ pub struct LinkInfo {
 }
 
 impl LinkInfo {
+    /// No device, for tests without the kernel.
+    #[cfg(test)]
+    pub(super) fn nowhere() -> Self {
+        Self {
+            ifindex: 0,
+            name: "nowhere".to_owned(),
+            mtu: 1500,
+            queues: 1,
+            up: true,
+            strips_vlan_tags: false,
+            ethernet: true,
+            controller: None,
+            attached: None,
+        }
+    }
+
     /// How a device spreads what it receives over its queues; `None` when it does
     /// not say, or not by a Toeplitz hash.
     pub fn spread(name: &str) -> Option<Spread> {

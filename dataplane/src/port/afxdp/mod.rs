@@ -26,6 +26,8 @@ mod program;
 mod ring;
 mod socket;
 mod sys;
+#[cfg(test)]
+pub(crate) mod tests;
 mod umem;
 
 use std::net::Ipv4Addr;

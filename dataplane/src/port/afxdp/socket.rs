@@ -31,6 +31,11 @@ pub(super) struct Socket {
 }
 
 impl Socket {
+    /// Any descriptor in the place of a socket, for tests without the kernel.
+    #[cfg(test)]
+    pub(super) fn of(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
     pub(super) fn bind(
         &self,
         ifindex: u32,
