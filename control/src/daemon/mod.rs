@@ -319,12 +319,7 @@ impl Daemon {
         let Equipment { store, workers, conntrack, mirror, place, holds, pins } = equipment;
         let update = mirror.current()?;
         let network = Arc::new(Network::build(&update.topology)?);
-        let links =
-            config.ports.iter().map(|port| LinkInfo::of(port)).collect::<Result<Vec<_>, _>>();
-        let links = links.map_err(system("asking for offloads"))?;
-        let port_notes = links.iter().map(|link| preflight::bridge_note(&config.mode, link));
-        let board = Arc::new(PortBoard::new(config.ports.clone(), port_notes.collect()));
-        let mut notes: Vec<_> = update.notes.iter().map(ToString::to_string).collect();
+        let notes = update.notes.iter().map(ToString::to_string).collect();
         let networks = Publisher::new(Arc::clone(&network));
 
         // Before the ports: what they receive is to meet workers soon.
@@ -337,9 +332,7 @@ impl Daemon {
         let mut wanted = wanted_ports(&config, workers);
         wanted.broadcasts = update.broadcasts;
         let opened = afxdp::open_pinned(&wanted, update.local, Some(pins))?;
-        notes.extend(preflight::host_note(&config, opened.host_road));
-        notes.extend(preflight::management_notes(&config));
-        notes.extend_from_slice(opened.program.pin_notes());
+        let board = Arc::new(PortBoard::at_start(&config, &opened));
         let program = ProgramSight(Arc::new(Mutex::new(opened.program)));
         // All BPF is loaded, and no thread runs yet.
         sandbox::narrow()?;
@@ -376,14 +369,8 @@ impl Daemon {
             failure: config.failure.clone(),
             stop: Arc::clone(&signals.stop),
         }));
-        let kept = KeptPorts {
-            names: config.ports.clone(),
-            mode: config.mode.clone(),
-            opener: opened.opener,
-            program: program.clone(),
-            workers: fleet.sights().to_vec(),
-            board,
-        };
+        let workers = fleet.sights().to_vec();
+        let kept = KeptPorts::new(&config, opened.opener, program.clone(), workers, board);
         let ports =
             PortKeeper::start(kept, &opened.links, holds).map_err(system("ports thread"))?;
         let network = NetworkSide::new(mirror, networks, program);

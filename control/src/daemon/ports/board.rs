@@ -4,7 +4,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dataplane::packet::PortId;
-use dataplane::port::afxdp::Observer;
+use dataplane::port::afxdp::{Observer, Opened};
+
+use crate::daemon::{Config, preflight};
 
 /// The sockets of one worker by port, as they are now.
 #[derive(Clone, Debug)]
@@ -44,14 +46,22 @@ struct Entry {
 #[derive(Debug)]
 pub(in crate::daemon) struct PortBoard {
     names: Vec<String>,
+    /// What holds for as long as the daemon runs.
+    standing: Vec<String>,
     entries: Mutex<Vec<Entry>>,
 }
 
 impl PortBoard {
-    /// All in service, with what there is to say of each.
-    pub(in crate::daemon) fn new(names: Vec<String>, notes: Vec<Option<String>>) -> Self {
-        let entries = notes.into_iter().map(|note| Entry { out: None, note }).collect();
-        Self { names, entries: Mutex::new(entries) }
+    /// All in service, with what there is to say of how they were taken.
+    pub(in crate::daemon) fn at_start(config: &Config, opened: &Opened) -> Self {
+        let note = |link| preflight::bridge_note(&config.mode, link);
+        let entries = opened.links.iter().map(|link| Entry { out: None, note: note(link) });
+        let mut standing: Vec<_> =
+            preflight::host_note(config, opened.host_road).into_iter().collect();
+        standing.extend(preflight::management_notes(config));
+        standing.extend_from_slice(opened.program.pin_notes());
+        let entries = Mutex::new(entries.collect());
+        Self { names: config.ports.clone(), standing, entries }
     }
     /// A port is out of service; true when that or the reason is news.
     pub(super) fn out(&self, port: PortId, why: &str) -> bool {
@@ -76,6 +86,7 @@ impl PortBoard {
             let out = out.as_ref().map(|why| format!("port {name} is out of service: {why}"));
             out.into_iter().chain(note.clone())
         })
+        .chain(self.standing.iter().cloned())
         .collect()
     }
 }

@@ -30,9 +30,9 @@ use dataplane::worker::PortOrder;
 pub(super) use board::{PortBoard, SocketSights};
 pub(super) use report::Reports;
 
-use super::ProgramSight;
 use super::fleet::WorkerSight;
 use super::preflight::{self, Holds};
+use super::{Config, ProgramSight};
 
 /// Longest time between two looks at the devices.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -86,12 +86,25 @@ impl Drop for PortKeeper {
 /// What ports are kept with.
 #[derive(Debug)]
 pub(super) struct KeptPorts {
-    pub(super) names: Vec<String>,
-    pub(super) mode: Mode,
-    pub(super) opener: PortOpener,
-    pub(super) program: ProgramSight,
-    pub(super) workers: Vec<WorkerSight>,
-    pub(super) board: Arc<PortBoard>,
+    names: Vec<String>,
+    mode: Mode,
+    opener: PortOpener,
+    program: ProgramSight,
+    workers: Vec<WorkerSight>,
+    board: Arc<PortBoard>,
+}
+
+impl KeptPorts {
+    pub(super) fn new(
+        config: &Config,
+        opener: PortOpener,
+        program: ProgramSight,
+        workers: Vec<WorkerSight>,
+        board: Arc<PortBoard>,
+    ) -> Self {
+        let (names, mode) = (config.ports.clone(), config.mode.clone());
+        Self { names, mode, opener, program, workers, board }
+    }
 }
 
 /// One port.
