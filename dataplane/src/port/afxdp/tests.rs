@@ -13,7 +13,7 @@ use super::socket::{Rings, Socket};
 use super::umem::Place;
 use super::*;
 use crate::clock::Nanos;
-use crate::port::{Burst, Frame, Port, PortError};
+use crate::port::{AttachMode, Burst, Frame, Port, PortError};
 
 const SIZE: u32 = 64;
 const CHUNKS: usize = 512;
