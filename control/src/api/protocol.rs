@@ -176,7 +176,7 @@ pub enum Response {
     /// To `version`.
     Version(VersionInfo),
     /// To `show_status`.
-    Status(Status),
+    Status(Box<Status>),
     /// To `apply`.
     Applied(Applied),
     /// To `show_rules`.

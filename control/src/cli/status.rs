@@ -54,7 +54,7 @@ pub(super) fn render(status: &Status) -> String {
 }
 
 /// What holds while the daemon is away.
-fn render_failure(failure: &FailureInfo) -> String {
+pub(super) fn render_failure(failure: &FailureInfo) -> String {
     let FailureInfo { on_failure, watchdog_ms, pin_dir, ports, stuck } = failure;
     let mut text = format!("on failure: {on_failure}");
     let kept = failure.kept_ports();

@@ -347,13 +347,10 @@ impl Daemon {
                 .map_err(system("worker thread"))?;
         program.settle().map_err(FailureError::from)?;
         let store = Arc::new(store);
-        let keeper = match place {
-            Some(place) => Some(
-                keep_state(place, &config, &conntrack, &store, restored)
-                    .map_err(system("state thread"))?,
-            ),
-            None => None,
-        };
+        let keeper = place
+            .map(|place| keep_state(place, &config, &conntrack, &store, restored))
+            .transpose()
+            .map_err(system("state thread"))?;
         let service = Arc::new(Service::new(Parts {
             store,
             conntrack: Arc::clone(&conntrack),

@@ -18,8 +18,8 @@ use super::reload::Desk;
 use super::watch::Events;
 use super::{failure, status, views};
 use crate::api::protocol::{
-    Applied, Apply, ConntrackWatch, Explained, SessionInfo, SessionReport, Stages, Status,
-    VersionInfo,
+    Applied, Apply, ConntrackWatch, Explained, FailureInfo, SessionInfo, SessionReport, Stages,
+    Status, VersionInfo,
 };
 use crate::api::{Code, Failure, Feed, Handler, Request, Response};
 use crate::apply::{ApplyError, Installed, PolicyStore};
@@ -261,13 +261,17 @@ impl Service {
         Table { conntrack: &self.conntrack, ports: &self.ports }
     }
 
+    fn failure(&self) -> FailureInfo {
+        failure::info(&self.failure, &self.ports, &self.program, &self.workers)
+    }
+
     fn status(&self) -> Status {
         let state = self.state.as_ref();
         Status {
             version: self.version(),
             connections: self.conntrack.len() as u64,
             host_road: views::host_road(&self.workers),
-            failure: failure::info(&self.failure, &self.ports, &self.program, &self.workers),
+            failure: self.failure(),
             state: state.map(|it| status::state(&it.path, (it.progress)())),
             log: status::log(&self.log),
         }
@@ -303,7 +307,7 @@ impl Handler for Service {
     fn handle(&self, request: Request) -> Result<Response, Failure> {
         match request {
             Request::Version {} => Ok(Response::Version(self.version())),
-            Request::ShowStatus {} => Ok(Response::Status(self.status())),
+            Request::ShowStatus {} => Ok(Response::Status(Box::new(self.status()))),
             Request::Apply(apply) => self.apply(apply),
             Request::ShowRules { family, table, chain } => {
                 let wanted = views::Wanted { family, table, chain };
@@ -324,6 +328,7 @@ impl Handler for Service {
                 let counters = |port| self.program.counters(port);
                 let mut ports = views::ports(&network, &self.workers, &self.board, counters);
                 ports.notes = self.notes();
+                ports.failure = Some(self.failure());
                 Ok(Response::Ports(ports))
             }
             Request::ShowManagement {} => Ok(self.management()),

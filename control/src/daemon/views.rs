@@ -159,6 +159,7 @@ pub(super) fn ports(
         mode: mode.to_owned(),
         host_road: host_road(workers),
         ports: ports.collect(),
+        failure: None,
         notes: Vec::new(),
     }
 }

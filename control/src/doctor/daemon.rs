@@ -96,7 +96,7 @@ fn ask(socket: &Path) -> Result<Option<Running>, ClientError> {
     let Response::Stats(stats) = client.call(Request::ShowStats {})? else { return Ok(None) };
     let rules = Request::ShowRules { family: None, table: None, chain: None };
     let Response::Rules(rules) = client.call(rules)? else { return Ok(None) };
-    Ok(Some(Running { status, ports, stats, rules }))
+    Ok(Some(Running { status: *status, ports, stats, rules }))
 }
 
 /// What it means.

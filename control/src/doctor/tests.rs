@@ -203,6 +203,7 @@ fn ports_shown() -> Ports {
     Ports {
         mode: "routed".to_owned(),
         host_road: "io-uring".to_owned(),
+        failure: None,
         ports: vec![PortStatus {
             out_of_service: None,
             name: "eth0".to_owned(),

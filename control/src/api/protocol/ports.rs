@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::FailureInfo;
+
 /// The ports.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Ports {
@@ -14,6 +16,9 @@ pub struct Ports {
     pub host_road: String,
     /// In the order they were given.
     pub ports: Vec<PortStatus>,
+    /// What holds while the daemon is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureInfo>,
     /// Which ports are out of service and why, and what of the kernel's routing could not
     /// be mirrored exactly.
     pub notes: Vec<String>,

@@ -3,6 +3,7 @@
 use crate::api::protocol::{PortStatus, Ports};
 use crate::api::{Request, Response};
 use crate::cli::client::{ask, unexpected};
+use crate::cli::status::render_failure;
 use crate::cli::table::{Align, Table};
 use crate::cli::{Exit, Output};
 
@@ -19,7 +20,9 @@ pub(super) fn ports(socket: &crate::cli::Socket, output: &Output) -> Result<(), 
 }
 
 fn render_ports(ports: &Ports) -> String {
-    let mut text = format!("mode {}, host road {}\n\n", ports.mode, ports.host_road);
+    let mut text = format!("mode {}, host road {}\n", ports.mode, ports.host_road);
+    text += &ports.failure.as_ref().map(render_failure).unwrap_or_default();
+    text.push('\n');
     let mut table = Table::new(&[
         ("port", Align::Left),
         ("link", Align::Left),

@@ -86,7 +86,11 @@ pub enum PinError {
         found: String,
     },
     /// The kernel would not exchange a program.
-    #[error("the program of {} cannot be exchanged: {source}", path.display())]
+    #[error(
+        "the program of {} cannot be exchanged: {source}; `portcullis release` takes it off, and \
+         the next start attaches anew",
+        path.display()
+    )]
     Exchange {
         /// The link's name.
         path: PathBuf,
