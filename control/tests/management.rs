@@ -10,7 +10,8 @@ mod stage;
 
 use std::time::Duration;
 
-use probe::{Office, hostile};
+use netns::{Namespace, join};
+use probe::{Directory, Office, hostile};
 
 /// The office's managers: four addresses of the LAN, and one behind the provider.
 const LIST: [&str; 5] = [
@@ -198,6 +199,57 @@ fn a_dead_daemon_leaves_the_managers_in_and_nobody_else() {
         host.run("ip neigh flush all; ip -6 neigh flush all");
     }
     assert_eq!(office.reached(&asked), [true, true, false, false, false]);
+}
+
+#[test]
+fn a_bridge_is_managed_by_its_own_address() {
+    let [left, boxed, right] = ["left", "box", "right"].map(Namespace::new);
+    join((&boxed, "b0"), (&left, "l0"), 1);
+    join((&boxed, "b1"), (&right, "r0"), 1);
+    for (host, device, last) in [(&boxed, "b0", 1), (&left, "l0", 2), (&right, "r0", 3)] {
+        host.run(&format!("ip addr add 198.18.1.{last}/24 dev {device}"));
+        host.run(&format!("ip addr add 2001:db8:1::{last}/64 dev {device}"));
+    }
+    let directory = Directory::new(boxed.name());
+    let _services = [&boxed, &right].map(|host| directory.services(host));
+    let shut = directory.file("shut", "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n");
+    let list = ["198.18.1.2 tcp 2222", "2001:db8:1::2 tcp 2222"];
+    let managers: Vec<&str> = list.iter().flat_map(|entry| ["--management", entry]).collect();
+    let mut arguments = vec!["--mode", "bridge", "--port", "b0", "--port", "b1"];
+    arguments.extend(["--rules", shut.as_str(), "--rules6", shut.as_str()]);
+    arguments.extend(managers);
+    let _daemon = directory.run(&boxed, &arguments);
+    let asked = [
+        ("tcp", "198.18.1.2", "198.18.1.1", 2222),
+        ("tcp", "2001:db8:1::2", "2001:db8:1::1", 2222),
+        ("tcp", "198.18.1.2", "198.18.1.1", 2223),
+        ("tcp", "198.18.1.2", "198.18.1.3", 2222),
+        ("tcp", "2001:db8:1::2", "2001:db8:1::3", 2222),
+    ];
+    assert_eq!(directory.reached(&left, &asked), [true, true, false, false, false]);
+}
+
+#[test]
+fn a_start_that_cuts_the_session_says_so() {
+    let office = Office::new();
+    let session = office.held("10.7.0.12", "10.7.0.1");
+    let shut = office.stage.file("shut", "*filter\n:INPUT DROP [0:0]\nCOMMIT\n");
+    let shut = shut.to_str().expect("a plain name").to_owned();
+    let directory = Directory::new("start");
+    let gateway = &office.stage.gateway;
+    let arguments = ["--port", "g0", "--port", "g1", "--rules", shut.as_str()];
+    let daemon = directory.run_over(gateway, &arguments, &session.words());
+    let said = directory.errors();
+    assert!(said.contains("THIS CUTS THE SESSION YOU ARE ON (10.7.0.12 port "), "{said}");
+    assert!(said.contains(&format!("{shut}:2: filter INPUT policy DROP")), "{said}");
+    assert!(!session.speaks());
+    drop(daemon);
+    let managers = ["--management", "10.7.0.12 tcp 2222"];
+    let session = office.held("10.7.0.12", "10.7.0.1");
+    let _daemon =
+        directory.run_over(gateway, &[&arguments[..], &managers].concat(), &session.words());
+    assert!(!directory.errors().contains("CUTS"), "{}", directory.errors());
+    assert!(session.speaks());
 }
 
 #[test]

@@ -110,7 +110,10 @@ impl Stage {
         let (v4, v6) = (self.file("rules.v4", rules), self.file("rules.v6", rules6));
         let errors = std::fs::File::create(self.directory.join("stderr")).unwrap();
         let mut command = self.gateway.command(BINARY);
-        command.args(["run", "--on-failure", "open", "--port", "g0", "--port", "g1"]).args(more);
+        command.args(["run", "--port", "g0", "--port", "g1"]).args(more);
+        if !more.contains(&"--on-failure") {
+            command.args(["--on-failure", "open"]);
+        }
         command.arg("--rules").arg(v4).arg("--rules6").arg(v6);
         command.arg("--socket").arg(self.socket()).arg("--log").arg(self.directory.join("log"));
         let mut process = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();

@@ -1,6 +1,7 @@
 //! The clients' office with services on the gateway itself, managers, and strangers.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -164,6 +165,82 @@ impl Drop for Office {
     }
 }
 
+/// A directory of one test, with the scripts in it.
+pub(crate) struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Directory {
+    pub(crate) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("portcullis-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a directory");
+        let directory = Self(path);
+        directory.file("services.py", SERVICES);
+        directory.file("probe.py", PROBE);
+        directory
+    }
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).expect("it is written");
+        path.display().to_string()
+    }
+    pub(crate) fn errors(&self) -> String {
+        std::fs::read_to_string(self.0.join("errors")).unwrap_or_default()
+    }
+    pub(crate) fn services(&self, host: &Namespace) -> Process {
+        let mut command = host.command("/usr/bin/python3");
+        let child = command.arg(self.0.join("services.py")).spawn().expect("it starts");
+        for _ in 0..200 {
+            if host.attempt("ss -Hltn 'sport = :2223' | grep -q .").status.success() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Process(child)
+    }
+    /// The daemon, forwarding.
+    pub(crate) fn run(&self, host: &Namespace, arguments: &[&str]) -> Process {
+        self.run_over(host, arguments, "")
+    }
+    /// The same, started from an SSH session.
+    pub(crate) fn run_over(&self, host: &Namespace, arguments: &[&str], session: &str) -> Process {
+        let errors = std::fs::File::create(self.0.join("errors")).expect("a file");
+        let mut command = host.command(env!("CARGO_BIN_EXE_portcullis"));
+        command
+            .args(["run", "--on-failure", "open"])
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.0.join("socket"));
+        command.env("SSH_CONNECTION", session).stdout(Stdio::piped()).stderr(errors);
+        let mut child = command.spawn().expect("it starts");
+        let mut line = String::new();
+        let output = child.stdout.take().expect("piped");
+        BufReader::new(output).read_line(&mut line).expect("it speaks");
+        let daemon = Process(child);
+        assert!(line.starts_with("ready: "), "{line}{}", self.errors());
+        daemon
+    }
+    pub(crate) fn reached(&self, host: &Namespace, asked: &[(&str, &str, &str, u16)]) -> Vec<bool> {
+        reached(host, &self.0.join("probe.py"), asked)
+    }
+}
+
+/// Which services answer: kind, from an address of `host`, to an address, port.
+fn reached(host: &Namespace, probe: &Path, asked: &[(&str, &str, &str, u16)]) -> Vec<bool> {
+    let mut words = vec!["reach".to_owned()];
+    for (kind, from, to, port) in asked {
+        words.extend([(*kind).to_owned(), (*from).into(), (*to).into(), port.to_string()]);
+    }
+    let output = host.command("/usr/bin/python3").arg(probe).args(&words).output();
+    let output = output.expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    said.split_whitespace().map(|word| word == "1").collect()
+}
+
 /// A process that answers each line with a line.
 struct Talk {
     child: Process,
@@ -260,14 +337,7 @@ impl Office {
 
     /// Which services answer: kind, from an address of the client, to an address, port.
     pub(crate) fn reached(&self, asked: &[(&str, &str, &str, u16)]) -> Vec<bool> {
-        let mut words = vec!["reach".to_owned()];
-        for (kind, from, to, port) in asked {
-            words.extend([(*kind).to_owned(), (*from).into(), (*to).into(), port.to_string()]);
-        }
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let output = self.probe(&self.stage.client, &words).output().expect("it runs");
-        let said = String::from_utf8_lossy(&output.stdout);
-        said.split_whitespace().map(|word| word == "1").collect()
+        reached(&self.stage.client, &self.stage.directory.join("probe.py"), asked)
     }
 
     pub(crate) fn transfer(&self, host: &Namespace, from: &str, to: &str, bytes: usize) {

@@ -6,6 +6,7 @@
 mod beats;
 mod hostile;
 mod lab;
+mod management;
 mod program;
 
 use std::io::{BufRead, BufReader};
