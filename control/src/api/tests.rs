@@ -87,6 +87,7 @@ fn every_documented_answer_is_understood_and_said_the_same_way() {
         "expectations",
         "explained",
         "flushed",
+        "management",
         "ports",
         "reloaded",
         "rules",
