@@ -353,3 +353,19 @@ fn generic_ports_have_a_host_road_too() {
 fn a_gateway_without_io_uring_is_served_as_by_the_kernel() {
     compare(&["--host-road", "plain"], "routed", "plain", "native");
 }
+
+#[test]
+fn the_benchmark_runs() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/hostbench");
+    let output = std::process::Command::new(script)
+        .args(["--smoke", "--subjects", "kernel,host", "--binary", BINARY])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let runs: Vec<serde_json::Value> =
+        said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert_eq!(runs.len(), 8, "{said}");
+    assert!(runs.iter().all(|run| run["mbit_s"].as_f64().unwrap() > 0.0), "{said}");
+    assert!(said.contains("CPU s/GB"), "a table: {said}");
+}
