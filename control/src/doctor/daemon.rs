@@ -223,9 +223,14 @@ fn losses(running: &Running) -> Vec<Finding> {
 }
 
 fn log(running: &Running) -> Finding {
+    let file = running.status.log.file.clone().unwrap_or_default();
+    if let Some(error) = &running.status.log.error {
+        let finding = Finding::error(Code::LogLost, file, format!("cannot be written: {error}"));
+        return finding.advise("make room or mend its permissions: it is opened again by itself");
+    }
     match running.stats.log_lost {
-        0 => Finding::ok(Code::LogLost, "", "no LOG line was lost"),
-        lost => Finding::warning(Code::LogLost, "", format!("{lost} LOG lines were lost"))
+        0 => Finding::ok(Code::LogLost, file, "no LOG line was lost"),
+        lost => Finding::warning(Code::LogLost, file, format!("{lost} LOG lines were lost"))
             .advise("limit LOG rules (-m limit), and see that the log's disk is not full"),
     }
 }

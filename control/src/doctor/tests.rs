@@ -68,7 +68,7 @@ fn device() -> Device {
         spreading: Some(Spreading {
             toeplitz: true,
             symmetric: true,
-            key: vec![1; 40],
+            key: [0x6d, 0x5a].repeat(20),
             queues: vec![0, 1, 0, 1],
             ports_hashed: [true; 4],
         }),
@@ -681,6 +681,7 @@ fn the_daemon() {
             &["warning losses"],
         ),
         (|_, s| daemon(s).stats.log_lost = 1, &["warning log-lost"]),
+        (|_, s| daemon(s).status.log.error = Some("no space".to_owned()), &["error log-lost"]),
         (
             |_, s| {
                 let state = daemon(s).status.state.as_mut().unwrap();
