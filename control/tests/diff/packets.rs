@@ -620,7 +620,7 @@ impl Maker<'_> {
             (true, 3) => [0xff05, 0, 0, 0, 0, 0, 1, self.rng.pick(&[3, 4])].into(),
             (true, 4) => {
                 let last = self.rng.pick(&[1, 0, 10, 77]);
-                [0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(net) * self.rng.below(2) as u16, last]
+                [0xff02, 0, 0, 0, 0, 1, 0xff00 | (u16::from(net) * self.rng.below(2) as u16), last]
                     .into()
             }
             (true, 5) => {
