@@ -207,3 +207,30 @@ fn a_worker_without_hope_ends_the_daemon_with_a_code_of_its_own() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "7", "{said}");
     assert!(lab.has_program("g0"), "closed all the while");
 }
+
+#[test]
+fn programs_that_somebody_takes_off_are_put_back() {
+    use std::os::unix::fs::MetadataExt;
+    let lab = Lab::new();
+    let mut process = lab.command("closed", &["g0"]).spawn().unwrap();
+    let until = |what: &str, done: &dyn Fn() -> bool| {
+        let mut looks = 0..200;
+        while !done() {
+            assert!(looks.next().is_some(), "{what}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    until("it starts", &|| lab.path("control.sock").exists() && lab.pinned().len() == 2);
+    let namespace = std::fs::read_dir(lab.pins()).unwrap().next().unwrap().unwrap().path();
+    for name in lab.pinned() {
+        // A new link has a new name.
+        let link = || std::fs::metadata(namespace.join(&name)).ok().map(|it| it.ino());
+        let before = link();
+        shell(&format!("bpftool link detach pinned {}", namespace.join(&name).display()));
+        until(&name, &|| link().is_some_and(|now| Some(now) != before) && lab.has_program("g0"));
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(lab.has_program("g0"), "closed");
+    assert_eq!(lab.pinned().len(), 2);
+}

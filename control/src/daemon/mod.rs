@@ -147,6 +147,8 @@ impl NamedTimeouts {
 const LOG_QUEUE: usize = 4096;
 /// Neighbour requests and port events that may wait.
 const REQUEST_QUEUE: usize = 1024;
+/// Workers at most: there are so many beats.
+const WORKERS_MAX: u32 = 256;
 /// How long the log thread may take to write what is left at the end.
 const LOG_FAREWELL: Nanos = Nanos::SECOND;
 
@@ -281,7 +283,8 @@ fn worker_count(config: &Config) -> Result<usize, DaemonError> {
     }
     let Some(port) = config.ports.first() else { return Ok(1) };
     let link = LinkInfo::of(port).map_err(system("asking for queues"))?;
-    Ok(link.queues.max(1) as usize)
+    // More are refused, with the remedy, as more queues than workers.
+    Ok(link.queues.clamp(1, WORKERS_MAX) as usize)
 }
 
 /// Starts the control thread.

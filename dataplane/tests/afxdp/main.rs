@@ -4,6 +4,7 @@
 //! are needed.
 
 mod beats;
+mod closed;
 mod hostile;
 mod lab;
 mod management;

@@ -217,7 +217,11 @@ impl Keeping {
         match self.berths[index].state {
             State::Leaving { .. } => {}
             State::InService(LinkInfo { ifindex, .. }) => match self.parts.opener.look(port) {
-                Ok(link) if link.ifindex == ifindex => {}
+                Ok(link) if link.ifindex == ifindex => {
+                    if !self.parts.opener.is_whole(&self.parts.program.0, port) {
+                        self.withdraw(port, "its BPF programs were taken off".to_owned(), now);
+                    }
+                }
                 Ok(link) => {
                     let why = format!("it is another device now, number {}", link.ifindex);
                     self.withdraw(port, why, now);

@@ -46,6 +46,11 @@ impl PortOpener {
         Ok(link)
     }
 
+    /// Whether the programs of a port are still attached: an administrator may take them off.
+    pub fn is_whole(&self, program: &Mutex<Program>, port: PortId) -> bool {
+        program.lock().unwrap_or_else(PoisonError::into_inner).is_whole(port)
+    }
+
     /// Attaches the programs to a port's device and binds a socket to each of its
     /// queues, for worker 0, 1 and so on. Their fill rings are empty.
     ///
@@ -114,6 +119,8 @@ impl PortOpener {
         let mut program = program.lock().unwrap_or_else(PoisonError::into_inner);
         let closed = self.config.on_failure == OnFailure::Closed;
         if closed && program.device_of(port).is_some_and(link::exists) {
+            // They stay when this process ends, too.
+            program.keep_names();
             return;
         }
         program.detach(port);

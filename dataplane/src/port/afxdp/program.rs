@@ -220,10 +220,12 @@ impl Program {
         link: &LinkInfo,
         choice: AttachChoice,
     ) -> Result<AttachMode, AfxdpError> {
-        if self.is_attached(port, link) {
-            return link
-                .attached
-                .ok_or_else(|| AfxdpError::NotAttached { device: link.name.clone() });
+        // The link may be there and hold nothing: detached by hand, or of a device that was
+        // deleted and had the same index.
+        if self.is_attached(port, link)
+            && let Some(mode) = link.attached
+        {
+            return Ok(mode);
         }
         self.detach(port);
         // Known before the first frame is.

@@ -7,6 +7,7 @@ use aya::programs::SchedClassifier;
 
 use super::super::pins::PinKind;
 use super::super::sys::{TcxHook, attach_tcx};
+use super::keeping::is_live;
 use super::{BpfError, LinkInfo, Program};
 use crate::port::AttachMode;
 use crate::port::host::HostError;
@@ -48,7 +49,7 @@ impl Program {
         let Some(at) = self.joined.iter().position(|joined| joined.device == link.name) else {
             return Ok(());
         };
-        if self.joined[at].ifindex == Some(link.ifindex) {
+        if self.joined[at].ifindex == Some(link.ifindex) && self.has_egress(link.ifindex) {
             return Ok(());
         }
         self.leave(&link.name);
@@ -80,6 +81,12 @@ impl Program {
             let _absent = self.taps.remove(&ifindex);
             let _absent = self.tap_ports.remove(&self.joined[at].tap);
         }
+    }
+
+    /// Whether what a device puts out meets the program, if it is to.
+    pub(super) fn has_egress(&self, ifindex: u32) -> bool {
+        let wanted = |joined: &Joined| joined.output && joined.ifindex == Some(ifindex);
+        !self.joined.iter().any(wanted) || is_live(&self.host_links, ifindex)
     }
 
     fn attach_host(

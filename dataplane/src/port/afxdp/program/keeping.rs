@@ -66,6 +66,13 @@ fn suits(mode: AttachMode, choice: AttachChoice) -> bool {
     }
 }
 
+/// Whether one of `links` holds its program on a device: not when it was detached by hand,
+/// or belonged to a device that was deleted and had the same index.
+pub(super) fn is_live(links: &[(u32, OwnedFd)], ifindex: u32) -> bool {
+    let holds = |link: &OwnedFd| facts(link.as_fd()).is_ok_and(|it| it.ifindex == ifindex);
+    links.iter().any(|(index, link)| *index == ifindex && holds(link))
+}
+
 impl Program {
     /// Adopts links from `pins`, and pins its own there when closed.
     pub(in crate::port::afxdp) fn keep_links(&mut self, pins: Pins) {
@@ -152,6 +159,12 @@ impl Program {
             && self.links.iter().any(|(ifindex, _)| *ifindex == link.ifindex)
     }
 
+    /// Whether the programs of a port are in force, in both directions.
+    pub(in crate::port::afxdp) fn is_whole(&self, port: PortId) -> bool {
+        let whole = |ifindex| is_live(&self.links, ifindex) && self.has_egress(ifindex);
+        self.device_of(port).is_some_and(whole)
+    }
+
     /// The device that a port is attached to.
     pub(in crate::port::afxdp) fn device_of(&self, port: PortId) -> Option<u32> {
         self.devices.get(&port).copied()
@@ -164,6 +177,14 @@ impl Program {
         self.unname(PinKind::Xdp, ifindex);
         // The index may be another device's one day.
         let _absent = self.ports.remove(&ifindex);
+    }
+
+    /// Lets the names stay that were given since the last success, though the opening of
+    /// their port has failed.
+    pub(in crate::port::afxdp) fn keep_names(&mut self) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.fresh.clear();
+        }
     }
 
     /// Takes a link's name away, if it has one.
