@@ -466,6 +466,24 @@ fn a_reload_does_not_cut_the_session_that_it_comes_from_unless_forced() {
 }
 
 #[test]
+fn a_list_of_managers_does_not_lose_the_session_to_a_policy_that_stays() {
+    let mut lab = Lab::new();
+    lab.edit("rules = \"rules.v4\"\n", "");
+    lab.edit("[state]", "[management]\nallow = [\"198.18.1.0/24 tcp 22\"]\n\n[state]");
+    lab.start(&[]);
+    lab.write("deaf.v4", DEAF);
+    let (deaf, session) = (lab.path("deaf.v4"), "198.18.1.2 50000 198.18.1.1 22");
+    let applied = lab.json(&["apply", "--rules", deaf.to_str().unwrap(), "--session", session]);
+    assert_eq!(applied["session"]["outcome"], "management", "{applied}");
+    lab.edit("198.18.1.0/24", "203.0.113.0/24");
+    let entry = || lab.json(&["show", "management"])["entries"][0]["entry"].clone();
+    let (code, answer) = lab.reload(&["--session", session]);
+    assert_eq!((code, entry()), (1, json!("198.18.1.0/24 tcp 22")), "{answer}");
+    let (code, answer) = lab.reload(&["--session", session, "--force"]);
+    assert_eq!((code, entry()), (0, json!("203.0.113.0/24 tcp 22")), "{answer}");
+}
+
+#[test]
 fn sighup_reloads_too_and_flags_go_on_beating_the_file() {
     let mut lab = Lab::new();
     lab.start(&["--sysctl", "acct=1", "--workers", "1"]);

@@ -12,7 +12,8 @@ const EXAMPLES: &str = "Examples:
   portcullis reload --dry-run
   portcullis --json reload
 
-The configuration file and the policy files are read again; SIGHUP does the same. What can change
+The configuration file and the policy files are read again; SIGHUP does the same, but knows no
+session. What can change
 live changes as one checked step (a policy that cuts the SSH session that this is typed in is
 refused, unless --force), and the log file is opened anew. What needs a restart is listed
 and stays as it is. Any error leaves everything as it was.

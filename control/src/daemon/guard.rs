@@ -97,14 +97,40 @@ impl Service {
                 forced.findings.push(finding("warning", &session, &cut, &text.name));
                 Ok(forced)
             }
-            Verdict::Cut(cut) => Err(Failure {
-                code: Code::Refused,
-                message: format!(
-                    "refused: this would cut the session you are on ({session}); the old policy \
-                     keeps running; --force applies it all the same"
-                ),
-                findings: vec![finding("error", &session, &cut, &text.name)],
-            }),
+            Verdict::Cut(cut) => Err(refusal(&session, &cut, &text.name)),
+        }
+    }
+
+    /// The same for a management list that was changed, when the session's family keeps its
+    /// policy: nothing of `texts` is of that family.
+    ///
+    /// # Errors
+    /// The policy in force would cut the session now, and nothing forces that.
+    pub(super) fn guard_list(
+        &self,
+        session: Option<&SessionInfo>,
+        force: bool,
+        texts: &Texts,
+    ) -> Result<(), Failure> {
+        let Some(session) = session.cloned().map(Session::from) else { return Ok(()) };
+        let (family, text) = match session.client.is_ipv4() {
+            true => (Family::V4, &texts.v4),
+            false => (Family::V6, &texts.v6),
+        };
+        if force || text.is_some() {
+            return Ok(());
+        }
+        let rules = self.store().read(|policy| policy.rules(family).clone());
+        let network = self.network().network;
+        let around = Surroundings {
+            network: &network,
+            conntrack: self.conntrack(),
+            management: &self.managers(),
+            host_road: self.has_host_road(),
+        };
+        match guard::judge(&session, &rules, &around) {
+            Some(Verdict::Cut(cut)) => Err(refusal(&session, &cut, "(the policy in force)")),
+            _ => Ok(()),
         }
     }
 
@@ -221,6 +247,17 @@ fn safe(session: &Session, ground: Ground) -> Guarded {
             SessionOutcome::Kernel,
             format!("{session} is the kernel's: there is no host road"),
         ),
+    }
+}
+
+fn refusal(session: &Session, cut: &Cut, file: &str) -> Failure {
+    Failure {
+        code: Code::Refused,
+        message: format!(
+            "refused: this would cut the session you are on ({session}); the old policy \
+             keeps running; --force applies it all the same"
+        ),
+        findings: vec![finding("error", session, cut, file)],
     }
 }
 

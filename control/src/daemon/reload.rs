@@ -137,6 +137,10 @@ impl Service {
             return Ok(reloaded);
         }
         let management = self.put_management(&prepared)?;
+        if management.is_some() {
+            let guarded = self.guard_list(session.as_ref(), force, &prepared.texts);
+            guarded.inspect_err(|_| self.restore_management(management.clone()))?;
+        }
         if prepared.texts.v4.is_some() || prepared.texts.v6.is_some() {
             let done = self.change(&prepared.texts, false, session, force).inspect_err(|_| {
                 self.restore_management(management);
