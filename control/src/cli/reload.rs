@@ -12,11 +12,10 @@ const EXAMPLES: &str = "Examples:
   portcullis reload --dry-run
   portcullis --json reload
 
-The configuration file and the policy files are read again; SIGHUP does the same, but knows no
-session. What can change
-live changes as one checked step (a policy that cuts the SSH session that this is typed in is
-refused, unless --force), and the log file is opened anew. What needs a restart is listed
-and stays as it is. Any error leaves everything as it was.
+The configuration file and the policy files are read again; SIGHUP does the same, but comes from
+no session. What can change live changes as one checked step (a policy that cuts the SSH session
+that this is typed in is refused, unless --force), and the log file is opened anew. What needs a
+restart is listed and stays as it is. Any error leaves everything as it was.
 
 Exits 0 when all of it is in force, 8 when some of it waits for a restart, 1 when it was refused.";
 
