@@ -134,7 +134,17 @@ impl Lab {
         let mut lab = Self::new();
         let (v4, v6) = lab.files();
         let mut command = lab.host.command(BINARY);
-        command.args(["run", "--port", "h0", "--port", "h1", "--conntrack-max", "4096"]);
+        command.args([
+            "run",
+            "--on-failure",
+            "open",
+            "--port",
+            "h0",
+            "--port",
+            "h1",
+            "--conntrack-max",
+            "4096",
+        ]);
         command.arg("--rules").arg(v4).arg("--rules6").arg(v6);
         command.arg("--socket").arg(lab.directory.join("control.sock")).args(arguments);
         let errors = std::fs::File::create(lab.directory.join("stderr")).unwrap();
