@@ -32,6 +32,7 @@ fn family(address: &IpAddr) -> Family {
 fn bare() -> Topology {
     let port = |index: usize| PortInfo {
         groups: Vec::new(),
+        route_localnet: false,
         name: format!("eth{index}"),
         mac: ROUTER[index],
         mtu: 1500,

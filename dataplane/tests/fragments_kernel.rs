@@ -87,6 +87,7 @@ const TRACKS: &str = "-A FORWARD -m conntrack --ctstate NEW\n";
 fn network(mtu: u32) -> Network {
     let port = |index: usize| PortInfo {
         groups: Vec::new(),
+        route_localnet: false,
         name: format!("eth{index}"),
         mac: Mac(port_mac(index)),
         mtu: if index == 1 { mtu } else { 1500 },

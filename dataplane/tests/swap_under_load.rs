@@ -121,6 +121,7 @@ fn policy(generation: u64) -> Policy {
 fn network() -> Network {
     let port = |index: usize| PortInfo {
         groups: Vec::new(),
+        route_localnet: false,
         name: format!("eth{index}"),
         mac: MACS[index],
         mtu: 1500,

@@ -218,6 +218,7 @@ fn made_up(description: &Description) -> Topology {
     let family = parsed.as_ref().map(|parsed| parsed.family);
     let port = |(index, name): (usize, &String)| PortInfo {
         groups: Vec::new(),
+        route_localnet: false,
         name: name.clone(),
         mac: Mac([2, 0, 0, 0, 0xff, index as u8]),
         mtu: 1500,

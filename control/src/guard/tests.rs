@@ -21,6 +21,7 @@ const SESSION6: &str = "2001:db8:1::2 50000 2001:db8:1::1 22";
 fn network() -> Arc<Network> {
     let port = |name: &str, index: u8, addresses: &[&str]| PortInfo {
         groups: Vec::new(),
+        route_localnet: false,
         name: name.to_owned(),
         mac: Mac([2, 0, 0, 0, 0, index]),
         mtu: 1500,

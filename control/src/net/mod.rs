@@ -16,6 +16,7 @@
 //! kernel holds.
 
 mod groups;
+mod localnet;
 mod losses;
 mod netlink;
 mod topology;
@@ -70,6 +71,9 @@ const DUMP_SPACING: u64 = 5;
 /// How often groups are looked at where the kernel does not tell of them.
 const GROUPS_EVERY: Nanos = Nanos::SECOND;
 
+/// `route_localnet`, of which the kernel never tells, is looked at as often.
+const LOCALNET_EVERY: Nanos = Nanos::SECOND;
+
 /// The mirror of one network namespace: that of the thread that opened it.
 #[derive(Debug)]
 pub struct Mirror {
@@ -85,6 +89,7 @@ pub struct Mirror {
     /// The list of groups is to be read again.
     groups_stale: bool,
     next_groups: Nanos,
+    next_localnet: Nanos,
     /// What was returned last; `None` after a failure, so that recovery is told.
     last: Option<(Topology, PrefixList, Vec<Note>)>,
 }
@@ -96,6 +101,7 @@ impl Mirror {
         let mut requests = Connection::open()?;
         let mut view = View::dump(&mut requests)?;
         view.groups = groups::read()?;
+        view.localnet = localnet::read(&ports);
         Ok(Self {
             mode,
             ports,
@@ -108,6 +114,7 @@ impl Mirror {
             next_dump: Nanos(0),
             groups_stale: false,
             next_groups: Nanos(0),
+            next_localnet: Nanos(0),
             last: None,
         })
     }
@@ -171,12 +178,14 @@ impl Mirror {
             // What failed costs time as well.
             let cost = clock().saturating_sub(start);
             self.next_dump = start + Nanos(cost.0 * DUMP_SPACING);
-            let view = View { groups: std::mem::take(&mut self.view.groups), ..dumped? };
+            let groups = std::mem::take(&mut self.view.groups);
+            let view = View { groups, localnet: localnet::read(&self.ports), ..dumped? };
             self.losses.compare(&self.view, &view, &self.ports);
             self.view = view;
             (self.stale, self.changed, self.groups_stale) = (false, true, true);
         }
         self.follow_groups(start)?;
+        self.follow_localnet(start);
         if !self.changed {
             return Ok(None);
         }
@@ -203,6 +212,19 @@ impl Mirror {
             }
         }
         Ok(())
+    }
+
+    /// Reads `route_localnet` again, when it is time.
+    fn follow_localnet(&mut self, now: Nanos) {
+        if now < self.next_localnet {
+            return;
+        }
+        self.next_localnet = now + LOCALNET_EVERY;
+        let localnet = localnet::read(&self.ports);
+        if localnet != self.view.localnet {
+            self.view.localnet = localnet;
+            self.changed = true;
+        }
     }
 
     /// Addresses and ports that were lost since the last call. One that has been

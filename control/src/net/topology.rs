@@ -163,6 +163,7 @@ impl Builder<'_> {
         let Some(link) = self.view.link_by_name(name) else {
             return PortInfo {
                 groups: Vec::new(),
+                route_localnet: false,
                 name: name.to_owned(),
                 mac: Mac::default(),
                 mtu: 1500,
@@ -174,6 +175,7 @@ impl Builder<'_> {
         let joined = self.view.groups.iter().filter(|(device, _)| *device == link.index);
         PortInfo {
             groups: joined.map(|(_, group)| *group).collect(),
+            route_localnet: self.view.localnet.contains(name),
             name: name.to_owned(),
             mac: link.mac,
             mtu: link.mtu,

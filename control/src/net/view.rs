@@ -1,7 +1,7 @@
 //! The kernel's network objects as plain data: what netlink messages say,
 //! reduced to what routing needs. No decisions are made here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::packet::{Family, Mac};
@@ -128,6 +128,8 @@ pub struct View {
     pub(super) neighbours: BTreeMap<(u32, IpAddr), Neighbour>,
     /// Multicast groups, which are read apart from the dump.
     pub(super) groups: Vec<Membership>,
+    /// Ports on which 127.0.0.0/8 may arrive, read apart from the dump as well.
+    pub(super) localnet: BTreeSet<String>,
 }
 
 impl View {
@@ -170,6 +172,7 @@ impl View {
             routes,
             rules,
             groups: Vec::new(),
+            localnet: BTreeSet::new(),
             neighbours: neighbours
                 .into_iter()
                 .filter_map(|(key, value)| Some((key, value?)))

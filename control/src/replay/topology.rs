@@ -119,6 +119,8 @@ struct Port {
     addresses: Vec<Spanned<String>>,
     #[serde(default)]
     groups: Vec<Spanned<String>>,
+    #[serde(default)]
+    route_localnet: bool,
 }
 
 #[derive(Deserialize)]
@@ -266,6 +268,7 @@ impl Checker {
         let groups = port.groups.iter().map(group).collect::<Result<_, _>>()?;
         self.ports.push(PortInfo {
             groups,
+            route_localnet: port.route_localnet,
             name: name.clone(),
             mac: mac(&port.mac)?,
             mtu: port.mtu.as_ref().map_or(Ok(1500), mtu)?,

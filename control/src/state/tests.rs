@@ -52,6 +52,7 @@ fn table(max: u64) -> Arc<Conntrack> {
 fn network(names: &[&str], address: &str) -> Network {
     let port = |name: &&str| PortInfo {
         groups: Vec::new(),
+        route_localnet: false,
         name: (*name).to_owned(),
         mac: Mac([2, 0, 0, 0, 0, 1]),
         mtu: 1500,

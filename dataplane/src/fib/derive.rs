@@ -91,6 +91,7 @@ pub(super) fn complete_routes(topology: &Topology, ports: &[PortInfo]) -> Vec<Ro
     }
     if derive_v4 {
         routes.push(entry((Ipv4Addr::new(127, 0, 0, 0).into(), 8), RouteKind::Local, LOCAL));
+        routes.push(entry((Ipv4Addr::LOCALHOST.into(), 32), RouteKind::Local, LOCAL));
     }
     if derive_v6 {
         routes.push(entry((Ipv6Addr::LOCALHOST.into(), 128), RouteKind::Local, LOCAL));

@@ -54,14 +54,14 @@ impl Network {
 
     fn input_v4(&self, port: PortId, query: &Query, pkt_type: PktType) -> InputRoute {
         let (src, dst) = (query.src as u32, query.dst as u32);
-        if let Some(decided) = check_v4(src, dst) {
+        if let Some(decided) = check_v4(src, dst, self.port(port).route_localnet) {
             return decided;
         }
         let own = self.is_local(Family::V4, query.src);
         let martian = InputRoute::silent(DropReason::MartianSource);
         if is_multicast(dst) || dst == u32::MAX || src == 0 {
             let joined = || !is_multicast(dst) || self.has_joined(port, Family::V4, query.dst);
-            return match src != 0 && (own || self.broadcast_source(query)) {
+            return match src != 0 && (own || self.refused_source(query)) {
                 true => martian,
                 false if joined() => InputRoute::Deliver,
                 false => InputRoute::silent(DropReason::NotForwarded),
@@ -74,7 +74,7 @@ impl Network {
             RouteKind::Unicast(_)
             | RouteKind::Foreign
             | RouteKind::Local
-            | RouteKind::Broadcast => own || self.broadcast_source(query),
+            | RouteKind::Broadcast => own || self.refused_source(query),
             _ => false,
         };
         if martian_source {
@@ -88,13 +88,14 @@ impl Network {
     }
 
     /// The kernel's full source check, made when policy rules exist: it also
-    /// refuses broadcast addresses.
-    fn broadcast_source(&self, query: &Query) -> bool {
+    /// refuses broadcast addresses, and all that is routed to this machine itself.
+    fn refused_source(&self, query: &Query) -> bool {
         if !self.custom_rules_v4() {
             return false;
         }
         let back = Query { src: query.dst, dst: query.src, mark: 0, ..*query };
-        matches!(self.route(&back), Some(Route { kind: RouteKind::Broadcast, .. }))
+        let kind = self.route(&back).map(|route| route.kind);
+        matches!(kind, Some(RouteKind::Broadcast | RouteKind::Local))
     }
 
     fn input_v6(&self, port: PortId, query: &Query, pkt_type: PktType) -> InputRoute {
@@ -143,27 +144,28 @@ fn is_multicast(address: u32) -> bool {
     address >> 28 == 0xe
 }
 
-/// The checks that need no routes.
-fn check_v4(src: u32, dst: u32) -> Option<InputRoute> {
+/// The checks that need no routes. `localnet`: 127.0.0.0/8 is an ordinary network
+/// on the port, which no exemption from other checks goes with.
+fn check_v4(src: u32, dst: u32, localnet: bool) -> Option<InputRoute> {
     // The rest of 0.0.0.0/8 is ordinary unicast to the kernel.
     let zero = |address: u32| address == 0;
-    let loopback = |address: u32| address >> 24 == 127;
+    let foreign_loopback = |address: u32| address >> 24 == 127 && !localnet;
     let martian_source = InputRoute::silent(DropReason::MartianSource);
     if is_multicast(src) || src == u32::MAX {
         return Some(martian_source);
     }
     if is_multicast(dst) {
-        let refused = loopback(src) || zero(src) && dst >> 8 != 0xe0_0000;
+        let refused = foreign_loopback(src) || zero(src) && dst >> 8 != 0xe0_0000;
         return refused.then_some(martian_source);
     }
     if dst == u32::MAX || src == 0 && dst == 0 {
         return None;
     }
-    if zero(src) || loopback(src) && !loopback(dst) {
+    if zero(src) {
         Some(martian_source)
-    } else if zero(dst) || loopback(dst) {
+    } else if zero(dst) || foreign_loopback(dst) {
         Some(InputRoute::silent(DropReason::MartianDestination))
     } else {
-        None
+        foreign_loopback(src).then_some(martian_source)
     }
 }

@@ -50,6 +50,9 @@ pub struct PortInfo {
     /// Multicast groups that the machine listens to there. For a family that is not
     /// mirrored (see [`Topology`]), those that every router joins are added.
     pub groups: Vec<IpAddr>,
+    /// Whether 127.0.0.0/8 may be the source or destination of what arrives there:
+    /// `net.ipv4.conf.PORT.route_localnet` or that of `all`.
+    pub route_localnet: bool,
     /// Whether it is up.
     pub up: bool,
 }

@@ -29,6 +29,7 @@ fn prefix(text: &str) -> (IpAddr, u8) {
 fn port(name: &str, last: u8, addresses: &[&str]) -> PortInfo {
     PortInfo {
         groups: Vec::new(),
+        route_localnet: false,
         name: name.into(),
         mac: Mac([2, 0, 0, 0, 1, last]),
         mtu: 1500,
@@ -164,6 +165,11 @@ fn ipv4_input() {
         ("0.0.0.0", "198.18.2.7", "martian_source"),
         ("0.1.2.3", "198.18.2.7", "eth1 198.18.2.7 1500"),
         ("127.0.0.1", "198.18.2.7", "martian_source"),
+        ("127.0.0.5", "127.0.0.1", "martian_destination"),
+        ("127.0.0.5", "0.0.0.0", "martian_destination"),
+        ("127.0.0.5", "224.0.0.1", "martian_source"),
+        ("127.0.0.5", "255.255.255.255", "martian_source"),
+        ("127.0.0.1", "255.255.255.255", "martian_source"),
         ("224.0.0.1", "198.18.2.7", "martian_source"),
         ("255.255.255.255", "198.18.2.7", "martian_source"),
         ("198.18.1.1", "198.18.2.7", "martian_source"),
@@ -172,6 +178,52 @@ fn ipv4_input() {
     ];
     for (src, dst, expected) in table {
         assert_eq!(input(&net, src, dst, 0), expected, "{src} -> {dst}");
+    }
+}
+
+/// As Linux 6.18 does with these packets.
+#[test]
+fn route_localnet() {
+    let mut plain = topology();
+    plain.rules.clear();
+    let with = |plain: &Topology, port: usize| {
+        let mut changed = plain.clone();
+        changed.ports[port].route_localnet = true;
+        Network::build(&changed).unwrap()
+    };
+    let full = RuleEntry {
+        family: Family::V4,
+        priority: 9,
+        fwmark: Some((77, 77)),
+        from: None,
+        to: None,
+        iif: None,
+        table: 100,
+    };
+    let mut ruled = plain.clone();
+    ruled.rules.push(full);
+    let (here, elsewhere, ruled) = (with(&plain, 0), with(&plain, 1), with(&ruled, 0));
+    let (own, dst) = ("martian_source", "martian_destination");
+    let table = [
+        ("198.18.1.5", "127.0.0.1", ["deliver", dst, "deliver"]),
+        ("198.18.1.5", "127.9.9.9", ["deliver", dst, "deliver"]),
+        ("127.0.0.5", "198.18.1.1", ["deliver", own, own]),
+        ("127.0.0.5", "127.0.0.1", ["deliver", dst, own]),
+        ("127.0.0.5", "224.0.0.1", ["deliver", own, own]),
+        ("127.0.0.5", "255.255.255.255", ["deliver", "deliver", own]),
+        ("127.0.0.5", "198.18.2.7", ["eth1 198.18.2.7 1500", own, own]),
+        // The machine's own addresses stay out, and what is no address.
+        ("127.0.0.1", "198.18.1.1", [own; 3]),
+        ("127.0.0.1", "127.0.0.1", [own, dst, own]),
+        ("127.0.0.1", "224.0.0.1", [own; 3]),
+        ("127.0.0.1", "198.18.2.7", [own; 3]),
+        ("198.18.1.1", "127.0.0.1", [own, dst, own]),
+        ("0.0.0.0", "127.0.0.1", [own; 3]),
+        ("127.0.0.5", "0.0.0.0", [dst; 3]),
+    ];
+    for (src, to, expected) in table {
+        let found = [&here, &elsewhere, &ruled].map(|net| input(net, src, to, 0));
+        assert_eq!(found, expected, "{src} -> {to}");
     }
 }
 

@@ -270,6 +270,7 @@ fn empty_policy() -> Policy {
 fn network(mode: Mode) -> Arc<Network> {
     let port = |name: &str, last| PortInfo {
         groups: Vec::new(),
+        route_localnet: false,
         name: name.to_owned(),
         mac: Mac([2, 0, 0, 0, 0, last]),
         mtu: 1500,
@@ -320,6 +321,7 @@ fn the_firewall_adopts_what_is_published_between_turns() {
 fn gateway(neighbours: &[(PortId, [u8; 4])]) -> Arc<Network> {
     let port = |name: &str, net| PortInfo {
         groups: Vec::new(),
+        route_localnet: false,
         name: name.to_owned(),
         mac: Mac([2, 0, 0, 0, 0, net]),
         mtu: 1500,

@@ -101,6 +101,7 @@ fn nothing_is_forwarded_around_the_engine() {
 fn network(mode: Mode) -> Network {
     let port = |index: usize, name: &str| PortInfo {
         groups: Vec::new(),
+        route_localnet: false,
         name: name.to_owned(),
         mac: BOX[index],
         mtu: 1500,

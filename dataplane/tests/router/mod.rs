@@ -148,6 +148,7 @@ fn topology(routes: &[(&str, u8, RouteKind)]) -> Topology {
     let ip = |text: &str| text.parse().expect("an address");
     let port = |index: usize| PortInfo {
         groups: Vec::new(),
+        route_localnet: false,
         name: format!("eth{index}"),
         mac: ROUTER[index],
         mtu: 1500,

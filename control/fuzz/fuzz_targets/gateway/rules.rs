@@ -107,6 +107,7 @@ fn network() -> Network {
     let ip = |text: String| text.parse().expect("an address");
     let ports = (0..2).map(|index: usize| PortInfo {
         groups: Vec::new(),
+        route_localnet: false,
         name: format!("eth{index}"),
         mac: PORT_MACS[index],
         mtu: 1500,

@@ -44,6 +44,7 @@ fn port(index: usize) -> PortInfo {
     let net = index + 1;
     PortInfo {
         groups: Vec::new(),
+        route_localnet: false,
         name: format!("eth{index}"),
         mac: PORT_MACS[index],
         mtu: 1500,

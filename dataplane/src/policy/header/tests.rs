@@ -18,6 +18,7 @@ const HOSTS: [(&str, &str); 2] = [("198.18.1.2", "198.18.2.2"), ("2001:db8:1::2"
 fn network() -> Network {
     let port = |index: usize, mtu| PortInfo {
         groups: Vec::new(),
+        route_localnet: false,
         name: format!("eth{index}"),
         mac: Mac::default(),
         mtu,
