@@ -135,6 +135,27 @@ fn multicast_groups_are_followed() {
 }
 
 #[test]
+fn route_localnet_is_followed_for_a_port_and_for_all() {
+    let gateway = Namespace::new("gw");
+    let peer = Namespace::new("peer");
+    join((&gateway, "p0"), (&peer, "q0"), 1);
+    join((&gateway, "p1"), (&peer, "q1"), 1);
+    gateway.enter(|| {
+        let ports = ["p0", "p1"].map(str::to_owned).to_vec();
+        let mut mirror = Mirror::open(Mode::Routed, ports).unwrap();
+        let has = |update: &Update| [0, 1].map(|port| update.topology.ports[port].route_localnet);
+        assert_eq!(has(&follow(&mut mirror, |_| true)), [false; 2]);
+        let conf = "net.ipv4.conf";
+        gateway.run(&format!("sysctl -qw {conf}.p1.route_localnet=1"));
+        follow(&mut mirror, |update| has(update) == [false, true]);
+        gateway.run(&format!("sysctl -qw {conf}.all.route_localnet=1"));
+        follow(&mut mirror, |update| has(update) == [true; 2]);
+        gateway.run(&format!("sysctl -qw {conf}.all.route_localnet=0 {conf}.p1.route_localnet=0"));
+        follow(&mut mirror, |update| has(update) == [false; 2]);
+    });
+}
+
+#[test]
 fn lost_addresses_and_ports_are_told_of_even_when_they_are_back_at_once() {
     let gateway = Namespace::new("gw");
     let peer = Namespace::new("peer");
