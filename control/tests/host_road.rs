@@ -176,9 +176,25 @@ fn name(error: &std::io::Error) -> String {
     }
 }
 
+/// A listener at `at`. A child that another test has just forked holds the last one's socket
+/// until it runs its program.
+fn listen(server: &Namespace, at: SocketAddr) -> TcpListener {
+    let start = std::time::Instant::now();
+    loop {
+        match server.enter(|| TcpListener::bind(at)) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && start.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            outcome => return outcome.unwrap(),
+        }
+    }
+}
+
 /// What a client hears from an echo server that listens at `at` when it calls `to`.
 fn tcp(from: &Namespace, to: &str, server: &Namespace, at: &str) -> String {
-    let listener = server.enter(|| TcpListener::bind(at.parse::<SocketAddr>().unwrap())).unwrap();
+    let listener = listen(server, at.parse().unwrap());
     listener.set_nonblocking(true).unwrap();
     let done = std::sync::atomic::AtomicBool::new(false);
     let heard = std::thread::scope(|scope| {

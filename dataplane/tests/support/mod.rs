@@ -70,6 +70,8 @@ impl Lab {
                 }
             }
         }
+        // As on every real machine: 127.0.0.1 and ::1 are its own.
+        run(&format!("ip -n {} link set lo up", lab.router));
         for setting in [
             "net.ipv4.ip_forward=1",
             "net.ipv4.conf.all.rp_filter=0",
