@@ -13,8 +13,8 @@ use crate::lab::{self, Sent, address, host_mac, mac_text, port_mac};
 /// The captures' clock starts here (nanoseconds since 1970).
 const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
 
-/// The lab's router, in the form that replay reads.
-pub fn topology(default_routes: bool) -> String {
+/// The lab's router, in the form that replay reads; `links` after [`lab::Lab::join_links`].
+pub fn topology(default_routes: bool, links: bool) -> String {
     let mut text = String::from("mode = \"routed\"\n");
     text += "[icmp]\nicmp_ratelimit = 0\nicmp_msgs_per_sec = 0\nicmpv6_ratelimit = 0\n";
     for port in 0..lab::PORTS {
@@ -23,11 +23,11 @@ pub fn topology(default_routes: bool) -> String {
         write!(
             text,
             "[[port]]\nname = \"eth{port}\"\nmac = \"{mac}\"\n\
-             addresses = [\"{v4}/24\", \"{v6}/64\", \"{}/64\"]\ngroups = {:?}\n",
-            lab::link_local(port, 1),
+             addresses = [\"{v4}/24\", \"{v6}/64\"{}]\ngroups = {:?}\n",
+            if links { format!(", \"{}/64\"", lab::link_local(port, 1)) } else { String::new() },
             lab::GROUPS
                 .iter()
-                .filter(|(on, _)| *on == port)
+                .filter(|(on, _)| links && *on == port)
                 .map(|(_, group)| group)
                 .collect::<Vec<_>>()
         )
@@ -48,7 +48,7 @@ pub fn topology(default_routes: bool) -> String {
                 .expect("writing to a string");
         }
     }
-    for v6 in [false, true] {
+    for v6 in [false, true].into_iter().filter(|_| links) {
         let (mark, table) = lab::MARKED;
         let (to, via) = (if v6 { "::/0" } else { "0.0.0.0/0" }, address(v6, 1, 254));
         write!(
@@ -60,9 +60,8 @@ pub fn topology(default_routes: bool) -> String {
         .expect("writing to a string");
     }
     for (port, host) in (0..lab::PORTS).flat_map(|port| lab::NEIGHBOURS.map(|host| (port, host))) {
-        for ip in
-            [address(false, port, host), address(true, port, host), lab::link_local(port, host)]
-        {
+        let near = links.then(|| lab::link_local(port, host));
+        for ip in [address(false, port, host), address(true, port, host)].into_iter().chain(near) {
             let mac = mac_text(host_mac(port, host));
             write!(
                 text,
@@ -107,7 +106,7 @@ pub fn run(case: &Case, times: &[u64]) -> Result<Observation, String> {
         std::fs::write(scratch.join(name), bytes).expect("writing a scratch file");
     };
     let rules_name = if case.rules.v6 { "rules.v6" } else { "rules.v4" };
-    write("topo.toml", topology(case.default_routes).as_bytes());
+    write("topo.toml", topology(case.default_routes, true).as_bytes());
     write(rules_name, case.rules.text().as_bytes());
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.arg("replay").arg("--topology").arg(scratch.join("topo.toml"));

@@ -62,7 +62,7 @@ pub enum Refused {
 
 /// Portcullis, opened with the batch's rules.
 fn open(batch: &Batch) -> Result<Replay, Refused> {
-    let file = TopologyFile::parse(Path::new("topo.toml"), &replay::topology(false));
+    let file = TopologyFile::parse(Path::new("topo.toml"), &replay::topology(false, false));
     let file = file.map_err(|error| Refused::Ours(error.to_string()))?;
     let mut setup = Setup::new(file.topology, 1);
     setup.icmp = file.icmp;
