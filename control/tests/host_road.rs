@@ -23,6 +23,9 @@ COMMIT
 -A PREROUTING -i h0 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 7
 -A PREROUTING -i h0 -p tcp -m tcp --dport 81 -j DNAT --to-destination LOOPBACK
 -A OUTPUT -p tcp -m tcp --dport 82 -j DNAT --to-destination SERVER
+-A OUTPUT -p tcp -m tcp --dport 83 -j REDIRECT --to-ports 8083
+-A OUTPUT -p udp -m udp --dport 83 -j REDIRECT --to-ports 8083
+-A OUTPUT -p tcp -m tcp --dport 84 -j DNAT --to-destination OWN
 COMMIT
 *filter
 :INPUT DROP [0:0]
@@ -37,17 +40,18 @@ COMMIT
 -A OUTPUT -o lo -j ACCEPT
 -A OUTPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 -A OUTPUT -p PING -j ACCEPT
--A OUTPUT -p tcp -m multiport --dports 7,8 -j ACCEPT
--A OUTPUT -p udp -m multiport --dports 7,9,9000 -j ACCEPT
+-A OUTPUT -p tcp -m multiport --dports 7,8,8083,8084 -j ACCEPT
+-A OUTPUT -p udp -m multiport --dports 7,9,8083,9000 -j ACCEPT
 COMMIT
 ";
 
 fn rules(v4: bool) -> String {
-    let (ping, loopback, server) = match v4 {
-        true => ("icmp", "127.0.0.1:17", "198.18.2.2:7"),
-        false => ("ipv6-icmp", "[2001:db8:1::1]:17", "[2001:db8:2::2]:7"),
+    let (ping, loopback, server, own) = match v4 {
+        true => ("icmp", "127.0.0.1:17", "198.18.2.2:7", "198.18.1.1:8084"),
+        false => ("ipv6-icmp", "[2001:db8:1::1]:17", "[2001:db8:2::2]:7", "[2001:db8:1::1]:8084"),
     };
-    RULES.replace("PING", ping).replace("LOOPBACK", loopback).replace("SERVER", server)
+    let rules = RULES.replace("PING", ping).replace("LOOPBACK", loopback);
+    rules.replace("SERVER", server).replace("OWN", own)
 }
 
 /// Client, the machine, and a server that is also the router to a far network.
@@ -281,6 +285,14 @@ fn observe(lab: &Lab) -> Vec<String> {
         note("out, refused", tcp(host, &at("198.18.2.2", 18), server, &any(18)));
         note("out, nobody there", tcp(host, &at("198.18.2.2", 8), server, &any(7)));
         note("out, translated", tcp(host, &at("198.51.100.1", 82), server, &any(7)));
+        let far_away = at("198.51.100.1", 83);
+        let local = if v6 { "[::1]:8083" } else { "127.0.0.1:8083" };
+        note("out, redirected to here", tcp(host, &far_away, host, local));
+        note("out, UDP, redirected to here", udp(host, &far_away, Some((host, local)), 50));
+        let own = at("198.18.1.1", 8084);
+        note("out, to an own address", tcp(host, &at("198.51.100.1", 84), host, &own));
+        let local = local.replace("8083", "8085");
+        note("through loopback", tcp(host, &local, host, &local));
         note("out, narrow link", tcp(host, &at("203.0.113.2", 7), far, &any(7)));
         let route = if v6 { "2001:db8:f::2" } else { "203.0.113.2" };
         let learned = host.run(&format!("ip route get {route}"));
@@ -347,6 +359,9 @@ fn compare(arguments: &[&str], mode: &str, way: &str, xdp: &str) {
             "in, redirected",
             "in, to loopback",
             "out, translated",
+            "out, redirected to here",
+            "out, to an own address",
+            "through loopback",
             "out, narrow link",
         ] {
             expected(&format!("{family} {what}: same true"));
@@ -356,6 +371,10 @@ fn compare(arguments: &[&str], mode: &str, way: &str, xdp: &str) {
             .iter()
             .any(|line| line.starts_with(&format!("{family} out, routed by mark: 50 from")));
         assert!(marked, "{kernel:#?}");
+        let here = |line: &String| {
+            line.starts_with(&format!("{family} out, UDP, redirected to here: 50 from"))
+        };
+        assert!(kernel.iter().any(here), "{kernel:#?}");
         expected(&format!("{family} in, UDP, nobody there: ConnectionRefused"));
         expected(&format!("{family} out, UDP, nobody there: ConnectionRefused"));
     }

@@ -20,6 +20,7 @@ const UNSAFE_FILES: &[&str] = &[
     "dataplane/src/port/afxdp/ring.rs",
     "dataplane/src/port/afxdp/socket.rs",
     "dataplane/src/port/afxdp/sys.rs",
+    "dataplane/src/port/host/looped.rs",
     "dataplane/src/port/host/sys.rs",
     "dataplane/src/port/host/uring.rs",
     "dataplane/src/port/poll.rs",

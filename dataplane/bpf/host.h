@@ -47,9 +47,10 @@ struct __sk_buff {
 	u32 wire_len;
 	u32 gso_segs;
 	struct bpf_sock *sk;
+	u32 gso_size;
 };
 
-MAP(taps, MAP_HASH, u32, u32, 64, 0);      // port's interface index -> its TAP's
+MAP(taps, MAP_HASH, u32, u32, 65, 0);      // port's interface index -> its TAP's
 // TAP's interface index -> its port's, and in the high half whether that one's XDP program
 // is generic.
 MAP(tap_ports, MAP_HASH, u32, u64, 65, 0);
@@ -206,6 +207,70 @@ int host_out(struct __sk_buff *skb)
 	if (!tap)
 		return CLOSED ? TCX_DROP : TCX_PASS;
 	if (say(skb, socket && socket->bound_dev_if ? BOUND : 0))
+		return TCX_DROP;
+	return redirect(*tap, 0);
+}
+
+// Where answers on loopback are expected: a bit for each hash of an answer's addresses,
+// ports and protocol, set by the workers (`dataplane/src/port/host/looped.rs`) and never
+// cleared. What else hashes there takes the engine's road too, which knows better.
+enum { LOOPED = 3, LOOPED_WORDS = 1 << 14 };
+// A worker's frame holds 3840 bytes; with headers, of which these are the longest.
+enum { FRAME_MAX = 3840, HEADERS_MAX = LINK + 40 + 60 };
+MAP(looped, MAP_ARRAY, u32, u64, LOOPED_WORDS, MAP_MMAPABLE);
+
+INLINE u32 mixed(u32 hash, u32 word)
+{
+	hash = (hash ^ word) * 0x9e3779b1;
+	return hash ^ hash >> 15;
+}
+
+INLINE u32 mixed6(u32 hash, const struct address6 *address)
+{
+	u32 words[4];
+	__builtin_memcpy(words, address, sizeof(words));
+	return mixed(mixed(mixed(mixed(hash, words[0]), words[1]), words[2]), words[3]);
+}
+
+// Whole TCP and UDP packets with plain headers only; the same as in looped.rs.
+INLINE int is_looped(struct __sk_buff *skb)
+{
+	u32 hash, ports;
+	if (skb->protocol == TYPE_IPV4) {
+		struct ipv4 ip;
+		if (load_bytes(skb, LINK, &ip, sizeof(ip)) || ip.version_ihl != 0x45 ||
+		    (ip.fragment & MORE_OR_OFFSET) || (ip.proto != TCP && ip.proto != UDP) ||
+		    load_bytes(skb, LINK + sizeof(ip), &ports, sizeof(ports)))
+			return 0;
+		hash = mixed(mixed(ip.proto, ip.source), ip.destination);
+	} else if (skb->protocol == TYPE_IPV6) {
+		struct ipv6 ip;
+		if (load_bytes(skb, LINK, &ip, sizeof(ip)) || (ip.next != TCP && ip.next != UDP) ||
+		    load_bytes(skb, LINK + sizeof(ip), &ports, sizeof(ports)))
+			return 0;
+		hash = mixed6(mixed6(ip.next, &ip.source), &ip.destination);
+	} else {
+		return 0;
+	}
+	hash = mixed(hash, ports);
+	u32 at = hash >> 6 & (LOOPED_WORDS - 1);
+	u64 *bits = map_lookup(&looped, &at);
+	return bits && *bits >> (hash & 63) & 1;
+}
+
+// On what loopback sends. What is too long for the engine, its other packets, and all of them while the daemon is away,
+// stay with the kernel.
+SEC("classifier")
+int host_loop(struct __sk_buff *skb)
+{
+	u32 interface = skb->ifindex;
+	u32 longest = skb->gso_size ? skb->gso_size + HEADERS_MAX : skb->len;
+	if (longest > FRAME_MAX || !is_looped(skb) || (BEAT_LIMIT && any_silent()))
+		return TCX_PASS;
+	u32 *tap = map_lookup(&taps, &interface);
+	if (!tap)
+		return TCX_PASS;
+	if (say(skb, LOOPED))
 		return TCX_DROP;
 	return redirect(*tap, 0);
 }

@@ -48,6 +48,23 @@ pub struct Step {
     pub rule: Option<u32>,
 }
 
+/// A packet that loopback will carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Of the addresses.
+    pub family: Family,
+    /// TCP or UDP.
+    pub proto: u8,
+    /// The sender.
+    pub src: u128,
+    /// Its port.
+    pub sport: u16,
+    /// The receiver.
+    pub dst: u128,
+    /// Its port.
+    pub dport: u16,
+}
+
 /// The engine's surroundings.
 pub trait Effects {
     /// Whether [`Effects::step`] wants to be called.
@@ -73,6 +90,10 @@ pub trait Effects {
     /// it that was put together here. `port`: the one it came in by; `None` for
     /// loopback.
     fn deliver(&mut self, port: Option<PortId>, frame: &[u8]);
+
+    /// This machine will answer over loopback what it is now given by it: the answer is
+    /// to come back to the engine.
+    fn expect_looped(&mut self, _answer: &Answer) {}
 
     /// A LOG target was hit.
     fn log(&mut self, record: &LogRecord<'_>);

@@ -8,7 +8,7 @@ use super::status::{CONFIRMED, DST_NAT, DYING, FIXED_TIMEOUT, SRC_NAT};
 use super::tcp::{TcpConn, TcpState};
 use super::template::Zones;
 use super::tuple::{Direction, Tuple};
-use super::{ConnId, Conntrack};
+use super::{ConnId, Conntrack, Subject};
 use crate::clock::Nanos;
 use crate::nat::Manip;
 use crate::packet::{Family, PortId};
@@ -60,6 +60,13 @@ impl Conntrack {
     #[inline]
     pub fn status(&self, id: ConnId) -> Option<u32> {
         self.store.status(id)
+    }
+
+    /// Whether a packet belongs to a translated connection of zone 0.
+    pub fn is_translated(&self, subject: &Subject, now: Nanos) -> bool {
+        let id = subject.key().and_then(|key| self.store.find(key, now)).map(|hit| hit.id);
+        let status = id.and_then(|id| self.status(id));
+        status.is_some_and(|bits| bits & (SRC_NAT | DST_NAT) != 0)
     }
 
     /// A connection as NAT sees it; `None` once its record serves another.

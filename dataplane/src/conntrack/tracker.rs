@@ -51,6 +51,16 @@ pub struct Conntrack {
 #[derive(Clone, Copy, Debug)]
 pub struct Subject(Kind);
 
+impl Subject {
+    /// Where the connection table has its flow; `None` for errors and what has none.
+    pub(super) fn key(&self) -> Option<&Key> {
+        match &self.0 {
+            Kind::Flow(_, key) => Some(key),
+            Kind::Invalid | Kind::Untracked | Kind::About(..) => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Invalid,

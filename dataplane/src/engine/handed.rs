@@ -6,22 +6,33 @@
 //! ([`Slot::port`]) and by its Ethernet header: the destination is the next
 //! hop's, and in place of the source, which is the port's anyway, the tcx
 //! program (`dataplane/bpf/host.h`) has written what else must not be lost.
+//!
+//! What OUTPUT turns to this machine itself is delivered through loopback, and answered
+//! there. The engine says which answers it expects ([`Effects::expect_looped`]); they
+//! come by loopback's TAP, to be translated back, and are delivered as if from where
+//! they seem to come. What else comes by it was taken for such an answer, and is given
+//! back untouched.
 
 use classifier::Address;
 
 use super::Slot;
 use super::road::{End, Hop, Packet, Road};
-use crate::effects::Effects;
-use crate::fib::RouteKind;
-use crate::packet::{Mac, PortId};
+use crate::conntrack::status::{DST_NAT, SRC_NAT};
+use crate::effects::{Answer, Effects};
+use crate::fib::{Query, RouteKind};
+use crate::packet::{Mac, Parsed, PortId};
+use crate::verdict::Disposition;
+use crate::wire::proto;
 
 /// Bit of the first byte: the socket is bound to the device.
 const BOUND: u8 = 1;
+/// The first byte of what loopback sent, which no wire carries.
+const LOOPED: u8 = 3;
 
 /// What the kernel decided about a packet of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Handed {
-    /// The port it sent it out on.
+    /// The port it sent it out on, or loopback.
     port: PortId,
     /// The next hop's link-layer address.
     next_hop: Mac,
@@ -34,16 +45,23 @@ pub(super) struct Handed {
 impl Handed {
     /// Reads it off a frame; `None` when no kernel has routed it, as in a replay.
     pub(super) fn read(slot: &Slot<'_>) -> Option<Self> {
-        if slot.port == PortId::LOOPBACK {
+        let [a, b, c, d, e, f, flags, _, mark @ ..] = *slot.frame().first_chunk::<12>()?;
+        let next_hop = Mac([a, b, c, d, e, f]);
+        let looped = slot.port == PortId::LOOPBACK;
+        if looped && (next_hop, flags) != (Mac::default(), LOOPED) {
             return None;
         }
-        let [a, b, c, d, e, f, flags, _, mark @ ..] = *slot.frame().first_chunk::<12>()?;
         Some(Self {
             port: slot.port,
-            next_hop: Mac([a, b, c, d, e, f]),
+            next_hop,
             mark: u32::from_ne_bytes(mark),
-            bound: flags & BOUND != 0,
+            bound: !looped && flags & BOUND != 0,
         })
+    }
+
+    /// Whether loopback has sent it.
+    pub(super) fn is_looped(&self) -> bool {
+        self.port == PortId::LOOPBACK
     }
 }
 
@@ -52,6 +70,9 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     /// has made one.
     pub(super) fn first_way(&self, packet: &mut Packet<'_>) -> Result<Option<Hop>, End> {
         let Some(handed) = packet.handed else { return self.route_output(&packet.query()) };
+        if handed.is_looped() {
+            return Ok(None);
+        }
         let network = self.world.network;
         let query = packet.query();
         let ours = |kind| kind == RouteKind::Unicast(handed.port);
@@ -64,6 +85,41 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             mtu: route.map_or(port_mtu, |route| network.mtu(&route, handed.port)),
             mac: Some(handed.next_hop),
         }))
+    }
+
+    /// The last step of a packet of our own that this machine receives itself.
+    pub(super) fn hand_back(&mut self, packet: &mut Packet<'_>) -> Disposition {
+        if packet.handed.is_none() {
+            return Disposition::Deliver;
+        }
+        let network = self.world.network;
+        self.expect_answer(packet);
+        let Parsed { family, src, .. } = packet.parsed;
+        let query = Query { family, src: 0, dst: src, iif: None, mark: 0 };
+        // A strict rp_filter knows no other machine behind loopback.
+        let port = match network.route(&query).map(|route| route.kind) {
+            Some(RouteKind::Unicast(port)) => Some(port),
+            _ => None,
+        };
+        let to = port.map_or(Mac::default(), |port| network.port(port).mac);
+        packet.frame[..to.0.len()].copy_from_slice(&to.0);
+        if port.is_none() {
+            return Disposition::Deliver;
+        }
+        self.effects.deliver(port, &packet.frame);
+        Disposition::Delivered
+    }
+
+    /// Says that the answer to a translated packet will go over loopback.
+    fn expect_answer(&mut self, packet: &Packet<'_>) {
+        let status = packet.tracking.conn.and_then(|conn| self.world.conntrack.status(conn));
+        let Parsed { family, proto, src, dst, sport, dport, .. } = packet.parsed;
+        if status.is_some_and(|bits| bits & (SRC_NAT | DST_NAT) != 0)
+            && matches!(proto, proto::TCP | proto::UDP)
+        {
+            let (src, sport, dst, dport) = (dst, dport, src, sport);
+            self.effects.expect_looped(&Answer { family, proto, src, sport, dst, dport });
+        }
     }
 
     /// Routes a packet of our own again, because OUTPUT changed what routing depends

@@ -293,6 +293,13 @@ impl Engine {
             Err(reason) => return Ended::early(Disposition::Drop(reason)),
         };
         let handed = Handed::read(slot);
+        let translated = |subject| world.conntrack.is_translated(subject, world.now);
+        if origin == Origin::Host
+            && handed.is_some_and(|handed| handed.is_looped())
+            && !subject.as_ref().is_some_and(translated)
+        {
+            return Ended::early(Disposition::Deliver);
+        }
         // What follows the packet in its frame is padding and goes no further.
         slot.len = usize::from(parsed.l3) + usize::from(parsed.l3_len);
         let input = (origin == Origin::Wire).then_some(slot.port);
@@ -376,7 +383,11 @@ fn parse(world: &World<'_>, slot: &Slot<'_>, origin: Origin) -> Result<Frame, Dr
         Origin::Wire => world.network.port(slot.port).mac,
         Origin::Host => Mac::default(),
     };
-    let mut frame = wire::parse(slot.frame(), mac)?;
+    let looped = origin == Origin::Host && Handed::read(slot).is_some_and(|it| it.is_looped());
+    let mut frame = match looped {
+        true => wire::parse_looped(slot.frame())?,
+        false => wire::parse(slot.frame(), mac)?,
+    };
     if let (Origin::Host, Frame::Ip(parsed)) = (origin, &mut frame) {
         parsed.pkt_type = PktType::Host;
     }

@@ -235,7 +235,10 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         (packet.input, packet.output) = (Some(PortId::LOOPBACK), None);
         self.prerouting(packet)?;
         let arrived = self.receive_options(packet, PortId::LOOPBACK)?;
-        self.deliver(packet, arrived)
+        match self.deliver(packet, arrived)? {
+            Disposition::Deliver => Ok(self.hand_back(packet)),
+            disposition => Ok(disposition),
+        }
     }
 
     /// raw, tracking, mangle, nat.

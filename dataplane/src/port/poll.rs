@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use crate::packet::MAX_PORTS;
 
 /// A socket and a TAP of every port.
-pub const POLLED_MAX: usize = 2 * MAX_PORTS;
+pub const POLLED_MAX: usize = 2 * MAX_PORTS + 1;
 
 /// Sleeps until one of `descriptors` (of which [`POLLED_MAX`] are looked at) is
 /// readable or in error, or `timeout` has passed. A signal ends the sleep too.

@@ -25,7 +25,7 @@ pub mod udp;
 #[cfg(test)]
 mod tests;
 
-pub use parse::{Frame, parse};
+pub use parse::{Frame, parse, parse_looped};
 
 /// Why bytes are not what a view expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]

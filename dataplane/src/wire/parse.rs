@@ -51,6 +51,21 @@ pub fn parse(frame: &[u8], local_mac: Mac) -> Result<Frame, DropReason> {
     .map(Frame::Ip)
 }
 
+/// Parses one frame that loopback has sent: [`parse`], where `::1` is an address as
+/// any other.
+///
+/// # Errors
+/// As [`parse`], but for IPv6 addresses.
+pub fn parse_looped(frame: &[u8]) -> Result<Frame, DropReason> {
+    let eth = ethernet::Packet::new_checked(frame).map_err(|_| DropReason::FrameTruncated)?;
+    match eth.ethertype() {
+        ethertype::IPV6 if eth.tag_count() == 0 => {
+            parse_any_ipv6(frame, ethernet::HEADER, PktType::Host).map(Frame::Ip)
+        }
+        _ => parse(frame, Mac::default()),
+    }
+}
+
 fn tagged(eth: &ethernet::Packet<&[u8]>) -> Frame {
     let mut tags = eth.tags();
     let outer = tags.next().unwrap_or(Tag { tpid: 0, tci: 0 });
@@ -118,8 +133,15 @@ pub fn parse_ipv4(frame: &[u8], l3: usize, pkt_type: PktType) -> Result<Parsed, 
 pub fn parse_ipv6(frame: &[u8], l3: usize, pkt_type: PktType) -> Result<Parsed, DropReason> {
     let bytes = frame.get(l3..).ok_or(DropReason::IpHeader)?;
     let ip = ipv6::Packet::new_header(bytes).map_err(|_| DropReason::IpHeader)?;
+    check_ipv6_addresses(ip.src(), ip.dst())?;
+    parse_any_ipv6(frame, l3, pkt_type)
+}
+
+#[inline]
+fn parse_any_ipv6(frame: &[u8], l3: usize, pkt_type: PktType) -> Result<Parsed, DropReason> {
+    let bytes = frame.get(l3..).ok_or(DropReason::IpHeader)?;
+    let ip = ipv6::Packet::new_header(bytes).map_err(|_| DropReason::IpHeader)?;
     let (src, dst, next) = (ip.src(), ip.dst(), ip.next_header());
-    check_ipv6_addresses(src, dst)?;
     let total = match ip.payload_len() {
         // Room for a jumbo option, which the router then refuses; without one
         // the kernel takes the packet as long as the frame.

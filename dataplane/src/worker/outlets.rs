@@ -9,7 +9,7 @@ use crossbeam_queue::ArrayQueue;
 
 use super::waiting::WaitingRoom;
 use crate::clock::Nanos;
-use crate::effects::{Effects, LogRecord};
+use crate::effects::{Answer, Effects, LogRecord};
 use crate::packet::{Family, Parsed, PortId};
 use crate::policy::Hook;
 use crate::policy::target::LogTarget;
@@ -225,6 +225,11 @@ impl Effects for Surroundings<'_> {
         match &mut self.host {
             Some(host) => host.deliver_copy(self.memory, self.free, port, frame),
             None => self.stats.delivered.add(1),
+        }
+    }
+    fn expect_looped(&mut self, answer: &Answer) {
+        if let Some(host) = &self.host {
+            host.expect_looped(answer);
         }
     }
     fn log(&mut self, record: &LogRecord<'_>) {

@@ -189,3 +189,21 @@ fn answers_to_answers_are_bounded() {
     assert!(rig.seen.emitted.is_empty());
     assert_eq!(rig.stats.drops(DropReason::Reject), 2, "the reset, and the error about it");
 }
+
+#[test]
+fn what_loopback_sends_is_the_kernels_unless_it_answers_a_translated_connection() {
+    let mut chain = ChainId(0);
+    let mut rig = Rig::v4(|builder| {
+        let count = vec![Spec::any(Target::Count)];
+        chain = builder.builtin(TableId::Filter, Hook::Output, ChainPolicy::Drop, count);
+        builder.needs_conntrack = true;
+    });
+    let answer = || Packet::udp("127.0.0.1", 8083, "198.18.2.1", 4000);
+    let looped = rig.handed(PortId::LOOPBACK, Mac::default(), said(3, 0), answer());
+    assert_eq!(looped.disposition, Disposition::Deliver);
+    assert_eq!(looped.frame[14..], answer().build()[14..]);
+    assert_eq!(rig.hits(chain), [0, 0]);
+    // One that a replay sends by loopback is a packet of our own as any other.
+    assert!(matches!(rig.own(answer()).disposition, Disposition::Drop(_)));
+    assert_eq!(rig.hits(chain), [1, 1]);
+}

@@ -242,6 +242,7 @@ pub fn open_pinned(
         opener.take_every_frame(PortId(index as u8), link)?;
     }
     if has_host {
+        super::host::open_loopback()?;
         let queues = super::host::open(&mut program, &links, config.workers, config.host)?;
         for (worker, queue) in workers.iter_mut().zip(queues) {
             worker.host = Some(queue);

@@ -28,6 +28,7 @@ use super::{AfxdpError, AttachChoice, LinkInfo, sys};
 use crate::clock::Nanos;
 use crate::packet::{MAX_PORTS, PortId};
 use crate::port::AttachMode;
+use crate::port::host::Looped;
 
 /// The built program; `scripts/build-bpf` makes it from its source.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/portcullis.bpf.o");
@@ -54,8 +55,8 @@ pub enum BpfError {
     /// More local addresses or blocked sources than the map was made for.
     #[error("the map {0} of the XDP program is full")]
     Full(&'static str),
-    /// The beats cannot be mapped.
-    #[error("the beats of the XDP program cannot be mapped: {0}")]
+    /// The beats, or the answers on loopback, cannot be mapped.
+    #[error("an array of the programs cannot be mapped: {0}")]
     Beats(#[source] io::Error),
     /// There are no random numbers.
     #[error("random numbers: {0}")]
@@ -144,6 +145,7 @@ pub struct Program {
     management: ManagementMaps,
     current_local: BTreeSet<(IpAddr, u8)>,
     beats: Beats,
+    looped: Looped,
     config: ProgramConfig,
 }
 
@@ -183,12 +185,16 @@ impl Program {
         let local = Addresses::take(&mut ebpf, ["local4", "local6", "local4_net", "local6_net"])?;
         let blocked = Addresses::take(&mut ebpf, ["block4", "block6", "block4_net", "block6_net"])?;
         // It stays where it is: the tcx programs, loaded later, refer to it.
-        let Some(Map::Array(beats)) = ebpf.map("beats") else {
-            return Err(BpfError::Missing("array of beats"));
+        let [Some(Map::Array(beats)), Some(Map::Array(looped))] =
+            ["beats", "looped"].map(|name| ebpf.map(name))
+        else {
+            return Err(BpfError::Missing("arrays to be mapped"));
         };
         let beats = Beats::map(beats.fd(), config.beat_limit).map_err(BpfError::Beats)?;
+        let looped = Looped::map(looped.fd()).map_err(BpfError::Beats)?;
         Ok(Self {
             beats,
+            looped,
             links: Vec::new(),
             host_links: Vec::new(),
             keeping: None,
@@ -242,6 +248,11 @@ impl Program {
         let now = LinkInfo::of(&link.name)
             .map_err(|source| AfxdpError::NoDevice { device: link.name.clone(), source })?;
         now.attached.ok_or_else(|| AfxdpError::NotAttached { device: link.name.clone() })
+    }
+
+    /// Where workers say which answers they expect on loopback.
+    pub(in crate::port) fn looped(&self) -> Looped {
+        self.looped.clone()
     }
 
     /// Where worker `worker` says that it turns.

@@ -16,6 +16,7 @@
 //! on a link with a generic XDP program meets that program again, and is known there by the
 //! sender that the tcx program writes (`is_delivered` in `xdp.h`).
 
+mod looped;
 mod plain;
 mod sys;
 mod tcx;
@@ -28,12 +29,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use arrayvec::ArrayVec;
+pub(in crate::port) use looped::Looped;
 pub use tcx::{PROGRAMS, TcxProgram, tcx_programs};
 
 use super::afxdp::{BpfError, LinkInfo, PinError, Program};
 use super::pool::{FreeList, copy_in};
 use super::{Burst, Frame, MAX_FRAME, Memory, Pool};
 use crate::clock::Nanos;
+use crate::effects::Answer;
 use crate::engine::BURST;
 use crate::packet::{MAX_PORTS, PortId};
 use plain::Plain;
@@ -143,8 +146,27 @@ pub fn open(
         let tap = LinkInfo::of(&name).map_err(tap_error("asking for it"))?;
         program.join(link, &tap, own)?;
     }
-    let queues = queues.into_iter().map(|taps| HostQueue::new(taps, choice));
+    let looped = program.looped();
+    let queue = |taps| HostQueue::new(taps, choice).map(|it| it.with_looped(looped.clone()));
+    let queues = queues.into_iter().map(queue);
     queues.collect::<io::Result<_>>().map_err(tap_error("fcntl"))
+}
+
+/// Lets loopback receive what this machine sends to itself: the kernel takes what comes
+/// in there without the route that it left with for a martian otherwise.
+///
+/// # Errors
+/// [`HostError::Tap`] when a setting can neither be read as set nor be set.
+pub(super) fn open_loopback() -> Result<(), HostError> {
+    for name in ["accept_local", "route_localnet"] {
+        let setting = format!("/proc/sys/net/ipv4/conf/lo/{name}");
+        if std::fs::read_to_string(&setting).is_ok_and(|value| value.trim() == "1") {
+            continue;
+        }
+        std::fs::write(setting, "1")
+            .map_err(|source| HostError::Tap { call: "accept_local, route_localnet", source })?;
+    }
+    Ok(())
 }
 
 /// Whether io_uring can do here what the host road asks of it.
@@ -194,8 +216,10 @@ enum Way {
 pub struct HostQueue {
     // Before the TAPs, which its requests name.
     way: Way,
-    /// By port; loopback's is the last one, which is never read.
+    /// By port; loopback's is the last one.
     taps: Vec<File>,
+    /// Where loopback's program learns of answers.
+    looped: Option<Looped>,
     account: Account,
 }
 
@@ -211,18 +235,31 @@ impl HostQueue {
     pub fn new(taps: Vec<File>, choice: HostChoice) -> io::Result<Self> {
         assert!((1..=MAX_PORTS + 1).contains(&taps.len()), "loopback has one, as every port");
         let ring = match choice {
-            HostChoice::Auto => Ring::new(taps.len() - 1).ok(),
+            HostChoice::Auto => Ring::new(taps.len()).ok(),
             HostChoice::Plain | HostChoice::Off => None,
         };
         let way = match ring {
             Some(ring) => Way::Ring(Box::new(ring)),
-            None => Way::Plain(Plain::new(taps.len() - 1)),
+            None => Way::Plain(Plain::new(taps.len())),
         };
         for tap in &taps {
             // io_uring waits by itself, but tells whoever does not want to wait.
             sys::set_blocking(tap, matches!(way, Way::Ring(_)))?;
         }
-        Ok(Self { way, taps, account: Account::default() })
+        Ok(Self { way, taps, looped: None, account: Account::default() })
+    }
+
+    /// With the map in which loopback's program looks answers up.
+    #[must_use]
+    fn with_looped(self, looped: Looped) -> Self {
+        Self { looped: Some(looped), ..self }
+    }
+
+    /// What loopback will carry is to be read by a worker.
+    pub fn expect_looped(&self, answer: &Answer) {
+        if let Some(looped) = &self.looped {
+            looped.expect(answer);
+        }
     }
 
     /// How frames move.
@@ -239,7 +276,7 @@ impl HostQueue {
         if let Way::Ring(ring) = &mut self.way
             && ring.start(memory).is_err()
         {
-            self.way = Way::Plain(Plain::new(self.taps.len() - 1));
+            self.way = Way::Plain(Plain::new(self.taps.len()));
             for tap in &self.taps {
                 // A descriptor of ours does not refuse this.
                 let _ = sys::set_blocking(tap, false);
@@ -258,10 +295,15 @@ impl HostQueue {
         ports: &mut Ports,
     ) {
         self.start(pool.memory());
-        let (taps, account) = (&self.taps[..self.taps.len() - 1], &mut self.account);
+        let (taps, account, first) = (&self.taps, &mut self.account, ports.len());
         match &mut self.way {
             Way::Ring(ring) => ring.receive(taps, pool, now, (burst, ports), account),
             Way::Plain(plain) => plain.receive(taps, pool, (now, busy), (burst, ports)),
+        }
+        for port in &mut ports[first..] {
+            if port.index() == self.taps.len() - 1 {
+                *port = PortId::LOOPBACK;
+            }
         }
     }
 
@@ -358,12 +400,12 @@ impl HostQueue {
             Way::Ring(ring) => ring.is_posted(port),
             Way::Plain(plain) => plain.is_there(port),
         };
-        let taps = self.taps[..self.taps.len() - 1].iter().enumerate();
-        taps.filter(there).map(|(_, tap)| tap.as_fd())
+        self.taps.iter().enumerate().filter(there).map(|(_, tap)| tap.as_fd())
     }
 }
 
-/// Frames that one worker's queue may hold, for `ports` ports.
+/// Frames that one worker's queue may hold, for `ports` ports and loopback.
 pub(super) fn frames(ports: usize) -> usize {
-    ports * uring::depth(ports) + uring::WRITES_MAX
+    let taps = ports + 1;
+    taps * uring::depth(taps) + uring::WRITES_MAX
 }

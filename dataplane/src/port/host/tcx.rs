@@ -5,7 +5,7 @@ use std::io;
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 
 /// Names of the host road's own programs, as the kernel shows them.
-pub const PROGRAMS: [&str; 2] = ["host_out", "host_in"];
+pub const PROGRAMS: [&str; 3] = ["host_out", "host_in", "host_loop"];
 
 /// A tcx program that is attached to a device.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The tcx programs of the host road: joining ports to TAPs.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use aya::Ebpf;
 use aya::programs::SchedClassifier;
@@ -24,7 +24,7 @@ pub(super) struct Joined {
 
 impl Program {
     /// Joins a device and its TAP: deliveries always, and what the kernel puts out
-    /// there if `output`.
+    /// there if `output`; else, on loopback, the answers that are expected there.
     ///
     /// # Errors
     /// [`HostError`] when the kernel refuses a program or a map is full.
@@ -60,11 +60,12 @@ impl Program {
             LinkInfo::of(&link.name).is_ok_and(|link| link.attached == Some(AttachMode::Generic));
         let port = u64::from(generic) << 32 | u64::from(link.ifindex);
         self.tap_ports.insert(tap, port, 0).map_err(map)?;
-        if output {
-            self.taps.insert(link.ifindex, tap, 0).map_err(map)?;
-            self.attach_host("host_out", link, TcxHook::Egress)?;
+        self.taps.insert(link.ifindex, tap, 0).map_err(map)?;
+        // Loopback's link is never pinned: without a daemon, loopback is the kernel's.
+        match output {
+            true => self.attach_port(link),
+            false => self.attach_host("host_loop", link, TcxHook::Egress),
         }
-        Ok(())
     }
 
     /// Parts a device and its TAP: what it puts out goes its own way, and what is
@@ -89,29 +90,47 @@ impl Program {
         !self.joined.iter().any(wanted) || is_live(&self.host_links, ifindex)
     }
 
+    /// A TAP is gone when the process is; a port may have a link of an earlier one.
+    fn attach_port(&mut self, link: &LinkInfo) -> Result<(), HostError> {
+        self.load_host("host_out")?;
+        if self.adopt_egress(link.ifindex) {
+            return Ok(());
+        }
+        let made = self.link_host("host_out", link, TcxHook::Egress)?;
+        self.keep(PinKind::Egress, link.ifindex, made.as_fd())?;
+        self.host_links.push((link.ifindex, made));
+        Ok(())
+    }
+
+    fn load_host(&mut self, name: &'static str) -> Result<(), BpfError> {
+        let program = host_program(&mut self.ebpf, name)?;
+        match program.fd() {
+            Ok(_) => Ok(()),
+            Err(_) => Ok(program.load()?),
+        }
+    }
+
     fn attach_host(
         &mut self,
         name: &'static str,
         to: &LinkInfo,
         hook: TcxHook,
     ) -> Result<(), HostError> {
-        let program = host_program(&mut self.ebpf, name)?;
-        if program.fd().is_err() {
-            program.load().map_err(BpfError::from)?;
-        }
-        // A TAP is gone when the process is; a port may have a link of an earlier one.
-        if hook == TcxHook::Egress && self.adopt_egress(to.ifindex) {
-            return Ok(());
-        }
-        let program = host_program(&mut self.ebpf, name)?;
-        let fd = program.fd().map_err(BpfError::from)?;
-        let link = attach_tcx(fd.as_fd(), to.ifindex, hook)
-            .map_err(|source| HostError::Attach { device: to.name.clone(), source })?;
-        if hook == TcxHook::Egress {
-            self.keep(PinKind::Egress, to.ifindex, link.as_fd())?;
-        }
-        self.host_links.push((to.ifindex, link));
+        let made = self.link_host(name, to, hook)?;
+        self.host_links.push((to.ifindex, made));
         Ok(())
+    }
+
+    fn link_host(
+        &mut self,
+        name: &'static str,
+        to: &LinkInfo,
+        hook: TcxHook,
+    ) -> Result<OwnedFd, HostError> {
+        self.load_host(name)?;
+        let fd = host_program(&mut self.ebpf, name)?.fd().map_err(BpfError::from)?;
+        attach_tcx(fd.as_fd(), to.ifindex, hook)
+            .map_err(|source| HostError::Attach { device: to.name.clone(), source })
     }
 }
 
