@@ -206,8 +206,11 @@ fn sip_calls_behind_masquerade() {
 fn a_restart_in_the_middle_of_a_transfer_through_snat() {
     let mut stage = Stage::new();
     let state = stage.directory.join("state");
-    let arguments = ["--state", state.to_str().unwrap()].map(str::to_owned);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    // Closed, as gateways are by default: a kernel that carries on would answer for the
+    // gateway's own address with resets.
+    let pins = stage.pins();
+    let (state, pins) = (state.to_str().unwrap(), pins.to_str().unwrap());
+    let arguments = ["--state", state, "--on-failure", "closed", "--pin-dir", pins];
     // Mid-stream packets open nothing: only the saved connection carries the transfer.
     let rules = OFFICE.to_owned();
     let more = [&arguments[..], &["--sysctl", "tcp_loose=0"]].concat();

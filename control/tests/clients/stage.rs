@@ -47,6 +47,7 @@ impl Drop for Process {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.daemon = None;
+        let _ = Command::new("umount").arg(self.directory.join("bpf")).output();
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
@@ -99,6 +100,14 @@ impl Stage {
         let path = self.directory.join(name);
         std::fs::write(&path, text).unwrap();
         path
+    }
+
+    /// A bpffs of our own: `ip netns exec` hides the usual one.
+    pub(crate) fn pins(&self) -> PathBuf {
+        let pins = self.directory.join("bpf");
+        std::fs::create_dir(&pins).unwrap();
+        crate::netns::shell(&format!("mount -t bpf bpf {}", pins.display()));
+        pins
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
