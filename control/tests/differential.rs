@@ -150,7 +150,8 @@ fn generated_rules_and_packets() {
     );
     assert!(failures.is_empty(), "mismatches at seeds {failures:?}");
     assert!(refused * 20 <= rulesets, "the generator makes too many rulesets the kernel refuses");
-    assert!(forwarded > 0, "nothing came out: the lab is not wired");
+    // A single ruleset may well let nothing pass.
+    assert!(forwarded > 0 || rulesets < 5, "nothing came out: the lab is not wired");
 }
 
 /// Real rulesets, where both sides load them.

@@ -348,10 +348,7 @@ fn closed_ports_are_told_from_foreign_programs() {
     let released = lab.problems(&closed);
 
     assert!(line.starts_with("ready: "), "{line}");
-    // Frames that came before the worker's first turn are told as losses.
-    let mut told = problems(&objects(&running));
-    told.retain(|(_, code, _)| code != "losses");
-    assert_eq!(told, clean, "closed is known from the daemon");
+    assert_eq!(problems(&objects(&running)), clean, "closed is known from the daemon");
     assert_eq!(new, one("warning", "port-pinned", "g0"));
     assert_eq!(released, clean);
 }

@@ -122,6 +122,14 @@ struct ports {
 	u16 destination;
 };
 
+// Whether worker `queue` turns at all: its slot is zero before its first turn and
+// after its last.
+INLINE int turns(u32 queue)
+{
+	u64 *beat = map_lookup(&beats, &queue);
+	return beat && *beat;
+}
+
 // Whether worker `queue` is silent for too long. The clock may lie behind a beat.
 INLINE int silent(u32 queue)
 {

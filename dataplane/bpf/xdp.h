@@ -31,9 +31,9 @@ enum {
 	PASSED_LOCAL,  // to an address of this machine
 	PASSED_GROUP,  // broadcast, multicast, neighbour discovery
 	BLOCKED,       // source on the blocklist
-	NO_SOCKET_HIT, // nowhere to redirect to: passed or dropped as CLOSED says
+	NO_SOCKET_HIT, // no socket, or a worker that has not begun: passed or dropped as CLOSED says
 	PASSED_MANAGEMENT,
-	SILENT_HIT,    // the worker does not turn: likewise
+	SILENT_HIT,    // the worker has stopped turning: likewise
 	CAUSES = 8,
 };
 
@@ -266,7 +266,7 @@ int portcullis(struct xdp_md *frame)
 		if (queue >= QUEUES) {
 			cause = NO_SOCKET_HIT;
 		} else if (BEAT_LIMIT && silent(queue)) {
-			cause = SILENT_HIT;
+			cause = turns(queue) ? SILENT_HIT : NO_SOCKET_HIT;
 		} else {
 			verdict = redirect_map(&sockets, *slot * QUEUES + queue, away);
 			if (verdict != XDP_REDIRECT)

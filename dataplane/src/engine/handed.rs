@@ -19,7 +19,7 @@ use super::Slot;
 use super::road::{End, Hop, Packet, Road};
 use crate::conntrack::status::{DST_NAT, SRC_NAT};
 use crate::effects::{Answer, Effects};
-use crate::fib::{Query, RouteKind};
+use crate::fib::{Query, RouteKind, is_link_local};
 use crate::packet::{Mac, Parsed, PortId};
 use crate::verdict::Disposition;
 use crate::wire::proto;
@@ -73,18 +73,24 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         if handed.is_looped() {
             return Ok(None);
         }
+        let mac = Some(handed.next_hop);
+        Ok(Some(Hop { mac, ..self.way_on(handed.port, &packet.query()) }))
+    }
+
+    /// The way that the tables name on `port`; if they name another, straight onto its link.
+    fn way_on(&self, port: PortId, query: &Query) -> Hop {
         let network = self.world.network;
-        let query = packet.query();
-        let ours = |kind| kind == RouteKind::Unicast(handed.port);
-        let route = network.route(&query).filter(|route| ours(route.kind));
-        let port_mtu = network.port(handed.port).mtu;
-        Ok(Some(Hop {
-            port: handed.port,
-            next_hop: route
-                .map_or((query.family, query.dst), |route| route.next_hop(query.family, query.dst)),
-            mtu: route.map_or(port_mtu, |route| network.mtu(&route, handed.port)),
-            mac: Some(handed.next_hop),
-        }))
+        let there = |kind| kind == RouteKind::Unicast(port);
+        match network.listed_route(query).filter(|route| there(route.kind)) {
+            Some(route) => {
+                let next_hop = route.next_hop(query.family, query.dst);
+                Hop { port, next_hop, mtu: network.mtu(&route, port), mac: None }
+            }
+            None => {
+                let next_hop = (query.family, query.dst);
+                Hop { port, next_hop, mtu: network.port(port).mtu, mac: None }
+            }
+        }
     }
 
     /// The last step of a packet of our own that this machine receives itself.
@@ -129,7 +135,12 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         packet: &Packet<'_>,
         first: Option<Hop>,
     ) -> Result<Option<Hop>, End> {
-        let again = self.route_output(&packet.query());
+        let query = packet.query();
+        if let (true, Some(first)) = (is_link_local(query.family, query.dst), first) {
+            // It means nothing on another link, but a rule may name a gateway on this one.
+            return Ok(Some(self.way_on(first.port, &query)));
+        }
+        let again = self.route_output(&query);
         let bound = packet.handed.filter(|handed| handed.bound);
         match (bound, again) {
             (Some(handed), Ok(Some(hop))) if hop.port != handed.port => Ok(first),

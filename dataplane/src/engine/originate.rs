@@ -133,20 +133,23 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         Origin { source: way.source, id: *id, mtu: way.mtu }
     }
 
-    /// How an ICMP error gets back to the packet's source.
+    /// How an ICMP error gets back to the packet's source, and whose it is: the
+    /// destination's, if that is ours.
     fn way_back(&self, packet: &Packet<'_>) -> Option<Way> {
         let network = self.world.network;
         let Parsed { family, src, dst, .. } = packet.parsed;
         let wire = packet.input.filter(|&port| port != PortId::LOOPBACK);
-        // From the wire only a translated packet has an address of ours.
-        let ours = wire.is_none() || self.is_translated(packet);
+        let near = wire.or(packet.output).unwrap_or(PortId::LOOPBACK);
+        // From the wire only a translated IPv4 packet has an address of ours: others are
+        // martian. IPv6 has no martians.
+        let ours = family == Family::V6 || wire.is_none() || self.is_translated(packet);
         let scoped = packet.output.filter(|_| packet.input.is_none());
         let own_link = scoped.is_some_and(|port| network.is_link_local_of(port, src));
-        if ours && (network.is_local(family, src) || family == Family::V6 && own_link) {
+        if ours && (network.is_local(family, src) || own_link) {
             let full = if family == Family::V4 { 32 } else { 128 };
-            return Some(Way { source: src, hop: None, mtu: LOOPBACK_MTU, prefix_len: full });
+            let source = if network.is_own(family, dst, near) { dst } else { src };
+            return Some(Way { source, hop: None, mtu: LOOPBACK_MTU, prefix_len: full });
         }
-        let near = wire.or(packet.output).unwrap_or(PortId::LOOPBACK);
         let (source, port, route) = network.error_source(family, src, dst, near)?;
         let mtu = network.mtu(&route, port);
         let hop = Some(Hop { port, next_hop: route.next_hop(family, src), mtu, mac: None });

@@ -18,6 +18,7 @@ mod tests;
 use std::net::IpAddr;
 
 pub use input::InputRoute;
+pub(crate) use network::is_link_local;
 pub use network::{Network, NetworkError, Query, Route};
 
 use crate::packet::{Family, Mac, PortId};

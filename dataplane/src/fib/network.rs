@@ -216,18 +216,27 @@ impl Network {
     pub fn is_link_local_of(&self, port: PortId, address: u128) -> bool {
         self.link_local.contains(&(port, address))
     }
+    /// Whether an address that was met on `port` is this machine's, there or everywhere.
+    pub fn is_own(&self, family: Family, address: u128, port: PortId) -> bool {
+        self.is_local(family, address) || self.is_link_local_of(port, address)
+    }
     /// The route that policy rules and tables give. Input checks are not made:
     /// see [`Network::input`]. `None`: no route.
     #[inline]
     pub fn route(&self, query: &Query) -> Option<Route> {
-        let routes = match query.family {
-            Family::V4 => &self.v4,
-            Family::V6 => &self.v6,
-        };
         if is_link_local(query.family, query.dst) {
             return self.link_local_route(query);
         }
-        routes.lookup(query)
+        self.listed_route(query)
+    }
+    /// The route that rules and tables give even to a link-local destination, whose
+    /// port is not compared.
+    #[inline]
+    pub fn listed_route(&self, query: &Query) -> Option<Route> {
+        match query.family {
+            Family::V4 => self.v4.lookup(query),
+            Family::V6 => self.v6.lookup(query),
+        }
     }
     /// The MTU in bytes of a unicast route over `port`: the route's own, or the port's.
     #[inline]
@@ -446,6 +455,6 @@ pub(super) fn span((address, len): (IpAddr, u8)) -> Span {
 
 /// Whether an address is IPv6 link-local (fe80::/10).
 #[inline]
-pub(super) fn is_link_local(family: Family, address: u128) -> bool {
+pub(crate) fn is_link_local(family: Family, address: u128) -> bool {
     family == Family::V6 && address >> 118 == 0xfe80 >> 6
 }

@@ -22,10 +22,8 @@ impl Network {
         let back = Query { family, src: 0, dst: src, iif: scoped.then_some(iif), mark: 0 };
         let route = self.route(&back)?;
         let RouteKind::Unicast(out) = route.kind else { return None };
-        let own =
-            self.is_local(family, dst) || family == Family::V6 && self.is_link_local_of(iif, dst);
         let source = match (family, route.prefsrc) {
-            _ if own => dst,
+            _ if self.is_own(family, dst, iif) => dst,
             (_, Some(preferred)) => preferred,
             (Family::V4, None) => self.select_v4(out, route.via.map(|via| via.1))?,
             // Linux takes the address from the port the packet came in by.

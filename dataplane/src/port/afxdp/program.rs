@@ -117,11 +117,11 @@ pub struct ProgramCounters {
     pub passed_group: u64,
     /// Dropped: the source is on the blocklist.
     pub blocked: u64,
-    /// No socket was bound: passed or dropped as configured.
+    /// No socket was bound, or its worker had not begun: passed or dropped as configured.
     pub no_socket: u64,
     /// Left to the kernel: management traffic.
     pub passed_management: u64,
-    /// The worker did not turn: passed or dropped as configured.
+    /// The worker had stopped turning: passed or dropped as configured.
     pub silent: u64,
 }
 
