@@ -21,6 +21,7 @@ pub mod port;
 pub mod publish;
 pub mod reassembly;
 pub mod reply;
+pub mod sets;
 pub mod snapshot;
 pub mod stats;
 pub mod synproxy;

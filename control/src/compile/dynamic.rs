@@ -11,9 +11,15 @@ use std::sync::Arc;
 
 use dataplane::clock::Nanos;
 use dataplane::packet::Family;
+use dataplane::policy::Match;
 use dataplane::policy::TableId;
-use dataplane::policy::limit::{LimitCell, LimitOverflow};
+use dataplane::policy::limit::LimitCell;
 
+use super::StateError;
+use super::measure::Measures;
+use super::meta::Metas;
+use super::sets::Sets;
+use super::tally::Tallies;
 use crate::model::{self, MatchBody};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,8 +33,13 @@ struct RuleKey {
 /// The cells of one policy.
 #[derive(Debug, Default)]
 pub struct DynamicState {
-    /// Cells of each rule that owns some, by occurrence.
-    rules: HashMap<RuleKey, Vec<Vec<Arc<LimitCell>>>>,
+    /// Matches with the state that they own, of each rule that has some, by occurrence.
+    rules: HashMap<RuleKey, Vec<Vec<Match>>>,
+    /// What rules share by name.
+    pub(super) measures: Measures,
+    pub(super) tallies: Tallies,
+    pub(super) metas: Metas,
+    pub(super) sets: Sets,
 }
 
 impl DynamicState {
@@ -41,8 +52,8 @@ impl DynamicState {
         self.rules.is_empty()
     }
 
-    /// The cells for the rule's `-m limit` matches, in written order: those of the
-    /// same rule in `previous`, or full ones.
+    /// The rule's matches that own state, in written order: those of the same rule in
+    /// `previous`, or fresh ones.
     pub(super) fn adopt(
         &mut self,
         previous: &Self,
@@ -50,27 +61,54 @@ impl DynamicState {
         table: TableId,
         chain: &str,
         rule: &model::Rule,
-        cells: usize,
-    ) -> Result<Vec<Arc<LimitCell>>, LimitOverflow> {
+    ) -> Result<Vec<Match>, StateError> {
         let key = RuleKey { family, table, chain: chain.to_owned(), text: words(rule) };
         let occurrence = self.rules.get(&key).map_or(0, Vec::len);
         let kept = previous.rules.get(&key).and_then(|known| known.get(occurrence));
-        let adopted = match kept {
-            Some(kept) if kept.len() == cells => kept.clone(),
-            _ => rule.matches.iter().filter_map(fresh).collect::<Result<_, _>>()?,
-        };
+        let kept = kept.map(Vec::as_slice).unwrap_or_default();
+        let adopted = self.make(previous, rule, kept)?;
         self.rules.entry(key).or_default().push(adopted.clone());
         Ok(adopted)
     }
 }
 
 impl DynamicState {
+    /// `kept`: what the same rule had before. What has a name is shared by its name.
+    fn make(
+        &mut self,
+        previous: &Self,
+        rule: &model::Rule,
+        kept: &[Match],
+    ) -> Result<Vec<Match>, StateError> {
+        let mut made = Vec::new();
+        for spec in &rule.matches {
+            let kept = kept.get(made.len());
+            made.push(match &spec.body {
+                MatchBody::Limit(limit) => match kept {
+                    Some(Match::Limit(cell)) => Match::Limit(Arc::clone(cell)),
+                    _ => Match::Limit(Arc::new(LimitCell::new(limit.avg, limit.burst)?)),
+                },
+                MatchBody::Measure(spec) => {
+                    self.measures.resolve(spec, &previous.measures, kept)?
+                }
+                MatchBody::Tally(spec) => self.tallies.resolve(spec, &previous.tallies, kept)?,
+                MatchBody::Set(spec) => self.sets.resolve(spec, &previous.sets)?,
+                MatchBody::Plain(_)
+                | MatchBody::State(_)
+                | MatchBody::Comment(_)
+                | MatchBody::Empty(_) => continue,
+            });
+        }
+        Ok(made)
+    }
+
     /// Every bucket that is not full, for the state file.
     pub fn export(&self, now: Nanos) -> Vec<SavedLimit> {
         let mut saved = Vec::new();
         for (key, occurrences) in &self.rules {
             for (occurrence, cells) in occurrences.iter().enumerate() {
                 for (cell, limit) in cells.iter().enumerate() {
+                    let Match::Limit(limit) = limit else { continue };
                     let Some((credit, idle)) = limit.export(now) else { continue };
                     let (occurrence, cell) = (occurrence as u32, cell as u32);
                     saved.push(SavedLimit { rule: key.name(), occurrence, cell, credit, idle });
@@ -88,10 +126,9 @@ impl DynamicState {
         let found = saved.iter().filter(|limit| {
             let cells = known.get(&limit.rule).and_then(|all| all.get(limit.occurrence as usize));
             let cell = cells.and_then(|cells| cells.get(limit.cell as usize));
-            let restore = |cell: &Arc<LimitCell>| {
-                cell.import(limit.credit, limit.idle + elapsed, now);
-            };
-            cell.map(restore).is_some()
+            let Some(Match::Limit(cell)) = cell else { return false };
+            cell.import(limit.credit, limit.idle + elapsed, now);
+            true
         });
         found.count()
     }
@@ -116,13 +153,6 @@ impl RuleKey {
     /// The whole key as one text.
     fn name(&self) -> String {
         format!("{:?} {} {} {}", self.family, self.table.name(), self.chain, self.text)
-    }
-}
-
-fn fresh(spec: &model::MatchSpec) -> Option<Result<Arc<LimitCell>, LimitOverflow>> {
-    match &spec.body {
-        MatchBody::Limit(limit) => Some(LimitCell::new(limit.avg, limit.burst).map(Arc::new)),
-        _ => None,
     }
 }
 

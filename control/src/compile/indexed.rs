@@ -84,18 +84,12 @@ pub(super) fn split<A: Address>(
     let mut open = true;
     for body in matches {
         let exact = open && index.add(family, base.proto, body);
-        open &= !has_effect(body);
+        open &= !body.has_effect();
         if !exact {
             residual.push(body.clone());
         }
     }
     Parts { indexed: index.finish(), check_base, residual }
-}
-
-/// Whether evaluating the match may do more than answer: spend credit, or drop
-/// a packet whose fixed header is whole (as a cut-off TCP option list does).
-fn has_effect(body: &Match) -> bool {
-    body.is_dynamic() || matches!(body, Match::Tcp(TcpMatch { option: Some(_), .. }))
 }
 
 struct Index<A> {
@@ -158,7 +152,13 @@ impl<A: Address> Index<A> {
             | Match::Dscp(_)
             | Match::Tos(_)
             | Match::PktType(_)
-            | Match::Limit(_) => false,
+            | Match::Limit(_)
+            | Match::Protocol(_)
+            | Match::Payload(_)
+            | Match::Place(_)
+            | Match::Measure(_)
+            | Match::Tally(_)
+            | Match::Set(_) => false,
         }
     }
 

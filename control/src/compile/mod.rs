@@ -10,6 +10,10 @@ mod chains;
 mod counters;
 mod dynamic;
 mod indexed;
+mod measure;
+mod meta;
+mod sets;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -135,19 +139,27 @@ pub enum CompileError {
         /// The target's place.
         span: Span,
     },
-    /// A rate and burst that the kernel's credit arithmetic cannot hold.
+    /// State that a rule owns or shares cannot be made.
     #[error("{family:?}: {source}")]
-    Limit {
+    State {
         /// Whose rule.
         family: Family,
         /// Why.
-        source: LimitOverflow,
+        source: StateError,
         /// The rule.
         span: Span,
     },
     /// More ports than a classifier key has bits for.
     #[error("{0} ports, at most {MAX_PORTS} are supported")]
     TooManyPorts(usize),
+}
+
+/// Why the state that a rule owns or shares cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// A rate and burst that the kernel's credit arithmetic cannot hold.
+    #[error(transparent)]
+    Limit(#[from] LimitOverflow),
 }
 
 impl CompileError {
@@ -161,7 +173,7 @@ impl CompileError {
             | Self::TooManyJumps { span, .. }
             | Self::Loop { span, .. }
             | Self::NoSuchChain { span, .. }
-            | Self::Limit { span, .. } => Some(*span),
+            | Self::State { span, .. } => Some(*span),
             Self::TooManyPorts(_) => None,
         }
     }
@@ -175,7 +187,7 @@ impl CompileError {
             | Self::TooManyJumps { family, .. }
             | Self::Loop { family, .. }
             | Self::NoSuchChain { family, .. }
-            | Self::Limit { family, .. } => Some(*family),
+            | Self::State { family, .. } => Some(*family),
             Self::TooManyPorts(_) => None,
         }
     }
@@ -270,7 +282,17 @@ impl State<'_> {
                 chain: name.to_owned(),
                 span: rule.target_span,
             };
-            let target = target(&rule.target, |name| find(name).ok_or_else(|| missing(name)))?;
+            let target = match &rule.target {
+                TargetSpec::Meta(spec) => {
+                    let made = self.dynamic.metas.resolve(spec, &self.previous.metas);
+                    Target::Meta(made.map_err(|source| refused(family, source, rule))?)
+                }
+                TargetSpec::Set(spec) => {
+                    let made = self.dynamic.sets.target(spec);
+                    Target::Set(made.map_err(|source| refused(family, source, rule))?)
+                }
+                spec => target(spec, |name| find(name).ok_or_else(|| missing(name)))?,
+            };
             let matches = self.matches(family, table, &chain.name, rule)?;
             let counter = CounterId(ids.first.0 + index as u32);
             rules.push(self.rule(rule, family, matches, target, counter));
@@ -311,13 +333,13 @@ impl State<'_> {
             let limit = self.limits.matches;
             return Err(CompileError::TooManyMatches { family, limit, span: rule.span });
         }
-        let limits = rule.matches.iter().filter(|spec| matches!(spec.body, MatchBody::Limit(_)));
-        let mut cells = match limits.count() {
-            0 => Vec::new(),
-            n => self
+        let owned = rule.matches.iter().any(|spec| spec.body.owns_state());
+        let mut cells = match owned {
+            false => Vec::new(),
+            true => self
                 .dynamic
-                .adopt(self.previous, family, table, chain, rule, n)
-                .map_err(|source| CompileError::Limit { family, source, span: rule.span })?,
+                .adopt(self.previous, family, table, chain, rule)
+                .map_err(|source| refused(family, source, rule))?,
         }
         .into_iter();
         Ok(rule
@@ -325,11 +347,18 @@ impl State<'_> {
             .iter()
             .filter_map(|spec| match &spec.body {
                 MatchBody::Plain(body) | MatchBody::State(body) => Some(body.clone()),
-                MatchBody::Limit(_) => cells.next().map(Match::Limit),
+                MatchBody::Limit(_)
+                | MatchBody::Measure(_)
+                | MatchBody::Tally(_)
+                | MatchBody::Set(_) => cells.next(),
                 MatchBody::Comment(_) | MatchBody::Empty(_) => None,
             })
             .collect())
     }
+}
+
+fn refused(family: Family, source: StateError, rule: &model::Rule) -> CompileError {
+    CompileError::State { family, source, span: rule.span }
 }
 
 fn target(
@@ -351,6 +380,8 @@ fn target(
         TargetSpec::Ct(ct) => Target::Ct(ct.clone()),
         TargetSpec::Nat(nat) => Target::Nat(*nat),
         TargetSpec::Synproxy(synproxy) => Target::Synproxy(*synproxy),
+        TargetSpec::Report(report) => match *report {},
+        TargetSpec::Meta(_) | TargetSpec::Set(_) => unreachable!("made with their state"),
     })
 }
 
@@ -358,19 +389,7 @@ fn target(
 /// matches and targets that take a conntrack reference, in whatever chain they
 /// stand, reachable or not; an existing nat table alone does not, nor does NOTRACK.
 fn needs_tracking(rule: &model::Rule) -> bool {
-    let by_match = rule.matches.iter().any(|spec| match &spec.body {
-        MatchBody::Plain(body) | MatchBody::State(body) => {
-            matches!(
-                body,
-                Match::Conntrack(_)
-                    | Match::Connmark(_)
-                    | Match::Helper(_)
-                    | Match::Connbytes(_)
-                    | Match::Connlabel(_)
-            )
-        }
-        MatchBody::Comment(_) | MatchBody::Limit(_) | MatchBody::Empty(_) => false,
-    });
+    let by_match = rule.matches.iter().any(|spec| spec.body.needs_conntrack());
     let by_target = match &rule.target {
         TargetSpec::Connmark(_) | TargetSpec::Nat(_) | TargetSpec::Synproxy(_) => true,
         TargetSpec::Ct(ct) => !ct.notrack,

@@ -116,6 +116,12 @@ fn matches_alone(rule: &Rule, frame: &[u8], state: CtState) -> bool {
         tracked: Tracked { state, ..Tracked::NONE },
         template: None,
         now: dataplane::clock::Nanos::from_secs(9),
+        utc_offset: dataplane::clock::Nanos(0),
+        hook: dataplane::policy::Hook::Forward,
+        cpu: 0,
+        owner: None,
+        priority: 0,
+        network: None,
     };
     let mut matched = false;
     let mut visit = |visit: crate::interpret::Visit<'_>| {

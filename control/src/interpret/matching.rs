@@ -12,6 +12,7 @@ use dataplane::policy::matches::{
 
 use super::packet::Proto;
 use super::{Subject, Tracked};
+use super::{measure, payload, place, protocol};
 use crate::model;
 
 /// Which part of a rule.
@@ -67,24 +68,24 @@ pub struct Mismatch {
     pub hotdrop: bool,
 }
 
-type Compared = Result<(), Mismatch>;
+pub(super) type Compared = Result<(), Mismatch>;
 
 /// Compares under one selector; remembers the option's name for the reason.
 #[derive(Clone, Copy)]
-struct At(Selector);
+pub(super) struct At(pub(super) Selector);
 
 impl At {
-    fn fail(self, option: &'static str, actual: Actual) -> Compared {
+    pub(super) fn fail(self, option: &'static str, actual: Actual) -> Compared {
         Err(Mismatch { selector: self.0, option, actual, hotdrop: false })
     }
-    fn hotdrop(self, option: &'static str) -> Compared {
+    pub(super) fn hotdrop(self, option: &'static str) -> Compared {
         Err(Mismatch { selector: self.0, option, actual: Actual::Absent, hotdrop: true })
     }
-    fn need(self, holds: bool, option: &'static str, actual: Actual) -> Compared {
+    pub(super) fn need(self, holds: bool, option: &'static str, actual: Actual) -> Compared {
         if holds { Ok(()) } else { self.fail(option, actual) }
     }
     /// A possibly negated, possibly missing operand.
-    fn operand<T>(
+    pub(super) fn operand<T>(
         self,
         operand: &Option<Neg<T>>,
         equal: impl FnOnce(&T) -> bool,
@@ -179,7 +180,13 @@ pub(super) fn extension(index: usize, body: &Match, subject: &mut Subject<'_>) -
         Match::Helper(helper) => helper_match(at, helper, &subject.tracked),
         Match::Connbytes(connbytes) => connbytes_match(at, connbytes, &subject.tracked),
         Match::Connlabel(connlabel) => connlabel_match(at, connlabel, &mut subject.tracked),
-        Match::Limit(_) => unreachable!("the model keeps limits apart"),
+        Match::Protocol(wanted) => protocol::compare(at, wanted, subject),
+        Match::Payload(wanted) => payload::compare(at, wanted, subject),
+        Match::Place(wanted) => place::compare(at, wanted, subject),
+        Match::Measure(wanted) => measure::compare(at, wanted, subject),
+        Match::Limit(_) | Match::Tally(_) | Match::Set(_) => {
+            unreachable!("the model keeps what owns state apart")
+        }
     }
 }
 

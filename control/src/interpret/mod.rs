@@ -12,8 +12,15 @@ mod buckets;
 pub(crate) mod generate;
 mod header;
 mod matching;
+mod measure;
+mod meta;
 pub mod packet;
+mod payload;
+mod place;
+mod protocol;
+mod sets;
 mod synproxy;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +28,8 @@ use std::collections::HashMap;
 
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{CtState, Tuple};
+use dataplane::fib::Network;
+use dataplane::policy::scene::Owner;
 use dataplane::policy::target::{
     ConnmarkTarget, CtTarget, HelperKind, MarkTarget, NatTarget, RejectWith, SynproxyTarget,
 };
@@ -28,9 +37,14 @@ use dataplane::policy::{ChainPolicy, Hook, TableId};
 
 use crate::model::{self, Chain, MatchBody, Ruleset, Table, TargetSpec};
 use buckets::Buckets;
+use matching::At;
 pub use matching::{Actual, Mismatch, Selector};
+use measure::Measures;
+use meta::Metas;
 pub use packet::{Packet, Proto};
+use sets::Sets;
 use synproxy::Call;
+use tally::Tallies;
 
 /// Tables by hook, in the order of their priorities; connection tracking stands
 /// between raw and mangle. The nat table sees only packets that start a connection.
@@ -112,6 +126,18 @@ pub struct Subject<'f> {
     pub template: Option<CtTarget>,
     /// When it arrived.
     pub now: Nanos,
+    /// What to add to that for the time since 1970.
+    pub utc_offset: Nanos,
+    /// At which hook; the walk sets it.
+    pub hook: Hook,
+    /// The core that it is handled on.
+    pub cpu: u32,
+    /// Who sends it, where that is known.
+    pub owner: Option<Owner>,
+    /// What CLASSIFY said.
+    pub priority: u32,
+    /// Ports, routes and neighbours.
+    pub network: Option<&'f Network>,
 }
 
 /// Why a packet was dropped.
@@ -168,6 +194,10 @@ pub struct Interpreter<'m> {
     rules: &'m Ruleset,
     chains: HashMap<(TableId, &'m str), &'m Chain>,
     buckets: Buckets,
+    measures: Measures,
+    tallies: Tallies,
+    sets: Sets,
+    metas: Metas,
 }
 
 impl<'m> Interpreter<'m> {
@@ -176,7 +206,15 @@ impl<'m> Interpreter<'m> {
         let chains = rules.tables.iter().flat_map(|table| {
             table.chains.iter().map(|chain| ((table.id, chain.name.as_str()), chain))
         });
-        Self { rules, chains: chains.collect(), buckets: Buckets::default() }
+        Self {
+            rules,
+            chains: chains.collect(),
+            buckets: Buckets::default(),
+            measures: Measures::default(),
+            tallies: Tallies::default(),
+            sets: Sets::default(),
+            metas: Metas::default(),
+        }
     }
 
     /// Walks every table at `hook` but raw, which stands before tracking, and
@@ -213,6 +251,7 @@ impl<'m> Interpreter<'m> {
         let Some(table) = rules.tables.iter().find(|candidate| candidate.id == table) else {
             return Verdict::Accept;
         };
+        subject.hook = hook;
         match table.chain(hook.chain_name()) {
             Some(chain) => self.walk(table, chain, subject, visit),
             None => Verdict::Accept,
@@ -279,7 +318,9 @@ impl<'m> Interpreter<'m> {
                     }
                 }
                 TargetSpec::Ct(target) => ct(subject, target),
-                TargetSpec::None | TargetSpec::Log(_) => {}
+                TargetSpec::Meta(target) => self.metas.apply(target, subject),
+                TargetSpec::Set(target) => self.sets.apply(target, subject),
+                TargetSpec::None | TargetSpec::Log(_) | TargetSpec::Report(_) => {}
             }
         }
     }
@@ -308,6 +349,17 @@ impl<'m> Interpreter<'m> {
                             hotdrop: false,
                         });
                     }
+                }
+                MatchBody::Measure(wanted) => {
+                    let place = (table.id, chain.name.clone(), index, at);
+                    self.measures.compare(At(Selector::Match(at)), place, wanted, subject)?;
+                }
+                MatchBody::Tally(wanted) => {
+                    let place = (table.id, chain.name.clone(), index, at);
+                    self.tallies.compare(At(Selector::Match(at)), place, wanted, subject)?;
+                }
+                MatchBody::Set(wanted) => {
+                    self.sets.compare(At(Selector::Match(at)), wanted, subject)?;
                 }
                 MatchBody::Comment(_) | MatchBody::Empty(_) => {}
             }

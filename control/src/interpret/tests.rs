@@ -63,6 +63,12 @@ fn subject(frame: &[u8]) -> Subject<'_> {
         tracked: Tracked::NONE,
         template: None,
         now: Nanos::from_secs(100),
+        utc_offset: Nanos(0),
+        hook: Hook::Forward,
+        cpu: 0,
+        owner: None,
+        priority: 0,
+        network: None,
     }
 }
 

@@ -1,6 +1,14 @@
 //! The kernel's normal form: what `iptables-save` prints.
 
 mod matches;
+mod measure;
+mod meta;
+mod payload;
+mod place;
+mod protocol;
+mod report;
+mod sets;
+mod tally;
 mod targets;
 
 use std::fmt::Write;

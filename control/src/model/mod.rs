@@ -6,11 +6,22 @@
 
 use dataplane::packet::Family;
 use dataplane::policy::matches::{AddressMask, Match, Neg};
+use dataplane::policy::report::ReportTarget;
 use dataplane::policy::target::{
     ConnmarkTarget, CtTarget, HeaderTarget, LogTarget, MarkTarget, NatTarget, RejectWith,
     SynproxyTarget,
 };
 use dataplane::policy::{ChainPolicy, TableId};
+
+pub mod measure;
+pub mod meta;
+pub mod sets;
+pub mod tally;
+
+pub use measure::MeasureSpec;
+pub use meta::MetaSpec;
+pub use sets::{SetSpec, SetTargetSpec};
+pub use tally::TallySpec;
 
 /// Where something stands in a source text. Lines and columns count from 1;
 /// columns count characters.
@@ -140,9 +151,32 @@ pub enum MatchBody {
     Comment(String),
     /// `-m limit`: `--limit` average and `--limit-burst`.
     Limit(LimitSpec),
+    /// `-m quota` and others that own amounts, or share them by name.
+    Measure(MeasureSpec),
+    /// `-m hashlimit`, `-m recent`, `-m connlimit`.
+    Tally(TallySpec),
+    /// `-m set`.
+    Set(SetSpec),
     /// A match module loaded without options that compares nothing (`-m tcp` alone
     /// is `Plain(Tcp)`; this is for `-m udplite` and the like).
     Empty(String),
+}
+
+impl MatchBody {
+    /// Whether it comes with state that outlives the policy.
+    pub fn owns_state(&self) -> bool {
+        matches!(self, Self::Limit(_) | Self::Measure(_) | Self::Tally(_) | Self::Set(_))
+    }
+
+    /// Whether loading it makes the kernel track the family's connections.
+    pub fn needs_conntrack(&self) -> bool {
+        match self {
+            Self::Plain(body) | Self::State(body) => body.needs_conntrack(),
+            Self::Measure(spec) => spec.needs_conntrack(),
+            Self::Tally(spec) => spec.needs_conntrack(),
+            Self::Comment(_) | Self::Limit(_) | Self::Set(_) | Self::Empty(_) => false,
+        }
+    }
 }
 
 /// `-m limit` as the kernel stores it.
@@ -185,4 +219,10 @@ pub enum TargetSpec {
     Nat(NatTarget),
     /// SYNPROXY.
     Synproxy(SynproxyTarget),
+    /// NFLOG, AUDIT, TRACE.
+    Report(ReportTarget),
+    /// CLASSIFY and its kin.
+    Meta(MetaSpec),
+    /// SET.
+    Set(SetTargetSpec),
 }

@@ -291,6 +291,9 @@ fn target_name<A: Address>(policy: &FamilyPolicy<A>, target: &Target) -> Option<
         Target::Ct(ct) => ct.name(),
         Target::Nat(nat) => nat.name(),
         Target::Synproxy(_) => "SYNPROXY",
+        Target::Report(report) => report.name(),
+        Target::Meta(meta) => meta.name(),
+        Target::Set(_) => "SET",
     };
     Some(name.to_owned())
 }

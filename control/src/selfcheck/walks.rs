@@ -8,6 +8,7 @@ use dataplane::fib::Network;
 use dataplane::frame::FrameBuf;
 use dataplane::packet::{Family, Parsed, PortId};
 use dataplane::policy::eval::PacketView;
+use dataplane::policy::scene::{Dice, Scene};
 use dataplane::policy::walk::{ReturnStack, RuleRef, Verdict as WalkVerdict, Walker};
 use dataplane::policy::{ChainId, FamilyPolicy, Hook, TableId, Target};
 use dataplane::stats::RuleCounters;
@@ -132,6 +133,7 @@ impl CompiledSide {
         let (mut parsed, mut frame) = (*probe.parsed, probe.frame.to_vec());
         let length = frame.len();
         frame.resize(length + ROOM, 0);
+        let dice = Dice::default();
         let mut packet = PacketView {
             parsed: &mut parsed,
             frame: FrameBuf::new(&mut frame, length),
@@ -145,6 +147,10 @@ impl CompiledSide {
             network: &self.network,
             way_mtu: WAY_MTU,
             now: probe.now,
+            hook,
+            scene: Scene { utc_offset: Nanos(0), cpu: 0, dice: &dice },
+            owner: None,
+            priority: 0,
         };
         let mut key = packet.key();
         let mut walker = Walker {
@@ -206,6 +212,12 @@ pub(crate) fn interpreted(
         tracked,
         template: None,
         now: probe.now,
+        utc_offset: Nanos(0),
+        hook,
+        cpu: 0,
+        owner: None,
+        priority: 0,
+        network: None,
     };
     let (mut path, mut visits) = (Vec::new(), 0);
     let mut visit = |visit: Visit<'_>| {

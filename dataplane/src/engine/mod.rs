@@ -36,6 +36,7 @@ use crate::frame::FrameBuf;
 use crate::nat::{Random, Spread};
 use crate::packet::{Family, Mac, PktType, PortId};
 use crate::policy::FamilyPolicy;
+use crate::policy::scene::Dice;
 use crate::policy::walk::ReturnStack;
 use crate::reassembly::{Fragments, Whole};
 use crate::reply::limit::{Limiter, Settings};
@@ -111,6 +112,10 @@ struct Scratch {
     utc_offset: Nanos,
     /// Where NAT's free choices come from.
     random: Random,
+    /// Where the rules' chances come from.
+    dice: Dice,
+    /// The core that this worker is pinned to, or its number.
+    cpu: u32,
     /// How ports spread what they receive, where that is known, and this worker's queue.
     spreads: Box<[Option<Spread>]>,
     queue: u32,
@@ -156,6 +161,8 @@ impl Engine {
                 identification: 0,
                 utc_offset: Nanos(0),
                 random: Random::new(0),
+                dice: Dice::new(0),
+                cpu: 0,
                 spreads: Box::default(),
                 queue: 0,
                 fragments: Fragments::default(),
@@ -166,14 +173,21 @@ impl Engine {
     }
 
     /// Sets what to add to [`World::now`] for the time since 1970 (or any other
-    /// midnight UTC), which only the timestamp option of IPv4 shows. Zero unless set.
+    /// midnight UTC), which IPv4's timestamp option shows
+    /// and `-m time` goes by. Zero unless set.
     pub fn set_utc_offset(&mut self, offset: Nanos) {
         self.scratch.utc_offset = offset;
     }
 
-    /// Seeds the choices that NAT makes at random (ports). Zero unless set.
+    /// Sets the core that this worker runs on, which `-m cpu` asks for. Zero unless set.
+    pub fn set_cpu(&mut self, cpu: u32) {
+        self.scratch.cpu = cpu;
+    }
+
+    /// Seeds the choices that NAT (ports) and rules make at random. Zero unless set.
     pub fn set_seed(&mut self, seed: u64) {
         self.scratch.random = Random::new(seed);
+        self.scratch.dice = Dice::new(!seed);
     }
 
     /// Lets NAT prefer random ports whose answers arrive on `queue`, which this

@@ -15,6 +15,7 @@ use crate::fib::{InputRoute, LOOPBACK_MTU, Mode, Query, RouteKind};
 use crate::frame::FrameBuf;
 use crate::packet::{Family, Fragment, Mac, Parsed, PktType, PortId};
 use crate::policy::eval::PacketView;
+use crate::policy::scene::{Owner, Scene};
 use crate::policy::walk::{RuleRef, Verdict, Walker};
 use crate::policy::{FamilyPolicy, Hook, RejectWith, TableId};
 use crate::reassembly::{Regroup, User};
@@ -52,6 +53,10 @@ pub(super) struct Packet<'f> {
     pub(super) opens_server: bool,
     /// What its IPv4 options ask for, once received.
     pub(super) options: Options,
+    /// Whose it is, where that is known.
+    pub(super) owner: Option<Owner>,
+    /// What CLASSIFY said.
+    pub(super) priority: u32,
     /// For a datagram that was put together here: how it came.
     pub(super) regroup: Option<&'f Regroup>,
 }
@@ -72,6 +77,8 @@ impl<'f> Packet<'f> {
             template: Template::default(),
             opens_server: false,
             options: Options::default(),
+            owner: None,
+            priority: 0,
             regroup: None,
         }
     }
@@ -418,6 +425,14 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             network: self.world.network,
             way_mtu: packet.way_mtu,
             now: self.world.now,
+            hook,
+            scene: Scene {
+                utc_offset: self.scratch.utc_offset,
+                cpu: self.scratch.cpu,
+                dice: &self.scratch.dice,
+            },
+            owner: packet.owner,
+            priority: packet.priority,
         };
         let mut key = view.key();
         let mut walker = Walker {
@@ -428,6 +443,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         };
         let verdict = walker.walk(table, hook, entry, &mut view, &mut key);
         (packet.mark, packet.tracking, packet.template) = (view.mark, view.tracking, view.template);
+        packet.priority = view.priority;
         let (length, joined) = (view.frame.len(), view.frame.joined());
         packet.frame.resume(length, joined);
         match verdict {

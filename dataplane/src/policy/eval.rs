@@ -10,7 +10,8 @@ use super::matches::{
     ConnbytesMatch, ConnbytesUnit, ConnlabelMatch, ConntrackMatch, HopCompare, IcmpMatch,
     IpRangeMatch, Match, MultiportMatch, MultiportSide, Neg, Range, TcpMatch, UdpMatch, ctstate,
 };
-use super::{BaseMatch, NO_INTERFACE};
+use super::scene::{Owner, Scene};
+use super::{BaseMatch, Hook, NO_INTERFACE};
 use crate::clock::Nanos;
 use crate::conntrack::{ConnView, Conntrack, Direction, Template, Tracking, status};
 use crate::fib::Network;
@@ -61,6 +62,14 @@ pub struct PacketView<'a> {
     pub way_mtu: u32,
     /// When.
     pub now: Nanos,
+    /// At which hook.
+    pub hook: Hook,
+    /// What else may be asked.
+    pub scene: Scene<'a>,
+    /// Who sends it, where that is known.
+    pub owner: Option<Owner>,
+    /// What CLASSIFY says of it.
+    pub priority: u32,
 }
 
 impl PacketView<'_> {
@@ -139,6 +148,12 @@ impl Match {
             Self::Connbytes(connbytes) => connbytes.matches(packet).into(),
             Self::Connlabel(connlabel) => connlabel.matches(packet).into(),
             Self::Limit(cell) => cell.take(packet.now).into(),
+            Self::Protocol(found) => found.evaluate(packet),
+            Self::Payload(found) => found.evaluate(packet),
+            Self::Place(found) => found.evaluate(packet),
+            Self::Measure(found) => found.evaluate(packet),
+            Self::Tally(found) => found.evaluate(packet),
+            Self::Set(found) => found.evaluate(packet),
         }
     }
 }

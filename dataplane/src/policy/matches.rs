@@ -6,7 +6,13 @@
 use std::sync::Arc;
 
 use super::limit::LimitCell;
+use super::measure::MeasureMatch;
+use super::payload::PayloadMatch;
+use super::place::PlaceMatch;
+use super::protocol::ProtocolMatch;
+use super::tally::TallyMatch;
 use crate::conntrack::{Direction, Extensions};
+use crate::sets::SetMatch;
 
 /// Something that may be negated with `!`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -261,13 +267,54 @@ pub enum Match {
     Connlabel(ConnlabelMatch),
     /// `-m limit`. Dynamic: evaluating it spends credit.
     Limit(Arc<LimitCell>),
+    /// On another transport's header, or an IPv6 extension header.
+    Protocol(ProtocolMatch),
+    /// On any byte.
+    Payload(Box<PayloadMatch>),
+    /// On where the packet is, and whose.
+    Place(PlaceMatch),
+    /// On time, chance and amounts.
+    Measure(MeasureMatch),
+    /// By source or destination.
+    Tally(TallyMatch),
+    /// `-m set`.
+    Set(SetMatch),
 }
 
 impl Match {
-    /// Whether evaluating the match changes state. Later static matches of the
-    /// rule must not be moved in front of it.
-    pub fn is_dynamic(&self) -> bool {
-        matches!(self, Self::Limit(_) | Self::Connlabel(ConnlabelMatch { set: true, .. }))
+    /// Whether evaluating the match may do more than answer: change state, or drop a
+    /// packet whose fixed header is whole (as a cut-off TCP option list does). Later
+    /// matches of the rule must not be moved in front of it.
+    pub fn has_effect(&self) -> bool {
+        match self {
+            Self::Limit(_)
+            | Self::Connlabel(ConnlabelMatch { set: true, .. })
+            | Self::Tcp(TcpMatch { option: Some(_), .. }) => true,
+            Self::Protocol(found) => found.has_effect(),
+            Self::Payload(found) => found.has_effect(),
+            Self::Place(found) => found.has_effect(),
+            Self::Measure(found) => found.has_effect(),
+            Self::Tally(found) => found.has_effect(),
+            Self::Set(found) => found.has_effect(),
+            _ => false,
+        }
+    }
+
+    /// Whether loading it makes the kernel track the family's connections.
+    pub fn needs_conntrack(&self) -> bool {
+        match self {
+            Self::Conntrack(_)
+            | Self::Connmark(_)
+            | Self::Helper(_)
+            | Self::Connbytes(_)
+            | Self::Connlabel(_) => true,
+            Self::Protocol(found) => found.needs_conntrack(),
+            Self::Payload(found) => found.needs_conntrack(),
+            Self::Place(found) => found.needs_conntrack(),
+            Self::Measure(found) => found.needs_conntrack(),
+            Self::Tally(found) => found.needs_conntrack(),
+            _ => false,
+        }
     }
 
     /// What it needs every new connection to carry.

@@ -9,7 +9,15 @@ pub mod eval;
 pub mod header;
 pub mod limit;
 pub mod matches;
+pub mod measure;
+pub mod meta;
 pub mod odd;
+pub mod payload;
+pub mod place;
+pub mod protocol;
+pub mod report;
+pub mod scene;
+pub mod tally;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;

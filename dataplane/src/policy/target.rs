@@ -2,6 +2,9 @@
 
 use super::ChainId;
 use super::matches::{AddressMask, Range};
+use super::meta::MetaTarget;
+use super::report::ReportTarget;
+use crate::sets::SetTarget;
 
 /// `--reject-with`, both families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -267,7 +270,7 @@ pub struct SynproxyTarget {
 }
 
 /// What a rule does.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub enum Target {
     /// No `-j`: only counts.
     Count,
@@ -297,4 +300,10 @@ pub enum Target {
     Nat(NatTarget),
     /// SYNPROXY: ends the walk for the packets that it takes.
     Synproxy(SynproxyTarget),
+    /// NFLOG, AUDIT, TRACE, then continue.
+    Report(ReportTarget),
+    /// CLASSIFY and its kin, then continue.
+    Meta(MetaTarget),
+    /// SET, then continue.
+    Set(SetTarget),
 }

@@ -8,6 +8,7 @@ use super::matches::{
     ConntrackMatch, HopCompare, IcmpMatch, IpRangeMatch, Match, MultiportMatch, MultiportSide, Neg,
     Range, TcpMatch, UdpMatch,
 };
+use super::scene::Scene;
 use super::target::{CtTarget, LogTarget, MarkTarget, RejectWith, Target, ZoneId, ZoneScope};
 use super::testing::{Builder, Indexing, Recorder, Spec, nowhere};
 use super::walk::{ReturnStack, Verdict, Walker};
@@ -54,6 +55,10 @@ fn view<'a>(
         network: nowhere(),
         way_mtu: 1500,
         now: Nanos::from_secs(1000),
+        hook: Hook::Forward,
+        scene: Scene::still(),
+        owner: None,
+        priority: 0,
     }
 }
 
@@ -447,7 +452,10 @@ fn naive(
             | Target::Log(_)
             | Target::Connmark(_)
             | Target::Header(_)
-            | Target::Ct(_) => {}
+            | Target::Ct(_)
+            | Target::Report(_)
+            | Target::Meta(_)
+            | Target::Set(_) => {}
         }
     }
     None

@@ -136,7 +136,13 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                     Call::Pass => {}
                     Call::Broken => return Verdict::Drop(DropReason::Hotdrop),
                 },
-                Target::Log(_) | Target::Mark(_) | Target::Connmark(_) | Target::Header(_) => {
+                Target::Log(_)
+                | Target::Mark(_)
+                | Target::Connmark(_)
+                | Target::Header(_)
+                | Target::Report(_)
+                | Target::Meta(_)
+                | Target::Set(_) => {
                     if let Err(reason) = self.act(&rule.target, hook, packet) {
                         return Verdict::Drop(reason);
                     }
@@ -172,6 +178,9 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
             Target::Mark(mark) => packet.mark = (packet.mark & !mark.clear) ^ mark.toggle,
             Target::Connmark(target) => connmark(*target, packet),
             Target::Header(target) => header::change(*target, packet)?,
+            Target::Report(target) => match *target {},
+            Target::Meta(target) => target.apply(packet, self.effects),
+            Target::Set(target) => target.apply(packet),
             _ => unreachable!("only non-terminal targets are acted on"),
         }
         Ok(())

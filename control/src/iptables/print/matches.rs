@@ -6,7 +6,7 @@ use dataplane::policy::matches::{
     IpRangeMatch, Match, MultiportMatch, MultiportSide, Neg, Range, TcpMatch, UdpMatch,
 };
 
-use super::{bang, push, quoted};
+use super::{bang, measure, payload, place, protocol, push, quoted, sets, tally};
 use crate::iptables::Names;
 use crate::iptables::address::{format_address, format_mask, full_mask};
 use crate::iptables::matches::{
@@ -30,6 +30,9 @@ pub(super) fn body(out: &mut String, body: &MatchBody, family: Family, names: &d
             quoted(out, text);
         }
         MatchBody::Limit(spec) => limit(out, *spec),
+        MatchBody::Measure(spec) => measure::spec(out, spec, family),
+        MatchBody::Tally(spec) => tally::spec(out, spec, family),
+        MatchBody::Set(spec) => sets::spec(out, spec),
         MatchBody::Empty(name) => push(out, format_args!(" -m {name}")),
     }
 }
@@ -89,6 +92,12 @@ fn plain_match(out: &mut String, found: &Match, family: Family, names: &dyn Name
             let set = if *set { " --set" } else { "" };
             push(out, format_args!(" -m connlabel {}--label \"{label}\"{set}", bang(*negated)));
         }
+        Match::Protocol(found) => protocol::body(out, found, family),
+        Match::Payload(found) => payload::body(out, found, family),
+        Match::Place(found) => place::body(out, found, family),
+        Match::Measure(found) => measure::body(out, found, family),
+        // A model holds what owns state as written; these exist after compiling only.
+        Match::Tally(_) | Match::Set(_) => {}
         // A model holds limits as `MatchBody::Limit`; cells exist after compiling only.
         Match::Limit(_) => out.push_str(" -m limit"),
     }

@@ -7,7 +7,7 @@ use dataplane::policy::target::{
     RejectWith, SynproxyTarget, TcpMss, ZoneId, ZoneScope,
 };
 
-use super::{push, quoted};
+use super::{meta, push, quoted, report, sets};
 use crate::iptables::address::{format_address, format_mask};
 use crate::iptables::targets::{EVENT_NAMES, EXPECT_EVENT_NAMES, REJECT_V4, REJECT_V6};
 use crate::model::TargetSpec;
@@ -34,6 +34,9 @@ pub(super) fn target(out: &mut String, target: &TargetSpec, family: Family) {
         TargetSpec::Synproxy(synproxy) => synproxy_target(out, synproxy),
         TargetSpec::Nat(nat) => nat_target(out, nat, family),
         TargetSpec::Connmark(connmark) => connmark_target(out, *connmark),
+        TargetSpec::Report(found) => report::target(out, found),
+        TargetSpec::Meta(spec) => meta::target(out, spec, family),
+        TargetSpec::Set(spec) => sets::target(out, spec),
     }
 }
 

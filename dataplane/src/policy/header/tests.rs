@@ -8,6 +8,8 @@ use crate::conntrack::{Config, Conntrack, Template, Tracking};
 use crate::fib::{Mode, Network, PortInfo, Topology};
 use crate::frame::FrameBuf;
 use crate::packet::{Mac, PortId};
+use crate::policy::Hook;
+use crate::policy::scene::Scene;
 use crate::wire::build::{L4, Packet, Tcp};
 use crate::wire::{self, Frame};
 
@@ -62,6 +64,10 @@ fn changed(frame: &[u8], room: usize, target: HeaderTarget) -> Result<Vec<u8>, D
         network: &network,
         way_mtu: 1500,
         now: Nanos(1),
+        hook: Hook::Forward,
+        scene: Scene::still(),
+        owner: None,
+        priority: 0,
     };
     let result = change(target, &mut view);
     let after = view.frame.to_vec();

@@ -1,0 +1,54 @@
+//! What rules may ask of the world besides the packet and its connection.
+
+use std::cell::Cell;
+
+use crate::clock::Nanos;
+
+/// The same for a whole burst.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    /// What to add to the burst's time for the time since 1970.
+    pub utc_offset: Nanos,
+    /// The core that the worker is pinned to, or its number.
+    pub cpu: u32,
+    /// Where chance comes from.
+    pub dice: &'a Dice,
+}
+
+#[cfg(test)]
+impl Scene<'static> {
+    /// No time of day, the first core, no luck.
+    pub(crate) fn still() -> Self {
+        thread_local!(static DICE: &'static Dice = Box::leak(Box::default()));
+        Self { utc_offset: Nanos(0), cpu: 0, dice: DICE.with(|dice| *dice) }
+    }
+}
+
+/// Who sends a packet of this machine's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The socket's user.
+    pub uid: u32,
+    /// The socket's group, where it is known.
+    pub gid: Option<u32>,
+}
+
+/// A generator of chances: equal seeds give equal throws.
+#[derive(Debug, Default)]
+pub struct Dice(Cell<u64>);
+
+impl Dice {
+    /// From a seed.
+    pub const fn new(seed: u64) -> Self {
+        Self(Cell::new(seed))
+    }
+
+    /// 32 bits.
+    pub fn throw(&self) -> u32 {
+        let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0.set(state);
+        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed >> 32) as u32
+    }
+}
