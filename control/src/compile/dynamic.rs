@@ -14,6 +14,7 @@ use dataplane::packet::Family;
 use dataplane::policy::Match;
 use dataplane::policy::TableId;
 use dataplane::policy::limit::LimitCell;
+use dataplane::sets::Registry;
 
 use super::StateError;
 use super::measure::Measures;
@@ -43,6 +44,15 @@ pub struct DynamicState {
 }
 
 impl DynamicState {
+    /// No cells, and the sets that rules may name. Every policy that is compiled with it
+    /// as its predecessor finds the same sets.
+    pub fn with_sets(registry: Arc<Registry>) -> Self {
+        Self { sets: Sets::of(registry), ..Self::default() }
+    }
+    /// The sets that rules may name.
+    pub fn sets(&self) -> &Arc<Registry> {
+        self.sets.registry()
+    }
     /// Number of cells.
     pub fn len(&self) -> usize {
         self.rules.values().flatten().map(Vec::len).sum()

@@ -17,6 +17,8 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use classifier::Address;
 use dataplane::packet::{Family, MAX_PORTS};
 use dataplane::policy::limit::LimitOverflow;
@@ -227,7 +229,7 @@ pub fn compile(input: Input<'_>, previous: &DynamicState) -> Result<Compiled, Co
         limits: input.limits,
         counters: CounterMap::default(),
         previous,
-        dynamic: DynamicState::default(),
+        dynamic: DynamicState::with_sets(Arc::clone(previous.sets())),
     };
     let v4 = state.family::<u32>(input.v4)?;
     let v6 = state.family::<u128>(input.v6)?;

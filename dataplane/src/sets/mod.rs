@@ -1,6 +1,20 @@
 //! Sets of addresses, networks, ports and the like: what `ipset` holds, looked up by
 //! every worker while elements come and go.
 
+mod element;
+mod error;
+mod name;
+mod registry;
+mod set;
+mod spec;
+
+pub use element::{Beside, Element, Entry, Extras, Iface, SkbInfo};
+pub use error::SetError;
+pub use name::SetName;
+pub use registry::{MAX_SETS, Reference, Registry, Slot};
+pub use set::{Cursor, Header, Set};
+pub use spec::{CreateSpec, Part, SetType};
+
 use crate::policy::eval::{Outcome, PacketView};
 
 /// `-m set --match-set`.

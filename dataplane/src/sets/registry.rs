@@ -1,0 +1,277 @@
+//! All sets by name, and who refers to them.
+//!
+//! A rule and a list refer to a [`Slot`], which keeps its name; swapping two sets swaps
+//! what the slots hold. Only control threads come here, one at a time by a lock; workers
+//! hold slots, and read what is in them without one.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::element::{Element, Extras};
+use super::error::SetError;
+use super::name::SetName;
+use super::set::Set;
+use super::spec::{CreateSpec, SetType};
+use crate::clock::Nanos;
+
+/// Sets at most.
+pub const MAX_SETS: usize = 65_534;
+
+/// A place with a name that holds a set.
+#[derive(Debug)]
+pub struct Slot {
+    name: ArcSwap<SetName>,
+    set: ArcSwap<Set>,
+    references: AtomicU32,
+}
+
+impl Slot {
+    fn new(name: SetName, set: Set) -> Self {
+        Self {
+            name: ArcSwap::from_pointee(name),
+            set: ArcSwap::from_pointee(set),
+            references: AtomicU32::new(0),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> SetName {
+        **self.name.load()
+    }
+    /// The set in it, as it is now.
+    #[inline]
+    pub fn load(&self) -> Guard<Arc<Set>> {
+        self.set.load()
+    }
+    /// The same, to be kept.
+    pub fn set(&self) -> Arc<Set> {
+        self.set.load_full()
+    }
+    /// How many rules and lists refer to it.
+    pub fn references(&self) -> u32 {
+        self.references.load(Ordering::Relaxed)
+    }
+}
+
+/// A counted reference to a slot; keeps its set from being destroyed.
+#[derive(Debug)]
+pub struct Reference(Arc<Slot>);
+
+impl Reference {
+    /// Refers to the slot.
+    pub fn new(slot: &Arc<Slot>) -> Self {
+        slot.references.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(slot))
+    }
+    /// To which.
+    pub fn slot(&self) -> &Arc<Slot> {
+        &self.0
+    }
+}
+
+impl Clone for Reference {
+    fn clone(&self) -> Self {
+        Self::new(&self.0)
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        self.0.references.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Every set.
+#[derive(Debug, Default)]
+pub struct Registry {
+    slots: Mutex<Slots>,
+    seed: u64,
+}
+
+type Slots = Vec<Option<Arc<Slot>>>;
+
+impl Registry {
+    /// No sets. Hashes depend on `seed`, which nobody outside should know.
+    pub fn new(seed: u64) -> Self {
+        Self { slots: Mutex::default(), seed }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes an empty set. With `exist`, an equal set of that name is fine.
+    ///
+    /// # Errors
+    /// A name that is taken, parameters that are not possible.
+    pub fn create(&self, name: SetName, spec: CreateSpec, exist: bool) -> Result<(), SetError> {
+        let mut slots = self.slots();
+        if let Some(there) = find(&slots, &name) {
+            let same = there.load().same_kind(&spec);
+            return if exist && same { Ok(()) } else { Err(SetError::SetExists(name)) };
+        }
+        let set = Set::new(spec, self.seed)?;
+        let slot = Some(Arc::new(Slot::new(name, set)));
+        match slots.iter().position(Option::is_none) {
+            Some(free) => slots[free] = slot,
+            None if slots.len() < MAX_SETS => slots.push(slot),
+            None => return Err(SetError::TooManySets(MAX_SETS)),
+        }
+        Ok(())
+    }
+
+    /// The set's slot.
+    pub fn get(&self, name: &SetName) -> Option<Arc<Slot>> {
+        find(&self.slots(), name).cloned()
+    }
+
+    /// The set's slot, or the error that says that there is none.
+    ///
+    /// # Errors
+    /// [`SetError::NoSuchSet`].
+    pub fn find(&self, name: &SetName) -> Result<Arc<Slot>, SetError> {
+        self.get(name).ok_or(SetError::NoSuchSet(*name))
+    }
+
+    /// All slots, in the order in which the kernel lists sets.
+    pub fn list(&self) -> Vec<Arc<Slot>> {
+        self.slots().iter().flatten().cloned().collect()
+    }
+
+    /// Removes a set.
+    ///
+    /// # Errors
+    /// No such set, or a set that is referred to.
+    pub fn destroy(&self, name: &SetName) -> Result<(), SetError> {
+        let mut slots = self.slots();
+        let held = slots.iter_mut().find(|slot| is_called(slot, name));
+        let held = held.ok_or(SetError::NoSuchSet(*name))?;
+        if held.as_ref().is_some_and(|slot| slot.references() > 0) {
+            return Err(SetError::InUse(*name));
+        }
+        *held = None;
+        Ok(())
+    }
+
+    /// Removes every set; none at all if rules refer to any. (Lists go with their members.)
+    ///
+    /// # Errors
+    /// [`SetError::InUse`].
+    pub fn destroy_all(&self) -> Result<(), SetError> {
+        let mut slots = self.slots();
+        let by_lists = |slot: &Arc<Slot>| {
+            let lists = slots.iter().flatten().map(|list| list.load().members_of(slot));
+            lists.sum::<u32>()
+        };
+        let used = slots.iter().flatten().find(|slot| slot.references() > by_lists(slot));
+        if let Some(used) = used {
+            return Err(SetError::InUse(used.name()));
+        }
+        slots.clear();
+        Ok(())
+    }
+
+    /// Gives a set another name.
+    ///
+    /// # Errors
+    /// No such set, a set that is referred to, a name that is taken.
+    pub fn rename(&self, from: &SetName, to: SetName) -> Result<(), SetError> {
+        let slots = self.slots();
+        let slot = find(&slots, from).ok_or(SetError::NoSuchSet(*from))?;
+        if slot.references() > 0 {
+            return Err(SetError::InUse(*from));
+        }
+        if find(&slots, &to).is_some() {
+            return Err(SetError::SetExists(to));
+        }
+        slot.name.store(Arc::new(to));
+        Ok(())
+    }
+
+    /// Swaps what two names stand for; rules that name them see it at once.
+    ///
+    /// # Errors
+    /// No such set, or sets of different types or families.
+    pub fn swap(&self, one: &SetName, other: &SetName) -> Result<(), SetError> {
+        let slots = self.slots();
+        let first = find(&slots, one).ok_or(SetError::NoSuchSet(*one))?;
+        let second = find(&slots, other).ok_or(SetError::NoSuchSet(*other))?;
+        let (a, b) = (first.set(), second.set());
+        if a.spec().kind != b.spec().kind || a.spec().family != b.spec().family {
+            return Err(SetError::TypeMismatch(*one, *other));
+        }
+        first.set.store(b);
+        second.set.store(a);
+        Ok(())
+    }
+
+    /// Adds an element, or, with `exist`, makes an element that is there what is said.
+    ///
+    /// # Errors
+    /// As the kernel's.
+    pub fn add(
+        &self,
+        slot: &Slot,
+        element: &Element,
+        extras: &Extras,
+        exist: bool,
+        now: Nanos,
+    ) -> Result<(), SetError> {
+        let set = slot.load();
+        match set.spec().kind {
+            SetType::ListSet => set.add_member(self, element, extras, exist, now),
+            _ => set.add(element, extras, exist, now),
+        }
+    }
+
+    /// Deletes an element; with `exist`, one that is not there is fine.
+    ///
+    /// # Errors
+    /// As the kernel's.
+    pub fn del(
+        &self,
+        slot: &Slot,
+        element: &Element,
+        exist: bool,
+        now: Nanos,
+    ) -> Result<(), SetError> {
+        let set = slot.load();
+        let deleted = match set.spec().kind {
+            SetType::ListSet => set.del_member(element, now),
+            _ => set.del(element, now),
+        };
+        match deleted {
+            Err(SetError::NotThere) if exist => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Whether an element is in the set, as `ipset test` asks. `nomatch` asks for an
+    /// exception in its place.
+    ///
+    /// # Errors
+    /// As the kernel's.
+    pub fn test(
+        &self,
+        slot: &Slot,
+        element: &Element,
+        nomatch: bool,
+        now: Nanos,
+    ) -> Result<bool, SetError> {
+        let set = slot.load();
+        match set.spec().kind {
+            SetType::ListSet => set.test_member(element, now),
+            _ => set.test(element, nomatch, now),
+        }
+    }
+}
+
+fn is_called(slot: &Option<Arc<Slot>>, name: &SetName) -> bool {
+    slot.as_ref().is_some_and(|slot| slot.name() == *name)
+}
+
+fn find<'s>(slots: &'s Slots, name: &SetName) -> Option<&'s Arc<Slot>> {
+    slots.iter().flatten().find(|slot| slot.name() == *name)
+}
