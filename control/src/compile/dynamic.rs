@@ -53,13 +53,21 @@ impl DynamicState {
     pub fn sets(&self) -> &Arc<Registry> {
         self.sets.registry()
     }
+    /// The same sets, all of them empty, and no cells: for a policy that is tried and not
+    /// put into service.
+    pub fn twin(&self) -> Self {
+        match self.sets.registry().emptied() {
+            Ok(sets) => Self::with_sets(Arc::new(sets)),
+            Err(_) => Self::default(),
+        }
+    }
     /// Number of cells.
     pub fn len(&self) -> usize {
         self.rules.values().flatten().map(Vec::len).sum()
     }
     /// Whether no rule owns a cell.
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.rules.is_empty() && !self.sets.are_used()
     }
 
     /// The rule's matches that own state, in written order: those of the same rule in
@@ -76,7 +84,7 @@ impl DynamicState {
         let occurrence = self.rules.get(&key).map_or(0, Vec::len);
         let kept = previous.rules.get(&key).and_then(|known| known.get(occurrence));
         let kept = kept.map(Vec::as_slice).unwrap_or_default();
-        let adopted = self.make(previous, rule, kept)?;
+        let adopted = self.make(previous, family, rule, kept)?;
         self.rules.entry(key).or_default().push(adopted.clone());
         Ok(adopted)
     }
@@ -87,6 +95,7 @@ impl DynamicState {
     fn make(
         &mut self,
         previous: &Self,
+        family: Family,
         rule: &model::Rule,
         kept: &[Match],
     ) -> Result<Vec<Match>, StateError> {
@@ -102,7 +111,7 @@ impl DynamicState {
                     self.measures.resolve(spec, &previous.measures, kept)?
                 }
                 MatchBody::Tally(spec) => self.tallies.resolve(spec, &previous.tallies, kept)?,
-                MatchBody::Set(spec) => self.sets.resolve(spec, &previous.sets)?,
+                MatchBody::Set(spec) => self.sets.resolve(spec, family)?,
                 MatchBody::Plain(_)
                 | MatchBody::State(_)
                 | MatchBody::Comment(_)

@@ -26,6 +26,8 @@ use dataplane::policy::{
     Chain, ChainId, CompiledRule, CounterId, FamilyPolicy, Match, Policy, TABLES, TableId, Target,
 };
 
+use dataplane::sets::SetName;
+
 use crate::model::{self, MatchBody, Ruleset, Span, TargetSpec};
 
 pub use counters::{ChainCounters, CounterMap};
@@ -162,6 +164,12 @@ pub enum StateError {
     /// A rate and burst that the kernel's credit arithmetic cannot hold.
     #[error(transparent)]
     Limit(#[from] LimitOverflow),
+    /// A set that is not there.
+    #[error("there is no set called {0}: create it before the rules that name it")]
+    NoSuchSet(SetName),
+    /// A set of the other family's addresses.
+    #[error("set {0} is of {1:?} addresses, which these rules have none of")]
+    SetFamily(SetName, Family),
 }
 
 impl CompileError {
@@ -231,6 +239,7 @@ pub fn compile(input: Input<'_>, previous: &DynamicState) -> Result<Compiled, Co
         previous,
         dynamic: DynamicState::with_sets(Arc::clone(previous.sets())),
     };
+    state.dynamic.sets.name_ports(input.ports);
     let v4 = state.family::<u32>(input.v4)?;
     let v6 = state.family::<u128>(input.v6)?;
     let State { counters, dynamic, .. } = state;
@@ -290,7 +299,7 @@ impl State<'_> {
                     Target::Meta(made.map_err(|source| refused(family, source, rule))?)
                 }
                 TargetSpec::Set(spec) => {
-                    let made = self.dynamic.sets.target(spec);
+                    let made = self.dynamic.sets.target(spec, family);
                     Target::Set(made.map_err(|source| refused(family, source, rule))?)
                 }
                 spec => target(spec, |name| find(name).ok_or_else(|| missing(name)))?,

@@ -2,22 +2,42 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayString;
+use dataplane::packet::Family;
 use dataplane::policy::Match;
-use dataplane::sets::{Registry, SetTarget};
+use dataplane::sets::{
+    Bound, MapSet, PortNames, Reference, Registry, SetMatch, SetTarget, SetType,
+};
 
 use super::StateError;
+use crate::model::sets::NamedSet;
 use crate::model::{SetSpec, SetTargetSpec};
 
-/// What rules share by name.
-#[derive(Clone, Debug, Default)]
+/// The sets, and what the rules of one policy refer to.
+#[derive(Clone, Debug)]
 pub(super) struct Sets {
     registry: Arc<Registry>,
+    names: Arc<PortNames>,
+    /// One for each mention, as `ipset list` counts them.
+    references: Vec<Reference>,
+}
+
+impl Default for Sets {
+    fn default() -> Self {
+        Self::of(Arc::default())
+    }
 }
 
 impl Sets {
     /// Those of `registry`.
     pub(super) fn of(registry: Arc<Registry>) -> Self {
-        Self { registry }
+        Self { registry, names: Arc::new([]), references: Vec::new() }
+    }
+
+    /// Says how interfaces are called.
+    pub(super) fn name_ports(&mut self, ports: &[String]) {
+        let name = |name: &String| ArrayString::from(name).unwrap_or_default();
+        self.names = ports.iter().map(name).collect();
     }
 
     /// Where rules find their sets.
@@ -25,18 +45,62 @@ impl Sets {
         &self.registry
     }
 
-    /// The match, with what it shares taken from `previous`, from what this policy has
-    /// made already, or made now.
-    pub(super) fn resolve(
-        &mut self,
-        spec: &SetSpec,
-        _previous: &Self,
-    ) -> Result<Match, StateError> {
-        match *spec {}
+    /// Whether any rule names a set.
+    pub(super) fn are_used(&self) -> bool {
+        !self.references.is_empty()
     }
 
-    /// The target, likewise.
-    pub(super) fn target(&self, spec: &SetTargetSpec) -> Result<SetTarget, StateError> {
-        match *spec {}
+    fn bind(&mut self, wanted: &NamedSet, family: Family) -> Result<Bound, StateError> {
+        let name = wanted.name;
+        let slot = self.registry.get(&name).ok_or(StateError::NoSuchSet(name))?;
+        let spec = *slot.load().spec();
+        if spec.kind.has_addresses() && spec.family != family {
+            return Err(StateError::SetFamily(name, spec.family));
+        }
+        self.references.push(Reference::new(&slot));
+        Ok(Bound { slot, sides: wanted.sides })
+    }
+
+    /// The match.
+    pub(super) fn resolve(&mut self, spec: &SetSpec, family: Family) -> Result<Match, StateError> {
+        let Bound { slot, sides } = self.bind(&spec.set, family)?;
+        if slot.load().spec().kind == SetType::BitmapIpMac {
+            // Packets fill in link-layer addresses.
+            slot.expect_packets();
+        }
+        Ok(Match::Set(SetMatch {
+            slot,
+            sides,
+            negated: spec.negated,
+            return_nomatch: spec.return_nomatch,
+            update_counters: !spec.keep_counters,
+            update_subcounters: !spec.keep_subcounters,
+            packets: spec.packets,
+            bytes: spec.bytes,
+            names: Arc::clone(&self.names),
+        }))
+    }
+
+    /// The target, with room in the set for what packets will add.
+    pub(super) fn target(
+        &mut self,
+        spec: &SetTargetSpec,
+        family: Family,
+    ) -> Result<SetTarget, StateError> {
+        let mut bind = |set: &NamedSet| self.bind(set, family);
+        let add = spec.add.as_ref().map(&mut bind).transpose()?;
+        let del = spec.del.as_ref().map(&mut bind).transpose()?;
+        let map = match &spec.map {
+            None => None,
+            Some(map) => {
+                let (mark, priority) = (map.mark, map.priority);
+                Some(MapSet { bound: bind(&map.set)?, mark, priority })
+            }
+        };
+        if let Some(bound) = &add {
+            bound.slot.expect_packets();
+        }
+        let names = Arc::clone(&self.names);
+        Ok(SetTarget { add, exist: spec.exist, timeout_s: spec.timeout_s, del, map, names })
     }
 }

@@ -80,7 +80,7 @@ impl<'a> Walk<'a> {
             event,
             names,
             rules,
-            interpreter: Interpreter::new(rules),
+            interpreter: Interpreter::new(rules).with_sets(replay.sets(), NOW),
             subject: Subject {
                 packet,
                 input,

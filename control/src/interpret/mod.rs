@@ -34,6 +34,7 @@ use dataplane::policy::target::{
     ConnmarkTarget, CtTarget, HelperKind, MarkTarget, NatTarget, RejectWith, SynproxyTarget,
 };
 use dataplane::policy::{ChainPolicy, Hook, TableId};
+use dataplane::sets::Registry;
 
 use crate::model::{self, Chain, MatchBody, Ruleset, Table, TargetSpec};
 use buckets::Buckets;
@@ -215,6 +216,13 @@ impl<'m> Interpreter<'m> {
             sets: Sets::default(),
             metas: Metas::default(),
         }
+    }
+
+    /// The same, over sets as they are now.
+    #[must_use]
+    pub fn with_sets(mut self, registry: &Registry, now: Nanos) -> Self {
+        self.sets = Sets::of(registry, now);
+        self
     }
 
     /// Walks every table at `hook` but raw, which stands before tracking, and

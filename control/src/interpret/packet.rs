@@ -12,6 +12,8 @@ pub struct Packet<'f> {
     pub family: Family,
     /// Source link-layer address.
     pub source_mac: [u8; 6],
+    /// Destination link-layer address.
+    pub destination_mac: [u8; 6],
     /// How the frame was addressed (set by the caller, who knows the port).
     pub pkt_type: PktType,
     /// Source address (IPv4 in the low 32 bits).
@@ -68,6 +70,7 @@ impl<'f> Packet<'f> {
             _ => return None,
         };
         packet.source_mac = frame.get(6..12)?.try_into().ok()?;
+        packet.destination_mac = frame.get(..6)?.try_into().ok()?;
         Some(packet)
     }
 
@@ -89,6 +92,7 @@ impl<'f> Packet<'f> {
         Some(Self {
             family: Family::V4,
             source_mac: [0; 6],
+            destination_mac: [0; 6],
             pkt_type: PktType::Host,
             src: address::<4>(ip, 12)?,
             dst: address::<4>(ip, 16)?,
@@ -115,6 +119,7 @@ impl<'f> Packet<'f> {
         Some(Self {
             family: Family::V6,
             source_mac: [0; 6],
+            destination_mac: [0; 6],
             pkt_type: PktType::Host,
             src: address::<16>(ip, 8)?,
             dst: address::<16>(ip, 24)?,

@@ -137,6 +137,13 @@ impl<'t> Graph<'t> {
                         let good = [Hook::Forward, Hook::Output, Hook::Postrouting].as_slice();
                         ("--clamp-mss-to-pmtu", good)
                     }
+                    // The kernel says so.
+                    TargetSpec::Set(set)
+                        if set.map.is_some_and(|map| map.priority || map.queue) =>
+                    {
+                        let good = [Hook::Forward, Hook::Output, Hook::Postrouting].as_slice();
+                        ("SET --map-prio or --map-queue", good)
+                    }
                     _ => continue,
                 };
                 problems.extend(misplaced(what, good, reached, rule.target_span));

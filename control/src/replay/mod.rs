@@ -25,6 +25,7 @@ use dataplane::fib::{Network, NetworkError, Topology};
 use dataplane::packet::{Family, PortId};
 use dataplane::policy::{CounterId, Policy, TableId};
 use dataplane::reply::limit::Settings;
+use dataplane::sets::Registry;
 use dataplane::snapshot::Snapshot;
 use dataplane::stats::WorkerStats;
 use dataplane::verdict::{Disposition, DropReason};
@@ -143,6 +144,7 @@ pub struct Replay {
     network: Arc<Network>,
     snapshot: Snapshot,
     counters: CounterMap,
+    sets: Arc<Registry>,
     conntrack: Conntrack,
     engine: Engine,
     stats: WorkerStats,
@@ -179,6 +181,7 @@ impl Replay {
             conntrack,
             snapshot: Snapshot::new(1, compiled.policy, 1),
             counters: compiled.counters,
+            sets: Arc::clone(compiled.dynamic.sets()),
             v4,
             v6,
             ports,
@@ -190,6 +193,11 @@ impl Replay {
         })
     }
 
+    /// The sets that its rules name.
+    pub fn sets(&self) -> &Arc<Registry> {
+        &self.sets
+    }
+
     /// Replaces one family's policy. Connections live on; all counters start again
     /// at zero.
     pub fn install(&mut self, rules: Ruleset) -> Result<(), SelfCheckError> {
@@ -198,8 +206,8 @@ impl Replay {
             Family::V6 => (&self.v4, &rules),
         };
         let input = compile::Input { v4, v6, ports: &self.ports, limits: Limits::default() };
-        let (compiled, _) =
-            selfcheck::compile_checked(input, &DynamicState::default(), Budget::default())?;
+        let previous = DynamicState::with_sets(Arc::clone(&self.sets));
+        let (compiled, _) = selfcheck::compile_checked(input, &previous, Budget::default())?;
         let generation = self.snapshot.generation + 1;
         self.snapshot = Snapshot::new(generation, compiled.policy, 1);
         self.counters = compiled.counters;

@@ -19,6 +19,7 @@ use dataplane::clock::Nanos;
 use dataplane::conntrack::{Config, Conntrack, CtState, Tracking};
 use dataplane::packet::{Family, Mac};
 use dataplane::policy::{FamilyPolicy, Hook, TableId};
+use dataplane::sets::Registry;
 use dataplane::wire::{self, Frame};
 
 use crate::compile::{self, CompileError, Compiled, DynamicState};
@@ -113,7 +114,7 @@ pub fn check_before_service(
     if compiled.dynamic.is_empty() {
         return Ok(check(input, compiled, budget)?);
     }
-    let twin = compile::compile(input, &DynamicState::default())?;
+    let twin = compile::compile(input, &compiled.dynamic.twin())?;
     Ok(check(input, &twin, budget)?)
 }
 
@@ -125,12 +126,16 @@ pub fn check(
 ) -> Result<Report, Box<Difference>> {
     let mut report = Report::default();
     let counters = compiled.policy.counters;
-    FamilyCheck::new(input.v4, &compiled.policy.v4, input.ports, counters)
+    let sets = compiled.dynamic.sets();
+    FamilyCheck::new(input.v4, &compiled.policy.v4, input.ports, counters, sets)
         .run(budget, &mut report)?;
-    FamilyCheck::new(input.v6, &compiled.policy.v6, input.ports, counters)
+    FamilyCheck::new(input.v6, &compiled.policy.v6, input.ports, counters, sets)
         .run(budget, &mut report)?;
     Ok(report)
 }
+
+/// When the packets come.
+const NOW: Nanos = Nanos::from_secs(1);
 
 struct FamilyCheck<'a, A> {
     rules: &'a Ruleset,
@@ -155,6 +160,7 @@ impl<'a, A: Address> FamilyCheck<'a, A> {
         policy: &'a FamilyPolicy<A>,
         ports: &'a [String],
         counters: u32,
+        sets: &Registry,
     ) -> Self {
         let mut config = Config::new([0; 16]);
         config.set("max", 1).expect("a table of one is possible");
@@ -162,7 +168,7 @@ impl<'a, A: Address> FamilyCheck<'a, A> {
             rules,
             policy,
             ports,
-            interpreter: Interpreter::new(rules),
+            interpreter: Interpreter::new(rules).with_sets(sets, NOW),
             compiled: CompiledSide::new(counters),
             conntrack: Conntrack::new(config).expect("a table of one is possible"),
         }
@@ -239,7 +245,7 @@ impl<'a, A: Address> FamilyCheck<'a, A> {
             output,
             mark: fields.mark.unwrap_or(0),
             tracking,
-            now: Nanos::from_secs(1),
+            now: NOW,
         };
         let tracked = Tracked { state, ..Tracked::NONE };
         let Some(compiled) = self.compiled.walk(self.policy, at, &probe, &self.conntrack) else {

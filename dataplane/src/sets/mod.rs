@@ -1,45 +1,36 @@
 //! Sets of addresses, networks, ports and the like: what `ipset` holds, looked up by
 //! every worker while elements come and go.
+//!
+//! A [`Registry`] has every set by name; rules hold a [`Slot`]. Life cycle: control
+//! threads make, fill, swap and destroy sets; policies refer to slots as long as they
+//! live. Concurrency: lookups go through atomics and never wait; whoever adds or deletes
+//! holds one short lock of that set. Limits: `maxelem`, `size`, a bitmap's range; what
+//! packets may add has its room set aside when a rule with SET is loaded.
 
+mod bitmap;
+mod checked;
 mod element;
 mod error;
+mod key;
+mod list;
+mod lookup;
+mod matching;
 mod name;
+mod probe;
 mod registry;
 mod set;
+mod slab;
 mod spec;
+mod store;
+#[cfg(test)]
+mod tests;
 
 pub use element::{Beside, Element, Entry, Extras, Iface, SkbInfo};
 pub use error::SetError;
+pub use matching::{Bound, MapSet, SetMatch, SetTarget};
 pub use name::SetName;
+pub use probe::{PortNames, Sides};
 pub use registry::{MAX_SETS, Reference, Registry, Slot};
 pub use set::{Cursor, Header, Set};
+pub use slab::CountTest;
 pub use spec::{CreateSpec, Part, SetType};
-
-use crate::policy::eval::{Outcome, PacketView};
-
-/// `-m set --match-set`.
-#[derive(Clone, Debug)]
-pub enum SetMatch {}
-
-impl SetMatch {
-    /// Whether the packet is in the set, as the options ask.
-    pub fn evaluate(&self, _packet: &PacketView<'_>) -> Outcome {
-        match *self {}
-    }
-
-    /// Whether evaluating it may do more than answer: update counters, for one.
-    pub fn has_effect(&self) -> bool {
-        match *self {}
-    }
-}
-
-/// `-j SET`: adds to a set, deletes from one, or maps from one; the walk goes on.
-#[derive(Clone, Debug)]
-pub enum SetTarget {}
-
-impl SetTarget {
-    /// Carries it out.
-    pub fn apply(&self, _packet: &mut PacketView<'_>) {
-        match *self {}
-    }
-}

@@ -4,7 +4,7 @@
 //! what the slots hold. Only control threads come here, one at a time by a lock; workers
 //! hold slots, and read what is in them without one.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
@@ -25,6 +25,8 @@ pub struct Slot {
     name: ArcSwap<SetName>,
     set: ArcSwap<Set>,
     references: AtomicU32,
+    /// Whether packets may add to what is in it.
+    expects_packets: AtomicBool,
 }
 
 impl Slot {
@@ -33,7 +35,21 @@ impl Slot {
             name: ArcSwap::from_pointee(name),
             set: ArcSwap::from_pointee(set),
             references: AtomicU32::new(0),
+            expects_packets: AtomicBool::new(false),
         }
+    }
+
+    /// Sets room aside for elements that packets add, now and in what it is swapped for.
+    pub fn expect_packets(&self) {
+        self.expects_packets.store(true, Ordering::Relaxed);
+        self.load().reserve();
+    }
+
+    fn put(&self, set: Arc<Set>) {
+        if self.expects_packets.load(Ordering::Relaxed) {
+            set.reserve();
+        }
+        self.set.store(set);
     }
 
     /// Its name.
@@ -202,8 +218,8 @@ impl Registry {
         if a.spec().kind != b.spec().kind || a.spec().family != b.spec().family {
             return Err(SetError::TypeMismatch(*one, *other));
         }
-        first.set.store(b);
-        second.set.store(a);
+        first.put(b);
+        second.put(a);
         Ok(())
     }
 
@@ -221,7 +237,13 @@ impl Registry {
     ) -> Result<(), SetError> {
         let set = slot.load();
         match set.spec().kind {
-            SetType::ListSet => set.add_member(self, element, extras, exist, now),
+            SetType::ListSet => {
+                set.add_member(self, element, extras, exist, now)?;
+                if slot.expects_packets.load(Ordering::Relaxed) {
+                    set.reserve();
+                }
+                Ok(())
+            }
             _ => set.add(element, extras, exist, now),
         }
     }
@@ -237,12 +259,7 @@ impl Registry {
         exist: bool,
         now: Nanos,
     ) -> Result<(), SetError> {
-        let set = slot.load();
-        let deleted = match set.spec().kind {
-            SetType::ListSet => set.del_member(element, now),
-            _ => set.del(element, now),
-        };
-        match deleted {
+        match slot.load().del(element, now) {
             Err(SetError::NotThere) if exist => Ok(()),
             other => other,
         }
@@ -260,11 +277,38 @@ impl Registry {
         nomatch: bool,
         now: Nanos,
     ) -> Result<bool, SetError> {
-        let set = slot.load();
-        match set.spec().kind {
-            SetType::ListSet => set.test_member(element, now),
-            _ => set.test(element, nomatch, now),
+        slot.load().test(element, nomatch, now)
+    }
+
+    /// Takes out what expired, in every set; about once a second is enough. An expired
+    /// element is not found in any case.
+    pub fn sweep(&self, now: Nanos) {
+        for slot in self.list() {
+            slot.load().sweep(now);
         }
+    }
+
+    /// The same sets, all of them empty, under no rule.
+    ///
+    /// # Errors
+    /// None that making the sets did not have.
+    pub fn emptied(&self) -> Result<Self, SetError> {
+        let twin = Self::new(self.seed);
+        for slot in self.list() {
+            // Which element makes room for another would be a matter of chance.
+            let spec = CreateSpec { forceadd: false, ..*slot.load().spec() };
+            twin.create(slot.name(), spec, false)?;
+        }
+        for slot in self.list() {
+            let twin_slot = twin.find(&slot.name())?;
+            let timeout_s = slot.load().spec().timeout.map(|_| 0);
+            let extras = Extras { timeout_s, ..Extras::default() };
+            for member in slot.load().member_names() {
+                let element = Element { set: Some(member), ..Element::default() };
+                twin.add(&twin_slot, &element, &extras, true, Nanos(0))?;
+            }
+        }
+        Ok(twin)
     }
 }
 

@@ -1,32 +1,47 @@
 //! One set: elements that workers look up while others change them.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::bitmap::{self, Bitmap, Found};
 use super::element::{Element, Entry, Extras};
 use super::error::SetError;
+use super::list::List;
+use super::lookup::{self, Answer};
+use super::name::SetName;
 use super::registry::{Registry, Slot};
-use super::spec::CreateSpec;
+use super::slab::{Ask, COMMENTED, Mapped, NOMATCH};
+use super::spec::{CreateSpec, SetType};
+use super::store::{self, Store};
 use crate::clock::Nanos;
 
 /// How far a listing has come. The default is the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursor(pub(super) u32);
+pub struct Cursor(u32);
 
 /// What the head of a listing says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// `Number of entries`, without expired ones.
+    /// `Number of entries`; expired ones count until they are swept.
     pub entries: u32,
     /// `Size in memory`, in bytes.
     pub memory_bytes: u64,
-    /// `hashsize` as it has grown.
-    pub hashsize: u32,
+}
+
+#[derive(Debug)]
+pub(super) enum Body {
+    Hash(Store),
+    Bitmap(Bitmap),
+    List(List),
 }
 
 /// A set of any type.
 #[derive(Debug)]
 pub struct Set {
     spec: CreateSpec,
+    pub(super) body: Body,
+    /// By row; only those count whose row says so.
+    comments: Mutex<HashMap<u32, Box<str>>>,
 }
 
 impl Set {
@@ -34,8 +49,14 @@ impl Set {
     ///
     /// # Errors
     /// Parameters that the type does not take.
-    pub fn new(spec: CreateSpec, _seed: u64) -> Result<Self, SetError> {
-        Ok(Self { spec })
+    pub fn new(spec: CreateSpec, seed: u64) -> Result<Self, SetError> {
+        let spec = spec.checked()?;
+        let body = match spec.kind {
+            SetType::ListSet => Body::List(List::new(&spec)),
+            kind if kind.is_hash() => Body::Hash(Store::new(&spec, seed)),
+            _ => Body::Bitmap(Bitmap::new(&spec)?),
+        };
+        Ok(Self { spec, body, comments: Mutex::default() })
     }
 
     /// How it was created.
@@ -45,73 +66,233 @@ impl Set {
 
     /// Whether creating it so again would be no change (`create -exist`).
     pub fn same_kind(&self, spec: &CreateSpec) -> bool {
-        self.spec.kind == spec.kind && self.spec.family == spec.family
+        spec.checked().is_ok_and(|spec| {
+            let sizes = CreateSpec {
+                hashsize: self.spec.hashsize,
+                initval: self.spec.initval,
+                bucketsize: self.spec.bucketsize,
+                ..spec
+            };
+            sizes == self.spec
+        })
     }
 
     /// Facts for a listing.
-    pub fn header(&self, _now: Nanos) -> Header {
-        Header::default()
+    pub fn header(&self) -> Header {
+        let (entries, bytes) = match &self.body {
+            Body::Hash(store) => (store.live(), store.bytes()),
+            Body::Bitmap(bitmap) => (bitmap.live(), bitmap.bytes()),
+            Body::List(list) => (list.members().len() as u32, list.bytes()),
+        };
+        let memory_bytes = bytes + size_of::<Self>() as u64;
+        Header { entries, memory_bytes }
     }
 
-    /// Adds an element.
+    /// Adds an element, or, with `exist`, makes one that is there what is said.
     ///
     /// # Errors
     /// As the kernel's.
     pub fn add(
         &self,
-        _element: &Element,
-        _extras: &Extras,
-        _exist: bool,
-        _now: Nanos,
+        element: &Element,
+        extras: &Extras,
+        exist: bool,
+        now: Nanos,
     ) -> Result<(), SetError> {
-        Err(SetError::NoRoom)
+        self.check_extras(extras)?;
+        let element = &self.checked(element)?;
+        self.put(element, extras, exist, true, now)
+    }
+
+    /// Of a packet's own making if not `may_allocate`.
+    pub(super) fn put(
+        &self,
+        element: &Element,
+        extras: &Extras,
+        exist: bool,
+        may_allocate: bool,
+        now: Nanos,
+    ) -> Result<(), SetError> {
+        let nomatch = if extras.nomatch { NOMATCH } else { 0 };
+        let commented = if extras.comment.is_some() { COMMENTED } else { 0 };
+        let flags = nomatch | commented;
+        let note = |row: u32| {
+            if let Some(comment) = &extras.comment {
+                let mut comments = self.comments.lock().unwrap_or_else(PoisonError::into_inner);
+                comments.insert(row, comment.clone());
+            }
+        };
+        match &self.body {
+            Body::Hash(store) => {
+                let timeout_s = extras.timeout_s.or(self.spec.timeout).unwrap_or_default();
+                let key = &store.shape.pack(element);
+                let cidrs = lookup::cidrs(self.spec.kind, store, element);
+                let put = store::Put { key, cidrs, flags, exist, may_allocate, now };
+                store.put(&put, |at, row| {
+                    row.start_timeout(timeout_s, now);
+                    row.init(extras);
+                    note(at);
+                })
+            }
+            Body::Bitmap(bitmap) => {
+                let put = bitmap::Put { element, extras, flags, exist, may_allocate, now };
+                bitmap.put(&put, note)
+            }
+            Body::List(_) => Err(SetError::Missing("set")),
+        }
     }
 
     /// Deletes an element.
     ///
     /// # Errors
     /// As the kernel's.
-    pub fn del(&self, _element: &Element, _now: Nanos) -> Result<(), SetError> {
-        Err(SetError::NotThere)
+    pub fn del(&self, element: &Element, now: Nanos) -> Result<(), SetError> {
+        self.take(&self.checked(element)?, now)
     }
 
-    /// Whether the element is there.
+    pub(super) fn take(&self, element: &Element, now: Nanos) -> Result<(), SetError> {
+        match &self.body {
+            Body::Hash(store) => store.del(&store.shape.pack(element), now),
+            Body::Bitmap(bitmap) => bitmap.del(element, now),
+            Body::List(list) => list.del(element, now),
+        }
+    }
+
+    /// Whether the element is there; with `nomatch`, as an exception. A single address
+    /// is looked for in every network.
     ///
     /// # Errors
     /// As the kernel's.
-    pub fn test(&self, _element: &Element, _nomatch: bool, _now: Nanos) -> Result<bool, SetError> {
-        Ok(false)
+    pub fn test(&self, element: &Element, nomatch: bool, now: Nanos) -> Result<bool, SetError> {
+        let ask = Ask { now, bytes: 0, update: false, packets: None, octets: None };
+        let mapped = &mut Mapped::default();
+        match &self.body {
+            Body::Hash(store) => {
+                let element = self.checked(element)?;
+                let longest = store.shape.longest();
+                let single = |cidr: Option<u8>| cidr.is_none_or(|cidr| cidr == longest);
+                let answer = match single(element.cidr) && single(element.cidr2) {
+                    true => lookup::test(&self.spec, store, &element, &ask, mapped),
+                    false => lookup::exact(store, &element, &ask, mapped),
+                };
+                Ok(answer == if nomatch { Answer::Exception } else { Answer::Yes })
+            }
+            Body::Bitmap(bitmap) => Ok(bitmap.test(element, &ask, mapped)? != Found::No),
+            Body::List(list) => list.test(element, now),
+        }
     }
 
     /// Takes every element out.
-    pub fn flush(&self) {}
-
-    /// At most `most` entries from `from` on; the next cursor unless that was all.
-    pub fn entries(&self, from: Cursor, most: usize, now: Nanos) -> (Vec<Entry>, Option<Cursor>) {
-        let _ = (from, most, now);
-        (Vec::new(), None)
+    pub fn flush(&self) {
+        match &self.body {
+            Body::Hash(store) => store.flush(),
+            Body::Bitmap(bitmap) => bitmap.flush(),
+            Body::List(list) => list.flush(),
+        }
+        self.comments.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    pub(super) fn members_of(&self, _slot: &Arc<Slot>) -> u32 {
-        0
+    /// Takes out what expired.
+    pub fn sweep(&self, now: Nanos) {
+        if self.spec.timeout.is_none() {
+            return;
+        }
+        match &self.body {
+            Body::Hash(store) => store.sweep(now),
+            Body::Bitmap(bitmap) => bitmap.sweep(now),
+            Body::List(list) => list.sweep(now),
+        }
+    }
+
+    /// Sets room aside for what packets add: they cannot wait for any to be made.
+    pub(super) fn reserve(&self) {
+        match &self.body {
+            Body::Hash(store) => store.reserve(),
+            Body::Bitmap(bitmap) => bitmap.reserve(),
+            Body::List(list) => {
+                for member in list.members().iter() {
+                    member.slot().expect_packets();
+                }
+            }
+        }
+    }
+
+    /// At most `most` entries from `from` on; the next cursor unless that was all.
+    /// What is added meanwhile may be listed or not, what stays is listed once.
+    pub fn entries(&self, from: Cursor, most: usize, now: Nanos) -> (Vec<Entry>, Option<Cursor>) {
+        let mut entries = Vec::new();
+        let comment = |at: u32, state: u64| {
+            let comments = self.comments.lock().unwrap_or_else(PoisonError::into_inner);
+            (state & COMMENTED != 0).then(|| comments.get(&at).cloned()).flatten()
+        };
+        let next = match &self.body {
+            Body::Hash(store) => store.list(from.0, |at, row, state, key| {
+                if row.expired(now) {
+                    return true;
+                }
+                if entries.len() >= most {
+                    return false;
+                }
+                let mut extras = row.extras(state, true, now);
+                extras.comment = comment(at, state);
+                entries.push(Entry { element: store.shape.unpack(key), extras });
+                true
+            }),
+            Body::Bitmap(bitmap) => bitmap.list(from.0, now, |at, state, element, mut extras| {
+                if entries.len() >= most {
+                    return false;
+                }
+                extras.comment = comment(at, state);
+                entries.push(Entry { element, extras });
+                true
+            }),
+            Body::List(list) => {
+                let members = list.current(now);
+                let rest = members.iter().skip(from.0 as usize);
+                entries.extend(rest.take(most).map(|member| {
+                    let extras = member.row().map(|row| row.extras(0, true, now));
+                    let comment = member.comment.clone();
+                    Entry {
+                        element: Element { set: Some(member.slot().name()), ..Element::default() },
+                        extras: Extras { comment, ..extras.unwrap_or_default() },
+                    }
+                }));
+                let end = from.0 + entries.len() as u32;
+                ((end as usize) < members.len()).then_some(end)
+            }
+        };
+        (entries, next.map(Cursor))
+    }
+
+    pub(super) fn members_of(&self, slot: &Arc<Slot>) -> u32 {
+        match &self.body {
+            Body::List(list) => list.members_of(slot),
+            _ => 0,
+        }
+    }
+
+    /// The members of a list, in order.
+    pub(super) fn member_names(&self) -> Vec<SetName> {
+        match &self.body {
+            Body::List(list) => list.members().iter().map(|member| member.slot().name()).collect(),
+            _ => Vec::new(),
+        }
     }
 
     pub(super) fn add_member(
         &self,
-        _registry: &Registry,
-        _element: &Element,
-        _extras: &Extras,
-        _exist: bool,
-        _now: Nanos,
+        registry: &Registry,
+        element: &Element,
+        extras: &Extras,
+        exist: bool,
+        now: Nanos,
     ) -> Result<(), SetError> {
-        Err(SetError::NoRoom)
-    }
-
-    pub(super) fn del_member(&self, _element: &Element, _now: Nanos) -> Result<(), SetError> {
-        Err(SetError::NotThere)
-    }
-
-    pub(super) fn test_member(&self, _element: &Element, _now: Nanos) -> Result<bool, SetError> {
-        Ok(false)
+        let Body::List(list) = &self.body else { return Err(SetError::Missing("set")) };
+        self.check_extras(extras)?;
+        let slot = registry.find(&element.set.ok_or(SetError::Missing("set"))?)?;
+        if slot.load().spec().kind == SetType::ListSet {
+            return Err(SetError::Nested);
+        }
+        list.add(&slot, element, extras, exist, now)
     }
 }

@@ -13,6 +13,7 @@ mod mac;
 mod mark;
 mod multiport;
 mod pkttype;
+mod set;
 mod tcp;
 mod tos;
 mod ttl;
@@ -27,6 +28,7 @@ use crate::diagnostics::Code;
 pub(crate) use connbytes::{DIRECTIONS as CONNBYTES_DIRECTIONS, UNITS as CONNBYTES_UNITS};
 pub(crate) use conntrack::{STATE_NAMES, STATUS_NAMES};
 pub(crate) use limit::RATE_UNITS;
+pub(crate) use set::named_set;
 pub(crate) use tcp::FLAG_NAMES;
 pub(crate) use tos::{dscp_value, tos_value};
 
@@ -50,6 +52,7 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
         "connmark" => Box::new(mark::Mark::new(true)),
         "multiport" => Box::new(multiport::Multiport::default()),
         "pkttype" => Box::new(pkttype::PktTypeMatch::default()),
+        "set" => Box::new(set::Set::default()),
         "tcp" => Box::new(tcp::Tcp::default()),
         "tos" => Box::new(tos::Tos::default()),
         "dscp" => Box::new(tos::Dscp::default()),

@@ -7,6 +7,7 @@ mod log;
 mod mark;
 mod nat;
 mod reject;
+mod set;
 mod synproxy;
 mod tcpmss;
 mod tos;
@@ -33,6 +34,7 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn TargetModule>> 
         "CONNMARK" => Box::new(connmark::Connmark::default()),
         "CT" => Box::new(ct::Ct::default()),
         "NOTRACK" => Box::new(ct::Ct::notrack()),
+        "SET" => Box::new(set::Set::default()),
         "SYNPROXY" => Box::new(synproxy::Synproxy::default()),
         "SNAT" => Box::new(Nat::new(Kind::Snat)),
         "DNAT" => Box::new(Nat::new(Kind::Dnat)),

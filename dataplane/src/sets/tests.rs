@@ -1,0 +1,1 @@
+//! Sets against an obvious reference.
