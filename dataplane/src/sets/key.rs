@@ -249,9 +249,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_packed_comes_out_again(
-            (ip, ip2): (u128, u128), (cidr, cidr2) in (0u8..=128, 0u8..=128),
-            proto: u8, port: u16, mac: [u8; 6], mark: u32, name in "[a-z]{1,15}",
-            (physdev, wildcard): (bool, bool), v6: bool,
+            (ip, ip2) in any::<(u128, u128)>(), (cidr, cidr2) in (0u8..=128, 0u8..=128),
+            (proto, port, mac, mark) in any::<(u8, u16, [u8; 6], u32)>(), name in "[a-z]{1,15}",
+            (physdev, wildcard, v6) in any::<(bool, bool, bool)>(),
         ) {
             let iface = ArrayString::from(&name).unwrap();
             for kind in SetType::ALL {
