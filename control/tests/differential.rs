@@ -175,7 +175,7 @@ fn rulesets_of_the_corpus() {
         }
         let rules = corpus::parse(ruleset.v6, &lab.save(ruleset.v6));
         let packets = corpus::packets(&mut Rng(seed), &rules, packets);
-        let case = Case { rules, packets, default_routes: true };
+        let case = Case { rules, packets, conntrack: true, default_routes: true };
         let (_, differences) = judge(&lab, &case).expect("what was saved loads again");
         if differences.iter().any(|difference| is_refusal(difference)) {
             we_refused += 1;
@@ -206,7 +206,8 @@ fn errors_about_missing_routes() {
     let _alone = alone();
     for v6 in [false, true] {
         let packets = diff::packets::to_nowhere(v6, 8);
-        let case = Case { rules: RulesetText::empty(v6), packets, default_routes: false };
+        let case =
+            Case { rules: RulesetText::empty(v6), packets, conntrack: true, default_routes: false };
         let expected = (if v6 { 16 } else { 10 }, Vec::new());
         // The kernel's buckets outlive a run: each attempt needs a lab of its own.
         let attempt = |_| {

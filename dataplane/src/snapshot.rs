@@ -14,6 +14,8 @@ pub struct Snapshot {
     pub policy: Policy,
     /// What its rules need every new connection to carry.
     pub extensions: Extensions,
+    /// Whether any rule takes copies of packets.
+    pub tees: bool,
     counters: Box<[RuleCounters]>,
 }
 
@@ -22,8 +24,8 @@ impl Snapshot {
     pub fn new(generation: u64, policy: Policy, workers: usize) -> Self {
         let len = policy.counters as usize;
         let counters = (0..workers).map(|_| RuleCounters::new(len)).collect();
-        let extensions = policy.extensions();
-        Self { generation, policy, extensions, counters }
+        let (extensions, tees) = (policy.extensions(), policy.tees());
+        Self { generation, policy, extensions, tees, counters }
     }
     /// The counter block that worker `worker` writes.
     #[inline]

@@ -121,6 +121,11 @@ impl DynamicState {
         Ok(made)
     }
 
+    /// Every idle timer with its label, and what is left of it; `None`: it has run out.
+    pub fn idle_timers(&self, now: Nanos) -> Vec<(String, Option<Nanos>)> {
+        self.metas.timers().map(|(label, timer)| (label.to_owned(), timer.left(now))).collect()
+    }
+
     /// Every bucket that is not full, for the state file.
     pub fn export(&self, now: Nanos) -> Vec<SavedLimit> {
         let mut saved = Vec::new();

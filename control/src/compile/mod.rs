@@ -170,6 +170,9 @@ pub enum StateError {
     /// A set of the other family's addresses.
     #[error("set {0} is of {1:?} addresses, which these rules have none of")]
     SetFamily(SetName, Family),
+    /// A copy is to leave by an interface that is not ours.
+    #[error("TEE --oif {0}: this is none of the ports")]
+    NoPort(String),
 }
 
 impl CompileError {
@@ -295,8 +298,8 @@ impl State<'_> {
             };
             let target = match &rule.target {
                 TargetSpec::Meta(spec) => {
-                    let made = self.dynamic.metas.resolve(spec, &self.previous.metas);
-                    Target::Meta(made.map_err(|source| refused(family, source, rule))?)
+                    let made = self.dynamic.metas.resolve(spec, self.ports, &self.previous.metas);
+                    made.map_err(|source| refused(family, source, rule))?
                 }
                 TargetSpec::Set(spec) => {
                     let made = self.dynamic.sets.target(spec, family);

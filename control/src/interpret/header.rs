@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use dataplane::packet::Family;
+use dataplane::policy::header::prefix::PrefixTarget;
+use dataplane::policy::header::strip::OptionKinds;
 use dataplane::policy::target::{HeaderTarget, HopChange, TcpMss};
 
 use super::packet::{Packet, Proto};
@@ -40,6 +42,9 @@ pub(super) fn change(packet: &mut Packet<'_>, target: HeaderTarget, path_mtu: u3
             !reads || packet.behind >= 20
         }
         HeaderTarget::TcpMss(mss) => tcp_mss(packet, mss, path_mtu),
+        HeaderTarget::StripOptions(kinds) => strip_options(packet, &kinds),
+        HeaderTarget::FillChecksum => true,
+        HeaderTarget::Prefix(prefix) => translate_prefix(packet, &prefix),
     }
 }
 
@@ -83,5 +88,56 @@ fn tcp_mss(packet: &mut Packet<'_>, target: TcpMss, path_mtu: u32) -> bool {
         packet.layer4 = Cow::Owned(grown);
         packet.length += 4;
     }
+    true
+}
+
+fn strip_options(packet: &mut Packet<'_>, kinds: &OptionKinds) -> bool {
+    if packet.fragment_offset > 0 {
+        return true;
+    }
+    let segment = packet.layer4.to_mut();
+    let end = segment.get(12).map_or(0, |byte| usize::from(byte / 16) * 4);
+    if segment.len() < 20 || segment.len() < end {
+        return false;
+    }
+    let mut at = 20;
+    while at + 1 < end {
+        let size = if segment[at] < 2 || segment[at + 1] == 0 { 1 } else { segment[at + 1].into() };
+        let Some(option) = segment.get_mut(at..at + size).filter(|_| at + size <= end) else {
+            break;
+        };
+        if kinds.contains(option[0]) {
+            option.fill(1);
+        }
+        at += size;
+    }
+    true
+}
+
+/// RFC 6296 over eight words: the difference between the prefixes' sums goes into the
+/// first word behind them that can take it.
+fn translate_prefix(packet: &mut Packet<'_>, target: &PrefixTarget) -> bool {
+    const ONES: u32 = 0xffff;
+    let words = |address: u128| -> [u32; 8] {
+        std::array::from_fn(|index| (address >> (112 - 16 * index)) as u32 & ONES)
+    };
+    let side = if target.source { &mut packet.src } else { &mut packet.dst };
+    let length = target.from.1.max(target.to.1);
+    let host_bits = 128 - u32::from(length);
+    let host = if host_bits == 128 { u128::MAX } else { (1 << host_bits) - 1 };
+    let mut address = words(*side & host | target.to.0 & !host);
+    let free = |index: &usize| address[*index] != ONES;
+    let Some(slot) = (if length <= 48 { Some(3) } else { (4..8).find(free) }) else {
+        return false;
+    };
+    let mut sum = address[slot];
+    sum += words(target.from.0).iter().sum::<u32>();
+    sum += words(target.to.0).iter().map(|word| ONES - word).sum::<u32>();
+    // Eight complements more than are wanted are eight times minus zero.
+    while sum > ONES {
+        sum = sum / (ONES + 1) + sum % (ONES + 1);
+    }
+    address[slot] = if sum == ONES { 0 } else { sum };
+    *side = address.iter().fold(0, |value, word| value << 16 | u128::from(*word));
     true
 }

@@ -1,14 +1,12 @@
-//! CLASSIFY and its kin.
+//! CLASSIFY, IDLETIMER and TEE.
 
 use super::Subject;
 use crate::model::MetaSpec;
 
-/// What they share by name.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Metas {}
-
-impl Metas {
-    pub(super) fn apply(&mut self, target: &MetaSpec, _subject: &mut Subject<'_>) {
-        match *target {}
+pub(super) fn apply(target: &MetaSpec, subject: &mut Subject<'_>) {
+    match target {
+        MetaSpec::Classify(class) => subject.priority = *class,
+        // Nothing that a later rule can see.
+        MetaSpec::IdleTimer { .. } | MetaSpec::Tee { .. } => {}
     }
 }

@@ -41,7 +41,6 @@ use buckets::Buckets;
 use matching::At;
 pub use matching::{Actual, Mismatch, Selector};
 use measure::Measures;
-use meta::Metas;
 pub use packet::{Packet, Proto};
 use sets::Sets;
 use synproxy::Call;
@@ -198,7 +197,6 @@ pub struct Interpreter<'m> {
     measures: Measures,
     tallies: Tallies,
     sets: Sets,
-    metas: Metas,
 }
 
 impl<'m> Interpreter<'m> {
@@ -214,7 +212,6 @@ impl<'m> Interpreter<'m> {
             measures: Measures::default(),
             tallies: Tallies::default(),
             sets: Sets::default(),
-            metas: Metas::default(),
         }
     }
 
@@ -326,7 +323,7 @@ impl<'m> Interpreter<'m> {
                     }
                 }
                 TargetSpec::Ct(target) => ct(subject, target),
-                TargetSpec::Meta(target) => self.metas.apply(target, subject),
+                TargetSpec::Meta(target) => meta::apply(target, subject),
                 TargetSpec::Set(target) => self.sets.apply(target, subject),
                 TargetSpec::None | TargetSpec::Log(_) | TargetSpec::Report(_) => {}
             }

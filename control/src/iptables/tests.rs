@@ -7,6 +7,7 @@ use crate::model::Counters;
 
 mod files;
 mod properties;
+mod targets;
 
 /// Parses with the built-in names.
 pub(super) fn load(text: &str, family: Family) -> Result<Parsed, Vec<Finding>> {

@@ -10,7 +10,7 @@ use dataplane::policy::target::{HeaderTarget, NatTarget, TcpMss};
 use super::extension::Problem;
 use super::table;
 use crate::diagnostics::Code;
-use crate::model::{MatchBody, Ruleset, Span, Table, TargetSpec};
+use crate::model::{MatchBody, MetaSpec, Ruleset, Span, Table, TargetSpec};
 
 /// All problems of a parsed ruleset.
 pub(super) fn verify(ruleset: &Ruleset) -> Vec<Problem> {
@@ -131,6 +131,18 @@ impl<'t> Graph<'t> {
                     TargetSpec::Nat(nat) => (nat.name(), nat_hooks(nat)),
                     TargetSpec::Synproxy(_) => {
                         ("SYNPROXY", [Hook::Input, Hook::Forward].as_slice())
+                    }
+                    // A class is for what goes out.
+                    TargetSpec::Meta(MetaSpec::Classify(_)) => {
+                        let good = [Hook::Forward, Hook::Output, Hook::Postrouting].as_slice();
+                        ("CLASSIFY", good)
+                    }
+                    TargetSpec::Header(HeaderTarget::Prefix(prefix)) => {
+                        let good: &[Hook] = match prefix.source {
+                            true => &[Hook::Input, Hook::Postrouting],
+                            false => &[Hook::Prerouting, Hook::Output],
+                        };
+                        (prefix.name(), good)
                     }
                     // The path must be known by then.
                     TargetSpec::Header(HeaderTarget::TcpMss(TcpMss::ClampToPmtu)) => {

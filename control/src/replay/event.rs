@@ -292,6 +292,7 @@ fn target_name<A: Address>(policy: &FamilyPolicy<A>, target: &Target) -> Option<
         Target::Nat(nat) => nat.name(),
         Target::Synproxy(_) => "SYNPROXY",
         Target::Report(report) => report.name(),
+        Target::Tee(_) => "TEE",
         Target::Meta(meta) => meta.name(),
         Target::Set(_) => "SET",
     };

@@ -9,6 +9,7 @@ use dataplane::frame::FrameBuf;
 use dataplane::packet::{Family, Parsed, PortId};
 use dataplane::policy::eval::PacketView;
 use dataplane::policy::scene::{Dice, Scene};
+use dataplane::policy::tee::Copies;
 use dataplane::policy::walk::{ReturnStack, RuleRef, Verdict as WalkVerdict, Walker};
 use dataplane::policy::{ChainId, FamilyPolicy, Hook, TableId, Target};
 use dataplane::stats::RuleCounters;
@@ -133,7 +134,7 @@ impl CompiledSide {
         let (mut parsed, mut frame) = (*probe.parsed, probe.frame.to_vec());
         let length = frame.len();
         frame.resize(length + ROOM, 0);
-        let dice = Dice::default();
+        let (dice, mut copies) = (Dice::default(), Copies::default());
         let mut packet = PacketView {
             parsed: &mut parsed,
             frame: FrameBuf::new(&mut frame, length),
@@ -157,13 +158,16 @@ impl CompiledSide {
             policy,
             counters: &self.counters,
             stack: &mut self.stack,
+            copies: &mut copies,
             effects: &mut recorder,
         };
         let verdict = match walker.walk(table, hook, entry, &mut packet, &mut key) {
             WalkVerdict::Accept => Verdict::Accept,
             WalkVerdict::Reject(with) => Verdict::Reject(with),
             WalkVerdict::Drop(DropReason::ChainPolicy) => Verdict::Drop(DropCause::Policy),
-            WalkVerdict::Drop(DropReason::Hotdrop) => Verdict::Drop(DropCause::Hotdrop),
+            WalkVerdict::Drop(DropReason::Hotdrop) | WalkVerdict::Refuse(_) => {
+                Verdict::Drop(DropCause::Hotdrop)
+            }
             WalkVerdict::Drop(_) => Verdict::Drop(DropCause::Rule),
             WalkVerdict::Translate(at) | WalkVerdict::Synproxy(at) => chosen(policy, at),
         };

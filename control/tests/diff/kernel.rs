@@ -53,7 +53,9 @@ pub fn normalised(mut sent: Sent) -> Sent {
     let frame = &mut sent.frame;
     let own = frame.len() >= 34
         && frame[12..14] == [8, 0]
-        && (frame[26..28] == [198, 18] && frame[29] == 1 || frame[15] & 0xe0 == 0xc0)
+        && (frame[26..28] == [198, 18] && frame[29] == 1
+            || frame[26..30] == [255; 4]
+            || frame[15] & 0xe0 == 0xc0)
         && frame[23] == 1
         && !matches!(frame[34], 0 | 8);
     if own {

@@ -5,6 +5,7 @@
 
 pub mod compare;
 pub mod corpus;
+pub mod extra;
 pub mod kernel;
 pub mod packets;
 pub mod replay;
@@ -28,6 +29,8 @@ pub struct Case {
     pub rules: RulesetText,
     /// Packets in order.
     pub packets: Vec<Packet>,
+    /// Whether rules may make the kernel track.
+    pub conntrack: bool,
     /// Whether the router has default routes.
     pub default_routes: bool,
 }
@@ -35,6 +38,16 @@ pub struct Case {
 impl Case {
     /// The case of that seed.
     pub fn generate(seed: u64, packets: usize) -> Self {
+        let mut case = Self::core(seed, packets);
+        let mut rng = Rng(!seed);
+        extra::decorate(&mut rng, &mut case.rules, case.conntrack);
+        extra::strew(&mut rng, &case.rules, &mut case.packets);
+        extra::silence(&case.rules, &mut case.packets);
+        case
+    }
+
+    /// The case of that seed without what `extra` adds: kept seeds are of these.
+    pub fn core(seed: u64, packets: usize) -> Self {
         let mut rng = Rng(seed);
         let v6 = rng.chance(45);
         // Without conntrack, fragments travel one by one.
@@ -46,7 +59,7 @@ impl Case {
             packets,
             packets::Rules { conntrack, rejects: rules.text().contains("REJECT") },
         );
-        Self { rules, packets, default_routes: false }
+        Self { rules, packets, conntrack, default_routes: false }
     }
 }
 

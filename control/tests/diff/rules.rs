@@ -106,23 +106,26 @@ impl RulesetText {
 }
 
 /// What a rule may use where it stands.
-struct Place<'p> {
-    v6: bool,
-    table: &'p str,
-    chain: &'p str,
+pub struct Place<'p> {
+    /// Family.
+    pub v6: bool,
+    /// Table.
+    pub table: &'p str,
+    /// Chain.
+    pub chain: &'p str,
     /// Whether conntrack may be used at all (fragments are only sent without).
-    conntrack: bool,
+    pub conntrack: bool,
     /// User chains that may be jumped to.
-    below: &'p [String],
+    pub below: &'p [String],
 }
 
 impl Place<'_> {
     /// Whether only packets that know their way out come here.
-    fn outward(&self) -> bool {
+    pub fn outward(&self) -> bool {
         self.chain == "FORWARD" || !self.inward()
     }
     /// Whether packets here came from outside.
-    fn inward(&self) -> bool {
+    pub fn inward(&self) -> bool {
         !matches!(self.chain, "OUTPUT" | "POSTROUTING") && !self.chain.starts_with('o')
     }
 }

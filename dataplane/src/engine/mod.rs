@@ -20,6 +20,7 @@ mod options;
 mod originate;
 mod road;
 mod synproxy;
+mod tee;
 mod translate;
 
 #[cfg(test)]
@@ -37,6 +38,7 @@ use crate::nat::{Random, Spread};
 use crate::packet::{Family, Mac, PktType, PortId};
 use crate::policy::FamilyPolicy;
 use crate::policy::scene::Dice;
+use crate::policy::tee::Copies;
 use crate::policy::walk::ReturnStack;
 use crate::reassembly::{Fragments, Whole};
 use crate::reply::limit::{Limiter, Settings};
@@ -112,6 +114,8 @@ struct Scratch {
     utc_offset: Nanos,
     /// Where NAT's free choices come from.
     random: Random,
+    /// What TEE has copied, and is to be sent when the walk is over.
+    copies: Copies,
     /// Where the rules' chances come from.
     dice: Dice,
     /// The core that this worker is pinned to, or its number.
@@ -161,6 +165,7 @@ impl Engine {
                 identification: 0,
                 utc_offset: Nanos(0),
                 random: Random::new(0),
+                copies: Copies::default(),
                 dice: Dice::new(0),
                 cpu: 0,
                 spreads: Box::default(),
@@ -245,6 +250,7 @@ impl Engine {
     fn fit(&mut self, world: &World<'_>) {
         let policy = &world.snapshot.policy;
         self.scratch.stack.fit(policy.v4.max_depth.max(policy.v6.max_depth));
+        self.scratch.copies.fit(world.snapshot.tees);
         let revision = world.conntrack.revision();
         if revision != self.scratch.revision {
             self.scratch.revision = revision;

@@ -55,7 +55,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let valid = [CtState::New, CtState::Established, CtState::Related];
         // Forwarding makes the kernel forget what a reset would look at.
         let kept = with != RejectWith::TcpReset || packet.output.is_none();
-        let summed = kept && valid.contains(&packet.tracking.state);
+        let summed = kept && (packet.verified || valid.contains(&packet.tracking.state));
         let mut options = [0; options::MAX];
         let echo = match with {
             RejectWith::TcpReset => Some(0),

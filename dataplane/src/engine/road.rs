@@ -49,6 +49,8 @@ pub(super) struct Packet<'f> {
     pub(super) tracking: Tracking,
     /// What the raw table wants of its tracking.
     pub(super) template: Template,
+    /// Its checksum was found right before its tracking was forgotten.
+    pub(super) verified: bool,
     /// SYNPROXY opens a connection to a server with it.
     pub(super) opens_server: bool,
     /// What its IPv4 options ask for, once received.
@@ -75,6 +77,7 @@ impl<'f> Packet<'f> {
             subject: None,
             tracking: Tracking::NONE,
             template: Template::default(),
+            verified: false,
             opens_server: false,
             options: Options::default(),
             owner: None,
@@ -91,9 +94,9 @@ impl<'f> Packet<'f> {
     }
 
     /// What a table may change that makes OUTPUT ask for the way again.
-    fn routed_by(&self) -> (u32, u8, u8) {
-        let Parsed { family, tos, ttl, .. } = self.parsed;
-        (self.mark, tos, if family == Family::V6 { ttl } else { 0 })
+    fn routed_by(&self) -> (u32, u8, u8, u128, u128) {
+        let Parsed { family, tos, ttl, src, dst, .. } = self.parsed;
+        (self.mark, tos, if family == Family::V6 { ttl } else { 0 }, src, dst)
     }
 
     /// What routing is asked for a packet of our own.
@@ -439,6 +442,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             policy: self.policy,
             counters: self.counters,
             stack: &mut self.scratch.stack,
+            copies: &mut self.scratch.copies,
             effects: self.effects,
         };
         let verdict = walker.walk(table, hook, entry, &mut view, &mut key);
@@ -446,12 +450,16 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         packet.priority = view.priority;
         let (length, joined) = (view.frame.len(), view.frame.joined());
         packet.frame.resume(length, joined);
+        if !self.scratch.copies.is_idle() {
+            self.send_copies();
+        }
         match verdict {
             Verdict::Translate(rule) => Ok(Some(rule)),
             Verdict::Accept => Ok(None),
             Verdict::Synproxy(rule) => Err(self.take_over(packet, rule)),
             Verdict::Drop(reason) => Err(End::Drop(reason)),
             Verdict::Reject(with) => Err(End::Reject(with)),
+            Verdict::Refuse(message) => Err(End::Refused(DropReason::Hotdrop, message)),
         }
     }
 }

@@ -13,7 +13,7 @@ use super::road::{End, Hop, Packet, Road};
 use crate::conntrack::{ConnId, CtState, Direction, Face, status};
 use crate::effects::Effects;
 use crate::nat::{self, Home, Luck, Manip, errors, resolve, rewrite};
-use crate::packet::{Family, Parsed};
+use crate::packet::{Family, Parsed, PortId};
 use crate::policy::walk::RuleRef;
 use crate::policy::{Hook, TableId, Target};
 use crate::verdict::DropReason;
@@ -128,8 +128,11 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     ) -> Result<(), End> {
         let Some(face) = self.world.conntrack.face(conn) else { return Ok(()) };
         let direction = packet.tracking.direction;
+        let received = packet.input.is_some_and(|port| port != PortId::LOOPBACK);
+        let verified = received && self.world.conntrack.verifies_checksums();
         let (ip, l4) = ip_packet(packet);
-        let changed = errors::translate(ip, l4, &face, direction, manip).map_err(End::Drop)?;
+        let changed = errors::translate(ip, l4, &face, direction, manip, verified);
+        let changed = changed.map_err(End::Drop)?;
         if changed {
             refresh(packet);
         }

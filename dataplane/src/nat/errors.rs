@@ -18,7 +18,8 @@ const REDIRECT6: u8 = 137;
 
 /// Translates the ICMP error `ip` (an IP packet with its ICMP header at `l4`)
 /// about a connection, as far as `manip` is concerned. `direction` is the error's
-/// own. True: its outer address has changed.
+/// own. `verified`: its checksum was found right when it came, whatever rules have done
+/// to it since. True: its outer address has changed.
 ///
 /// # Errors
 /// [`DropReason::NatRedirect`] for a redirect about a translated connection, or
@@ -30,13 +31,14 @@ pub fn translate(
     face: &Face,
     direction: Direction,
     manip: Manip,
+    verified: bool,
 ) -> Result<bool, DropReason> {
     let family = face.original.family;
     let least = match family {
         Family::V4 => HEADER + ipv4::HEADER,
         Family::V6 => HEADER + ipv6::HEADER,
     };
-    if ip.len() < l4 + least || sum(family, ip, l4) != 0 {
+    if ip.len() < l4 + least || !verified && sum(family, ip, l4) != 0 {
         return Err(DropReason::NatHeader);
     }
     let redirect = match family {

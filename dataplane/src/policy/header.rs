@@ -1,8 +1,11 @@
-//! The targets that change a packet's header: TTL, HL, TOS, DSCP, ECN, TCPMSS.
+//! The targets that change a packet's header: TTL, HL, TOS, DSCP, ECN, TCPMSS,
+//! TCPOPTSTRIP, CHECKSUM, SNPT, DNPT.
 //!
 //! Checksums are updated, never computed afresh: a packet that came in broken
 //! leaves broken. `Parsed` is kept true.
 
+pub mod prefix;
+pub mod strip;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +13,7 @@ use super::eval::PacketView;
 use super::target::{EcnTarget, HeaderTarget, HopChange, TcpMss};
 use crate::fib::{LOOPBACK_MTU, Query, RouteKind};
 use crate::packet::{Family, Fragment, Parsed};
+use crate::reply::Message;
 use crate::verdict::DropReason;
 use crate::wire::tcp::{self, flags};
 use crate::wire::{be16, checksum, ipv4, ipv6, proto, put16};
@@ -27,20 +31,44 @@ const MSS_DEFAULT_V4: u16 = 536;
 /// The same for IPv6.
 const MSS_DEFAULT_V6: u16 = 1220;
 
+/// Why a packet ends at a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Silently.
+    Drop(DropReason),
+    /// Its sender is told.
+    Tell(Message),
+}
+
+impl From<DropReason> for Failure {
+    fn from(reason: DropReason) -> Self {
+        Self::Drop(reason)
+    }
+}
+
 /// Carries the target out.
 ///
 /// # Errors
-/// [`DropReason::Hotdrop`] for a header that ECN or TCPMSS cannot read, as the
-/// kernel drops it.
-pub fn change(target: HeaderTarget, packet: &mut PacketView<'_>) -> Result<(), DropReason> {
+/// [`DropReason::Hotdrop`] for a header that a target cannot read, as the kernel drops
+/// it; a parameter problem for an address that has no translation.
+pub fn change(target: HeaderTarget, packet: &mut PacketView<'_>) -> Result<(), Failure> {
     match target {
         HeaderTarget::Hops(change) => set_hops(packet, change.applied(packet.parsed.ttl)),
         HeaderTarget::Tos { clear, toggle } => {
             set_tos(packet, (packet.parsed.tos & !clear) ^ toggle);
         }
         HeaderTarget::Dscp(dscp) => set_tos(packet, packet.parsed.tos & ECN_MASK | dscp << 2),
-        HeaderTarget::Ecn(ecn) => return change_ecn(packet, ecn),
-        HeaderTarget::TcpMss(mss) => return change_mss(packet, mss),
+        HeaderTarget::Ecn(ecn) => change_ecn(packet, ecn)?,
+        HeaderTarget::TcpMss(mss) => change_mss(packet, mss)?,
+        HeaderTarget::StripOptions(kinds) => strip::strip(packet, &kinds)?,
+        // What is left to hardware in the kernel is whole here.
+        HeaderTarget::FillChecksum => {}
+        HeaderTarget::Prefix(prefix) => {
+            if !prefix::translate(packet, &prefix) {
+                let pointer = prefix::offset(prefix.source);
+                return Err(Failure::Tell(Message::parameter_problem(pointer as u32)));
+            }
+        }
     }
     Ok(())
 }

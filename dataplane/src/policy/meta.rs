@@ -1,21 +1,60 @@
 //! Targets that change what is known of a packet, not the packet, and let the walk go
-//! on: CLASSIFY, HMARK, IDLETIMER, RATEEST; and TEE, which sends a copy.
+//! on: CLASSIFY, IDLETIMER.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::eval::PacketView;
-use crate::effects::Effects;
+use crate::clock::Nanos;
 
 /// One of them.
 #[derive(Clone, Debug)]
-pub enum MetaTarget {}
+pub enum MetaTarget {
+    /// `CLASSIFY --set-class`: major number in the high half.
+    Classify(u32),
+    /// `IDLETIMER`.
+    IdleTimer {
+        /// What is started anew, shared by its label.
+        timer: Arc<IdleTimer>,
+        /// `--timeout`.
+        timeout: Nanos,
+    },
+}
+
+/// A timer that runs out when no packet came for a while.
+#[derive(Debug, Default)]
+pub struct IdleTimer {
+    /// When it runs out; 0: no packet came yet.
+    deadline: AtomicU64,
+}
+
+impl IdleTimer {
+    /// Starts it anew.
+    pub fn start(&self, now: Nanos, timeout: Nanos) {
+        self.deadline.store((now + timeout).0, Ordering::Relaxed);
+    }
+
+    /// What is left of it; `None` once it has run out.
+    pub fn left(&self, now: Nanos) -> Option<Nanos> {
+        let deadline = Nanos(self.deadline.load(Ordering::Relaxed));
+        (deadline > now).then(|| deadline.saturating_sub(now))
+    }
+}
 
 impl MetaTarget {
     /// The name that `-j` takes.
     pub const fn name(&self) -> &'static str {
-        match *self {}
+        match self {
+            Self::Classify(_) => "CLASSIFY",
+            Self::IdleTimer { .. } => "IDLETIMER",
+        }
     }
 
     /// Carries it out.
-    pub fn apply<E: Effects>(&self, _packet: &mut PacketView<'_>, _effects: &mut E) {
-        match *self {}
+    pub fn apply(&self, packet: &mut PacketView<'_>) {
+        match self {
+            Self::Classify(class) => packet.priority = *class,
+            Self::IdleTimer { timer, timeout } => timer.start(packet.now, *timeout),
+        }
     }
 }

@@ -19,6 +19,7 @@ pub mod report;
 pub mod scene;
 pub mod tally;
 pub mod target;
+pub mod tee;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod walk;
@@ -248,6 +249,11 @@ impl Policy {
         }
     }
 
+    /// Whether any rule takes copies of packets.
+    pub fn tees(&self) -> bool {
+        self.v4.tees() || self.v6.tees()
+    }
+
     /// What the rules of either family need every new connection to carry.
     pub fn extensions(&self) -> Extensions {
         self.v4.extensions().join(self.v6.extensions())
@@ -255,6 +261,11 @@ impl Policy {
 }
 
 impl<A> FamilyPolicy<A> {
+    fn tees(&self) -> bool {
+        let mut rules = self.chains.iter().flat_map(|chain| chain.rules.iter());
+        rules.any(|rule| matches!(rule.target, Target::Tee(_)))
+    }
+
     fn extensions(&self) -> Extensions {
         let rules = self.chains.iter().flat_map(|chain| chain.rules.iter());
         let matches = rules.flat_map(|rule| rule.matches.iter());

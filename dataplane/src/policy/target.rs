@@ -1,9 +1,12 @@
 //! Targets as plain data.
 
 use super::ChainId;
+use super::header::prefix::PrefixTarget;
+use super::header::strip::OptionKinds;
 use super::matches::{AddressMask, Range};
 use super::meta::MetaTarget;
 use super::report::ReportTarget;
+use super::tee::TeeTarget;
 use crate::sets::SetTarget;
 
 /// `--reject-with`, both families.
@@ -219,6 +222,12 @@ pub enum HeaderTarget {
     Ecn(EcnTarget),
     /// `TCPMSS`.
     TcpMss(TcpMss),
+    /// `TCPOPTSTRIP`.
+    StripOptions(OptionKinds),
+    /// `CHECKSUM --checksum-fill`.
+    FillChecksum,
+    /// `SNPT`, `DNPT` (IPv6 only).
+    Prefix(PrefixTarget),
 }
 
 impl NatTarget {
@@ -250,6 +259,9 @@ impl HeaderTarget {
             Self::Dscp(_) => "DSCP",
             Self::Ecn(_) => "ECN",
             Self::TcpMss(_) => "TCPMSS",
+            Self::StripOptions(_) => "TCPOPTSTRIP",
+            Self::FillChecksum => "CHECKSUM",
+            Self::Prefix(prefix) => prefix.name(),
         }
     }
 }
@@ -302,6 +314,8 @@ pub enum Target {
     Synproxy(SynproxyTarget),
     /// NFLOG, AUDIT, TRACE, then continue.
     Report(ReportTarget),
+    /// TEE, then continue.
+    Tee(TeeTarget),
     /// CLASSIFY and its kin, then continue.
     Meta(MetaTarget),
     /// SET, then continue.

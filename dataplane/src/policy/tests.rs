@@ -10,6 +10,7 @@ use super::matches::{
 };
 use super::scene::Scene;
 use super::target::{CtTarget, LogTarget, MarkTarget, RejectWith, Target, ZoneId, ZoneScope};
+use super::tee::Copies;
 use super::testing::{Builder, Indexing, Recorder, Spec, nowhere};
 use super::walk::{ReturnStack, Verdict, Walker};
 use super::{ChainId, ChainPolicy, CounterId, FamilyPolicy, Hook, TableId, state_class};
@@ -87,8 +88,13 @@ fn walk_at(
     let mut effects = Recorder::default();
     let mut stack = ReturnStack::default();
     stack.fit(policy.max_depth);
-    let mut walker =
-        Walker { policy, counters: &counters, stack: &mut stack, effects: &mut effects };
+    let mut walker = Walker {
+        policy,
+        counters: &counters,
+        stack: &mut stack,
+        copies: &mut Copies::default(),
+        effects: &mut effects,
+    };
     let verdict = walker.walk(TableId::Filter, Hook::Forward, entry, &mut view, &mut key);
     Walked {
         verdict,
@@ -454,6 +460,7 @@ fn naive(
             | Target::Header(_)
             | Target::Ct(_)
             | Target::Report(_)
+            | Target::Tee(_)
             | Target::Meta(_)
             | Target::Set(_) => {}
         }

@@ -9,12 +9,14 @@
 use classifier::{Address, Classifier, Key};
 
 use super::eval::{Outcome, PacketView};
-use super::header;
+use super::header::{self, Failure};
 use super::target::{ConnmarkTarget, CtTarget, RejectWith, Target};
+use super::tee::Copies;
 use super::{Chain, ChainId, ChainPolicy, CompiledRule, FamilyPolicy, Hook, TableId};
 use crate::conntrack::{CtState, Template, Tracking};
 use crate::effects::{Effects, LogRecord, Step};
 use crate::packet::L4Class;
+use crate::reply::Message;
 use crate::stats::RuleCounters;
 use crate::synproxy::{self, Call};
 use crate::verdict::DropReason;
@@ -28,6 +30,8 @@ pub enum Verdict {
     Drop(DropReason),
     /// The packet ends here and its sender is told.
     Reject(RejectWith),
+    /// A target cannot be carried out; the sender is told why.
+    Refuse(Message),
     /// A rule of the nat table translates the packet's connection.
     Translate(RuleRef),
     /// A SYNPROXY rule takes the packet.
@@ -72,6 +76,8 @@ pub struct Walker<'a, A, E> {
     pub counters: &'a RuleCounters,
     /// The return stack; its contents are scratch.
     pub stack: &'a mut ReturnStack,
+    /// What TEE takes goes here.
+    pub copies: &'a mut Copies,
     /// LOG hits and trace steps go here.
     pub effects: &'a mut E,
 }
@@ -141,11 +147,17 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 | Target::Connmark(_)
                 | Target::Header(_)
                 | Target::Report(_)
+                | Target::Tee(_)
                 | Target::Meta(_)
                 | Target::Set(_) => {
-                    if let Err(reason) = self.act(&rule.target, hook, packet) {
-                        return Verdict::Drop(reason);
+                    match self.act(&rule.target, hook, packet) {
+                        Ok(()) => {}
+                        Err(Failure::Drop(reason)) => return Verdict::Drop(reason),
+                        Err(Failure::Tell(message)) => return Verdict::Refuse(message),
                     }
+                    // SNPT and DNPT change addresses.
+                    key.src = A::from_u128(packet.parsed.src);
+                    key.dst = A::from_u128(packet.parsed.dst);
                 }
                 Target::Ct(target) => {
                     ct(target, packet);
@@ -162,7 +174,7 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
         target: &Target,
         hook: Hook,
         packet: &mut PacketView<'_>,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Failure> {
         match target {
             Target::Log(target) => self.effects.log(&LogRecord {
                 now: packet.now,
@@ -179,7 +191,8 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
             Target::Connmark(target) => connmark(*target, packet),
             Target::Header(target) => header::change(*target, packet)?,
             Target::Report(target) => match *target {},
-            Target::Meta(target) => target.apply(packet, self.effects),
+            Target::Tee(target) => self.copies.take(target, packet),
+            Target::Meta(target) => target.apply(packet),
             Target::Set(target) => target.apply(packet),
             _ => unreachable!("only non-terminal targets are acted on"),
         }

@@ -52,6 +52,10 @@ pub struct Message {
 }
 
 impl Message {
+    /// ICMPv6: a field of the header at `pointer` means nothing here.
+    pub const fn parameter_problem(pointer: u32) -> Self {
+        Self { kind: 4, code: 0, word: pointer }
+    }
     /// TTL or hop limit exceeded in transit.
     pub const fn time_exceeded(family: Family) -> Self {
         match family {

@@ -59,6 +59,19 @@ fn header_target(out: &mut String, header: HeaderTarget, family: Family) {
         }
         HeaderTarget::Dscp(dscp) => push(out, format_args!(" -j DSCP --set-dscp 0x{dscp:02x}")),
         HeaderTarget::Ecn(ecn) => ecn_target(out, ecn),
+        HeaderTarget::StripOptions(kinds) => {
+            out.push_str(" -j TCPOPTSTRIP");
+            let kinds: Vec<String> = kinds.iter().map(|kind| kind.to_string()).collect();
+            if !kinds.is_empty() {
+                push(out, format_args!(" --strip-options {}", kinds.join(",")));
+            }
+        }
+        HeaderTarget::FillChecksum => out.push_str(" -j CHECKSUM --checksum-fill"),
+        HeaderTarget::Prefix(prefix) => {
+            let text = |(address, length)| format!("{}/{length}", format_address(address, family));
+            let (name, from, to) = (prefix.name(), text(prefix.from), text(prefix.to));
+            push(out, format_args!(" -j {name} --src-pfx {from} --dst-pfx {to}"));
+        }
         HeaderTarget::TcpMss(TcpMss::Set(mss)) => {
             push(out, format_args!(" -j TCPMSS --set-mss {mss}"));
         }

@@ -5,9 +5,12 @@ mod ct;
 mod ecn;
 mod log;
 mod mark;
+mod meta;
 mod nat;
+mod prefix;
 mod reject;
 mod set;
+mod strip;
 mod synproxy;
 mod tcpmss;
 mod tos;
@@ -46,6 +49,13 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn TargetModule>> 
         "TOS" => Box::new(tos::Tos::default()),
         "DSCP" => Box::new(tos::Dscp::default()),
         "ECN" if v4 => Box::new(ecn::Ecn::default()),
+        "TCPOPTSTRIP" => Box::new(strip::Strip::default()),
+        "CHECKSUM" => Box::new(strip::Fill),
+        "SNPT" if !v4 => Box::new(prefix::Prefix::new(true)),
+        "DNPT" if !v4 => Box::new(prefix::Prefix::new(false)),
+        "CLASSIFY" => Box::new(meta::Classify::default()),
+        "IDLETIMER" => Box::new(meta::Timer::default()),
+        "TEE" => Box::new(meta::Tee::default()),
         "TCPMSS" => Box::new(tcpmss::Tcpmss::default()),
         _ => return None,
     })

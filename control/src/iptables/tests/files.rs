@@ -242,7 +242,7 @@ fn all_errors_come_at_once_in_order() {
         -A INPUT -m owner --uid-owner x\n\
         -A INPUT -m nonsense\n\
         -A INPUT -j TARPIT\n\
-        -A INPUT -j TEE\n\
+        -A INPUT -j NFQUEUE\n\
         -A INPUT -s www.example.net\n\
         -A INPUT -s 2001:db8::1\n\
         -A INPUT -m comment --comment 'a b'\n\

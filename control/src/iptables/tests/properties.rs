@@ -12,6 +12,7 @@ use dataplane::policy::target::{
 use proptest::option;
 use proptest::prelude::*;
 
+use super::targets;
 use super::{file, load};
 use crate::iptables::address::{full_mask, prefix_mask};
 use crate::iptables::targets::{REJECT_V4, REJECT_V6};
@@ -308,6 +309,8 @@ fn of_table(family: Family) -> impl Strategy<Value = (&'static str, TargetSpec)>
         4 => nat(family).prop_map(|target| ("nat", target)),
         2 => raw().prop_map(|target| ("raw", target)),
         1 => synproxy().prop_map(|target| ("mangle", target)),
+        2 => targets::mangle(family).prop_map(|target| ("mangle", target)),
+        2 => targets::meta(family).prop_map(|target| ("filter", target)),
     ]
 }
 

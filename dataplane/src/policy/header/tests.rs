@@ -75,7 +75,10 @@ fn changed(frame: &[u8], room: usize, target: HeaderTarget) -> Result<Vec<u8>, D
         Ok(Frame::Ip(read)) => assert_eq!(parsed, Parsed { pkt_type: before.pkt_type, ..read }),
         other => panic!("{other:?}"),
     }
-    result.map(|()| after)
+    result.map(|()| after).map_err(|failure| match failure {
+        Failure::Drop(reason) => reason,
+        Failure::Tell(message) => panic!("{message:?}"),
+    })
 }
 
 fn syn(hosts: (&str, &str), options: &[u8], payload: usize) -> Packet {
