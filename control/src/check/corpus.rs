@@ -43,6 +43,8 @@ pub enum RoundTrip {
 pub struct Row {
     /// Path in the corpus.
     pub file: String,
+    /// Rules, as the manifest counts them.
+    pub rules: u64,
     /// First error, if refused.
     pub refused: Option<Finding>,
     /// Parsing or printing panicked.
@@ -78,6 +80,7 @@ impl Row {
     pub fn summary(&self) -> serde_json::Value {
         serde_json::json!({
             "file": self.file,
+            "rules": self.rules,
             "loads": self.refused.is_none() && !self.panicked,
             "refused": self.refused,
             "kernel_nft": self.kernel_nft,
@@ -112,6 +115,7 @@ pub fn check(directory: &Path, names: &dyn Names) -> Result<Vec<Row>, CorpusErro
     };
     let (file, family) = (column("file")?, column("family")?);
     let (nft, legacy) = (column("kernel_nft_test")?, column("kernel_legacy_test")?);
+    let rules = column("rules")?;
     let mut rows = Vec::new();
     for line in lines {
         let cell = |index: usize| line.get(index).copied().unwrap_or_default();
@@ -121,6 +125,7 @@ pub fn check(directory: &Path, names: &dyn Names) -> Result<Vec<Row>, CorpusErro
         let family = if cell(family) == "v6" { Family::V6 } else { Family::V4 };
         let mut row = Row {
             file: cell(file).to_string(),
+            rules: cell(rules).parse().unwrap_or(0),
             refused: None,
             panicked: false,
             kernel_nft: cell(nft).to_string(),
@@ -216,6 +221,7 @@ pub fn render(rows: &[Row]) -> String {
         count(&|row| row.refused.is_some() && !row.refused_for_good()),
         count(&|row| row.refused.is_some() && !row.kernel_loads()),
     ));
+    text(coverage(rows));
     for row in rows {
         if let Some(failure) = row.failure() {
             text(format!("FAILED {}: {failure}", row.file));
@@ -225,4 +231,20 @@ pub fn render(rows: &[Row]) -> String {
         }
     }
     out
+}
+
+/// How much of what the kernel's tools load is loaded here.
+fn coverage(rows: &[Row]) -> String {
+    let theirs = || rows.iter().filter(|row| row.kernel_loads());
+    let ours = || theirs().filter(|row| row.refused.is_none() && !row.panicked);
+    let share = |part: u64, whole: u64| part as f64 * 100.0 / whole.max(1) as f64;
+    let (files, loaded) = (theirs().count() as u64, ours().count() as u64);
+    let sum = |rows: &mut dyn Iterator<Item = &Row>| rows.map(|row| row.rules).sum::<u64>();
+    let (rules, enforced) = (sum(&mut theirs()), sum(&mut ours()));
+    format!(
+        "of {files} files ({rules} rules) that the kernel's tools load: {loaded} files ({:.1}%), \
+         {enforced} rules ({:.2}%)",
+        share(loaded, files),
+        share(enforced, rules),
+    )
 }

@@ -13,7 +13,7 @@ use dataplane::packet::{Family, MAX_PORTS};
 use crate::compile::{self, DynamicState};
 use crate::diagnostics::{Code, Finding, Severity, has_errors};
 use crate::iptables::{self, Names, whole_file};
-use crate::model::{Ruleset, Span};
+use crate::model::{MetaSpec, Ruleset, Span, TargetSpec};
 use crate::selfcheck::{self, Budget, SelfCheckError};
 
 /// What to check.
@@ -93,8 +93,14 @@ pub fn rules_file(path: &Path, family: Family, names: &dyn Names) -> Checked {
 /// checks the outcome against the interpreter. Gives what stands in the way.
 pub fn compiles(ruleset: &Ruleset, file: &str) -> Option<Finding> {
     let rules = ruleset.tables.iter().flat_map(|table| &table.chains).flat_map(|c| &c.rules);
-    let named = rules.flat_map(|rule| [&rule.input, &rule.output]).flatten();
-    let ports: BTreeSet<&str> = named.map(|(interface, _)| interface.name.as_str()).collect();
+    let mut ports = BTreeSet::new();
+    for rule in rules {
+        let named = [&rule.input, &rule.output].into_iter().flatten();
+        ports.extend(named.map(|(interface, _)| interface.name.as_str()));
+        if let TargetSpec::Meta(MetaSpec::Tee { output: Some(output), .. }) = &rule.target {
+            ports.insert(output);
+        }
+    }
     let ports = ports.into_iter().filter(|name| !name.is_empty()).take(MAX_PORTS);
     let mut ports: Vec<String> = ports.map(str::to_owned).collect();
     if ports.is_empty() {
