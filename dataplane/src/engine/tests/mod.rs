@@ -7,6 +7,7 @@ mod hooks;
 mod hostile;
 mod nat;
 mod own;
+mod own_errors;
 mod router;
 mod synproxy;
 
@@ -18,7 +19,7 @@ use crate::conntrack::{Config, Conntrack};
 use crate::fib::{Mode, NeighbourEntry, Network, PortInfo, RouteEntry, RouteKind, Topology};
 use crate::packet::{Mac, PortId};
 use crate::policy::testing::{Builder, Indexing, Recorder, join};
-use crate::policy::{ChainId, Policy};
+use crate::policy::{ChainId, FamilyPolicy, Policy};
 use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
 use crate::verdict::{Disposition, DropReason};
@@ -177,7 +178,15 @@ impl Rig {
     }
     /// Packets and bytes counted by the rules of an IPv4 chain, its policy's last.
     pub(super) fn counts(&self, chain: ChainId) -> Vec<(u64, u64)> {
-        let chain = &self.snapshot.policy.v4.chains[chain.0 as usize];
+        self.counts_of(&self.snapshot.policy.v4, chain)
+    }
+    /// Packets counted by the rules of an IPv6 chain, its policy's last.
+    pub(super) fn hits6(&self, chain: ChainId) -> Vec<u64> {
+        let counts = self.counts_of(&self.snapshot.policy.v6, chain);
+        counts.into_iter().map(|pair| pair.0).collect()
+    }
+    fn counts_of<A>(&self, policy: &FamilyPolicy<A>, chain: ChainId) -> Vec<(u64, u64)> {
+        let chain = &policy.chains[chain.0 as usize];
         let rules = chain.rules.iter().map(|rule| rule.counter);
         let ids = rules.chain(chain.policy.map(|policy| policy.1));
         ids.map(|id| self.snapshot.count(id)).collect()
