@@ -208,7 +208,7 @@ fn ours(net: &Network, src: IpAddr, dst: IpAddr, mark: u32) -> String {
     let (src, bits) = (address_bits(src), address_bits(dst));
     let family = family(&dst);
     let query = Query { family, src, dst: bits, iif: Some(PortId(0)), mark };
-    match net.input(PortId(0), &query, PktType::Host) {
+    match net.input(PortId(0), &query, PktType::Host, 17) {
         InputRoute::Deliver => "deliver".into(),
         InputRoute::Forward { port, next_hop: (_, hop), mtu, .. } => {
             let hop = match family {

@@ -93,7 +93,7 @@ fn compare(
 }
 
 fn about<'a>(frame: &'a [u8], parsed: &'a Parsed) -> About<'a> {
-    About { frame, parsed, group: false, summed: false, options: &[] }
+    About { frame, parsed, group: false, summed: false, half_summed: false, options: &[] }
 }
 
 /// Packets of every kind from A to B.

@@ -284,7 +284,8 @@ impl<'a> Walk<'a> {
             let to = other.map_or("no other side".to_owned(), |port| self.name(port));
             (to, other.map(Some))
         } else {
-            match network.input(input, &self.query(), self.parsed.pkt_type) {
+            let Parsed { pkt_type, proto, .. } = self.parsed;
+            match network.input(input, &self.query(), pkt_type, proto) {
                 InputRoute::Deliver => ("host".to_owned(), Some(None)),
                 InputRoute::Forward { .. } if *network.mode() == Mode::Host => {
                     (DropReason::NotForwarded.name().to_owned(), None)

@@ -46,15 +46,7 @@ pub fn differences(case: &Case, kernel: &Observation, ours: &Observation) -> Vec
             kernel.delivered, ours.delivered
         ));
     }
-    let logged = |side: &Observation| {
-        let mut lines = side.logged.clone();
-        // The kernel sends a copy while its original waits; we send it afterwards.
-        if case.rules.text().contains("-j TEE") {
-            lines.sort();
-        }
-        lines
-    };
-    let (theirs, own) = (logged(kernel), logged(ours));
+    let (theirs, own) = (logged(case, kernel, drawn), logged(case, ours, drawn));
     if theirs != own {
         let unlike = theirs.iter().zip(&own).find(|(a, b)| a != b);
         let (theirs, own) = (theirs.len(), own.len());
@@ -90,7 +82,8 @@ fn blur(frame: &mut [u8]) {
     };
     match proto {
         6 => [(0, 4), (16, 2)].map(|(at, len)| clear(l4 + at, len)),
-        17 => [(0, 4), (6, 2)].map(|(at, len)| clear(l4 + at, len)),
+        17 | 136 => [(0, 4), (6, 2)].map(|(at, len)| clear(l4 + at, len)),
+        132 => [(0, 4), (8, 4)].map(|(at, len)| clear(l4 + at, len)),
         // An error quotes a whole header and at least eight bytes behind it.
         1 | 58 => {
             let inner = layer4(frame, l4 + 8).map_or(l4 + 4, |(_, at)| at);
@@ -102,14 +95,44 @@ fn blur(frame: &mut [u8]) {
     };
 }
 
-/// Protocol and layer 4 offset of the IP packet at `at`, if it is one without
-/// extension headers.
+/// Protocol and layer 4 offset of the IP packet at `at`, if it is one.
 fn layer4(frame: &[u8], at: usize) -> Option<(u8, usize)> {
     match frame.get(at)? >> 4 {
         4 => Some((*frame.get(at + 9)?, at + usize::from(frame[at] & 0xf) * 4)),
-        6 => Some((*frame.get(at + 6)?, at + 40)),
+        6 => {
+            let (mut next, mut at) = (*frame.get(at + 6)?, at + 40);
+            // Extension headers; an authentication header counts in words of four bytes.
+            while matches!(next, 0 | 43 | 44 | 51 | 60) {
+                let length = usize::from(*frame.get(at + 1)?);
+                let bytes = if next == 51 { (length + 2) * 4 } else { (length + 1) * 8 };
+                (next, at) = (*frame.get(at)?, at + bytes);
+            }
+            Some((next, at))
+        }
         _ => None,
     }
+}
+
+/// The LOG lines in the order in which they are compared.
+fn logged(case: &Case, side: &Observation, drawn: bool) -> Vec<String> {
+    let line = |line: &String| if drawn { blurred_line(line) } else { line.clone() };
+    let mut lines: Vec<_> = side.logged.iter().map(line).collect();
+    // The kernel sends a copy while its original waits; we send it afterwards.
+    if case.rules.text().contains("-j TEE") {
+        lines.sort();
+    }
+    lines
+}
+
+/// A LOG line without the ports and identifiers behind its protocol.
+fn blurred_line(line: &str) -> String {
+    let Some(at) = line.find("PROTO=") else { return line.to_owned() };
+    let (head, tail) = line.split_at(at);
+    let words = tail.split(' ').map(|word| match word.split_once('=') {
+        Some((key @ ("SPT" | "DPT" | "ID"), _)) => format!("{key}=*"),
+        _ => word.to_owned(),
+    });
+    format!("{head}{}", words.collect::<Vec<_>>().join(" "))
 }
 
 /// A connection's facts without ports and identifiers of its reply direction.

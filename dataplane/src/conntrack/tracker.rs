@@ -341,6 +341,8 @@ impl Conntrack {
     /// Tracking of a packet that this router makes in answer to `original`
     /// (an ICMP error, a TCP reset): RELATED to the same connection, the other
     /// way. When the original has no connection, the answer is tracked by itself.
+    /// The answer to an answer (an error about a reset) goes the original's way again
+    /// and confirms its connection, if it leaves, as the kernel has it.
     ///
     /// # Errors
     /// As [`Conntrack::track`].
@@ -352,12 +354,13 @@ impl Conntrack {
         now: Nanos,
     ) -> Result<Tracking, DropReason> {
         match original.conn {
-            Some(_) => Ok(Tracking {
-                state: CtState::Related,
-                direction: original.direction.opposite(),
-                conn: original.conn,
-                unconfirmed: false,
-            }),
+            Some(conn) => {
+                let direction = original.direction.opposite();
+                let onward = direction == Direction::Original;
+                let unconfirmed = onward && !self.is_confirmed(conn);
+                let state = CtState::Related;
+                Ok(Tracking { state, direction, conn: Some(conn), unconfirmed })
+            }
             None => self.track(parsed, frame, true, now),
         }
     }

@@ -108,14 +108,15 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     /// Tells the sender that its datagram did not arrive in time, if the kernel
     /// does: for IPv4 only a host does, for IPv6 also a router that tracks.
     fn late(&mut self, packet: &mut Packet<'_>) {
-        let Parsed { family, src, dst, pkt_type, .. } = packet.parsed;
+        let Parsed { family, src, dst, pkt_type, proto, .. } = packet.parsed;
         let Some(input) = packet.input else { return };
         let network = self.world.network;
         if matches!(network.mode(), Mode::Bridge(_)) {
             return;
         }
         let query = Query { family, src, dst, iif: Some(input), mark: 0 };
-        let local = || matches!(network.input(input, &query, pkt_type), InputRoute::Deliver);
+        let route = || network.input(input, &query, pkt_type, proto);
+        let local = || matches!(route(), InputRoute::Deliver);
         if family == Family::V6 || local() {
             let message = Message { code: 1, ..Message::time_exceeded(family) };
             self.complain(packet, DropReason::ReassemblyTimeout, message);

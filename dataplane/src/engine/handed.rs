@@ -19,7 +19,7 @@ use super::Slot;
 use super::road::{End, Hop, Packet, Road};
 use crate::conntrack::status::{DST_NAT, SRC_NAT};
 use crate::effects::{Answer, Effects};
-use crate::fib::{Query, RouteKind, is_link_local};
+use crate::fib::{Query, Route, RouteKind, is_link_local};
 use crate::packet::{Mac, Parsed, PortId};
 use crate::verdict::Disposition;
 use crate::wire::proto;
@@ -80,8 +80,12 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     /// The way that the tables name on `port`; if they name another, straight onto its link.
     fn way_on(&self, port: PortId, query: &Query) -> Hop {
         let network = self.world.network;
-        let there = |kind| kind == RouteKind::Unicast(port);
-        match network.listed_route(query).filter(|route| there(route.kind)) {
+        let there = |route: &Route| route.kind == RouteKind::Unicast(port);
+        let route = match is_link_local(query.family, query.dst) {
+            true => Some(network.link_route(query, port)),
+            false => network.listed_route(query).filter(there),
+        };
+        match route {
             Some(route) => {
                 let next_hop = route.next_hop(query.family, query.dst);
                 Hop { port, next_hop, mtu: network.mtu(&route, port), mac: None }

@@ -12,13 +12,13 @@ use super::World;
 use super::road::{Hop, Packet, Road};
 use crate::conntrack::{CtState, status};
 use crate::effects::Effects;
-use crate::fib::{LOOPBACK_MTU, Mode, Query, RouteKind};
+use crate::fib::{LOOPBACK_MTU, Mode, Query, RouteKind, is_link_local};
 use crate::frame::FrameBuf;
 use crate::packet::{Family, Parsed, PktType, PortId};
 use crate::policy::RejectWith;
 use crate::reply::{self, About, Message, Origin};
 use crate::verdict::{Disposition, DropReason};
-use crate::wire::{ethernet, ethertype, options, parse};
+use crate::wire::{ethernet, ethertype, options, parse, proto};
 
 /// Answers that may hang on one packet of the burst.
 const DEPTH_MAX: u8 = 2;
@@ -124,7 +124,8 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let network = self.world.network;
         let query = Query { iif: packet.input, ..packet.query() };
         let group = network.route(&query).is_some_and(|route| route.kind == RouteKind::Broadcast);
-        About { frame: &packet.frame, parsed: &packet.parsed, group, summed: false, options: &[] }
+        let Packet { frame, parsed, half_summed, .. } = packet;
+        About { frame, parsed, group, summed: false, half_summed: *half_summed, options: &[] }
     }
 
     fn origin(&mut self, way: &Way) -> Origin {
@@ -139,21 +140,36 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let network = self.world.network;
         let Parsed { family, src, dst, .. } = packet.parsed;
         let wire = packet.input.filter(|&port| port != PortId::LOOPBACK);
-        let near = wire.or(packet.output).unwrap_or(PortId::LOOPBACK);
+        let near = match wire {
+            None if is_link_local(family, src) => self.link_of(packet),
+            _ => wire.or(packet.output).unwrap_or(PortId::LOOPBACK),
+        };
         // From the wire only a translated IPv4 packet has an address of ours: others are
         // martian. IPv6 has no martians.
         let ours = family == Family::V6 || wire.is_none() || self.is_translated(packet);
-        let scoped = packet.output.filter(|_| packet.input.is_none());
-        let own_link = scoped.is_some_and(|port| network.is_link_local_of(port, src));
-        if ours && (network.is_local(family, src) || own_link) {
+        if ours && network.is_own(family, src, near) {
             let full = if family == Family::V4 { 32 } else { 128 };
             let source = if network.is_own(family, dst, near) { dst } else { src };
             return Some(Way { source, hop: None, mtu: LOOPBACK_MTU, prefix_len: full });
         }
-        let (source, port, route) = network.error_source(family, src, dst, near)?;
+        let (source, port, route) =
+            network.error_source(family, src, dst, (near, wire.is_some()))?;
         let mtu = network.mtu(&route, port);
         let hop = Some(Hop { port, next_hop: route.next_hop(family, src), mtu, mac: None });
         Some(Way { source, hop, mtu, prefix_len: route.prefix_len })
+    }
+
+    /// The port that a packet of our own belongs to where addresses mean one link: the
+    /// one with its destination, if that is ours (as OUTPUT may have changed it), or the
+    /// one that it leaves on.
+    fn link_of(&self, packet: &Packet<'_>) -> PortId {
+        let network = self.world.network;
+        let Parsed { family, dst, .. } = packet.parsed;
+        let port = match network.is_local(family, dst) {
+            true => network.port_with(family, dst),
+            false => packet.output,
+        };
+        port.unwrap_or(PortId::LOOPBACK)
     }
 
     fn is_translated(&self, packet: &Packet<'_>) -> bool {
@@ -273,7 +289,12 @@ fn answer_packet<'f>(
     frame[12..ethernet::HEADER].copy_from_slice(&kind.to_be_bytes());
     let parsed = match original.parsed.family {
         Family::V4 => parse::parse_ipv4(frame, ethernet::HEADER, PktType::Host),
-        Family::V6 => parse::parse_ipv6(frame, ethernet::HEADER, PktType::Host),
+        // It may come from `::1`, to which OUTPUT redirects.
+        Family::V6 => parse::parse_any_ipv6(frame, ethernet::HEADER, PktType::Host),
     };
-    Some(Packet::new(FrameBuf::exact(frame), parsed.ok()?, None))
+    let parsed = parsed.ok()?;
+    let half_summed = parsed.family == Family::V4 && parsed.proto == proto::TCP;
+    let mut answer = Packet::new(FrameBuf::exact(frame), parsed, None);
+    answer.half_summed = half_summed;
+    Some(answer)
 }

@@ -53,6 +53,8 @@ pub(super) struct Packet<'f> {
     pub(super) verified: bool,
     /// SYNPROXY opens a connection to a server with it.
     pub(super) opens_server: bool,
+    /// See [`About::half_summed`](crate::reply::About::half_summed).
+    pub(super) half_summed: bool,
     /// What its IPv4 options ask for, once received.
     pub(super) options: Options,
     /// Whose it is, where that is known.
@@ -79,6 +81,7 @@ impl<'f> Packet<'f> {
             template: Template::default(),
             verified: false,
             opens_server: false,
+            half_summed: false,
             options: Options::default(),
             owner: None,
             priority: 0,
@@ -242,6 +245,11 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
 
     /// Back in through the loopback interface, with the connection it left with.
     fn loop_back(&mut self, packet: &mut Packet<'_>) -> Result<Disposition, End> {
+        let Parsed { family, src, .. } = packet.parsed;
+        if family == Family::V6 && src >> 120 == 0xff {
+            // Translation can make a group the source: IPv6 receives no such packet.
+            return Err(End::Drop(DropReason::MartianSource));
+        }
         (packet.input, packet.output) = (Some(PortId::LOOPBACK), None);
         self.prerouting(packet)?;
         let arrived = self.receive_options(packet, PortId::LOOPBACK)?;
@@ -316,7 +324,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     fn route_input(&self, packet: &Packet<'_>, input: PortId) -> Result<Option<Hop>, End> {
         let parsed = &packet.parsed;
         let query = Query { iif: Some(input), ..packet.query() };
-        match self.world.network.input(input, &query, parsed.pkt_type) {
+        match self.world.network.input(input, &query, parsed.pkt_type, parsed.proto) {
             InputRoute::Deliver => Ok(None),
             InputRoute::Forward { .. } if *self.world.network.mode() == Mode::Host => {
                 Err(End::Drop(DropReason::NotForwarded))
@@ -349,6 +357,9 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             return Err(End::Drop(DropReason::NoRoute));
         };
         match route.kind {
+            RouteKind::Unicast(port) if network.confines(query.family, query.src, port) => {
+                Err(End::Drop(DropReason::MartianSource))
+            }
             RouteKind::Unicast(port) => {
                 let next_hop = route.next_hop(query.family, query.dst);
                 Ok(Some(Hop { port, next_hop, mtu: network.mtu(&route, port), mac: None }))

@@ -250,7 +250,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         frame[12..ethernet::HEADER].copy_from_slice(&kind.to_be_bytes());
         let Ok(parsed) = parsed else { return };
         let mut ours = Packet::new(FrameBuf::new(&mut frame, length), parsed, None);
-        (ours.tracking, ours.opens_server) = (tracking, opens_server);
+        (ours.tracking, ours.opens_server, ours.half_summed) = (tracking, opens_server, true);
         let Ok(hop) = self.route_output(&ours.query()) else { return };
         self.send_own(&mut ours, hop);
     }

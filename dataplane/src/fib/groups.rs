@@ -26,12 +26,17 @@ impl Network {
         if !said_to_link {
             return None;
         }
-        let own = |port: &PortInfo| {
-            let mut own = port.addresses.iter().map(|(address, _)| address);
-            own.any(|own| (family_of(own), address_bits(*own)) == (family, src))
+        Some((self.port_with(family, src)?, (family, dst)))
+    }
+
+    /// The port that has this address.
+    pub fn port_with(&self, family: Family, address: u128) -> Option<PortId> {
+        let has = |port: &PortInfo| {
+            let mut own = port.addresses.iter().map(|(own, _)| own);
+            own.any(|own| (family_of(own), address_bits(*own)) == (family, address))
         };
-        let at = self.ports().iter().position(own)?;
-        Some((PortId(at as u8), (family, dst)))
+        let at = self.ports().iter().position(has)?;
+        Some(PortId(at as u8))
     }
 
     /// The port whose network has the broadcast address `dst`, and the next hop there.

@@ -5,6 +5,7 @@ use super::RouteKind;
 use super::network::{Network, Query, Route, is_link_local};
 use crate::packet::{Family, PktType, PortId};
 use crate::verdict::DropReason;
+use crate::wire::proto;
 
 /// What becomes of a packet that arrived on a port, as far as routing decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +44,25 @@ impl InputRoute {
 impl Network {
     /// Routes a packet that arrived on `port` (`query.iif` is ignored in its favour).
     /// As a kernel with forwarding on, and reverse-path filtering and redirects off.
+    /// `protocol` is the one above IP.
     #[inline]
-    pub fn input(&self, port: PortId, query: &Query, pkt_type: PktType) -> InputRoute {
+    pub fn input(
+        &self,
+        port: PortId,
+        query: &Query,
+        pkt_type: PktType,
+        protocol: u8,
+    ) -> InputRoute {
         let query = Query { iif: Some(port), ..*query };
         match query.family {
-            Family::V4 => self.input_v4(port, &query, pkt_type),
+            Family::V4 => self.input_v4(port, &query, pkt_type, protocol),
             Family::V6 => self.input_v6(port, &query, pkt_type),
         }
     }
 
-    fn input_v4(&self, port: PortId, query: &Query, pkt_type: PktType) -> InputRoute {
+    fn input_v4(&self, port: PortId, query: &Query, pkt_type: PktType, protocol: u8) -> InputRoute {
         let (src, dst) = (query.src as u32, query.dst as u32);
-        if let Some(decided) = check_v4(src, dst, self.port(port).route_localnet) {
+        if let Some(decided) = check_v4(src, dst, protocol, self.port(port).route_localnet) {
             return decided;
         }
         let own = self.is_local(Family::V4, query.src);
@@ -146,7 +154,7 @@ fn is_multicast(address: u32) -> bool {
 
 /// The checks that need no routes. `localnet`: 127.0.0.0/8 is an ordinary network
 /// on the port, which no exemption from other checks goes with.
-fn check_v4(src: u32, dst: u32, localnet: bool) -> Option<InputRoute> {
+fn check_v4(src: u32, dst: u32, protocol: u8, localnet: bool) -> Option<InputRoute> {
     // The rest of 0.0.0.0/8 is ordinary unicast to the kernel.
     let zero = |address: u32| address == 0;
     let foreign_loopback = |address: u32| address >> 24 == 127 && !localnet;
@@ -155,7 +163,9 @@ fn check_v4(src: u32, dst: u32, localnet: bool) -> Option<InputRoute> {
         return Some(martian_source);
     }
     if is_multicast(dst) {
-        let refused = foreign_loopback(src) || zero(src) && dst >> 8 != 0xe0_0000;
+        // Who has no address yet may speak to its link, and of groups to any.
+        let nameless = dst >> 8 == 0xe0_0000 || protocol == proto::IGMP;
+        let refused = foreign_loopback(src) || zero(src) && !nameless;
         return refused.then_some(martian_source);
     }
     if dst == u32::MAX || src == 0 && dst == 0 {

@@ -229,8 +229,8 @@ impl Network {
         }
         self.listed_route(query)
     }
-    /// The route that rules and tables give even to a link-local destination, whose
-    /// port is not compared.
+    /// The route that rules and tables give, even to a link-local destination: see
+    /// [`Network::link_route`].
     #[inline]
     pub fn listed_route(&self, query: &Query) -> Option<Route> {
         match query.family {
@@ -251,18 +251,23 @@ impl Network {
     /// IPv6 link-local destinations never leave the link they came from.
     fn link_local_route(&self, query: &Query) -> Option<Route> {
         let port = query.iif?;
-        let kind = if self.is_link_local_of(port, query.dst) {
-            RouteKind::Local
-        } else if self.link_local.iter().any(|&(owner, _)| owner == port) {
-            RouteKind::Unicast(port)
-        } else {
-            return None;
+        if self.is_link_local_of(port, query.dst) {
+            let (kind, table, prefix_len) = (RouteKind::Local, derive::LOCAL, 128);
+            return Some(Route { kind, via: None, mtu: None, prefsrc: None, table, prefix_len });
+        }
+        let linked = self.link_local.iter().any(|&(owner, _)| owner == port);
+        linked.then(|| self.link_route(query, port))
+    }
+
+    /// The route to an IPv6 link-local destination on `port`: straight onto the link,
+    /// unless policy rules name a table with another way on that port.
+    pub fn link_route(&self, query: &Query, port: PortId) -> Route {
+        let (kind, table, prefix_len) = (RouteKind::Unicast(port), derive::MAIN, 64);
+        let link = Route { kind, via: None, mtu: None, prefsrc: None, table, prefix_len };
+        let nearer = |route: &Route| {
+            route.kind == link.kind && (route.table != link.table || route.prefix_len >= prefix_len)
         };
-        let (table, prefix_len) = match kind {
-            RouteKind::Local => (derive::LOCAL, 128),
-            _ => (derive::MAIN, 64),
-        };
-        Some(Route { kind, via: None, mtu: None, prefsrc: None, table, prefix_len })
+        self.listed_route(query).filter(nearer).unwrap_or(link)
     }
 }
 

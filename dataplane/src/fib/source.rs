@@ -9,27 +9,35 @@ use crate::packet::{Family, PortId};
 
 impl Network {
     /// The route to, and source address for, an ICMP or ICMPv6 error about a
-    /// packet that went from `src` to `dst` and arrived on `iif`. `None` when
-    /// there is no way back. The route's kind is [`RouteKind::Unicast`].
+    /// packet that went from `src` to `dst` and met this machine on `near`: whether it
+    /// `arrived` there, or is our own. `None` when there is no way back. The route's
+    /// kind is [`RouteKind::Unicast`].
     pub fn error_source(
         &self,
         family: Family,
         src: u128,
         dst: u128,
-        iif: PortId,
+        (near, arrived): (PortId, bool),
     ) -> Option<(u128, PortId, Route)> {
         let scoped = is_link_local(family, src);
-        let back = Query { family, src: 0, dst: src, iif: scoped.then_some(iif), mark: 0 };
+        let back = Query { family, src: 0, dst: src, iif: scoped.then_some(near), mark: 0 };
         let route = self.route(&back)?;
         let RouteKind::Unicast(out) = route.kind else { return None };
         let source = match (family, route.prefsrc) {
-            _ if self.is_own(family, dst, iif) => dst,
+            _ if self.is_own(family, dst, near) => dst,
             (_, Some(preferred)) => preferred,
             (Family::V4, None) => self.select_v4(out, route.via.map(|via| via.1))?,
             // Linux takes the address from the port the packet came in by.
-            (Family::V6, None) => self.select_v6(iif, src)?,
+            (Family::V6, None) => self.select_v6(if arrived { near } else { out }, src)?,
         };
-        Some((source, out, route))
+        let leaves = !self.confines(family, source, out);
+        leaves.then_some((source, out, route))
+    }
+
+    /// Whether a packet of our own from `src` may not leave by `port`: IPv4's loopback
+    /// network is kept from the wire.
+    pub fn confines(&self, family: Family, src: u128, port: PortId) -> bool {
+        family == Family::V4 && src >> 24 == 127 && !self.port(port).route_localnet
     }
 
     /// The address by which an IPv4 packet that arrived on `port` from `src`

@@ -9,6 +9,7 @@ use super::lpm::{Lpm, Span};
 use super::*;
 use crate::packet::PktType;
 use crate::verdict::DropReason;
+use crate::wire::proto::{IGMP, UDP};
 
 const ETH0: PortId = PortId(0);
 const ETH1: PortId = PortId(1);
@@ -115,7 +116,7 @@ fn query(src: &str, dst: &str, mark: u32) -> Query {
 
 /// What input says, in a few letters.
 fn input(net: &Network, src: &str, dst: &str, mark: u32) -> String {
-    match net.input(ETH0, &query(src, dst, mark), PktType::Host) {
+    match net.input(ETH0, &query(src, dst, mark), PktType::Host, UDP) {
         InputRoute::Deliver => "deliver".into(),
         InputRoute::Forward { port, next_hop, mtu, .. } => {
             let hop = match next_hop.0 {
@@ -292,9 +293,9 @@ fn only_frames_to_our_own_mac_are_forwarded() {
     let net = network();
     let onward = query("198.18.1.5", "198.18.2.7", 0);
     let refused = InputRoute::Drop { reason: DropReason::NotForwarded, answer: None };
-    assert_eq!(net.input(ETH0, &onward, PktType::Broadcast), refused);
+    assert_eq!(net.input(ETH0, &onward, PktType::Broadcast, UDP), refused);
     let own = query("198.18.1.5", "198.18.2.1", 0);
-    assert_eq!(net.input(ETH0, &own, PktType::Broadcast), InputRoute::Deliver);
+    assert_eq!(net.input(ETH0, &own, PktType::Broadcast, UDP), InputRoute::Deliver);
 }
 
 #[test]
@@ -343,7 +344,8 @@ fn sources_of_errors() {
     let net = network();
     let from = |src: &str, dst: &str| {
         let family = if ip(src).is_ipv4() { Family::V4 } else { Family::V6 };
-        net.error_source(family, bits(src), bits(dst), ETH0).map(|(source, port, _)| (source, port))
+        let near = (ETH0, true);
+        net.error_source(family, bits(src), bits(dst), near).map(|(source, port, _)| (source, port))
     };
     let expect = |source: &str, port| Some((bits(source), port));
     assert_eq!(from("198.18.1.5", "9.9.9.9"), expect("198.18.1.1", ETH0));
@@ -413,9 +415,10 @@ proptest! {
 #[test]
 fn only_joined_groups_are_delivered() {
     let mut topology = topology();
-    topology.ports[0].groups = vec!["224.0.0.5".parse().unwrap(), "ff02::5".parse().unwrap()];
+    let groups = ["224.0.0.5", "239.1.2.3", "ff02::5"];
+    topology.ports[0].groups = groups.map(|group| group.parse().unwrap()).into();
     let network = Network::build(&topology).unwrap();
-    let input = |port: u8, src: &str, dst: &str| {
+    let input_of = |protocol: u8, port: u8, src: &str, dst: &str| {
         let (src, dst): (IpAddr, IpAddr) = (src.parse().unwrap(), dst.parse().unwrap());
         let family = if dst.is_ipv4() { Family::V4 } else { Family::V6 };
         let bits = |address: IpAddr| match address {
@@ -423,8 +426,9 @@ fn only_joined_groups_are_delivered() {
             IpAddr::V6(v6) => v6.to_bits(),
         };
         let query = Query { family, src: bits(src), dst: bits(dst), iif: None, mark: 0 };
-        network.input(PortId(port), &query, PktType::Multicast)
+        network.input(PortId(port), &query, PktType::Multicast, protocol)
     };
+    let input = |port: u8, src: &str, dst: &str| input_of(UDP, port, src, dst);
     let silent = |reason| InputRoute::Drop { reason, answer: None };
     let v4 = "198.18.9.9";
     assert_eq!(input(0, v4, "224.0.0.5"), InputRoute::Deliver);
@@ -435,4 +439,9 @@ fn only_joined_groups_are_delivered() {
     assert_eq!(input(0, "fe80::9", "ff02::5"), InputRoute::Deliver);
     assert_eq!(input(0, "fe80::9", "ff02::1"), InputRoute::Deliver);
     assert_eq!(input(1, "fe80::9", "ff02::5"), silent(DropReason::NotForwarded));
+    // Without an address one speaks to the link only, or of groups.
+    assert_eq!(input(0, "0.0.0.0", "224.0.0.5"), InputRoute::Deliver);
+    assert_eq!(input(0, "0.0.0.0", "239.1.2.3"), silent(DropReason::MartianSource));
+    assert_eq!(input_of(IGMP, 0, "0.0.0.0", "239.1.2.3"), InputRoute::Deliver);
+    assert_eq!(input_of(IGMP, 0, "0.0.0.0", "239.1.2.4"), silent(DropReason::NotForwarded));
 }

@@ -1,8 +1,8 @@
 //! ICMP and ICMPv6 errors: when they may be sent, and their bytes.
 
 use super::{About, Ipv4Header, Message, Origin, ipv6_header, is_group_v4, is_group_v6};
-use crate::packet::{Family, Fragment, PktType};
-use crate::wire::{checksum, icmp, icmpv6, ipv6, proto, put16, put32};
+use crate::packet::{Family, Fragment, Parsed, PktType};
+use crate::wire::{checksum, icmp, icmpv6, ipv6, proto, put16, put32, tcp};
 
 /// Longest IPv4 error in bytes, header included.
 const MAX_V4: usize = 576;
@@ -101,7 +101,7 @@ fn error_v4(out: &mut [u8], about: &About<'_>, message: Message, origin: &Origin
     };
     header.emit(out);
     let body = &mut out[top..];
-    put_message(body, message, quoted);
+    put_message(body, about, message, quoted);
     let sum = checksum::internet(body);
     put16(body, 2, sum);
     Some(total)
@@ -115,15 +115,22 @@ fn error_v6(out: &mut [u8], about: &About<'_>, message: Message, origin: &Origin
     let (src, dst) = (origin.source, about.parsed.src);
     ipv6_header(out, proto::ICMPV6, length, src, dst);
     let body = &mut out[ipv6::HEADER..];
-    put_message(body, message, quoted);
+    put_message(body, about, message, quoted);
     let sum = checksum::transport(Family::V6, src, dst, proto::ICMPV6, body);
     put16(body, 2, sum);
     Some(ipv6::HEADER + length)
 }
 
-fn put_message(body: &mut [u8], message: Message, quoted: &[u8]) {
+fn put_message(body: &mut [u8], about: &About<'_>, message: Message, quoted: &[u8]) {
     (body[0], body[1]) = (message.kind, message.code);
     put16(body, 2, 0);
     put32(body, 4, message.word);
-    body[HEADER..].copy_from_slice(quoted);
+    let body = &mut body[HEADER..];
+    body.copy_from_slice(quoted);
+    let Parsed { family, src, dst, l3, l4, l4_len, .. } = *about.parsed;
+    let sum_at = usize::from(l4 - l3) + tcp::CHECKSUM;
+    if about.half_summed && sum_at + 2 <= body.len() {
+        let sum = checksum::pseudo(family, src, dst, proto::TCP, l4_len.into());
+        put16(body, sum_at, !checksum::finish(sum));
+    }
 }

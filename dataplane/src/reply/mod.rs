@@ -35,6 +35,9 @@ pub struct About<'a> {
     /// Whether tracking has found an IPv4 packet's layer 4 checksum right. Who
     /// sums the packet up again trips over options that were filled in since.
     pub summed: bool,
+    /// Whether it is a TCP segment whose checksum the kernel leaves to the device: it holds
+    /// the pseudo header's sum until then, and an error quotes that.
+    pub half_summed: bool,
     /// IPv4 options that an ICMP error carries back, a multiple of four bytes
     /// ([`crate::wire::options::Options::echo`]). No reset has any.
     pub options: &'a [u8],

@@ -30,7 +30,7 @@ fn answer(frame: &[u8], with: RejectWith, group: bool) -> Option<Vec<u8>> {
     let p = parsed(frame);
     let origin = Origin { source: 0xc612_0101, id: 0, mtu: 1500 };
     let mut out = [0xa5; 2000];
-    let about = About { frame, parsed: &p, group, summed: false, options: &[] };
+    let about = About { frame, parsed: &p, group, summed: false, half_summed: false, options: &[] };
     reject(&mut out, &about, with, &origin).map(|length| out[..length].to_vec())
 }
 
@@ -77,7 +77,14 @@ fn nothing_answers_what_must_not_be_answered() {
 fn too_short_a_buffer_is_no_answer() {
     let frame = Packet::udp(A, 1, B, 2).build();
     let p = parsed(&frame);
-    let about = About { frame: &frame, parsed: &p, group: false, summed: false, options: &[] };
+    let about = About {
+        frame: &frame,
+        parsed: &p,
+        group: false,
+        summed: false,
+        half_summed: false,
+        options: &[],
+    };
     let origin = Origin { source: 1, id: 0, mtu: 1500 };
     let message = Message::time_exceeded(Family::V4);
     for room in 0..56 {

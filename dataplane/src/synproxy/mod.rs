@@ -39,7 +39,8 @@ pub enum Call {
 
 /// Judges a packet by its flags.
 pub fn call(frame: &[u8], parsed: &Parsed) -> Call {
-    let about = About { frame, parsed, group: false, summed: false, options: &[] };
+    let about =
+        About { frame, parsed, group: false, summed: false, half_summed: false, options: &[] };
     let segment = parsed.l4_bytes(frame);
     if parsed.proto != proto::TCP
         || matches!(parsed.fragment, Fragment::Later { .. })

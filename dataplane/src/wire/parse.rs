@@ -137,8 +137,12 @@ pub fn parse_ipv6(frame: &[u8], l3: usize, pkt_type: PktType) -> Result<Parsed, 
     parse_any_ipv6(frame, l3, pkt_type)
 }
 
+/// [`parse_ipv6`], where `::1` is an address as any other.
+///
+/// # Errors
+/// [`DropReason::IpHeader`].
 #[inline]
-fn parse_any_ipv6(frame: &[u8], l3: usize, pkt_type: PktType) -> Result<Parsed, DropReason> {
+pub fn parse_any_ipv6(frame: &[u8], l3: usize, pkt_type: PktType) -> Result<Parsed, DropReason> {
     let bytes = frame.get(l3..).ok_or(DropReason::IpHeader)?;
     let ip = ipv6::Packet::new_header(bytes).map_err(|_| DropReason::IpHeader)?;
     let (src, dst, next) = (ip.src(), ip.dst(), ip.next_header());

@@ -4,6 +4,8 @@ use super::{Error, be16, be32, put16, put32};
 
 /// Bytes of a header without options.
 pub const HEADER: usize = 20;
+/// Where in it the checksum is.
+pub const CHECKSUM: usize = 16;
 
 /// Flag bits of byte 13.
 pub mod flags {

@@ -53,7 +53,18 @@ fn what_the_router_answers_is_related_to_what_it_answers() {
         (attached.state, attached.direction, attached.conn, attached.unconfirmed),
         (CtState::Related, Direction::Reply, first.conn, false)
     );
+    let icmp = Packet::error(A, B, 3, 3, 0, &reset[14..]).build();
+    let mut again = lab.ct.attach(&attached, &parsed(&icmp), &icmp, lab.now).unwrap();
+    assert_eq!(
+        (again.state, again.direction, again.conn, again.unconfirmed),
+        (CtState::Related, Direction::Original, first.conn, true)
+    );
+    lab.ct.confirm(&mut again, lab.now).unwrap();
     lab.ct.discard(first);
+    assert_eq!(lab.entry(), "120 SYN_SENT [UNREPLIED]");
+    let again = lab.ct.attach(&attached, &parsed(&icmp), &icmp, lab.now).unwrap();
+    assert!(!again.unconfirmed, "it is in the table");
+    lab.ct.remove(first.conn.unwrap());
     let alone = lab.ct.attach(&Tracking::UNTRACKED, &parsed(&reset), &reset, lab.now).unwrap();
     assert_eq!(alone.state, CtState::Invalid);
     assert!(lab.ct.is_empty());
