@@ -25,6 +25,7 @@ const UNSAFE_FILES: &[&str] = &[
     "dataplane/src/port/host/uring.rs",
     "dataplane/src/port/poll.rs",
     "dataplane/src/port/pool.rs",
+    "dataplane/src/zone.rs",
 ];
 
 /// Each crate and the workspace crates it may depend on.

@@ -28,3 +28,4 @@ pub mod synproxy;
 pub mod verdict;
 pub mod wire;
 pub mod worker;
+mod zone;

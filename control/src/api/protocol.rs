@@ -1,6 +1,7 @@
 //! What the messages mean. Every type here is part of the documented protocol:
 //! fields may be added, never renamed or removed within a version.
 
+mod accounts;
 mod config;
 mod connections;
 mod management;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use accounts::AccountEntry;
 pub use config::{ConfigChange, ConfigEntry, ConfigInfo, Reload, Reloaded};
 pub use connections::{
     AddressFilter, ConntrackDelete, ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackRow,
@@ -106,6 +108,12 @@ pub enum Request {
     ShowStats {},
     /// The management list.
     ShowManagement {},
+    /// What `-m nfacct` counts, by name.
+    ShowAccounts {
+        /// Begin again from zero.
+        #[serde(default)]
+        reset: bool,
+    },
     /// Connection tracking and reassembly settings, by the kernel's short names.
     ShowSettings {},
     /// Changes some of them, all or none.
@@ -194,6 +202,11 @@ pub enum Response {
     Settings {
         /// By short name.
         values: BTreeMap<String, u64>,
+    },
+    /// To `show_accounts`: what was counted until now.
+    Accounts {
+        /// By name.
+        entries: Vec<AccountEntry>,
     },
     /// To `show_management`.
     Management {

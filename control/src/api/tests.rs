@@ -51,6 +51,7 @@ fn every_documented_request_is_understood_and_said_the_same_way() {
         "reload",
         "save_rules",
         "set_settings",
+        "show_accounts",
         "show_config",
         "show_conntrack",
         "show_expect",
@@ -78,6 +79,7 @@ fn every_documented_answer_is_understood_and_said_the_same_way() {
         seen.insert(tag(&value, "response"));
     }
     let all = [
+        "accounts",
         "applied",
         "config",
         "conntrack",

@@ -24,6 +24,7 @@ use dataplane::publish::{Publisher, Subscription};
 use dataplane::snapshot::Snapshot;
 use thiserror::Error;
 
+use crate::api::protocol::AccountEntry;
 use crate::compile::{self, CounterMap, DynamicState, Limits, SavedLimit};
 use crate::model::{Counters, Ruleset};
 use crate::selfcheck::{self, Budget, SelfCheckError};
@@ -279,6 +280,12 @@ impl PolicyStore {
     pub fn import_limits(&self, saved: &[SavedLimit], elapsed: Nanos, now: Nanos) -> usize {
         let running = Arc::clone(&self.state().running);
         running.dynamic.import(saved, elapsed, now)
+    }
+
+    /// What `-m nfacct` has counted, by name; `reset`: begins again from zero.
+    pub fn accounts(&self, reset: bool) -> Vec<AccountEntry> {
+        let running = Arc::clone(&self.state().running);
+        running.dynamic.accounts(reset)
     }
 
     /// Generation of the running policy.

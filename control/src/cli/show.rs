@@ -1,5 +1,6 @@
 //! `portcullis show`: the policy, ports, statistics and connections of the running daemon.
 
+mod accounts;
 mod management;
 mod ports;
 
@@ -20,6 +21,7 @@ const EXAMPLES: &str = "Examples:
   portcullis show rules -6 --save --counters > rules.v6
   portcullis show ports
   portcullis show management
+  portcullis show nfacct
   portcullis --json show stats
   portcullis show status
   portcullis show nat -p tcp --dst-nat
@@ -54,6 +56,11 @@ pub enum What {
     /// Who gets in whatever the policy says, and how many packets did.
     #[command(after_help = "Example:\n  portcullis show management")]
     Management,
+    /// What `-m nfacct` counts, by name.
+    #[command(after_help = "Examples:
+  portcullis show nfacct
+  portcullis show nfacct --reset")]
+    Nfacct(accounts::Args),
     /// Counters per worker, and drops by reason.
     #[command(after_help = "Example:\n  portcullis show stats --json")]
     Stats,
@@ -158,6 +165,7 @@ pub fn run(args: Args, output: &Output) -> Exit {
         What::Rules(which) => rules(which, &socket, output),
         What::Ports => ports::ports(&socket, output),
         What::Stats => stats(&socket, output),
+        What::Nfacct(which) => accounts::show(which, &socket, output),
         What::Management => management::show(&socket, output),
         What::Status => status(&socket, output),
         What::Conntrack(which) => conntrack(which, &socket, output),

@@ -21,6 +21,7 @@ use super::measure::Measures;
 use super::meta::Metas;
 use super::sets::Sets;
 use super::tally::Tallies;
+use crate::api::protocol::AccountEntry;
 use crate::model::{self, MatchBody};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -124,6 +125,11 @@ impl DynamicState {
     /// Every idle timer with its label, and what is left of it; `None`: it has run out.
     pub fn idle_timers(&self, now: Nanos) -> Vec<(String, Option<Nanos>)> {
         self.metas.timers().map(|(label, timer)| (label.to_owned(), timer.left(now))).collect()
+    }
+
+    /// What `-m nfacct` has counted, by name; `reset`: begins again from zero.
+    pub fn accounts(&self, reset: bool) -> Vec<AccountEntry> {
+        self.measures.accounts(reset)
     }
 
     /// Every bucket that is not full, for the state file.

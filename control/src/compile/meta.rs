@@ -10,6 +10,7 @@ use dataplane::policy::meta::{IdleTimer, MetaTarget};
 use dataplane::policy::tee::TeeTarget;
 
 use super::StateError;
+use super::measure::Measures;
 use crate::model::MetaSpec;
 
 /// What rules share by name.
@@ -25,9 +26,13 @@ impl Metas {
         &mut self,
         spec: &MetaSpec,
         ports: &[String],
+        measures: &Measures,
         previous: &Self,
     ) -> Result<Target, StateError> {
         Ok(match spec {
+            MetaSpec::Rateest { name, .. } => {
+                Target::Meta(MetaTarget::Rateest(measures.estimator_named(name)?))
+            }
             MetaSpec::Classify(class) => Target::Meta(MetaTarget::Classify(*class)),
             MetaSpec::IdleTimer { label, timeout_s, .. } => {
                 let kept = || previous.timers.get(label).cloned().unwrap_or_default();

@@ -173,6 +173,12 @@ pub enum StateError {
     /// A copy is to leave by an interface that is not ours.
     #[error("TEE --oif {0}: this is none of the ports")]
     NoPort(String),
+    /// `-m rateest` names what no RATEEST makes.
+    #[error("no rule with -j RATEEST makes an estimator `{0}'")]
+    NoEstimator(String),
+    /// Two RATEEST rules make one estimator differently.
+    #[error("estimator `{0}' is made twice, with other times")]
+    Estimator(String),
 }
 
 impl CompileError {
@@ -243,6 +249,9 @@ pub fn compile(input: Input<'_>, previous: &DynamicState) -> Result<Compiled, Co
         dynamic: DynamicState::with_sets(Arc::clone(previous.sets())),
     };
     state.dynamic.sets.name_ports(input.ports);
+    for rules in [input.v4, input.v6] {
+        state.declare(rules)?;
+    }
     let v4 = state.family::<u32>(input.v4)?;
     let v6 = state.family::<u128>(input.v6)?;
     let State { counters, dynamic, .. } = state;
@@ -259,6 +268,16 @@ struct State<'a> {
 }
 
 impl State<'_> {
+    /// Makes what rules of either family may name before, or without, the rule that makes it.
+    fn declare(&mut self, rules: &Ruleset) -> Result<(), CompileError> {
+        let chains = rules.tables.iter().flat_map(|table| &table.chains);
+        for rule in chains.flat_map(|chain| &chain.rules) {
+            let made = self.dynamic.measures.declare(&rule.target, &self.previous.measures);
+            made.map_err(|source| refused(rules.family, source, rule))?;
+        }
+        Ok(())
+    }
+
     fn family<A: Address>(&mut self, rules: &Ruleset) -> Result<FamilyPolicy<A>, CompileError> {
         let family = rules.family;
         let ids = chains::number(rules, &self.limits)?;
@@ -298,7 +317,12 @@ impl State<'_> {
             };
             let target = match &rule.target {
                 TargetSpec::Meta(spec) => {
-                    let made = self.dynamic.metas.resolve(spec, self.ports, &self.previous.metas);
+                    let made = self.dynamic.metas.resolve(
+                        spec,
+                        self.ports,
+                        &self.dynamic.measures,
+                        &self.previous.metas,
+                    );
                     made.map_err(|source| refused(family, source, rule))?
                 }
                 TargetSpec::Set(spec) => {

@@ -117,6 +117,8 @@ fn matches_alone(rule: &Rule, frame: &[u8], state: CtState) -> bool {
         template: None,
         now: dataplane::clock::Nanos::from_secs(9),
         utc_offset: dataplane::clock::Nanos(0),
+        minutes_west: 0,
+        dice: Default::default(),
         hook: dataplane::policy::Hook::Forward,
         cpu: 0,
         owner: None,

@@ -140,6 +140,7 @@ impl Fleet {
             .with_spreads(spreads.into());
             // More workers than cores share them.
             let core = cores.get(index % cores.len().max(1)).copied();
+            let pipeline = pipeline.with_core(core.map(|core| core.id as u32));
             let crew = Crew {
                 index,
                 core,

@@ -332,6 +332,9 @@ impl Handler for Service {
                 Ok(Response::Ports(ports))
             }
             Request::ShowManagement {} => Ok(self.management()),
+            Request::ShowAccounts { reset } => {
+                Ok(Response::Accounts { entries: self.store.accounts(reset) })
+            }
             Request::ShowStats {} => {
                 let mut stats = views::stats(&self.workers, &self.conntrack, &self.log);
                 stats.uptime_ms = self.uptime_ms();

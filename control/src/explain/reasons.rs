@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use dataplane::packet::Family;
 
 use crate::interpret::{Actual, Mismatch, Selector, Subject};
-use crate::model::{MatchBody, Rule};
+use crate::model::{MatchBody, MeasureSpec, Rule};
 
 /// Why the rule did not match, with the packet's value.
 pub(super) fn why(mismatch: &Mismatch, rule: &Rule, subject: &Subject<'_>) -> String {
@@ -76,6 +76,16 @@ fn absent(option: &str, mismatch: &Mismatch) -> String {
         "--mac-source" => format!("{option}: the packet has no link-layer address"),
         "--helper" => format!("{option}: no helper expected the connection"),
         "--connbytes" => format!("{option}: the connection is not counted"),
+        "--string" => format!("{option}: by the bytes of the packet"),
+        "--u32" => format!("{option}: by the numbers in the packet, or it is too short for them"),
+        "--bytecode" => format!("{option}: the program returns nothing for the packet"),
+        "--probability" => format!("{option}: by chance"),
+        "--every" => format!("{option}: not this packet's turn"),
+        "--quota" => format!("{option}: by what is left of the quota"),
+        "--rateest" => format!("{option}: by the rates measured so far"),
+        "--datestart" | "--datestop" | "--timestart" | "--timestop" => {
+            format!("{option}: by the time at which the packet came")
+        }
         "--label" => format!("{option}: by the connection's labels"),
         _ => format!("{option}: the packet has no connection"),
     }
@@ -104,6 +114,10 @@ pub(super) fn tcp_flags(flags: u8) -> String {
 /// Whether a failed rule spent something all the same.
 pub(super) fn spent(mismatch: &Mismatch, rule: &Rule) -> bool {
     let Selector::Match(failed) = mismatch.selector else { return false };
-    let limits = |spec: &crate::model::MatchSpec| matches!(spec.body, MatchBody::Limit(_));
+    let limits = |spec: &crate::model::MatchSpec| {
+        use MeasureSpec::{Nth, Quota};
+        let measured = matches!(spec.body, MatchBody::Measure(Nth { .. } | Quota { .. }));
+        measured || matches!(spec.body, MatchBody::Limit(_))
+    };
     rule.matches[..failed].iter().any(limits)
 }

@@ -92,6 +92,8 @@ impl<'a> Walk<'a> {
                 template: None,
                 now: NOW,
                 utc_offset: dataplane::clock::Nanos(0),
+                minutes_west: 0,
+                dice: Default::default(),
                 hook: Hook::Forward,
                 cpu: 0,
                 owner: None,

@@ -1,6 +1,8 @@
 //! Generated rules and packets for property tests: drawn from the same small
 //! pools, so that near hits and near misses are common.
 
+pub(crate) mod bytes;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::conntrack::Direction;
@@ -205,6 +207,8 @@ fn any_match(family: Family, raw: bool) -> BoxedStrategy<MatchBody> {
         1 => neg(select(vec![(0, 0xff), (0x28, 0xfc), (0, 4)])).prop_map(Match::Tos),
         1 => neg(kinds).prop_map(Match::PktType),
         2 => connbytes().prop_map(Match::Connbytes),
+        4 => bytes::payload(),
+        2 => bytes::measure(),
         2 => (neg(0..4_u8), any::<bool>())
             .prop_map(|(label, set)| Match::Connlabel(ConnlabelMatch { label, set })),
         1 => neg(select(vec!["", "ftp", "irc"]))
@@ -215,6 +219,7 @@ fn any_match(family: Family, raw: bool) -> BoxedStrategy<MatchBody> {
     prop_oneof![
         8 => plain.prop_map(MatchBody::Plain),
         2 => limit,
+        2 => bytes::owned().prop_map(MatchBody::Measure),
         1 => Just(MatchBody::Comment("owner=test".into())),
     ]
     .boxed()
@@ -422,7 +427,23 @@ pub(crate) fn ruleset(family: Family) -> impl Strategy<Value = Ruleset> {
         1 => table(TableId::Nat, family, "FORWARD").boxed(),
         1 => table(TableId::Raw, family, "FORWARD").boxed(),
     ]
+    .prop_flat_map(move |table| rate(table))
     .prop_map(move |table| Ruleset { family, tables: vec![table] })
+}
+
+/// Now and then a rule that measures a rate, and one that asks for it.
+fn rate(table: Table) -> impl Strategy<Value = Table> {
+    (any::<prop::sample::Index>(), weighted(0.2, bytes::rated())).prop_map(move |(at, asked)| {
+        let mut table = table.clone();
+        let Some(asked) = asked else { return table };
+        let rules = &mut table.chains[0].rules;
+        let at = at.index(rules.len());
+        rules[at].target = TargetSpec::Meta(bytes::rateest());
+        let body = MatchBody::Measure(asked);
+        let last = rules.len() - 1;
+        rules[last].matches.push(MatchSpec { body, span: Span::default() });
+        table
+    })
 }
 
 fn ip(family: Family, bits: u128) -> IpAddr {

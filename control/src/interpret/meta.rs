@@ -8,5 +8,7 @@ pub(super) fn apply(target: &MetaSpec, subject: &mut Subject<'_>) {
         MetaSpec::Classify(class) => subject.priority = *class,
         // Nothing that a later rule can see.
         MetaSpec::IdleTimer { .. } | MetaSpec::Tee { .. } => {}
+        // The measures see it.
+        MetaSpec::Rateest { .. } => {}
     }
 }

@@ -29,7 +29,7 @@ use std::collections::HashMap;
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{CtState, Tuple};
 use dataplane::fib::Network;
-use dataplane::policy::scene::Owner;
+use dataplane::policy::scene::{Dice, Owner};
 use dataplane::policy::target::{
     ConnmarkTarget, CtTarget, HelperKind, MarkTarget, NatTarget, RejectWith, SynproxyTarget,
 };
@@ -103,6 +103,8 @@ pub struct Connection {
     pub labels: Option<u128>,
     /// The helper of the connection that expected it.
     pub master_helper: Option<HelperKind>,
+    /// The source of the connection that expected it.
+    pub master_source: Option<u128>,
 }
 
 /// One packet on its way, as the rules see it.
@@ -128,6 +130,10 @@ pub struct Subject<'f> {
     pub now: Nanos,
     /// What to add to that for the time since 1970.
     pub utc_offset: Nanos,
+    /// The kernel's time zone: minutes west of Greenwich.
+    pub minutes_west: i32,
+    /// Where its chances come from.
+    pub dice: Dice,
     /// At which hook; the walk sets it.
     pub hook: Hook,
     /// The core that it is handled on.
@@ -323,7 +329,10 @@ impl<'m> Interpreter<'m> {
                     }
                 }
                 TargetSpec::Ct(target) => ct(subject, target),
-                TargetSpec::Meta(target) => meta::apply(target, subject),
+                TargetSpec::Meta(target) => {
+                    self.measures.observe(target, subject);
+                    meta::apply(target, subject);
+                }
                 TargetSpec::Set(target) => self.sets.apply(target, subject),
                 TargetSpec::None | TargetSpec::Log(_) | TargetSpec::Report(_) => {}
             }

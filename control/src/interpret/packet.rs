@@ -32,6 +32,10 @@ pub struct Packet<'f> {
     pub fragment_offset: u16,
     /// Bytes behind the IP header and its extensions, in any fragment.
     pub behind: usize,
+    /// The 14 bytes of its Ethernet header without tags; zeros if it has none.
+    pub link: [u8; 14],
+    /// The IP packet as it came.
+    pub whole: &'f [u8],
     /// Layer 4 bytes; empty for a non-first fragment.
     pub layer4: Cow<'f, [u8]>,
 }
@@ -71,6 +75,8 @@ impl<'f> Packet<'f> {
         };
         packet.source_mac = frame.get(6..12)?.try_into().ok()?;
         packet.destination_mac = frame.get(..6)?.try_into().ok()?;
+        packet.link[..12].copy_from_slice(frame.get(..12)?);
+        packet.link[12..].copy_from_slice(&kind.to_be_bytes());
         Some(packet)
     }
 
@@ -102,6 +108,8 @@ impl<'f> Packet<'f> {
             proto: Proto::Known(*ip.get(9)?),
             fragment_offset,
             behind: layer4.len(),
+            link: [0; 14],
+            whole: packet,
             layer4: Cow::Borrowed(if fragment_offset == 0 { layer4 } else { &[] }),
         })
     }
@@ -129,8 +137,41 @@ impl<'f> Packet<'f> {
             proto,
             fragment_offset,
             behind: layer4.len(),
+            link: [0; 14],
+            whole: packet,
             layer4: Cow::Borrowed(layer4),
         })
+    }
+
+    /// The IP packet as rules left it, for whoever looks at all of it.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.whole.to_vec();
+        if self.fragment_offset == 0 {
+            bytes.truncate(self.whole.len() - self.behind);
+            bytes.extend_from_slice(&self.layer4);
+        }
+        match self.family {
+            Family::V4 => {
+                let header = usize::from(bytes[0] & 0xf) * 4;
+                (bytes[1], bytes[8]) = (self.tos, self.ttl);
+                bytes[2..4].copy_from_slice(&(self.length as u16).to_be_bytes());
+                if bytes[..12] != self.whole[..12] {
+                    bytes[10..12].fill(0);
+                    let words = bytes[..header].chunks(2);
+                    let words = words.map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+                    let sum = words.fold(0, |sum, word| (sum + word) % 0xffff);
+                    let sum = !(sum as u16);
+                    bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+                }
+            }
+            Family::V6 => {
+                bytes[0] = bytes[0] & 0xf0 | self.tos >> 4;
+                bytes[1] = bytes[1] & 0x0f | self.tos << 4;
+                bytes[4..6].copy_from_slice(&(self.length as u16 - 40).to_be_bytes());
+                bytes[7] = self.ttl;
+            }
+        }
+        bytes
     }
 
     /// Source and destination port, when four bytes of layer 4 are there.

@@ -64,6 +64,8 @@ fn subject(frame: &[u8]) -> Subject<'_> {
         template: None,
         now: Nanos::from_secs(100),
         utc_offset: Nanos(0),
+        minutes_west: 0,
+        dice: Default::default(),
         hook: Hook::Forward,
         cpu: 0,
         owner: None,

@@ -37,12 +37,17 @@ fn outcome(table: &str, line: &str, family: Family) -> String {
     }
 }
 
+/// Every row of what was observed.
+fn observed() -> impl Iterator<Item = &'static str> {
+    let files = [include_str!("observed.tsv"), include_str!("observed_measure.tsv")];
+    files.into_iter().flat_map(str::lines).filter(|row| !row.starts_with('#'))
+}
+
 #[test]
 fn lines_fare_as_observed() {
     let mut wrong = Vec::new();
-    let rows = include_str!("observed.tsv").lines().filter(|row| !row.starts_with('#'));
     let mut count = 0;
-    for row in rows {
+    for row in observed() {
         let cells: Vec<&str> = row.split('\t').collect();
         let family = if cells[0] == "4" { Family::V4 } else { Family::V6 };
         let ours = outcome(cells[1], cells[2], family);
@@ -63,7 +68,7 @@ fn lines_fare_as_observed() {
 
 #[test]
 fn what_is_printed_parses_to_the_same_print() {
-    for row in include_str!("observed.tsv").lines().filter(|row| !row.starts_with('#')) {
+    for row in observed() {
         let cells: Vec<&str> = row.split('\t').collect();
         let family = if cells[0] == "4" { Family::V4 } else { Family::V6 };
         let text = file(cells[1], cells[2]);

@@ -1,5 +1,7 @@
 //! CLASSIFY, IDLETIMER and TEE as written.
 
+use dataplane::policy::measure::estimator::EstimatorParameters;
+
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum MetaSpec {
@@ -20,5 +22,12 @@ pub enum MetaSpec {
         gateway: u128,
         /// `--oif`.
         output: Option<Box<str>>,
+    },
+    /// RATEEST.
+    Rateest {
+        /// `--rateest-name`.
+        name: Box<str>,
+        /// `--rateest-interval`, `--rateest-ewmalog`.
+        parameters: EstimatorParameters,
     },
 }

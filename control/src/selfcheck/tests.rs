@@ -113,6 +113,7 @@ impl<A: Address> Both<'_, A> {
             mark: step.mark,
             tracking,
             now: self.now,
+            utc_offset: Nanos(0),
         };
         let tracked = Tracked::of(&self.conntrack, tracking, self.now);
         let interpreted =
@@ -233,7 +234,7 @@ fn faults_of_the_compiler_are_found() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     for (name, fault) in faults {
         let (mut placed, mut found) = (0, 0);
-        for _ in 0..1000 {
+        for _ in 0..1500 {
             let strategy = generate::rule(TableId::Filter, Family::V4, vec![]);
             let mut rule = strategy.new_tree(&mut runner).unwrap().current();
             rule.matches.retain(|spec| is_indexable(&spec.body));

@@ -36,6 +36,7 @@ pub(crate) struct Probe<'f> {
     pub(crate) mark: u32,
     pub(crate) tracking: Tracking,
     pub(crate) now: Nanos,
+    pub(crate) utc_offset: Nanos,
 }
 
 /// What one walk did.
@@ -77,6 +78,10 @@ impl Tracked {
                     .map(|both| both.map(|way| (way.packets, way.bytes))),
                 labels: conntrack.labels(view.id),
                 master_helper: conntrack.master_helper(view.id),
+                master_source: conntrack
+                    .master(view.id)
+                    .and_then(|master| conntrack.view(master))
+                    .map(|master| master.original.src),
             }),
         }
     }
@@ -149,7 +154,7 @@ impl CompiledSide {
             way_mtu: WAY_MTU,
             now: probe.now,
             hook,
-            scene: Scene { utc_offset: Nanos(0), cpu: 0, dice: &dice },
+            scene: Scene { utc_offset: probe.utc_offset, minutes_west: 0, cpu: 0, dice: &dice },
             owner: None,
             priority: 0,
         };
@@ -216,7 +221,9 @@ pub(crate) fn interpreted(
         tracked,
         template: None,
         now: probe.now,
-        utc_offset: Nanos(0),
+        utc_offset: probe.utc_offset,
+        minutes_west: 0,
+        dice: Dice::default(),
         hook,
         cpu: 0,
         owner: None,

@@ -112,6 +112,8 @@ struct Scratch {
     identification: u16,
     /// What to add to the burst's time for the time since a midnight UTC.
     utc_offset: Nanos,
+    /// The kernel's time zone, in minutes west of Greenwich.
+    minutes_west: i32,
     /// Where NAT's free choices come from.
     random: Random,
     /// What TEE has copied, and is to be sent when the walk is over.
@@ -164,6 +166,7 @@ impl Engine {
                 limiter,
                 identification: 0,
                 utc_offset: Nanos(0),
+                minutes_west: 0,
                 random: Random::new(0),
                 copies: Copies::default(),
                 dice: Dice::new(0),
@@ -182,6 +185,12 @@ impl Engine {
     /// and `-m time` goes by. Zero unless set.
     pub fn set_utc_offset(&mut self, offset: Nanos) {
         self.scratch.utc_offset = offset;
+    }
+
+    /// Sets the kernel's time zone, in minutes west of Greenwich, which
+    /// `-m time --kerneltz` goes by. Zero unless set.
+    pub fn set_minutes_west(&mut self, minutes: i32) {
+        self.scratch.minutes_west = minutes;
     }
 
     /// Sets the core that this worker runs on, which `-m cpu` asks for. Zero unless set.

@@ -442,6 +442,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             hook,
             scene: Scene {
                 utc_offset: self.scratch.utc_offset,
+                minutes_west: self.scratch.minutes_west,
                 cpu: self.scratch.cpu,
                 dice: &self.scratch.dice,
             },

@@ -60,6 +60,18 @@ pub(super) fn address(
     chosen
 }
 
+/// The kernel's hash over an address as it stands in a connection's tuple.
+pub(crate) fn hash(family: Family, address: u128, seed: u32) -> u32 {
+    let key = words(family, address);
+    match family {
+        Family::V4 => {
+            let start = 0xdead_beef_u32.wrapping_add(1 << 2).wrapping_add(seed);
+            finish([start.wrapping_add(key[0]), start, start])
+        }
+        Family::V6 => jenkins(&key, seed),
+    }
+}
+
 /// `lookup3` over four words.
 fn jenkins(key: &[u32; 4], seed: u32) -> u32 {
     let start = 0xdead_beef_u32.wrapping_add(4 << 2).wrapping_add(seed);

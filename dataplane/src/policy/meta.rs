@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::eval::PacketView;
+use super::measure::Estimator;
 use crate::clock::Nanos;
 
 /// One of them.
@@ -19,6 +20,8 @@ pub enum MetaTarget {
         /// `--timeout`.
         timeout: Nanos,
     },
+    /// RATEEST.
+    Rateest(Arc<Estimator>),
 }
 
 /// A timer that runs out when no packet came for a while.
@@ -47,6 +50,7 @@ impl MetaTarget {
         match self {
             Self::Classify(_) => "CLASSIFY",
             Self::IdleTimer { .. } => "IDLETIMER",
+            Self::Rateest(_) => "RATEEST",
         }
     }
 
@@ -55,6 +59,9 @@ impl MetaTarget {
         match self {
             Self::Classify(class) => packet.priority = *class,
             Self::IdleTimer { timer, timeout } => timer.start(packet.now, *timeout),
+            Self::Rateest(estimator) => {
+                estimator.add(u64::from(packet.parsed.l3_len), packet.now);
+            }
         }
     }
 }

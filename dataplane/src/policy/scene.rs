@@ -9,6 +9,8 @@ use crate::clock::Nanos;
 pub struct Scene<'a> {
     /// What to add to the burst's time for the time since 1970.
     pub utc_offset: Nanos,
+    /// The kernel's time zone: minutes west of Greenwich.
+    pub minutes_west: i32,
     /// The core that the worker is pinned to, or its number.
     pub cpu: u32,
     /// Where chance comes from.
@@ -20,7 +22,7 @@ impl Scene<'static> {
     /// No time of day, the first core, no luck.
     pub(crate) fn still() -> Self {
         thread_local!(static DICE: &'static Dice = Box::leak(Box::default()));
-        Self { utc_offset: Nanos(0), cpu: 0, dice: DICE.with(|dice| *dice) }
+        Self { utc_offset: Nanos(0), minutes_west: 0, cpu: 0, dice: DICE.with(|dice| *dice) }
     }
 }
 
@@ -34,7 +36,7 @@ pub struct Owner {
 }
 
 /// A generator of chances: equal seeds give equal throws.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Dice(Cell<u64>);
 
 impl Dice {

@@ -14,6 +14,7 @@ use crate::packet::{Family, PortId};
 use crate::publish::Subscription;
 use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
+use crate::zone;
 
 /// One worker's engine and its view of the published world.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct EnginePipeline {
     network: Arc<Network>,
     conntrack: Arc<Conntrack>,
     stats: Arc<WorkerStats>,
+    /// When the time of day was last looked up.
+    clock_read: Nanos,
 }
 
 impl EnginePipeline {
@@ -41,9 +44,35 @@ impl EnginePipeline {
         let network = Arc::clone(networks.refresh());
         stats.generation.set(snapshot.generation);
         let mut engine = Engine::new();
-        engine.set_utc_offset(clock::utc_offset());
         engine.set_seed(conntrack.seed(worker));
-        Self { engine, worker, snapshots, networks, snapshot, network, conntrack, stats }
+        engine.set_cpu(worker as u32);
+        let clock_read = clock::monotonic();
+        let mut pipeline = Self {
+            engine,
+            worker,
+            snapshots,
+            networks,
+            snapshot,
+            network,
+            conntrack,
+            stats,
+            clock_read,
+        };
+        pipeline.read_clock(clock_read);
+        pipeline
+    }
+
+    /// On the core of that number, which `-m cpu` asks for.
+    pub fn with_core(mut self, core: Option<u32>) -> Self {
+        self.engine.set_cpu(core.unwrap_or(self.worker as u32));
+        self
+    }
+
+    /// Finds out what time of day it is, and in which zone.
+    fn read_clock(&mut self, now: Nanos) {
+        self.clock_read = now;
+        self.engine.set_utc_offset(clock::utc_offset());
+        self.engine.set_minutes_west(zone::minutes_west());
     }
 
     /// With what is known of how ports spread what they receive, by port: worker
@@ -94,6 +123,10 @@ impl Pipeline for EnginePipeline {
         engine.output(&world, burst, effects);
     }
     fn tick(&mut self, now: Nanos, effects: &mut impl Effects) {
+        // People and time servers set the clock.
+        if now.saturating_sub(self.clock_read) >= Nanos::SECOND {
+            self.read_clock(now);
+        }
         let (engine, world) = self.parts(now);
         engine.tick(&world, effects);
     }

@@ -1,5 +1,6 @@
 //! The match modules, one file a family.
 
+mod bpf;
 mod comment;
 mod connbytes;
 mod connlabel;
@@ -11,12 +12,18 @@ mod length;
 mod limit;
 mod mac;
 mod mark;
+mod measure;
 mod multiport;
 mod pkttype;
+mod rateest;
 mod set;
+mod statistic;
+mod string;
 mod tcp;
+mod time;
 mod tos;
 mod ttl;
+mod u32;
 mod udp;
 
 use dataplane::packet::Family;
@@ -28,8 +35,11 @@ use crate::diagnostics::Code;
 pub(crate) use connbytes::{DIRECTIONS as CONNBYTES_DIRECTIONS, UNITS as CONNBYTES_UNITS};
 pub(crate) use conntrack::{STATE_NAMES, STATUS_NAMES};
 pub(crate) use limit::RATE_UNITS;
+pub(crate) use rateest::name as estimator_name;
 pub(crate) use set::named_set;
+pub(crate) use string::ALGORITHMS as STRING_ALGORITHMS;
 pub(crate) use tcp::FLAG_NAMES;
+pub(crate) use time::{DAY_NAMES, date_text, time_text};
 pub(crate) use tos::{dscp_value, tos_value};
 
 /// A fresh module of that name, if this family has it and we support it.
@@ -58,6 +68,16 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
         "dscp" => Box::new(tos::Dscp::default()),
         "ttl" if v4 => Box::new(ttl::Hops::new(false)),
         "hl" if !v4 => Box::new(ttl::Hops::new(true)),
+        "string" => Box::new(string::StringModule::default()),
+        "u32" => Box::new(u32::U32::default()),
+        "bpf" => Box::new(bpf::Bpf::default()),
+        "statistic" => Box::new(statistic::Statistic::default()),
+        "time" => Box::new(time::Time::default()),
+        "quota" => Box::new(measure::Quota::default()),
+        "cpu" => Box::new(measure::Cpu::default()),
+        "cluster" => Box::new(measure::Cluster::default()),
+        "nfacct" => Box::new(measure::Nfacct::default()),
+        "rateest" => Box::new(rateest::Rateest::default()),
         "udp" => Box::new(udp::Udp::default()),
         _ => return None,
     })

@@ -22,5 +22,16 @@ pub(super) fn target(out: &mut String, spec: &MetaSpec, family: Family) {
                 push(out, format_args!(" --oif {output}"));
             }
         }
+        MetaSpec::Rateest { name, parameters } => {
+            let interval_ms = 250_u64 << parameters.interval_log;
+            let interval = milliseconds(interval_ms);
+            let average = milliseconds(interval_ms << parameters.ewma_log);
+            let times = format_args!("--rateest-interval {interval} --rateest-ewmalog {average}");
+            push(out, format_args!(" -j RATEEST --rateest-name {name} {times}"));
+        }
     }
+}
+
+fn milliseconds(time: u64) -> String {
+    if time >= 1_000 { format!("{:.1}s", time as f64 / 1e3) } else { format!("{time}.0ms") }
 }

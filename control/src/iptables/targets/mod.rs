@@ -8,6 +8,7 @@ mod mark;
 mod meta;
 mod nat;
 mod prefix;
+mod rateest;
 mod reject;
 mod set;
 mod strip;
@@ -31,6 +32,7 @@ pub(crate) use reject::{NAMES_V4 as REJECT_V4, NAMES_V6 as REJECT_V6};
 pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn TargetModule>> {
     let v4 = family == Family::V4;
     Some(match name {
+        "RATEEST" => Box::new(rateest::Rateest::default()),
         "REJECT" => Box::new(reject::Reject::default()),
         "LOG" => Box::new(log::Log::default()),
         "MARK" => Box::new(mark::Mark::default()),

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 
 use super::targets;
 use super::{file, load};
+use crate::interpret::generate::bytes;
 use crate::iptables::address::{full_mask, prefix_mask};
 use crate::iptables::targets::{REJECT_V4, REJECT_V6};
 use crate::iptables::{TableNames, parse_bytes, print};
@@ -175,6 +176,8 @@ fn free_match(family: Family) -> BoxedStrategy<MatchBody> {
         neg(any::<(u8, u8)>()).prop_map(Match::Tos),
         neg(kind).prop_map(Match::PktType),
         of_connections(),
+        bytes::payload(),
+        bytes::measure(),
     ];
     let state = neg(1..32_u64).prop_map(|state| {
         MatchBody::State(Match::Conntrack(ConntrackMatch {
@@ -191,6 +194,8 @@ fn free_match(family: Family) -> BoxedStrategy<MatchBody> {
         1 => state,
         1 => text(120).prop_map(MatchBody::Comment),
         1 => limit,
+        1 => bytes::owned().prop_map(MatchBody::Measure),
+        1 => bytes::rated().prop_map(MatchBody::Measure),
     ]
     .boxed()
 }
@@ -230,6 +235,7 @@ fn target(family: Family) -> BoxedStrategy<TargetSpec> {
         Just(TargetSpec::Goto("U".to_string())),
         proptest::sample::select(rejects).prop_map(TargetSpec::Reject),
         log,
+        Just(TargetSpec::Meta(bytes::rateest())),
         any::<(u32, u32)>()
             .prop_map(|(clear, toggle)| TargetSpec::Mark(MarkTarget { clear, toggle })),
         connmark.prop_map(TargetSpec::Connmark),

@@ -3,6 +3,7 @@
 //! The core of a case (`rules.rs`, `packets.rs`) draws from its seed as it always did, so
 //! that kept seeds stay what they were; everything here draws from a generator of its own.
 
+pub mod payload;
 pub mod targets;
 
 use super::packets::{Entry, Packet};
@@ -17,7 +18,7 @@ pub type MakeTarget = fn(&mut Rng, &Place<'_>, &[String]) -> Option<String>;
 pub type MakePackets = fn(&mut Rng, &RulesetText) -> Vec<Packet>;
 
 /// One entry for each group that has matches.
-const MATCHES: &[MakeMatch] = &[];
+const MATCHES: &[MakeMatch] = &[payload::extension];
 /// One entry for each group that has targets.
 const TARGETS: &[MakeTarget] = &[targets::target];
 /// One entry for each group that needs packets of its own.
