@@ -8,8 +8,7 @@ use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 
-use dataplane::clock::Nanos;
-use dataplane::effects::LogRecord;
+use dataplane::effects::{LogRecord, Report};
 use dataplane::packet::{Family, Mac, Parsed, PortId};
 use dataplane::policy::Hook;
 use dataplane::policy::target::LogTarget;
@@ -88,15 +87,11 @@ fn target(prefix: &str, verbose: bool) -> LogTarget {
 fn to_line(frame: &[u8], parsed: &Parsed, target: &LogTarget, hook: Hook, mark: u32) -> String {
     let output = matches!(hook, Hook::Forward | Hook::Postrouting).then_some(PortId(1));
     let record = LogRecord {
-        now: Nanos(0),
-        target,
         hook,
         input: Some(PortId(0)),
         output,
-        frame,
-        has_link_header: true,
-        parsed,
         mark,
+        ..LogRecord::plain(Report::Log(target), frame, parsed)
     };
     line(&Entry::copy(&record), |port| ["eth0", "eth1", "eth2"][port.index()])
 }

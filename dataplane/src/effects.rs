@@ -4,19 +4,80 @@
 //! and trace steps go through this trait. The worker, replay and tests each
 //! implement it.
 
+use std::fmt;
+
 use crate::clock::Nanos;
+use crate::conntrack::{ConnView, Conntrack, Tracking};
 use crate::packet::{Family, Parsed, PortId};
+use crate::policy::report::{AuditKind, NflogTarget};
+use crate::policy::scene::Owner;
 use crate::policy::target::LogTarget;
-use crate::policy::{ChainId, Hook, TableId};
+use crate::policy::walk::RuleRef;
+use crate::policy::{ChainId, CounterId, Hook, TableId};
 use crate::verdict::DropReason;
 
-/// One LOG hit. Borrowed: implementations copy what they keep.
+/// What a record is about.
+#[derive(Clone, Copy, Debug)]
+pub enum Report<'a> {
+    /// A LOG target.
+    Log(&'a LogTarget),
+    /// An NFLOG target.
+    Nflog(&'a NflogTarget),
+    /// An AUDIT target.
+    Audit(AuditKind),
+    /// A packet that TRACE marked met this.
+    Trace(Traced),
+}
+
+/// What a traced packet met, in the kernel's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Traced {
+    /// A rule.
+    Rule,
+    /// The end of a called chain, or a rule there that is as good.
+    Return,
+    /// The policy of a built-in chain, or a rule there that is as good.
+    Policy,
+}
+
+impl Traced {
+    /// The word in the kernel's line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rule => "rule",
+            Self::Return => "return",
+            Self::Policy => "policy",
+        }
+    }
+}
+
+/// The rule that a record comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// Its table.
+    pub table: TableId,
+    /// Its chain.
+    pub chain: ChainId,
+    /// The chain's name.
+    pub chain_name: &'a str,
+    /// Its number in the chain, from 1; one more than the last for the chain's end.
+    pub number: u32,
+    /// Where it counts; `None` for the end of a called chain.
+    pub counter: Option<CounterId>,
+}
+
+/// One hit of LOG, NFLOG or AUDIT, or one step of a traced packet. Borrowed:
+/// implementations copy what they keep.
 #[derive(Clone, Copy, Debug)]
 pub struct LogRecord<'a> {
     /// When.
     pub now: Nanos,
-    /// The rule's options.
-    pub target: &'a LogTarget,
+    /// What it is about.
+    pub report: Report<'a>,
+    /// Where it was met.
+    pub place: Place<'a>,
+    /// The rules that jumped there, outermost first. `rule` is where each goes on.
+    pub callers: &'a [RuleRef],
     /// The hook it was met at.
     pub hook: Hook,
     /// Input port, if the packet has one.
@@ -31,6 +92,74 @@ pub struct LogRecord<'a> {
     pub parsed: &'a Parsed,
     /// The packet's mark.
     pub mark: u32,
+    /// Who sends it, where that is known.
+    pub owner: Option<Owner>,
+    /// What tracking said of the packet.
+    pub tracking: Tracking,
+    /// Where its connection is to be looked up.
+    pub conntrack: Option<&'a Conntrack>,
+}
+
+impl<'a> LogRecord<'a> {
+    /// A record of the first rule of FORWARD in table filter, about a packet of which no
+    /// more is known than this.
+    pub fn plain(report: Report<'a>, frame: &'a [u8], parsed: &'a Parsed) -> Self {
+        let place = Place {
+            table: TableId::Filter,
+            chain: ChainId(0),
+            chain_name: "FORWARD",
+            number: 1,
+            counter: Some(CounterId(0)),
+        };
+        Self {
+            now: Nanos(0),
+            report,
+            place,
+            callers: &[],
+            hook: Hook::Forward,
+            input: None,
+            output: None,
+            frame,
+            has_link_header: true,
+            parsed,
+            mark: 0,
+            owner: None,
+            tracking: Tracking::NONE,
+            conntrack: None,
+        }
+    }
+}
+
+impl LogRecord<'_> {
+    /// What the record's line begins with.
+    pub fn prefix(&self) -> Prefix<'_> {
+        Prefix { report: self.report, place: self.place }
+    }
+    /// The packet's connection as it is now.
+    pub fn connection(&self) -> Option<ConnView> {
+        self.conntrack?.view(self.tracking.conn?)
+    }
+}
+
+/// What a line begins with: the rule's prefix, or where a traced packet is.
+#[derive(Clone, Copy, Debug)]
+pub struct Prefix<'a> {
+    report: Report<'a>,
+    place: Place<'a>,
+}
+
+impl fmt::Display for Prefix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { table, chain_name, number, .. } = self.place;
+        match self.report {
+            Report::Log(log) => f.write_str(&log.prefix),
+            Report::Nflog(nflog) => f.write_str(&nflog.prefix),
+            Report::Audit(_) => Ok(()),
+            Report::Trace(how) => {
+                write!(f, "TRACE: {}:{chain_name}:{}:{number} ", table.name(), how.name())
+            }
+        }
+    }
 }
 
 /// One step of a traced walk.
@@ -95,7 +224,7 @@ pub trait Effects {
     /// to come back to the engine.
     fn expect_looped(&mut self, _answer: &Answer) {}
 
-    /// A LOG target was hit.
+    /// A target that reports was hit, or a traced packet took a step.
     fn log(&mut self, record: &LogRecord<'_>);
 
     /// A frame waits for this next hop's link-layer address.

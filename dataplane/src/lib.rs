@@ -14,6 +14,7 @@ pub mod engine;
 pub mod fib;
 pub mod frame;
 pub mod helper;
+pub mod logbook;
 pub mod nat;
 pub mod packet;
 pub mod policy;

@@ -1,6 +1,9 @@
 //! The snapshot: a policy with its generation and one block of counters per worker.
 
+use std::sync::Arc;
+
 use crate::conntrack::Extensions;
+use crate::logbook::LogBook;
 use crate::policy::{CounterId, Policy};
 use crate::stats::RuleCounters;
 
@@ -16,6 +19,8 @@ pub struct Snapshot {
     pub extensions: Extensions,
     /// Whether any rule takes copies of packets.
     pub tees: bool,
+    /// Its rules that report.
+    pub log: Arc<LogBook>,
     counters: Box<[RuleCounters]>,
 }
 
@@ -25,7 +30,8 @@ impl Snapshot {
         let len = policy.counters as usize;
         let counters = (0..workers).map(|_| RuleCounters::new(len)).collect();
         let (extensions, tees) = (policy.extensions(), policy.tees());
-        Self { generation, policy, extensions, tees, counters }
+        let log = Arc::new(LogBook::new(generation, &policy, workers));
+        Self { generation, policy, extensions, tees, log, counters }
     }
     /// The counter block that worker `worker` writes.
     #[inline]

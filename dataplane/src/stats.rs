@@ -102,6 +102,8 @@ pub struct WorkerStats {
     pub logged: Cell,
     /// LOG records lost because the queue was full.
     pub log_lost: Cell,
+    /// LOG records that a limit kept back.
+    pub log_suppressed: Cell,
     /// Bursts processed.
     pub bursts: Cell,
     /// Snapshots adopted.
@@ -183,6 +185,7 @@ impl Default for WorkerStats {
             replies_limited: Cell::default(),
             logged: Cell::default(),
             log_lost: Cell::default(),
+            log_suppressed: Cell::default(),
             bursts: Cell::default(),
             swaps: Cell::default(),
             generation: Cell::default(),

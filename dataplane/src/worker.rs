@@ -14,6 +14,7 @@ mod live;
 mod outlets;
 mod overheard;
 mod pipeline;
+mod records;
 mod waiting;
 
 #[cfg(test)]
@@ -28,12 +29,16 @@ use arrayvec::ArrayVec;
 
 pub use exchange::{Exchange, PortOrder};
 pub use live::EnginePipeline;
-pub use outlets::{LogEntry, NeighbourRequest, Outlets, PortEvent, WorkerEvent};
+pub use outlets::{NeighbourRequest, Outlets, PortEvent, WorkerEvent};
 pub use pipeline::{CrossConnect, LinkAddresses, Pipeline};
+pub use records::{
+    About, CALLERS, CAPTURE_BYTES, Capture, Entry as LogRecordEntry, LINE_BYTES, LogEntry, Rates,
+};
 pub use waiting::WAITING_MAX;
 
 use crate::clock::{self, Nanos};
 use crate::engine::{BURST, Slot};
+use crate::logbook::LogBook;
 use crate::packet::{MAX_PORTS, PortId};
 use crate::port::afxdp::Beat;
 use crate::port::host::{HostQueue, HostWay};
@@ -96,6 +101,7 @@ pub struct Worker<P, L> {
     pipeline: L,
     stats: Arc<WorkerStats>,
     outlets: Outlets,
+    book: Arc<LogBook>,
     exchange: Option<Arc<Exchange>>,
     idle: Idle,
     waiting: WaitingRoom,
@@ -122,6 +128,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             health: vec![Health::Up; ports.len()],
             pool,
             ports,
+            book: pipeline.log_book().map_or_else(Arc::default, Arc::clone),
             host: None,
             beat: None,
             pipeline,
@@ -190,6 +197,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         self.strike(now);
         self.follow_orders();
         let network_changed = self.pipeline.refresh();
+        self.open_book();
         self.keep_house(now, network_changed);
         self.stats.enter(Stage::Receiving);
         self.receive(now);
@@ -254,6 +262,15 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         }
     }
 
+    /// Takes the log book that belongs to the policy in force.
+    fn open_book(&mut self) {
+        if let Some(book) = self.pipeline.log_book()
+            && !Arc::ptr_eq(book, &self.book)
+        {
+            self.book = Arc::clone(book);
+        }
+    }
+
     /// Rings, links and waiting frames: everything that is not the burst itself.
     fn keep_house(&mut self, now: Nanos, network_changed: bool) {
         for port in &mut self.ports {
@@ -292,6 +309,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             waiting: &mut self.waiting,
             host: self.host.as_mut(),
             stats: &self.stats,
+            book: &self.book,
+            worker: self.index,
             now,
         };
         self.pipeline.tick(now, &mut surroundings);
@@ -339,6 +358,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             waiting: &mut self.waiting,
             host: self.host.as_mut(),
             stats: &self.stats,
+            book: &self.book,
+            worker: self.index,
             now,
         };
         let mut slots: ArrayVec<Slot<'_>, BURST> = ArrayVec::new();
@@ -456,6 +477,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             waiting: &mut self.waiting,
             host: self.host.as_mut(),
             stats: &self.stats,
+            book: &self.book,
+            worker: self.index,
             now,
         };
         self.pipeline.unresolved(port, memory.bytes_mut(&mut frame), now, &mut surroundings);

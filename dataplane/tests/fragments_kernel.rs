@@ -72,6 +72,7 @@ fn family<A: Address>(needs_conntrack: bool) -> FamilyPolicy<A> {
         residual: matches.clone().into(),
         matches: matches.into(),
         target: Target::Drop,
+        written: Default::default(),
         counter: CounterId(1),
     };
     let policy = Some((ChainPolicy::Accept, CounterId(0)));

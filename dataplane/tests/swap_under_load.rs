@@ -81,6 +81,7 @@ fn policy(generation: u64) -> Policy {
         matches: residual.clone().into(),
         residual: residual.into(),
         target,
+        written: Default::default(),
         counter: CounterId(index + 1),
     };
     let mark = |value| {

@@ -24,6 +24,7 @@ use dataplane::packet::{Family, MAX_PORTS};
 use dataplane::policy::limit::LimitOverflow;
 use dataplane::policy::{
     Chain, ChainId, CompiledRule, CounterId, FamilyPolicy, Match, Policy, TABLES, TableId, Target,
+    Written,
 };
 
 use dataplane::sets::SetName;
@@ -356,6 +357,7 @@ impl State<'_> {
             base,
             matches: matches.into(),
             target,
+            written: Written { line: rule.span.line, bare: rule.is_bare() },
             counter,
         }
     }
@@ -418,7 +420,7 @@ fn target(
         TargetSpec::Ct(ct) => Target::Ct(ct.clone()),
         TargetSpec::Nat(nat) => Target::Nat(*nat),
         TargetSpec::Synproxy(synproxy) => Target::Synproxy(*synproxy),
-        TargetSpec::Report(report) => match *report {},
+        TargetSpec::Report(report) => Target::Report(report.clone()),
         TargetSpec::Meta(_) | TargetSpec::Set(_) => unreachable!("made with their state"),
     })
 }

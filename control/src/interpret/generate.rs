@@ -10,6 +10,7 @@ use dataplane::packet::{Family, PktType};
 use dataplane::policy::header::prefix::PrefixTarget;
 use dataplane::policy::header::strip::OptionKinds;
 use dataplane::policy::matches::*;
+use dataplane::policy::report::{AuditKind, NflogTarget, ReportTarget};
 use dataplane::policy::target::{
     ConnmarkTarget, CtTarget, HeaderTarget, HelperKind, HopChange, LogTarget, MarkTarget, NatRange,
     NatTarget, RejectWith, ZoneId, ZoneScope,
@@ -272,7 +273,12 @@ fn target(table: TableId, family: Family, callees: Vec<String>) -> BoxedStrategy
         (2, Just(TargetSpec::Drop).boxed()),
         (3, Just(TargetSpec::Return).boxed()),
         (1, Just(TargetSpec::Log(log)).boxed()),
+        (1, Just(TargetSpec::Report(ReportTarget::Nflog(NflogTarget::default()))).boxed()),
+        (1, Just(TargetSpec::Report(ReportTarget::Audit(AuditKind::Drop))).boxed()),
     ];
+    if table == TableId::Raw {
+        choices.push((1, Just(TargetSpec::Report(ReportTarget::Trace)).boxed()));
+    }
     if !callees.is_empty() {
         choices.push((5, select(callees.clone()).prop_map(TargetSpec::Jump).boxed()));
         choices.push((2, select(callees).prop_map(TargetSpec::Goto).boxed()));

@@ -52,7 +52,6 @@ const MATCHES: &[&str] = &[
 
 /// Targets of the kernel's tools that are not supported here.
 const TARGETS: &[&str] = &[
-    "AUDIT",
     "CHECKSUM",
     "CLASSIFY",
     "CLUSTERIP",
@@ -61,7 +60,6 @@ const TARGETS: &[&str] = &[
     "HMARK",
     "IDLETIMER",
     "LED",
-    "NFLOG",
     "NFQUEUE",
     "QUEUE",
     "RATEEST",
@@ -70,7 +68,6 @@ const TARGETS: &[&str] = &[
     "TCPOPTSTRIP",
     "TEE",
     "TPROXY",
-    "TRACE",
     "ULOG",
 ];
 

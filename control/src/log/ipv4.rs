@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use dataplane::wire::proto;
 
 use super::transport::{Onward, incomplete, tcp, udp};
-use super::{Bytes, Entry, Line, be16, be32};
+use super::{Bytes, Entry, Line, be16, be32, ending};
 
 /// The packet at `at`: zero, or inside an ICMP error.
 pub(super) fn packet(out: &mut Line, bytes: &Bytes<'_>, at: usize, entry: &Entry) {
@@ -44,8 +44,8 @@ pub(super) fn packet(out: &mut Line, bytes: &Bytes<'_>, at: usize, entry: &Entry
             Onward::Yes
         }
     };
-    if onward == Onward::Yes && at == 0 && entry.mark != 0 {
-        out.put(format_args!("MARK=0x{:x} ", entry.mark));
+    if onward == Onward::Yes && at == 0 {
+        ending(out, entry);
     }
 }
 

@@ -3,7 +3,7 @@
 use dataplane::wire::proto;
 
 use super::transport::{Onward, incomplete, tcp, udp};
-use super::{Bytes, Entry, Line, be16, be32};
+use super::{Bytes, Entry, Line, be16, be32, ending};
 
 /// The packet at `at`: zero, or inside an ICMPv6 error.
 pub(super) fn packet(out: &mut Line, bytes: &Bytes<'_>, at: usize, entry: &Entry) {
@@ -34,8 +34,8 @@ pub(super) fn packet(out: &mut Line, bytes: &Bytes<'_>, at: usize, entry: &Entry
             Onward::Yes
         }
     };
-    if onward == Onward::Yes && at == 0 && entry.mark != 0 {
-        out.put(format_args!("MARK=0x{:x} ", entry.mark));
+    if onward == Onward::Yes && at == 0 {
+        ending(out, entry);
     }
 }
 

@@ -1,22 +1,27 @@
-//! LOG records: what is kept of one, and the line that the kernel would print.
+//! Records of LOG, NFLOG, AUDIT and TRACE: what is kept of one, and the line that the
+//! kernel would print; [`nflog`] is the form of captured packets.
 //!
 //! [`Entry::copy`] takes what the line needs out of a worker's record, without
 //! allocating; [`line()`] formats it later, off the hot path.
 
 mod ipv4;
 mod ipv6;
+pub mod nflog;
 mod transport;
 
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::fmt::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use arrayvec::{ArrayString, ArrayVec};
 use dataplane::clock::Nanos;
-use dataplane::effects::LogRecord;
+use dataplane::effects::{LogRecord, Report};
 use dataplane::packet::{Family, PortId};
 use dataplane::policy::Hook;
+use dataplane::policy::scene::Owner;
+use dataplane::policy::target::LogTarget;
 
 /// Bytes of the IP packet that an entry keeps: every header that a line can
 /// show, and those of the packet that an ICMP error quotes. Chains of IPv6
@@ -25,6 +30,15 @@ pub const KEPT: usize = 448;
 
 /// Longest line in bytes; the kernel cuts longer ones there.
 pub const LINE: usize = 1016;
+
+/// Longest prefix: `TRACE: `, a table, a chain, `policy` and a number.
+const PREFIX: usize = 96;
+
+/// The kernel's level of lines that no rule gives one: warning.
+const LEVEL: u8 = 4;
+
+/// Type of audit records about packets.
+const AUDIT_PACKET: u32 = 1324;
 
 /// Bytes of an Ethernet header.
 const LINK: usize = 14;
@@ -38,12 +52,33 @@ pub struct Switches {
     pub tcp_options: bool,
     /// `--log-ip-options`.
     pub ip_options: bool,
+    /// `--log-uid`: shows for packets whose sender is known.
+    pub uid: bool,
     /// `--log-macdecode`.
     pub mac_decode: bool,
 }
 
-/// One LOG hit, owned; a plain value of fixed size. `--log-uid` leaves no
-/// trace: packets that are received or forwarded have no owner.
+impl Switches {
+    fn of(log: &LogTarget) -> Self {
+        Self {
+            tcp_sequence: log.tcp_sequence,
+            tcp_options: log.tcp_options,
+            ip_options: log.ip_options,
+            uid: log.uid,
+            mac_decode: log.mac_decode,
+        }
+    }
+    /// What the kernel shows of a traced packet.
+    const TRACE: Self = Self {
+        tcp_sequence: true,
+        tcp_options: true,
+        ip_options: true,
+        uid: true,
+        mac_decode: false,
+    };
+}
+
+/// One hit, owned; a plain value of fixed size.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// When.
@@ -51,7 +86,7 @@ pub struct Entry {
     /// syslog level, 0-7.
     pub level: u8,
     /// The rule's prefix.
-    pub prefix: ArrayString<30>,
+    pub prefix: ArrayString<PREFIX>,
     /// What the rule asks to show.
     pub switches: Switches,
     /// The hook it was met at.
@@ -64,6 +99,8 @@ pub struct Entry {
     pub family: Family,
     /// The packet's mark.
     pub mark: u32,
+    /// Who sent it.
+    pub owner: Option<Owner>,
     /// Length of the IP packet in bytes; more than is kept, perhaps.
     pub length: u16,
     /// The Ethernet header, when it is real.
@@ -80,27 +117,25 @@ impl Entry {
         let end = record.frame.len().min(start + usize::from(record.parsed.l3_len));
         let packet = &record.frame[start..end];
         let mut prefix = ArrayString::new();
-        for letter in record.target.prefix.chars() {
-            if prefix.try_push(letter).is_err() {
-                break;
-            }
-        }
+        // A prefix is short enough; one that were not would be cut.
+        let _ = write!(prefix, "{}", record.prefix());
+        let (level, switches) = match record.report {
+            Report::Log(log) => (log.level, Switches::of(log)),
+            Report::Trace(_) => (LEVEL, Switches::TRACE),
+            Report::Nflog(_) | Report::Audit(_) => (LEVEL, Switches::default()),
+        };
         let link = record.frame.first_chunk().filter(|_| record.has_link_header);
         Self {
             now: record.now,
-            level: record.target.level,
+            level,
             prefix,
-            switches: Switches {
-                tcp_sequence: record.target.tcp_sequence,
-                tcp_options: record.target.tcp_options,
-                ip_options: record.target.ip_options,
-                mac_decode: record.target.mac_decode,
-            },
+            switches,
             hook: record.hook,
             input: record.input,
             output: record.output,
             family: record.parsed.family,
             mark: record.mark,
+            owner: record.owner,
             length: record.parsed.l3_len,
             link: link.copied(),
             packet: packet.iter().copied().take(KEPT).collect(),
@@ -123,6 +158,38 @@ pub fn line<'n>(entry: &Entry, name: impl Fn(PortId) -> &'n str) -> String {
         Family::V6 => ipv6::packet(&mut out, &packet, 0, entry),
     }
     out.0
+}
+
+/// An audit record about a packet, as the kernel prints it when no audit daemon listens:
+/// with its time since 1970 and its number.
+pub fn audit(record: &LogRecord<'_>, wall: Nanos, number: u64) -> String {
+    let (seconds, millis) = (wall.0 / 1_000_000_000, wall.0 / 1_000_000 % 1000);
+    let facts = audit_facts(record);
+    format!("audit: type={AUDIT_PACKET} audit({seconds}.{millis:03}:{number}): {facts}")
+}
+
+/// What an audit record says of a packet.
+pub fn audit_facts(record: &LogRecord<'_>) -> String {
+    let parsed = record.parsed;
+    let address = |bits: u128| match parsed.family {
+        Family::V4 => Ipv4Addr::from_bits(bits as u32).to_string(),
+        Family::V6 => Ipv6Addr::from_bits(bits).to_string(),
+    };
+    let (src, dst) = (address(parsed.src), address(parsed.dst));
+    format!("mark=0x{:x} saddr={src} daddr={dst} proto={}", record.mark, parsed.proto)
+}
+
+/// The ends that both families' lines have: the sender and the mark.
+fn ending(out: &mut Line, entry: &Entry) {
+    if let Some(owner) = entry.owner.filter(|_| entry.switches.uid) {
+        out.put(format_args!("UID={} ", owner.uid));
+        if let Some(gid) = owner.gid {
+            out.put(format_args!("GID={gid} "));
+        }
+    }
+    if entry.mark != 0 {
+        out.put(format_args!("MARK=0x{:x} ", entry.mark));
+    }
 }
 
 fn link_header(out: &mut Line, entry: &Entry) {

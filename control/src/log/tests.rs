@@ -3,6 +3,7 @@
 //! `tests/log_kernel.rs` compares many more with the live kernel.
 
 use dataplane::packet::Mac;
+use dataplane::policy::report::AuditKind;
 use dataplane::policy::target::LogTarget;
 use dataplane::wire::build::{ETH_DST, Packet};
 use dataplane::wire::{Frame, parse, proto};
@@ -27,14 +28,12 @@ fn logged(frame: &[u8], verbose: bool, ports: [Option<u8>; 2], mark: u32) -> Ent
     };
     Entry::copy(&LogRecord {
         now: Nanos(7),
-        target: &target,
         hook: Hook::Prerouting,
         input: ports[0].map(PortId),
         output: ports[1].map(PortId),
-        frame,
         has_link_header: ports[0].is_some(),
-        parsed: &parsed,
         mark,
+        ..LogRecord::plain(Report::Log(&target), frame, &parsed)
     })
 }
 
@@ -134,6 +133,34 @@ fn our_own_packets_have_no_mac() {
     let text = line(&logged(&frame, !VERBOSE, [None, Some(1)], 0), name);
     assert!(text.starts_with("A:IN= OUT=eth1 SRC=198.18.1.1 "), "{text}");
     assert!(text.ends_with("SPT=1 DPT=2 LEN=8 "), "{text}");
+}
+
+/// In the form of records that Linux 6.18 made.
+#[test]
+fn audit_records_are_the_kernels() {
+    let record = |frame: &[u8], mark| {
+        let Ok(Frame::Ip(parsed)) = parse(frame, ETH_DST) else { panic!("not IP") };
+        let plain = LogRecord::plain(Report::Audit(AuditKind::Drop), frame, &parsed);
+        audit(&LogRecord { mark, ..plain }, Nanos(1_795_339_049_319_000_000), 197)
+    };
+    assert_eq!(
+        record(&Packet::udp("198.18.1.10", 1, "198.18.2.11", 9).build(), 0),
+        "audit: type=1324 audit(1795339049.319:197): mark=0x0 saddr=198.18.1.10 daddr=198.18.2.11 \
+         proto=17"
+    );
+    assert_eq!(
+        record(&Packet::ping("2001:db8::1", "2001:db8::2", 1, 2).build(), 5),
+        "audit: type=1324 audit(1795339049.319:197): mark=0x5 saddr=2001:db8::1 daddr=2001:db8::2 proto=58"
+    );
+}
+
+#[test]
+fn a_sender_shows_where_it_is_asked_for_and_known() {
+    let frame = Packet::udp("198.18.1.1", 1, "198.18.1.5", 2).build();
+    let owner = Some(Owner { uid: 1000, gid: Some(100) });
+    let seen = |verbose, mark| Entry { owner, ..logged(&frame, verbose, [None, Some(1)], mark) };
+    assert!(line(&seen(true, 7), name).ends_with("LEN=8 UID=1000 GID=100 MARK=0x7 "));
+    assert!(line(&seen(false, 7), name).ends_with("LEN=8 MARK=0x7 "));
 }
 
 #[test]

@@ -130,6 +130,22 @@ pub struct Rule {
     pub span: Span,
 }
 
+impl Rule {
+    /// Whether it was written without any selector and match, not even a comment.
+    pub fn is_bare(&self) -> bool {
+        let anywhere = |end: &Option<Neg<AddressMask>>| {
+            end.is_none_or(|end| !end.negated && end.value.mask == 0)
+        };
+        anywhere(&self.src)
+            && anywhere(&self.dst)
+            && self.input.is_none()
+            && self.output.is_none()
+            && self.proto.is_none()
+            && self.fragment.is_none()
+            && self.matches.is_empty()
+    }
+}
+
 /// A match with its position.
 #[derive(Clone, Debug)]
 pub struct MatchSpec {

@@ -110,6 +110,9 @@ pub struct Event {
     pub answers: Vec<String>,
     /// The path of those answers.
     pub answer_path: Vec<PathStep>,
+    /// What TRACE reported, as `filter:FORWARD:rule:3`; left out when nothing was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trace: Vec<String>,
 }
 
 /// What an event is made from.
@@ -169,6 +172,7 @@ impl Event {
             reply: view.map(|view| TupleFields::new(&view.reply)),
             answers: emitted,
             answer_path,
+            trace: collector.traces.clone(),
         }
     }
 }

@@ -1,19 +1,22 @@
 //! Captures in, captures out: what `portcullis replay` does with files.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use dataplane::clock::Nanos;
 use dataplane::packet::Family;
+use dataplane::policy::report::ReportTarget;
 
 use super::capture::{self, CaptureError, Writer};
 use super::topology::{TopologyError, TopologyFile};
 use super::{Fed, Replay, ReplayError, Setup, Source};
 use crate::diagnostics::Finding;
 use crate::iptables::{self, Names};
-use crate::model::Ruleset;
+use crate::log::nflog::{self, Link};
+use crate::model::{Ruleset, TargetSpec};
 
 /// What to read and where to write.
 #[derive(Clone, Debug)]
@@ -118,8 +121,9 @@ struct Input {
 pub fn run(job: &Job) -> Result<Summary, JobError> {
     let (mut replay, names) = open(job)?;
     let inputs = read_inputs(job, &replay)?;
-    keep_inputs(job, replay.ports())?;
-    let mut outputs = Outputs::create(job, replay.ports())?;
+    let reports = Reports::of(&replay);
+    keep_inputs(job, replay.ports(), &reports)?;
+    let mut outputs = Outputs::create(job, replay.ports(), &reports)?;
     for input in inputs {
         let fed = replay.feed(input.source, input.frame.at, &input.frame.bytes);
         outputs.record(&fed)?;
@@ -196,19 +200,67 @@ fn read_inputs(job: &Job, replay: &Replay) -> Result<Vec<Input>, JobError> {
 }
 
 /// Refuses a run whose outputs would overwrite what it reads.
-fn keep_inputs(job: &Job, ports: &[String]) -> Result<(), JobError> {
+fn keep_inputs(job: &Job, ports: &[String], reports: &Reports) -> Result<(), JobError> {
     let read = [Some(&job.topology), job.rules.as_ref(), job.rules6.as_ref(), job.ipset.as_ref()];
     let read = read.into_iter().flatten().chain(job.inputs.iter().map(|(_, file)| file));
     let read: HashSet<_> = read.filter_map(|file| identity(file)).collect();
     let captures = ports.iter().map(String::as_str).chain(["host"]).map(|n| format!("{n}.pcap"));
     let others = OTHER_OUTPUTS.map(str::to_owned);
-    let written = captures.chain(others).map(|name| job.out.join(name)).chain(job.events.clone());
+    let reports = reports.files().into_iter();
+    let written = captures
+        .chain(others)
+        .chain(reports)
+        .map(|name| job.out.join(name))
+        .chain(job.events.clone());
     for file in written {
         if identity(&file).is_some_and(|identity| read.contains(&identity)) {
             return Err(JobError::Overwrites { file });
         }
     }
     Ok(())
+}
+
+/// Where audit records go.
+const AUDIT: &str = "audit.txt";
+
+/// Which outputs the policies' rules need that report more than lines.
+struct Reports {
+    audit: bool,
+    groups: BTreeSet<u16>,
+}
+
+impl Reports {
+    fn of(replay: &Replay) -> Self {
+        let mut reports = Self { audit: false, groups: BTreeSet::new() };
+        let families = [Family::V4, Family::V6].into_iter();
+        let tables = families.flat_map(|family| &replay.rules(family).tables);
+        for rule in tables.flat_map(|table| &table.chains).flat_map(|chain| &chain.rules) {
+            match &rule.target {
+                TargetSpec::Report(ReportTarget::Audit(_)) => reports.audit = true,
+                TargetSpec::Report(ReportTarget::Nflog(nflog)) => {
+                    reports.groups.insert(nflog.group);
+                }
+                _ => {}
+            }
+        }
+        reports
+    }
+    fn files(&self) -> Vec<String> {
+        let audit = self.audit.then(|| AUDIT.to_owned());
+        audit.into_iter().chain(self.groups.iter().map(|group| capture_name(*group))).collect()
+    }
+    fn captures(&self, out: &Path) -> Result<Vec<(u16, PathBuf, Out)>, JobError> {
+        let open = |group: &u16| {
+            let (file, mut out) = create(out.join(capture_name(*group)))?;
+            out.write_all(&nflog::file_header(Link::Nflog)).map_err(unwritable(&file))?;
+            Ok((*group, file, out))
+        };
+        self.groups.iter().map(open).collect()
+    }
+}
+
+fn capture_name(group: u16) -> String {
+    format!("nflog-{group}.pcap")
 }
 
 /// What is written to `--out` besides captures.
@@ -228,6 +280,9 @@ struct Outputs<'j> {
     ports: Vec<Writer<Out>>,
     host: Writer<Out>,
     log: (PathBuf, Out),
+    audit: Option<(PathBuf, Out)>,
+    audited: u64,
+    captures: Vec<(u16, PathBuf, Out)>,
     events: Option<(PathBuf, Out)>,
     summary: Summary,
 }
@@ -238,7 +293,7 @@ fn create(file: PathBuf) -> Result<(PathBuf, Out), JobError> {
 }
 
 impl<'j> Outputs<'j> {
-    fn create(job: &'j Job, ports: &[String]) -> Result<Self, JobError> {
+    fn create(job: &'j Job, ports: &[String], reports: &Reports) -> Result<Self, JobError> {
         fs::create_dir_all(&job.out).map_err(unwritable(&job.out))?;
         let pcap = |name: &str| {
             let (file, out) = create(job.out.join(format!("{name}.pcap")))?;
@@ -249,13 +304,16 @@ impl<'j> Outputs<'j> {
             ports: ports.iter().map(|name| pcap(name)).collect::<Result<_, _>>()?,
             host: pcap("host")?,
             log: create(job.out.join("log.txt"))?,
+            audit: reports.audit.then(|| create(job.out.join(AUDIT))).transpose()?,
+            audited: 0,
+            captures: reports.captures(&job.out)?,
             events: job.events.clone().map(create).transpose()?,
             summary: Summary::default(),
         })
     }
 
     fn record(&mut self, fed: &Fed) -> Result<(), JobError> {
-        let at = dataplane::clock::Nanos(fed.event.t_ns);
+        let at = Nanos(fed.event.t_ns);
         let out = &self.job.out;
         for sent in &fed.sent {
             let written = self.ports[sent.port.index()].write(at, &sent.frame);
@@ -267,6 +325,7 @@ impl<'j> Outputs<'j> {
         for line in &fed.log {
             writeln!(self.log.1, "{line}").map_err(unwritable(&self.log.0))?;
         }
+        self.report(fed, at)?;
         if let Some((file, events)) = &mut self.events {
             let line = serde_json::to_writer(&mut *events, &fed.event).map_err(Into::into);
             line.and_then(|()| events.write_all(b"\n")).map_err(unwritable(file))?;
@@ -278,12 +337,34 @@ impl<'j> Outputs<'j> {
         Ok(())
     }
 
+    /// Audit records and captured packets.
+    fn report(&mut self, fed: &Fed, at: Nanos) -> Result<(), JobError> {
+        if let Some((file, out)) = &mut self.audit {
+            for record in &fed.audit {
+                self.audited += 1;
+                let (seconds, millis) = (at.0 / 1_000_000_000, at.0 / 1_000_000 % 1000);
+                let number = self.audited;
+                writeln!(out, "type=1324 audit({seconds}.{millis:03}:{number}): {record}")
+                    .map_err(unwritable(file))?;
+            }
+        }
+        for captured in &fed.captured {
+            let group = self.captures.iter_mut().find(|(group, ..)| *group == captured.group);
+            if let Some((_, file, out)) = group {
+                out.write_all(&captured.record).map_err(unwritable(file))?;
+            }
+        }
+        Ok(())
+    }
+
     fn finish(self, replay: &Replay, names: &dyn Names) -> Result<Summary, JobError> {
         let out = &self.job.out;
         for writer in self.ports.into_iter().chain([self.host]) {
             writer.finish().map_err(unwritable(out))?;
         }
-        for (file, mut writer) in [self.log].into_iter().chain(self.events) {
+        let captures = self.captures.into_iter().map(|(_, file, out)| (file, out));
+        let lines = [self.log].into_iter().chain(self.events).chain(self.audit);
+        for (file, mut writer) in lines.chain(captures) {
             writer.flush().map_err(unwritable(&file))?;
         }
         let write = |name: &str, text: String| {

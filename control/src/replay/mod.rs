@@ -118,6 +118,15 @@ pub struct Sent {
     pub frame: Vec<u8>,
 }
 
+/// A packet that NFLOG captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// For listeners of this group.
+    pub group: u16,
+    /// As a record of a capture file ([`crate::log::nflog`]).
+    pub record: Vec<u8>,
+}
+
 /// All that one frame caused.
 #[derive(Clone, Debug)]
 pub struct Fed {
@@ -129,8 +138,12 @@ pub struct Fed {
     pub sent: Vec<Sent>,
     /// Frames that the local stack receives.
     pub delivered: Vec<Vec<u8>>,
-    /// LOG lines, without a line end.
+    /// Lines of LOG and TRACE, without a line end.
     pub log: Vec<String>,
+    /// What audit records say, without time and number.
+    pub audit: Vec<String>,
+    /// Packets that NFLOG captured.
+    pub captured: Vec<Captured>,
     /// Its connection.
     pub conn: Option<ConnId>,
 }
@@ -292,14 +305,14 @@ impl Replay {
             conntrack: &self.conntrack,
         };
         let event = Event::new(&facts, &collector);
-        let Collector { mut sent, mut delivered, log, outcome, .. } = collector;
+        let Collector { mut sent, mut delivered, log, audit, captured, outcome, .. } = collector;
         match slot.disposition {
             Disposition::Transmit(port) => sent.push(Sent { port, frame: slot.frame().to_vec() }),
             Disposition::Deliver => delivered.push(slot.frame().to_vec()),
             _ => {}
         }
         let conn = outcome.and_then(|outcome| outcome.tracking.conn);
-        Fed { event, reason, sent, delivered, log, conn }
+        Fed { event, reason, sent, delivered, log, audit, captured, conn }
     }
 
     /// Interface names by [`PortId`].

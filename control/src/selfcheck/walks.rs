@@ -157,6 +157,7 @@ impl CompiledSide {
             scene: Scene { utc_offset: probe.utc_offset, minutes_west: 0, cpu: 0, dice: &dice },
             owner: None,
             priority: 0,
+            traced: false,
         };
         let mut key = packet.key();
         let mut walker = Walker {

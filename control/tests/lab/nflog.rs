@@ -47,34 +47,49 @@ impl PacketLog {
 
     /// Packets since the last call, from the IP header on.
     pub fn take(&self) -> Vec<Vec<u8>> {
-        let mut packets = Vec::new();
+        let payload = |message: &Vec<u8>| {
+            let found = attributes(message).find(|(kind, _)| *kind == PAYLOAD);
+            found.map(|(_, value)| value.to_vec())
+        };
+        self.messages().iter().filter_map(payload).collect()
+    }
+
+    /// Messages about packets since the last call, without their netlink header.
+    pub fn messages(&self) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
         let mut buffer = Vec::with_capacity(80_000);
         loop {
             buffer.clear();
             if self.0.recv(&mut buffer, 0).is_err() {
-                return packets;
+                return all;
             }
-            packets.extend(payloads(&buffer));
+            all.extend(split(&buffer));
         }
     }
 }
 
-/// The packets in one datagram of messages.
-fn payloads(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+/// The attributes of a message without its netlink header: number and value.
+pub fn attributes(message: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = message.get(4..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let head = rest.first_chunk::<4>()?;
+        let len = usize::from(u16::from_ne_bytes([head[0], head[1]]));
+        let kind = u16::from_ne_bytes([head[2], head[3]]) & 0x3fff;
+        let value = rest.get(4..len)?;
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// The messages about packets in one datagram.
+fn split(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     while bytes.len() >= 20 {
         let len = u32::from_ne_bytes(bytes[..4].try_into().expect("four bytes")) as usize;
         let kind = u16::from_ne_bytes([bytes[4], bytes[5]]);
         let Some(message) = bytes.get(..len).filter(|_| len >= 20) else { return all };
-        let mut attributes = if kind == PACKET { &message[20..] } else { &[] };
-        while attributes.len() >= 4 {
-            let len = usize::from(u16::from_ne_bytes([attributes[0], attributes[1]]));
-            let kind = u16::from_ne_bytes([attributes[2], attributes[3]]) & 0x3fff;
-            let Some(value) = attributes.get(4..len) else { break };
-            if kind == PAYLOAD {
-                all.push(value.to_vec());
-            }
-            attributes = attributes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        if kind == PACKET {
+            all.push(message[16..].to_vec());
         }
         bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
     }

@@ -82,6 +82,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let parsed = parse_as(&last.parsed, &frame).map_err(End::Drop)?;
         let mut packet = Packet::new(frame, parsed, last.input);
         (packet.mark, packet.handed, packet.regroup) = (last.mark, last.handed, Some(regroup));
+        packet.traced = last.traced;
         let disposition = match onward(self, &mut packet) {
             Ok(disposition) => disposition,
             Err(end) => self.settle(&mut packet, end),

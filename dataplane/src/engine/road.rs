@@ -61,6 +61,8 @@ pub(super) struct Packet<'f> {
     pub(super) owner: Option<Owner>,
     /// What CLASSIFY said.
     pub(super) priority: u32,
+    /// Whether TRACE marked it.
+    pub(super) traced: bool,
     /// For a datagram that was put together here: how it came.
     pub(super) regroup: Option<&'f Regroup>,
 }
@@ -85,6 +87,7 @@ impl<'f> Packet<'f> {
             options: Options::default(),
             owner: None,
             priority: 0,
+            traced: false,
             regroup: None,
         }
     }
@@ -448,6 +451,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             },
             owner: packet.owner,
             priority: packet.priority,
+            traced: packet.traced,
         };
         let mut key = view.key();
         let mut walker = Walker {
@@ -459,7 +463,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         };
         let verdict = walker.walk(table, hook, entry, &mut view, &mut key);
         (packet.mark, packet.tracking, packet.template) = (view.mark, view.tracking, view.template);
-        packet.priority = view.priority;
+        (packet.priority, packet.traced) = (view.priority, view.traced);
         let (length, joined) = (view.frame.len(), view.frame.joined());
         packet.frame.resume(length, joined);
         if !self.scratch.copies.is_idle() {

@@ -70,6 +70,8 @@ pub struct PacketView<'a> {
     pub owner: Option<Owner>,
     /// What CLASSIFY says of it.
     pub priority: u32,
+    /// Whether TRACE wants to hear what it meets.
+    pub traced: bool,
 }
 
 impl PacketView<'_> {

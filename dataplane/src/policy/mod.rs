@@ -154,8 +154,20 @@ pub struct CompiledRule<A> {
     pub matches: Box<[Match]>,
     /// What to do with a packet that matches.
     pub target: Target,
+    /// How it was written, for what reports tell.
+    pub written: Written,
     /// The rule's counters.
     pub counter: CounterId,
+}
+
+/// How a rule was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Its line in the file, from 1; 0 when there is none.
+    pub line: u32,
+    /// Whether it has no selector and no match, not even a comment: the kernel takes
+    /// such a verdict for the end of its chain in traces.
+    pub bare: bool,
 }
 
 /// The base selectors of a rule (`-s -d -i -o -p -f`), each possibly negated.

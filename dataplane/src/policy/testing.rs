@@ -8,7 +8,7 @@ use classifier::{Address, ClassSet, Masked, PortRange, Rule};
 use super::matches::{Match, Neg, Range, TcpMatch, UdpMatch};
 use super::{
     BaseMatch, Chain, ChainId, ChainPolicy, CompiledRule, CounterId, FamilyPolicy, Hook, Policy,
-    TABLES, TableId, Target,
+    TABLES, TableId, Target, Written,
 };
 use crate::effects::{Effects, LogRecord, Outcome, Step};
 use crate::fib::Network;
@@ -27,6 +27,7 @@ pub(crate) struct Spec<A> {
     pub(crate) base: BaseMatch<A>,
     pub(crate) matches: Vec<Match>,
     pub(crate) target: Target,
+    pub(crate) bare: bool,
 }
 
 impl<A: Address> Spec<A> {
@@ -41,7 +42,7 @@ impl<A: Address> Spec<A> {
             proto: None,
             fragment: None,
         };
-        Self { base, matches: Vec::new(), target }
+        Self { base, matches: Vec::new(), target, bare: false }
     }
     pub(crate) fn src(mut self, address: A, mask: A, negated: bool) -> Self {
         self.base.src = (Masked::new(address, mask), negated);
@@ -132,13 +133,14 @@ impl<A: Address> Builder<A> {
     }
     fn compile(&mut self, spec: Spec<A>) -> CompiledRule<A> {
         let counter = self.counter();
-        let Spec { base, matches, target } = spec;
+        let Spec { base, matches, target, bare } = spec;
+        let written = Written { bare, ..Written::default() };
         let (indexed, check_base, residual) = match self.indexing {
             Indexing::Wide => (Rule::default(), true, matches.clone()),
             Indexing::Exact => index(&base, &matches),
         };
         let (residual, matches) = (residual.into(), matches.into());
-        CompiledRule { indexed, check_base, residual, base, matches, target, counter }
+        CompiledRule { indexed, check_base, residual, base, matches, target, written, counter }
     }
     pub(crate) fn family(self) -> (FamilyPolicy<A>, u32) {
         let max_depth = self.chains.len() as u32;
@@ -227,7 +229,7 @@ impl Effects for Recorder {
         self.delivered.push(frame.to_vec());
     }
     fn log(&mut self, record: &LogRecord<'_>) {
-        let prefix = record.target.prefix.to_string();
+        let prefix = record.prefix().to_string();
         self.logged.push((prefix, record.mark, record.parsed.ttl, record.frame.to_vec()));
     }
     fn want_neighbour(&mut self, port: PortId, _family: Family, next_hop: u128) {

@@ -8,6 +8,7 @@ use super::matches::{
     ConntrackMatch, HopCompare, IcmpMatch, IpRangeMatch, Match, MultiportMatch, MultiportSide, Neg,
     Range, TcpMatch, UdpMatch,
 };
+use super::report::ReportTarget;
 use super::scene::Scene;
 use super::target::{CtTarget, LogTarget, MarkTarget, RejectWith, Target, ZoneId, ZoneScope};
 use super::tee::Copies;
@@ -60,6 +61,7 @@ fn view<'a>(
         scene: Scene::still(),
         owner: None,
         priority: 0,
+        traced: false,
     }
 }
 
@@ -136,6 +138,38 @@ fn walk(
 
 fn tcp(dport: u16) -> Vec<u8> {
     Packet::tcp("198.18.1.2", 40000, "198.18.2.2", dport, 2).macs(Mac::default(), MAC).build()
+}
+
+#[test]
+fn a_traced_packet_tells_of_every_rule_and_end_that_it_meets() {
+    let bare = |target| Spec { bare: true, ..Spec::any(target) };
+    let users = [
+        vec![Spec::any(Target::Count)],
+        vec![Spec::any(Target::Count), bare(Target::Return), Spec::any(Target::Drop)],
+    ];
+    let rules = [
+        Spec::any(Target::Jump(ChainId(0))),
+        Spec::any(Target::Report(ReportTarget::Trace)),
+        Spec::any(Target::Jump(ChainId(0))),
+        Spec::any(Target::Jump(ChainId(1))),
+        Spec::any(Target::Goto(ChainId(0))),
+    ];
+    let walked = walk(&users, &rules, ChainPolicy::Accept, &tcp(80));
+    let expected = [
+        "chain2:rule:3",
+        "chain0:rule:1",
+        "chain0:return:2",
+        "chain2:rule:4",
+        "chain1:rule:1",
+        "chain1:return:2",
+        "chain2:rule:5",
+        "chain0:rule:1",
+        "chain0:return:2",
+        "chain2:policy:6",
+    ];
+    assert_eq!(walked.logs, expected.map(|place| format!("TRACE: filter:{place} ")));
+    let walked = walk(&[], &[rules[1].clone(), bare(Target::Drop)], ChainPolicy::Accept, &tcp(80));
+    assert_eq!(walked.logs, ["TRACE: filter:chain0:policy:2 "]);
 }
 
 fn log(prefix: &str) -> Target {

@@ -10,11 +10,12 @@ use classifier::{Address, Classifier, Key};
 
 use super::eval::{Outcome, PacketView};
 use super::header::{self, Failure};
+use super::report::ReportTarget;
 use super::target::{ConnmarkTarget, CtTarget, RejectWith, Target};
 use super::tee::Copies;
 use super::{Chain, ChainId, ChainPolicy, CompiledRule, FamilyPolicy, Hook, TableId};
 use crate::conntrack::{CtState, Template, Tracking};
-use crate::effects::{Effects, LogRecord, Step};
+use crate::effects::{Effects, LogRecord, Place, Report, Step, Traced};
 use crate::packet::L4Class;
 use crate::reply::Message;
 use crate::stats::RuleCounters;
@@ -38,7 +39,8 @@ pub enum Verdict {
     Synproxy(RuleRef),
 }
 
-/// A rule of a policy whose target the engine carries out.
+/// A rule of a policy: one whose target the engine carries out, or one to go on at
+/// when a called chain ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleRef {
     /// Its chain.
@@ -47,16 +49,9 @@ pub struct RuleRef {
     pub rule: u32,
 }
 
-/// Where to go on when a called chain ends.
-#[derive(Clone, Copy, Debug)]
-struct Return {
-    chain: ChainId,
-    rule: u32,
-}
-
 /// The return stack: one per worker, sized when a snapshot is adopted, reused by every walk.
 #[derive(Debug, Default)]
-pub struct ReturnStack(Vec<Return>);
+pub struct ReturnStack(Vec<RuleRef>);
 
 impl ReturnStack {
     /// Makes room for `depth` nested jumps. Allocates only when a policy is
@@ -102,6 +97,9 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
         loop {
             let chain = &policy.chains[chain_id.0 as usize];
             let Some(index) = next_rule(chain, key, from, packet, odd) else {
+                if packet.traced && chain_id != entry {
+                    self.tell(Met::end(table, chain_id, Traced::Return), chain, packet);
+                }
                 match self.stack.0.pop() {
                     Some(caller) => (chain_id, from) = (caller.chain, caller.rule),
                     None => return self.apply_policy(table, hook, entry, packet),
@@ -117,6 +115,17 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
             }
             self.counters.bump(rule.counter, u64::from(packet.parsed.l3_len));
             self.trace(table, hook, chain_id, Some(index), packet);
+            if packet.traced {
+                let ends = rule.written.bare
+                    && matches!(rule.target, Target::Accept | Target::Drop | Target::Return);
+                let how = match ends {
+                    true if chain_id == entry => Traced::Policy,
+                    true => Traced::Return,
+                    false => Traced::Rule,
+                };
+                let met = Met { table, chain: chain_id, rule: Some(index), how };
+                self.tell(met, chain, packet);
+            }
             match &rule.target {
                 Target::Count => {}
                 Target::Accept => return Verdict::Accept,
@@ -128,7 +137,7 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 },
                 Target::Jump(callee) => {
                     debug_assert!(self.stack.0.len() < policy.max_depth as usize);
-                    self.stack.0.push(Return { chain: chain_id, rule: from });
+                    self.stack.0.push(RuleRef { chain: chain_id, rule: from });
                     (chain_id, from) = (*callee, 0);
                 }
                 Target::Goto(callee) => (chain_id, from) = (*callee, 0),
@@ -150,7 +159,8 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 | Target::Tee(_)
                 | Target::Meta(_)
                 | Target::Set(_) => {
-                    match self.act(&rule.target, hook, packet) {
+                    let at = RuleRef { chain: chain_id, rule: index };
+                    match self.act(&rule.target, (table, at), packet) {
                         Ok(()) => {}
                         Err(Failure::Drop(reason)) => return Verdict::Drop(reason),
                         Err(Failure::Tell(message)) => return Verdict::Refuse(message),
@@ -172,31 +182,54 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
     fn act(
         &mut self,
         target: &Target,
-        hook: Hook,
+        (table, at): (TableId, RuleRef),
         packet: &mut PacketView<'_>,
     ) -> Result<(), Failure> {
         match target {
-            Target::Log(target) => self.effects.log(&LogRecord {
-                now: packet.now,
-                target,
-                hook,
-                input: packet.input,
-                output: packet.output,
-                frame: &packet.frame,
-                has_link_header: packet.has_link_header,
-                parsed: packet.parsed,
-                mark: packet.mark,
-            }),
+            Target::Log(target) => self.report(Report::Log(target), table, at, packet),
             Target::Mark(mark) => packet.mark = (packet.mark & !mark.clear) ^ mark.toggle,
             Target::Connmark(target) => connmark(*target, packet),
             Target::Header(target) => header::change(*target, packet)?,
-            Target::Report(target) => match *target {},
+            Target::Report(ReportTarget::Nflog(target)) => {
+                self.report(Report::Nflog(target), table, at, packet);
+            }
+            Target::Report(ReportTarget::Audit(kind)) => {
+                self.report(Report::Audit(*kind), table, at, packet);
+            }
+            Target::Report(ReportTarget::Trace) => packet.traced = true,
             Target::Tee(target) => self.copies.take(target, packet),
             Target::Meta(target) => target.apply(packet),
             Target::Set(target) => target.apply(packet),
             _ => unreachable!("only non-terminal targets are acted on"),
         }
         Ok(())
+    }
+
+    /// A rule reports the packet.
+    fn report(&mut self, report: Report<'_>, table: TableId, at: RuleRef, packet: &PacketView<'_>) {
+        let chain = &self.policy.chains[at.chain.0 as usize];
+        let place = Place {
+            table,
+            chain: at.chain,
+            chain_name: &chain.name,
+            number: at.rule + 1,
+            counter: Some(chain.rules[at.rule as usize].counter),
+        };
+        self.effects.log(&record(report, place, &self.stack.0, packet));
+    }
+
+    /// A traced packet met something.
+    fn tell(&mut self, met: Met, chain: &Chain<A>, packet: &PacketView<'_>) {
+        let index = met.rule.map_or(chain.rules.len(), |index| index as usize);
+        let rule = chain.rules.get(index).map(|rule| rule.counter);
+        let place = Place {
+            table: met.table,
+            chain: met.chain,
+            chain_name: &chain.name,
+            number: index as u32 + 1,
+            counter: rule.or(chain.policy.map(|(_, counter)| counter)),
+        };
+        self.effects.log(&record(Report::Trace(met.how), place, &self.stack.0, packet));
     }
 
     /// A built-in chain was walked to its end.
@@ -213,6 +246,10 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
         };
         self.counters.bump(counter, u64::from(packet.parsed.l3_len));
         self.trace(table, hook, entry, None, packet);
+        if packet.traced {
+            let chain = &self.policy.chains[entry.0 as usize];
+            self.tell(Met::end(table, entry, Traced::Policy), chain, packet);
+        }
         match verdict {
             ChainPolicy::Accept => Verdict::Accept,
             ChainPolicy::Drop => Verdict::Drop(DropReason::ChainPolicy),
@@ -231,6 +268,46 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
             let family = packet.parsed.family;
             self.effects.step(Step { family, table, hook, chain, rule });
         }
+    }
+}
+
+/// What a traced packet met.
+#[derive(Clone, Copy)]
+struct Met {
+    table: TableId,
+    chain: ChainId,
+    /// `None`: the chain's end.
+    rule: Option<u32>,
+    how: Traced,
+}
+
+impl Met {
+    fn end(table: TableId, chain: ChainId, how: Traced) -> Self {
+        Self { table, chain, rule: None, how }
+    }
+}
+
+fn record<'a>(
+    report: Report<'a>,
+    place: Place<'a>,
+    callers: &'a [RuleRef],
+    packet: &'a PacketView<'_>,
+) -> LogRecord<'a> {
+    LogRecord {
+        now: packet.now,
+        report,
+        place,
+        callers,
+        hook: packet.hook,
+        input: packet.input,
+        output: packet.output,
+        frame: &packet.frame,
+        has_link_header: packet.has_link_header,
+        parsed: packet.parsed,
+        mark: packet.mark,
+        owner: packet.owner,
+        tracking: packet.tracking,
+        conntrack: Some(packet.conntrack),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::conntrack::Conntrack;
 use crate::effects::Effects;
 use crate::engine::{Engine, Slot, World};
 use crate::fib::Network;
+use crate::logbook::LogBook;
 use crate::nat::Spread;
 use crate::packet::{Family, PortId};
 use crate::publish::Subscription;
@@ -113,6 +114,9 @@ impl Pipeline for EnginePipeline {
             self.stats.generation.set(self.snapshot.generation);
         }
         adopt(&mut self.network, &mut self.networks)
+    }
+    fn log_book(&self) -> Option<&Arc<LogBook>> {
+        Some(&self.snapshot.log)
     }
     fn process(&mut self, burst: &mut [Slot<'_>], now: Nanos, effects: &mut impl Effects) {
         let (engine, world) = self.parts(now);

@@ -4,15 +4,15 @@
 
 use std::sync::Arc;
 
-use arrayvec::{ArrayString, ArrayVec};
+use arrayvec::ArrayVec;
 use crossbeam_queue::ArrayQueue;
 
+use super::records::{About, CAPTURE_BYTES, Capture, Entry, LINE_BYTES, LogEntry, Rates};
 use super::waiting::WaitingRoom;
 use crate::clock::Nanos;
-use crate::effects::{Answer, Effects, LogRecord};
-use crate::packet::{Family, Parsed, PortId};
-use crate::policy::Hook;
-use crate::policy::target::LogTarget;
+use crate::effects::{Answer, Effects, LogRecord, Report};
+use crate::logbook::LogBook;
+use crate::packet::{Family, PortId};
 use crate::port::host::HostQueue;
 use crate::port::pool::{FreeList, copy_in};
 use crate::port::{Frame, Memory, PortError};
@@ -22,80 +22,8 @@ use crate::verdict::DropReason;
 /// Frames that the pipeline can make in one turn at most: datagrams that a
 /// burst completes leave with fragments that came long before.
 pub(super) const EMITTED_MAX: usize = 1024;
-/// Bytes of a logged frame that are kept: every header that a line can show.
-const LOGGED_BYTES: usize = 512;
 /// How long a next hop is not asked for again.
 const ASK_AGAIN: Nanos = Nanos::SECOND;
-
-/// A LOG hit on its way to the log thread. Owns its bytes.
-#[derive(Clone, Debug)]
-pub struct LogEntry {
-    now: Nanos,
-    prefix: ArrayString<30>,
-    /// The target's options without the prefix: cloning that one costs nothing.
-    options: LogTarget,
-    hook: Hook,
-    input: Option<PortId>,
-    output: Option<PortId>,
-    frame: ArrayVec<u8, LOGGED_BYTES>,
-    has_link_header: bool,
-    parsed: Parsed,
-    mark: u32,
-}
-
-impl LogEntry {
-    /// Copies what a log line may show.
-    pub fn new(record: &LogRecord<'_>) -> Self {
-        let target = record.target;
-        let mut prefix = ArrayString::new();
-        for letter in target.prefix.chars() {
-            if prefix.try_push(letter).is_err() {
-                break;
-            }
-        }
-        let options = LogTarget {
-            level: target.level,
-            prefix: Box::default(),
-            tcp_sequence: target.tcp_sequence,
-            tcp_options: target.tcp_options,
-            ip_options: target.ip_options,
-            uid: target.uid,
-            mac_decode: target.mac_decode,
-        };
-        let kept = record.frame.len().min(LOGGED_BYTES);
-        Self {
-            now: record.now,
-            prefix,
-            options,
-            hook: record.hook,
-            input: record.input,
-            output: record.output,
-            frame: record.frame[..kept].iter().copied().collect(),
-            has_link_header: record.has_link_header,
-            parsed: *record.parsed,
-            mark: record.mark,
-        }
-    }
-    /// The rule's options. Allocates: for the log thread.
-    pub fn target(&self) -> LogTarget {
-        LogTarget { prefix: self.prefix.as_str().into(), ..self.options.clone() }
-    }
-    /// The record, with its `target`. `frame` holds the first bytes only, so
-    /// lengths in `parsed` may reach beyond it.
-    pub fn record<'a>(&'a self, target: &'a LogTarget) -> LogRecord<'a> {
-        LogRecord {
-            now: self.now,
-            target,
-            hook: self.hook,
-            input: self.input,
-            output: self.output,
-            frame: &self.frame,
-            has_link_header: self.has_link_header,
-            parsed: &self.parsed,
-            mark: self.mark,
-        }
-    }
-}
 
 /// A next hop whose link-layer address is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,8 +61,12 @@ pub struct WorkerEvent {
 /// The queues that all workers write and the control side reads. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Outlets {
-    /// LOG hits. When full, hits are lost and counted.
+    /// Records that become lines. When full, records are lost and counted.
     pub log: Arc<ArrayQueue<LogEntry>>,
+    /// Packets to capture, the same way. Without it they become lines.
+    pub captures: Option<Arc<ArrayQueue<Capture>>>,
+    /// How many records there may be.
+    pub rates: Arc<Rates>,
     /// Next hops to resolve. When full, the request comes again with the next frame.
     pub neighbours: Arc<ArrayQueue<NeighbourRequest>>,
     /// Port events. When full, the oldest goes.
@@ -142,14 +74,24 @@ pub struct Outlets {
 }
 
 impl Outlets {
-    /// Queues with room for `log` LOG hits (about 700 bytes each) and for
-    /// `requests` neighbour requests and as many events.
+    /// Queues with room for `log` records (about 1 KiB each) and for
+    /// `requests` neighbour requests and as many events. No limits, no captures.
     pub fn new(log: usize, requests: usize) -> Self {
         Self {
             log: Arc::new(ArrayQueue::new(log.max(1))),
+            captures: None,
+            rates: Arc::default(),
             neighbours: Arc::new(ArrayQueue::new(requests.max(1))),
             events: Arc::new(ArrayQueue::new(requests.max(1))),
         }
+    }
+    /// With limits on records.
+    pub fn with_rates(self, rates: Rates) -> Self {
+        Self { rates: Arc::new(rates), ..self }
+    }
+    /// With room for so many captured packets (about 2.5 KiB each).
+    pub fn with_captures(self, captures: usize) -> Self {
+        Self { captures: Some(Arc::new(ArrayQueue::new(captures.max(1)))), ..self }
     }
     pub(super) fn report(&self, worker: usize, port: PortId, event: PortEvent) {
         let _oldest = self.events.force_push(WorkerEvent { worker, port, event });
@@ -197,7 +139,46 @@ pub(super) struct Surroundings<'w> {
     /// Where deliveries go, if this machine takes any.
     pub(super) host: Option<&'w mut HostQueue>,
     pub(super) stats: &'w WorkerStats,
+    pub(super) book: &'w Arc<LogBook>,
+    pub(super) worker: usize,
     pub(super) now: Nanos,
+}
+
+impl Surroundings<'_> {
+    /// What a record is about, if there may be one more.
+    fn admit(&self, record: &LogRecord<'_>) -> Option<About> {
+        let rates = &*self.outlets.rates;
+        let rate = match record.report {
+            Report::Trace(how) => {
+                let rate = rates.trace.as_ref();
+                let admitted = rate.is_none_or(|it| rates.trace_gate.admits(record.now, it));
+                return admitted.then_some(About::Trace(how));
+            }
+            Report::Nflog(_) => rates.nflog.as_ref(),
+            Report::Log(_) | Report::Audit(_) => rates.log.as_ref(),
+        };
+        let reporter = record.place.counter.and_then(|at| self.book.reporter_at(at));
+        debug_assert!(reporter.is_some(), "every rule that reports is in the book");
+        let reporter = reporter?;
+        let admits = |it| self.book.admits(reporter, self.worker, record.now, it);
+        rate.is_none_or(admits).then_some(About::Reporter(reporter))
+    }
+
+    /// Queues a record; one that finds no room costs no copy.
+    fn hand_on<const BYTES: usize>(
+        &self,
+        queue: &ArrayQueue<Entry<BYTES>>,
+        record: &LogRecord<'_>,
+        about: About,
+        limit: usize,
+    ) {
+        let handed =
+            !queue.is_full() && queue.push(Entry::new(record, about, self.book, limit)).is_ok();
+        match handed {
+            true => self.stats.logged.add(1),
+            false => self.stats.log_lost.add(1),
+        }
+    }
 }
 
 impl Effects for Surroundings<'_> {
@@ -233,9 +214,16 @@ impl Effects for Surroundings<'_> {
         }
     }
     fn log(&mut self, record: &LogRecord<'_>) {
-        match self.outlets.log.push(LogEntry::new(record)) {
-            Ok(()) => self.stats.logged.add(1),
-            Err(_) => self.stats.log_lost.add(1),
+        let Some(about) = self.admit(record) else {
+            return self.stats.log_suppressed.add(1);
+        };
+        match (record.report, &self.outlets.captures) {
+            (Report::Nflog(nflog), Some(captures)) => {
+                let size = nflog.size.map_or(CAPTURE_BYTES, |size| size as usize);
+                let limit = usize::from(record.parsed.l3).saturating_add(size);
+                self.hand_on(captures, record, about, limit);
+            }
+            _ => self.hand_on(&self.outlets.log, record, about, LINE_BYTES),
         }
     }
     fn want_neighbour(&mut self, port: PortId, family: Family, next_hop: u128) {

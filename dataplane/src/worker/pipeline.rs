@@ -1,8 +1,11 @@
 //! What a worker drives: anything that decides bursts.
 
+use std::sync::Arc;
+
 use crate::clock::Nanos;
 use crate::effects::Effects;
 use crate::engine::Slot;
+use crate::logbook::LogBook;
 use crate::packet::{Family, Mac, PortId};
 use crate::verdict::{Disposition, DropReason};
 
@@ -20,6 +23,11 @@ pub trait Pipeline {
     /// Adopts what was published since the last burst; true when the network
     /// (routes, neighbours) is another one.
     fn refresh(&mut self) -> bool;
+
+    /// The log book of the policy in force, if rules report.
+    fn log_book(&self) -> Option<&Arc<LogBook>> {
+        None
+    }
 
     /// Decides every frame of the burst.
     fn process(&mut self, burst: &mut [Slot<'_>], now: Nanos, effects: &mut impl Effects);

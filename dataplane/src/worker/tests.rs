@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::conntrack::{Config, Conntrack};
-use crate::effects::{Effects, LogRecord};
+use crate::effects::{Effects, LogRecord, Report};
 use crate::fib::{Mode, NeighbourEntry, Network, PortInfo, Topology};
+use crate::logbook::{LogBook, Rate, Reports};
 use crate::packet::{Family, Mac};
 use crate::policy::target::LogTarget;
 use crate::policy::{FamilyPolicy, Hook, Policy, TABLES};
@@ -400,11 +401,21 @@ fn answers_that_find_the_waiting_room_full_are_counted() {
 
 /// Logs every frame once.
 #[derive(Debug)]
-struct LogAll(LogTarget);
+struct LogAll(LogTarget, Arc<LogBook>);
+
+impl LogAll {
+    fn new(target: &LogTarget) -> Self {
+        let book = LogBook::of_reports([Reports::Log(target.clone())], 1);
+        Self(target.clone(), Arc::new(book))
+    }
+}
 
 impl Pipeline for LogAll {
     fn refresh(&mut self) -> bool {
         false
+    }
+    fn log_book(&self) -> Option<&Arc<LogBook>> {
+        Some(&self.1)
     }
     fn process(&mut self, burst: &mut [Slot<'_>], now: Nanos, effects: &mut impl Effects) {
         for slot in burst {
@@ -413,14 +424,10 @@ impl Pipeline for LogAll {
             };
             effects.log(&LogRecord {
                 now,
-                target: &self.0,
-                hook: Hook::Forward,
                 input: Some(slot.port),
                 output: Some(B),
-                frame: slot.frame(),
-                has_link_header: true,
-                parsed: &parsed,
                 mark: 7,
+                ..LogRecord::plain(Report::Log(&self.0), slot.frame(), &parsed)
             });
         }
     }
@@ -448,9 +455,8 @@ fn udp(payload: usize) -> Vec<u8> {
     frame
 }
 
-#[test]
-fn log_hits_are_queued_whole_and_losses_are_counted() {
-    let target = LogTarget {
+fn log_target() -> LogTarget {
+    LogTarget {
         level: 6,
         prefix: "twenty-nine bytes are allowed".into(),
         tcp_sequence: true,
@@ -458,8 +464,32 @@ fn log_hits_are_queued_whole_and_losses_are_counted() {
         ip_options: true,
         uid: false,
         mac_decode: true,
-    };
-    let mut worker = worker(LogAll(target.clone()));
+    }
+}
+
+#[test]
+fn a_rule_that_reports_too_much_is_kept_back_and_every_hit_is_counted_once() {
+    let mut worker = worker(LogAll::new(&log_target()));
+    worker.outlets =
+        Outlets::new(64, 4).with_rates(Rates { log: Rate::new(10, 5), ..Rates::default() });
+    for (second, expected) in [(1, 5), (1, 0), (2, 5), (100, 5)] {
+        for _ in 0..20 {
+            inject(&mut worker, A, &udp(10));
+        }
+        worker.turn(Nanos::from_secs(second));
+        assert_eq!(worker.outlets.log.len(), expected);
+        while worker.outlets.log.pop().is_some() {}
+    }
+    let stats = worker.stats();
+    let counted = [&stats.logged, &stats.log_suppressed, &stats.log_lost].map(|cell| cell.get());
+    assert_eq!(counted, [15, 65, 0]);
+    assert_eq!(worker.book.suppressed(0), 65);
+}
+
+#[test]
+fn log_hits_are_queued_whole_and_losses_are_counted() {
+    let target = log_target();
+    let mut worker = worker(LogAll::new(&target));
     for _ in 0..10 {
         inject(&mut worker, A, &udp(1000));
     }
@@ -467,8 +497,8 @@ fn log_hits_are_queued_whole_and_losses_are_counted() {
     let stats = worker.stats();
     assert_eq!((stats.logged.get(), stats.log_lost.get()), (4, 6));
     let entry = worker.outlets.log.pop().expect("four were queued");
-    assert_eq!(entry.target(), target);
-    let record = entry.record(&target);
+    let record = entry.record();
+    assert!(matches!(record.report, Report::Log(found) if *found == target));
     assert_eq!((record.now, record.mark, record.hook), (Nanos::SECOND, 7, Hook::Forward));
     assert_eq!((record.input, record.output), (Some(A), Some(B)));
     assert_eq!(record.frame, &udp(1000)[..512], "the headers, not the payload");

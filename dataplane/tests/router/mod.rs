@@ -140,6 +140,7 @@ fn rejects<A: Address>(with: RejectWith, counter: u32) -> CompiledRule<A> {
         },
         matches: Box::new([]),
         target: Target::Reject(with),
+        written: Default::default(),
         counter: CounterId(counter),
     }
 }

@@ -1,10 +1,16 @@
 //! LOG lines as a syslog daemon writes the kernel's.
 
-use dataplane::clock::{self, monotonic};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dataplane::clock::{self, Nanos, monotonic};
+use dataplane::effects::Report;
 use dataplane::packet::PortId;
 use dataplane::worker::LogEntry;
 
 use crate::log;
+
+/// Audit records so far.
+static AUDITED: AtomicU64 = AtomicU64::new(0);
 
 /// Turns a hit into a line without its line end, appended to the buffer.
 pub(in crate::daemon) type Format = dyn Fn(&LogEntry, &mut Vec<u8>) + Send;
@@ -14,12 +20,18 @@ pub(in crate::daemon) type Format = dyn Fn(&LogEntry, &mut Vec<u8>) + Send;
 pub(in crate::daemon) fn kernel_lines(ports: Vec<String>) -> Box<Format> {
     let host = host();
     Box::new(move |entry, out| {
-        let target = entry.target();
-        let record = entry.record(&target);
+        let record = entry.record();
         let age = monotonic().saturating_sub(record.now);
         let time = timestamp(clock::wall_us().saturating_sub(age.0 / 1000));
         let name = |port: PortId| ports.get(port.index()).map_or("", String::as_str);
-        let line = log::line(&log::Entry::copy(&record), name);
+        let line = match record.report {
+            Report::Audit(_) => {
+                let wall_ms = clock::wall_us().saturating_sub(age.0 / 1000) / 1000;
+                let number = AUDITED.fetch_add(1, Ordering::Relaxed) + 1;
+                log::audit(&record, Nanos(wall_ms * 1_000_000), number)
+            }
+            _ => log::line(&log::Entry::copy(&record), name),
+        };
         out.extend_from_slice(format!("{time} {host} kernel: {line}").as_bytes());
     })
 }

@@ -3,11 +3,12 @@
 use super::lines::timestamp;
 use super::sink::{Fate, RETRY};
 use super::*;
-use dataplane::effects::LogRecord;
+use dataplane::effects::{LogRecord, Report};
+use dataplane::logbook::{LogBook, Reports};
 use dataplane::packet::PortId;
-use dataplane::policy::Hook;
 use dataplane::policy::target::LogTarget;
 use dataplane::wire::{self, Frame};
+use dataplane::worker::About;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -38,17 +39,14 @@ fn entry(payload: usize) -> LogEntry {
         uid: false,
         mac_decode: false,
     };
-    LogEntry::new(&LogRecord {
+    let record = LogRecord {
         now: monotonic(),
-        target: &target,
-        hook: Hook::Forward,
         input: Some(PortId(0)),
         output: Some(PortId(1)),
-        frame: &frame,
-        has_link_header: true,
-        parsed: &parsed,
-        mark: 0,
-    })
+        ..LogRecord::plain(Report::Log(&target), &frame, &parsed)
+    };
+    let book = Arc::new(LogBook::of_reports([Reports::Log(target.clone())], 1));
+    LogEntry::new(&record, About::Reporter(0), &book, usize::MAX)
 }
 
 fn queue(entries: usize) -> Arc<ArrayQueue<LogEntry>> {

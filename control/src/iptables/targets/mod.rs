@@ -10,6 +10,7 @@ mod nat;
 mod prefix;
 mod rateest;
 mod reject;
+mod report;
 mod set;
 mod strip;
 mod synproxy;
@@ -35,6 +36,9 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn TargetModule>> 
         "RATEEST" => Box::new(rateest::Rateest::default()),
         "REJECT" => Box::new(reject::Reject::default()),
         "LOG" => Box::new(log::Log::default()),
+        "NFLOG" => Box::new(report::Nflog::default()),
+        "AUDIT" => Box::new(report::Audit::default()),
+        "TRACE" => Box::new(report::Trace),
         "MARK" => Box::new(mark::Mark::default()),
         "CONNMARK" => Box::new(connmark::Connmark::default()),
         "CT" => Box::new(ct::Ct::default()),

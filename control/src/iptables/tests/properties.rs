@@ -5,6 +5,7 @@ use dataplane::policy::matches::{
     AddressMask, ConnbytesMatch, ConnlabelMatch, ConntrackMatch, HopCompare, IcmpMatch,
     IpRangeMatch, Match, MultiportMatch, MultiportSide, Neg, Range, TcpMatch, UdpMatch,
 };
+use dataplane::policy::report::{AuditKind, NflogTarget, ReportTarget};
 use dataplane::policy::target::{
     ConnmarkTarget, CtTarget, HelperKind, LogTarget, MarkTarget, NatRange, NatTarget,
     SynproxyTarget, ZoneId, ZoneScope,
@@ -226,7 +227,18 @@ fn target(family: Family) -> BoxedStrategy<TargetSpec> {
         1 => ConnmarkTarget::Save { nfmask: a, ctmask: b },
         _ => ConnmarkTarget::Restore { nfmask: a, ctmask: b },
     });
+    let nflog =
+        (any::<u16>(), option::of(text(63)), option::of(any::<u32>()), any::<u32>(), any::<u16>())
+            .prop_map(|(group, prefix, size, range, threshold)| {
+                let mut prefix = prefix.unwrap_or_default();
+                prefix.truncate(prefix.floor_char_boundary(63));
+                let range = if size.is_some() { 0 } else { range };
+                let prefix = prefix.into();
+                ReportTarget::Nflog(NflogTarget { group, prefix, size, range, threshold })
+            });
+    let audit = proptest::sample::select(&AuditKind::ALL[..]).prop_map(ReportTarget::Audit);
     prop_oneof![
+        prop_oneof![nflog, audit].prop_map(TargetSpec::Report),
         Just(TargetSpec::None),
         Just(TargetSpec::Accept),
         Just(TargetSpec::Drop),

@@ -68,6 +68,7 @@ fn changed(frame: &[u8], room: usize, target: HeaderTarget) -> Result<Vec<u8>, D
         scene: Scene::still(),
         owner: None,
         priority: 0,
+        traced: false,
     };
     let result = change(target, &mut view);
     let after = view.frame.to_vec();

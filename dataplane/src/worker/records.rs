@@ -1,0 +1,160 @@
+//! Records on their way to the log thread: what a LOG, NFLOG or AUDIT hit, or a step of a
+//! traced packet, leaves behind. They own their bytes and hold on to the log book that
+//! has the rest: prefixes, options, names.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+
+use crate::clock::Nanos;
+use crate::conntrack::{ConnView, CtState, Tracking};
+use crate::effects::{LogRecord, Place, Report, Traced};
+use crate::logbook::{Gate, LogBook, Rate};
+use crate::packet::{Parsed, PortId};
+use crate::policy::scene::Owner;
+use crate::policy::walk::RuleRef;
+use crate::policy::{ChainId, Hook, TableId};
+
+/// Bytes of a logged frame that are kept: every header that a line can show.
+pub const LINE_BYTES: usize = 512;
+/// Bytes of a captured frame that are kept at most.
+pub const CAPTURE_BYTES: usize = 2048;
+/// Rules that jumped to the reporting one; outer ones of deeper walks are not told.
+pub const CALLERS: usize = 6;
+
+/// How many records may be made.
+#[derive(Debug, Default)]
+pub struct Rates {
+    /// By each LOG and AUDIT rule.
+    pub log: Option<Rate>,
+    /// By each NFLOG rule.
+    pub nflog: Option<Rate>,
+    /// By all traced packets together.
+    pub trace: Option<Rate>,
+    /// Counts what `trace` allows.
+    pub(super) trace_gate: Gate,
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The reporter with this index in the book.
+    Reporter(u32),
+    /// A step of a traced packet.
+    Trace(Traced),
+}
+
+/// One record with up to `BYTES` bytes of its frame.
+#[derive(Clone, Debug)]
+pub struct Entry<const BYTES: usize> {
+    /// The book of the policy that it comes from.
+    pub book: Arc<LogBook>,
+    /// What it is about.
+    pub about: About,
+    /// When.
+    pub now: Nanos,
+    /// The rule's table.
+    pub table: TableId,
+    /// Its chain.
+    pub chain: ChainId,
+    /// Its number in the chain, from 1.
+    pub number: u32,
+    /// The rules that jumped there, outermost first; `rule` is where each goes on.
+    pub callers: ArrayVec<RuleRef, CALLERS>,
+    /// The hook.
+    pub hook: Hook,
+    /// Input port.
+    pub input: Option<PortId>,
+    /// Output port.
+    pub output: Option<PortId>,
+    /// The frame's first bytes.
+    pub frame: ArrayVec<u8, BYTES>,
+    /// Whether the Ethernet header is real.
+    pub has_link_header: bool,
+    /// Parsed facts; lengths may reach beyond what is kept of the frame.
+    pub parsed: Parsed,
+    /// The packet's mark.
+    pub mark: u32,
+    /// Who sent it.
+    pub owner: Option<Owner>,
+    /// What tracking said.
+    pub state: CtState,
+    /// Its connection.
+    pub connection: Option<ConnView>,
+}
+
+/// A record that becomes a line.
+pub type LogEntry = Entry<LINE_BYTES>;
+/// A record that becomes a captured packet.
+pub type Capture = Entry<CAPTURE_BYTES>;
+
+impl<const BYTES: usize> Entry<BYTES> {
+    /// Copies what may be shown; of the frame not more than `limit` bytes.
+    pub fn new(record: &LogRecord<'_>, about: About, book: &Arc<LogBook>, limit: usize) -> Self {
+        let kept = record.frame.len().min(BYTES).min(limit);
+        let mut frame = ArrayVec::new();
+        let fits = frame.try_extend_from_slice(&record.frame[..kept]);
+        debug_assert!(fits.is_ok());
+        let outer = record.callers.len().saturating_sub(CALLERS);
+        Self {
+            book: Arc::clone(book),
+            about,
+            now: record.now,
+            table: record.place.table,
+            chain: record.place.chain,
+            number: record.place.number,
+            callers: record.callers[outer..].iter().copied().collect(),
+            hook: record.hook,
+            input: record.input,
+            output: record.output,
+            frame,
+            has_link_header: record.has_link_header,
+            parsed: *record.parsed,
+            mark: record.mark,
+            owner: record.owner,
+            state: record.tracking.state,
+            connection: record.connection(),
+        }
+    }
+
+    /// The record. `frame` holds the first bytes only, so lengths in `parsed` may reach
+    /// beyond it; its connection is [`Entry::connection`].
+    pub fn record(&self) -> LogRecord<'_> {
+        let place = Place {
+            table: self.table,
+            chain: self.chain,
+            chain_name: self.chain_name(),
+            number: self.number,
+            counter: None,
+        };
+        LogRecord {
+            now: self.now,
+            report: self.report(),
+            place,
+            callers: &self.callers,
+            hook: self.hook,
+            input: self.input,
+            output: self.output,
+            frame: &self.frame,
+            has_link_header: self.has_link_header,
+            parsed: &self.parsed,
+            mark: self.mark,
+            owner: self.owner,
+            tracking: Tracking { state: self.state, ..Tracking::NONE },
+            conntrack: None,
+        }
+    }
+
+    /// What it is about, with the rule's options.
+    pub fn report(&self) -> Report<'_> {
+        match self.about {
+            About::Trace(how) => Report::Trace(how),
+            About::Reporter(index) => self.book.reporters()[index as usize].reports.report(),
+        }
+    }
+
+    /// The name of the chain.
+    pub fn chain_name(&self) -> &str {
+        self.book.chain(self.parsed.family, self.chain).1
+    }
+}
