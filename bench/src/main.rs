@@ -2,6 +2,7 @@
 
 mod classify;
 mod clock;
+mod log;
 mod sets;
 mod swap;
 
@@ -21,6 +22,8 @@ struct Cli {
 enum Command {
     /// Lookups in the classifier's structures.
     Classify(classify::Args),
+    /// What a flood that meets LOG costs forwarding.
+    Log(log::Args),
     /// Reading, compiling, checking and installing a policy.
     Swap(swap::Args),
 }
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Command::Classify(args) => classify::run(args),
+        Command::Log(args) => log::run(args),
         Command::Swap(args) => swap::run(args),
     };
     match outcome {

@@ -185,6 +185,12 @@ impl LogBook {
         self.by_counter.get(counter.0 as usize)?.checked_sub(1)
     }
 
+    /// The line of the reporter that counts there, if there is a file.
+    pub fn line(&self, counter: CounterId) -> Option<u32> {
+        let line = self.reporters.get(self.reporter_at(counter)? as usize)?.line;
+        (line > 0).then_some(line)
+    }
+
     /// A chain's table and name.
     pub fn chain(&self, family: Family, chain: ChainId) -> (TableId, &str) {
         let chains = &self.chains[usize::from(family == Family::V6)];

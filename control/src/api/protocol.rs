@@ -4,6 +4,7 @@
 mod accounts;
 mod config;
 mod connections;
+mod log;
 mod management;
 mod ports;
 mod session;
@@ -22,6 +23,7 @@ pub use connections::{
     ConntrackWatch, CountedInfo, Deleted, EventInfo, EventKindName, ExpectInfo, MarkFilter, NatEnd,
     NatFilter, StatusName, TupleInfo,
 };
+pub use log::{HeavyInfo, LogReport, OutletInfo};
 pub use management::ManagementEntry;
 pub use ports::{PortStatus, Ports, QueueStatus};
 pub use session::{SessionInfo, SessionOutcome, SessionReport};
@@ -106,6 +108,17 @@ pub enum Request {
     ShowPorts {},
     /// Statistics.
     ShowStats {},
+    /// What became of records (LOG, NFLOG, AUDIT, TRACE), and who causes the most.
+    ShowLog {},
+    /// Lines about traced packets.
+    ShowTrace {
+        /// From this number on; absent: only from now on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<u64>,
+        /// So many at most; absent: as many as are sent at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u64>,
+    },
     /// The management list.
     ShowManagement {},
     /// What `-m nfacct` counts, by name.
@@ -212,6 +225,17 @@ pub enum Response {
     Management {
         /// In the list's order.
         entries: Vec<ManagementEntry>,
+    },
+    /// To `show_log`.
+    Log(Box<LogReport>),
+    /// To `show_trace`.
+    Traces {
+        /// In order, as the kernel would have logged them.
+        lines: Vec<String>,
+        /// The number to ask from next.
+        next: u64,
+        /// Lines that are gone since `from`: nobody asked in time.
+        missed: u64,
     },
     /// To `show_stats`.
     Stats(Stats),

@@ -13,6 +13,7 @@ pub mod config;
 pub mod conntrack;
 pub mod doctor;
 pub mod explain;
+pub mod logging;
 pub mod man;
 pub mod output;
 pub mod release;
@@ -25,6 +26,7 @@ pub mod stop;
 pub mod sysctl;
 mod table;
 mod timeouts;
+pub mod trace;
 pub mod version;
 
 use std::path::PathBuf;
@@ -118,6 +120,8 @@ enum Command {
     Stop(stop::Args),
     /// Open ports that a dead daemon keeps closed.
     Release(release::Args),
+    /// Print what TRACE rules report, as it happens.
+    Trace(trace::Args),
     /// Follow a described packet through the policy, step by step.
     Explain(Box<explain::Args>),
     /// Run captures through the engine, offline.
@@ -167,6 +171,7 @@ pub fn main() -> ExitCode {
         Command::Show(args) => show::run(args, &output),
         Command::Conntrack(args) => conntrack::run(args, &output),
         Command::Sysctl(args) => sysctl::run(args, &output),
+        Command::Trace(args) => trace::run(&args, &output),
         Command::Stop(args) => stop::run(args, &output),
         Command::Release(args) => release::run(args, &output),
         Command::Explain(args) => explain::run(*args, &output),

@@ -6,6 +6,7 @@ use dataplane::conntrack::setting_name;
 use dataplane::port::fault::{Faults, PerMillion};
 use dataplane::port::management::Entry;
 
+use super::logging::Logging;
 use super::timeouts::CtTimeouts;
 use super::{Exit, Output};
 use crate::apply::ApplyError;
@@ -100,6 +101,9 @@ pub struct Args {
     /// Append LOG lines to this file instead of standard error.
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
+    /// What else becomes of records.
+    #[command(flatten)]
+    pub logging: Logging,
     /// Keep connections and limits in this file over restarts; "none" for nowhere
     /// [default: /var/lib/portcullis/state/conntrack, or none with another --socket].
     #[arg(long, value_name = "FILE")]
@@ -206,6 +210,7 @@ impl Args {
             user: Given::flag(self.user.clone().map(|user| Some(UserName(user)))),
             seccomp: Given::flag(self.seccomp),
             socket_group: Given::flag(self.socket_group.map(|group| Some(Whole(group.into())))),
+            ..self.logging.layer()
         }
     }
 

@@ -1,6 +1,7 @@
 //! `portcullis show`: the policy, ports, statistics and connections of the running daemon.
 
 mod accounts;
+mod log;
 mod management;
 mod ports;
 
@@ -23,6 +24,7 @@ const EXAMPLES: &str = "Examples:
   portcullis show management
   portcullis show nfacct
   portcullis --json show stats
+  portcullis show log
   portcullis show status
   portcullis show nat -p tcp --dst-nat
   portcullis show conntrack --proto tcp --dport 443 --limit 50";
@@ -61,6 +63,9 @@ pub enum What {
   portcullis show nfacct
   portcullis show nfacct --reset")]
     Nfacct(accounts::Args),
+    /// What became of records (LOG, NFLOG, AUDIT, TRACE), and who causes the most.
+    #[command(after_help = "Example:\n  portcullis show log --json")]
+    Log,
     /// Counters per worker, and drops by reason.
     #[command(after_help = "Example:\n  portcullis show stats --json")]
     Stats,
@@ -166,6 +171,7 @@ pub fn run(args: Args, output: &Output) -> Exit {
         What::Ports => ports::ports(&socket, output),
         What::Stats => stats(&socket, output),
         What::Nfacct(which) => accounts::show(which, &socket, output),
+        What::Log => log::show(&socket, output),
         What::Management => management::show(&socket, output),
         What::Status => status(&socket, output),
         What::Conntrack(which) => conntrack(which, &socket, output),

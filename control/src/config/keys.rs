@@ -7,8 +7,8 @@ use super::conntrack::{SettingTable, TimeoutTable};
 use super::management::Managers;
 use super::table::{self, Effect, Given, Key, Origin, Value, keys};
 use super::values::{
-    AttachName, HostRoadName, ModeName, OnFailureName, Pairs, Ports, StateFile, UserName, Whole,
-    ZeroCopyName,
+    AttachName, CaptureFilesName, CaptureLinkName, HostRoadName, ModeName, OnFailureName, Pairs,
+    Ports, StateFile, UserName, Whole, ZeroCopyName,
 };
 use crate::daemon::sandbox::Seccomp;
 
@@ -72,6 +72,40 @@ keys! {
 
     /// Where LOG lines are appended. Unset: standard error.
     log: Option<PathBuf> = "log.file", Live, "--log", None;
+    /// Where records are appended as JSON lines, too.
+    log_json: Option<PathBuf> = "log.json", Restart, "--log-json", None;
+    /// Lines a second that a LOG or AUDIT rule may cause after its burst. What is kept back
+    /// is counted and told. 0: no limit.
+    log_rate: Whole<0, 1_000_000> = "log.rate", Restart, "--log-rate", Whole(100);
+    /// Lines (or captured packets) that a rule may cause at once.
+    log_burst: Whole<1, 1_000_000> = "log.burst", Restart, "--log-burst", Whole(1000);
+    /// Turn the log files over before they are longer than so many MiB. 0: never.
+    log_rotate_mib: Whole<0, 1_048_576> = "log.rotate-mib", Restart, "--log-rotate-mib", Whole(0);
+    /// Turn the log files over when they are so many hours old. 0: never.
+    log_rotate_hours: Whole<0, 87_600> = "log.rotate-hours", Restart, "--log-rotate-hours",
+        Whole(0);
+    /// How many log files that were turned over are kept (FILE.1 is the latest).
+    log_keep: Whole<1, 1000> = "log.keep", Restart, "--log-keep", Whole(8);
+    /// A JSON line about the heaviest sources and rules every so many seconds. 0: never.
+    log_top: Whole<0, 86_400> = "log.top", Restart, "--log-top", Whole(60);
+    /// Lines a second about traced packets (TRACE), all together. 0: no limit.
+    trace_rate: Whole<0, 1_000_000> = "log.trace-rate", Restart, "--trace-rate", Whole(1000);
+
+    /// Where NFLOG rules capture packets, as pcap files. Unset: they become lines of the log.
+    nflog_dir: Option<PathBuf> = "nflog.dir", Restart, "--nflog-dir", None;
+    /// One capture file for each group, or one for all.
+    nflog_files: CaptureFilesName = "nflog.files", Restart, "--nflog-files",
+        CaptureFilesName::Group;
+    /// What a captured packet begins with: the kernel's attributes (prefix, hook, mark, ...), an
+    /// Ethernet header, or the IP header.
+    nflog_link: CaptureLinkName = "nflog.link", Restart, "--nflog-link", CaptureLinkName::Nflog;
+    /// Packets a second that an NFLOG rule may capture after its burst. 0: no limit.
+    nflog_rate: Whole<0, 10_000_000> = "nflog.rate", Restart, "--nflog-rate", Whole(10_000);
+    /// Turn capture files over before they are longer than so many MiB. 0: never.
+    nflog_rotate_mib: Whole<0, 1_048_576> = "nflog.rotate-mib", Restart, "--nflog-rotate-mib",
+        Whole(64);
+    /// How many files of each that were turned over are kept.
+    nflog_keep: Whole<1, 1000> = "nflog.keep", Restart, "--nflog-keep", Whole(8);
 
     /// Where to listen for commands.
     socket: PathBuf = "control.socket", Restart, "--socket", PathBuf::from(super::DEFAULT_SOCKET);

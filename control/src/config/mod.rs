@@ -31,8 +31,8 @@ pub use reader::{Reader, Span, meant, read};
 pub use show::{Shown, effect, reference};
 pub use table::{Effect, Entry, Given, Key, Line, Origin, Value};
 pub use values::{
-    AttachName, HostRoadName, ModeName, OnFailureName, Pairs, Ports, StateFile, UserName, Whole,
-    ZeroCopyName,
+    AttachName, CaptureFilesName, CaptureLinkName, HostRoadName, ModeName, OnFailureName, Pairs,
+    Ports, StateFile, UserName, Whole, ZeroCopyName,
 };
 
 use crate::diagnostics::{Code, Finding, Severity};

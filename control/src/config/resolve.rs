@@ -7,10 +7,14 @@ use dataplane::port::afxdp::{AttachChoice, CopyMode, OnFailure};
 use dataplane::port::host::HostChoice;
 use dataplane::port::management::List;
 
-use super::values::{AttachName, HostRoadName, ModeName, OnFailureName, Pairs, ZeroCopyName};
+use super::values::{
+    AttachName, CaptureFilesName, CaptureLinkName, HostRoadName, ModeName, OnFailureName, Pairs,
+    ZeroCopyName,
+};
 use super::{Configured, Conflict, DEFAULT_SOCKET, DEFAULT_STATE, Settings};
 use crate::daemon::sandbox::Sandbox;
-use crate::daemon::{Config, Failure};
+use crate::daemon::{CaptureSettings, Config, Failure, LogSettings, Rotation};
+use crate::log::nflog::Link;
 
 impl Settings {
     /// What the frames are for.
@@ -44,6 +48,40 @@ impl Settings {
             Some(file) => file.path().map(ToOwned::to_owned),
             None if self.socket.value.as_os_str() == DEFAULT_SOCKET => Some(DEFAULT_STATE.into()),
             None => None,
+        }
+    }
+
+    /// How records are limited, and where they go.
+    fn logging(&self) -> LogSettings {
+        let mib = |mib: u64| (mib > 0).then_some(mib << 20);
+        let seconds = |seconds: u64| (seconds > 0).then_some(Nanos::from_secs(seconds));
+        let link = match self.nflog_link.value {
+            CaptureLinkName::Nflog => Link::Nflog,
+            CaptureLinkName::Ethernet => Link::Ethernet,
+            CaptureLinkName::Raw => Link::Raw,
+        };
+        LogSettings {
+            rate: self.log_rate.value.0 as u32,
+            burst: self.log_burst.value.0 as u32,
+            trace_rate: self.trace_rate.value.0 as u32,
+            nflog_rate: self.nflog_rate.value.0 as u32,
+            json: self.log_json.value.clone(),
+            rotation: Rotation {
+                bytes: mib(self.log_rotate_mib.value.0),
+                age: seconds(self.log_rotate_hours.value.0 * 3600),
+                keep: self.log_keep.value.0 as u32,
+            },
+            captures: self.nflog_dir.value.clone().map(|directory| CaptureSettings {
+                directory,
+                split: self.nflog_files.value == CaptureFilesName::Group,
+                link,
+                rotation: Rotation {
+                    bytes: mib(self.nflog_rotate_mib.value.0),
+                    age: None,
+                    keep: self.nflog_keep.value.0 as u32,
+                },
+            }),
+            top_every: seconds(self.log_top.value.0),
         }
     }
 
@@ -125,6 +163,7 @@ impl Configured {
                 seccomp: settings.seccomp.value,
             },
             log: settings.log.value.clone(),
+            logging: settings.logging(),
             state: settings.state(),
             state_every: Nanos::from_secs(settings.state_interval.value.0),
             conntrack: settings.conntrack(),

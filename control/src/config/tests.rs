@@ -60,6 +60,22 @@ interval = 7
 
 [log]
 file = "log/it"
+json = "log/json"
+rate = 5
+burst = 6
+rotate-mib = 7
+rotate-hours = 8
+keep = 9
+top = 10
+trace-rate = 11
+
+[nflog]
+dir = "captures"
+files = "one"
+link = "ethernet"
+rate = 12
+rotate-mib = 13
+keep = 14
 
 [control]
 socket = "/run/it.sock"

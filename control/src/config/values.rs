@@ -271,7 +271,16 @@ macro_rules! choices {
         }
     )*};
 }
-choices!(ModeName, AttachName, HostRoadName, ZeroCopyName, Seccomp, OnFailureName);
+choices!(
+    ModeName,
+    AttachName,
+    HostRoadName,
+    ZeroCopyName,
+    Seccomp,
+    OnFailureName,
+    CaptureFilesName,
+    CaptureLinkName
+);
 
 fn names<T: ValueEnum>() -> Vec<String> {
     let values = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
@@ -304,6 +313,26 @@ pub enum AttachName {
     Native,
     /// By the network stack only.
     Generic,
+}
+
+/// `nflog.files`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CaptureFilesName {
+    /// One for each group.
+    Group,
+    /// One for all.
+    One,
+}
+
+/// `nflog.link`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CaptureLinkName {
+    /// The kernel's attributes, as tcpdump has them from a group.
+    Nflog,
+    /// An Ethernet header.
+    Ethernet,
+    /// The IP header.
+    Raw,
 }
 
 /// `host.road`.

@@ -25,6 +25,7 @@ mod notify;
 pub mod policy;
 mod ports;
 pub mod preflight;
+mod records;
 mod reload;
 pub mod sandbox;
 mod service;
@@ -42,11 +43,12 @@ use std::sync::{Arc, Mutex};
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::{self, ConfigError, Conntrack};
 use dataplane::fib::{Mode, Network};
+use dataplane::logbook::Rate;
 use dataplane::port::afxdp::{self, AttachChoice, CopyMode, LinkInfo, Pins};
 use dataplane::port::host::HostChoice;
 use dataplane::port::management::List;
 use dataplane::publish::Publisher;
-use dataplane::worker::Outlets;
+use dataplane::worker::{Outlets, Rates};
 
 use crate::api::Server;
 use crate::apply::PolicyStore;
@@ -62,6 +64,7 @@ use fleet::Fleet;
 pub use fleet::Injection;
 use housekeeping::{NetworkSide, Signals};
 use logwriter::LogThread;
+pub use logwriter::{CaptureSettings, LogSettings, Rotation};
 use notify::Duties;
 use policy::Texts;
 use ports::{KeptPorts, PortBoard, PortKeeper};
@@ -106,6 +109,8 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// Where LOG lines go; standard error by default.
     pub log: Option<PathBuf>,
+    /// How records are limited, and where else they go.
+    pub logging: LogSettings,
     /// Where connections and limits outlive the process, if anywhere.
     pub state: Option<PathBuf>,
     /// How often they are saved.
@@ -145,6 +150,8 @@ impl NamedTimeouts {
 
 /// LOG hits that may wait for the log thread.
 const LOG_QUEUE: usize = 4096;
+/// Packets that may wait to be captured.
+const CAPTURE_QUEUE: usize = 2048;
 /// Neighbour requests and port events that may wait.
 const REQUEST_QUEUE: usize = 1024;
 /// Workers at most: there are so many beats.
@@ -339,9 +346,9 @@ impl Daemon {
         let program = ProgramSight(Arc::new(Mutex::new(opened.program)));
         // All BPF is loaded, and no thread runs yet.
         sandbox::narrow()?;
-        let outlets = Outlets::new(LOG_QUEUE, REQUEST_QUEUE);
-        let format = logwriter::kernel_lines(config.ports.clone());
-        let log = LogThread::start(config.log.as_deref(), Arc::clone(&outlets.log), format)
+        let outlets = outlets(&config.logging);
+        let (file, ports) = (config.log.as_deref(), config.ports.clone());
+        let log = LogThread::start(file, &config.logging, &outlets, ports)
             .map_err(system("log thread"))?;
         let spreads: Vec<_> = config.ports.iter().map(|port| LinkInfo::spread(port)).collect();
         let (workers, faults) = (opened.workers, config.faults);
@@ -362,6 +369,7 @@ impl Daemon {
             workers: fleet.sights().to_vec(),
             board: Arc::clone(&board),
             log: Arc::clone(log.desk()),
+            logging: config.logging.clone(),
             program: program.clone(),
             state: StateSight::of(&config, keeper.as_ref()),
             configured: config.configured.clone(),
@@ -377,6 +385,19 @@ impl Daemon {
         let daemon =
             Self { config, service, network, conntrack, outlets, fleet, log, keeper, ports };
         Ok((daemon, note))
+    }
+}
+
+/// The queues of the workers.
+fn outlets(logging: &LogSettings) -> Outlets {
+    let outlets = Outlets::new(LOG_QUEUE, REQUEST_QUEUE).with_rates(Rates::new(
+        Rate::new(logging.rate, logging.burst),
+        Rate::new(logging.nflog_rate, logging.burst),
+        Rate::new(logging.trace_rate, logging.burst),
+    ));
+    match logging.captures {
+        Some(_) => outlets.with_captures(CAPTURE_QUEUE),
+        None => outlets,
     }
 }
 

@@ -11,12 +11,12 @@ use dataplane::packet::Family;
 
 use super::connections::Table;
 use super::fleet::WorkerSight;
-use super::logwriter::LogDesk;
+use super::logwriter::{LogDesk, LogSettings};
 use super::policy::{self, Texts};
 use super::ports::PortBoard;
 use super::reload::Desk;
 use super::watch::Events;
-use super::{failure, status, views};
+use super::{failure, records, status, views};
 use crate::api::protocol::{
     Applied, Apply, ConntrackWatch, Explained, FailureInfo, SessionInfo, SessionReport, Stages,
     Status, VersionInfo,
@@ -45,6 +45,7 @@ pub(super) struct Service {
     network: Mutex<NetworkInForce>,
     workers: Vec<WorkerSight>,
     log: Arc<LogDesk>,
+    logging: LogSettings,
     board: Arc<PortBoard>,
     program: super::ProgramSight,
     state: Option<StateSight>,
@@ -64,6 +65,7 @@ pub(super) struct Parts {
     pub(super) network: NetworkInForce,
     pub(super) workers: Vec<WorkerSight>,
     pub(super) log: Arc<LogDesk>,
+    pub(super) logging: LogSettings,
     pub(super) board: Arc<PortBoard>,
     pub(super) program: super::ProgramSight,
     pub(super) state: Option<StateSight>,
@@ -103,6 +105,7 @@ impl Service {
             network: Mutex::new(parts.network),
             workers: parts.workers,
             log: parts.log,
+            logging: parts.logging,
             board: parts.board,
             program: parts.program,
             state: parts.state,
@@ -343,6 +346,11 @@ impl Handler for Service {
                 stats.xdp = self.program.totals(self.network().network.ports().len());
                 Ok(Response::Stats(stats))
             }
+            Request::ShowLog {} => {
+                let report = records::report(&self.workers, &self.log, &self.logging);
+                Ok(Response::Log(Box::new(report)))
+            }
+            Request::ShowTrace { from, limit } => Ok(records::traces(&self.log, from, limit)),
             Request::ShowSettings {} => Ok(self.settings()),
             Request::SetSettings { values } => self.set_settings(&values),
             Request::ShowConntrack(query) => Ok(Response::Conntrack(self.table().list(query))),

@@ -13,7 +13,7 @@ use crate::logbook::{Gate, LogBook, Rate};
 use crate::packet::{Parsed, PortId};
 use crate::policy::scene::Owner;
 use crate::policy::walk::RuleRef;
-use crate::policy::{ChainId, Hook, TableId};
+use crate::policy::{ChainId, CounterId, Hook, TableId};
 
 /// Bytes of a logged frame that are kept: every header that a line can show.
 pub const LINE_BYTES: usize = 512;
@@ -33,6 +33,13 @@ pub struct Rates {
     pub trace: Option<Rate>,
     /// Counts what `trace` allows.
     pub(super) trace_gate: Gate,
+}
+
+impl Rates {
+    /// By LOG and AUDIT rules, by NFLOG rules, by traced packets; `None` is no limit.
+    pub fn new(log: Option<Rate>, nflog: Option<Rate>, trace: Option<Rate>) -> Self {
+        Self { log, nflog, trace, trace_gate: Gate::default() }
+    }
 }
 
 /// What a record is about.
@@ -59,6 +66,8 @@ pub struct Entry<const BYTES: usize> {
     pub chain: ChainId,
     /// Its number in the chain, from 1.
     pub number: u32,
+    /// Where it counts.
+    pub counter: Option<CounterId>,
     /// The rules that jumped there, outermost first; `rule` is where each goes on.
     pub callers: ArrayVec<RuleRef, CALLERS>,
     /// The hook.
@@ -103,6 +112,7 @@ impl<const BYTES: usize> Entry<BYTES> {
             table: record.place.table,
             chain: record.place.chain,
             number: record.place.number,
+            counter: record.place.counter,
             callers: record.callers[outer..].iter().copied().collect(),
             hook: record.hook,
             input: record.input,
@@ -125,7 +135,7 @@ impl<const BYTES: usize> Entry<BYTES> {
             chain: self.chain,
             chain_name: self.chain_name(),
             number: self.number,
-            counter: None,
+            counter: self.counter,
         };
         LogRecord {
             now: self.now,

@@ -160,8 +160,8 @@ impl CaptureFile {
         way: &mut Way,
     ) -> io::Result<()> {
         let age = now.saturating_sub(self.begun);
-        let full = self.length > HEAD
-            && settings.rotation.is_due(self.length, batch.len() as u64, age);
+        let full =
+            self.length > HEAD && settings.rotation.is_due(self.length, batch.len() as u64, age);
         if full || self.file.as_ref().is_some_and(super::sink::is_deleted) {
             self.file = None;
             self.retry = now;

@@ -3,37 +3,41 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dataplane::clock::{self, Nanos, monotonic};
-use dataplane::effects::Report;
+use dataplane::effects::{LogRecord, Report};
 use dataplane::packet::PortId;
-use dataplane::worker::LogEntry;
 
 use crate::log;
 
 /// Audit records so far.
 static AUDITED: AtomicU64 = AtomicU64::new(0);
 
-/// Turns a hit into a line without its line end, appended to the buffer.
-pub(in crate::daemon) type Format = dyn Fn(&LogEntry, &mut Vec<u8>) + Send;
+/// Turns a record into a line without its line end, appended to the buffer.
+pub(in crate::daemon) type Format = dyn Fn(&LogRecord<'_>, &mut Vec<u8>) + Send;
 
 /// Lines as a syslog daemon writes the kernel's: time, host, `kernel:`, and what
 /// the kernel says. `ports` are the names of the ports by id.
 pub(in crate::daemon) fn kernel_lines(ports: Vec<String>) -> Box<Format> {
     let host = host();
-    Box::new(move |entry, out| {
-        let record = entry.record();
-        let age = monotonic().saturating_sub(record.now);
-        let time = timestamp(clock::wall_us().saturating_sub(age.0 / 1000));
-        let name = |port: PortId| ports.get(port.index()).map_or("", String::as_str);
+    Box::new(move |record, out| {
+        let wall = wall_us(record);
+        let name = |port: PortId| match port {
+            PortId::LOOPBACK => "lo",
+            port => ports.get(port.index()).map_or("", String::as_str),
+        };
         let line = match record.report {
             Report::Audit(_) => {
-                let wall_ms = clock::wall_us().saturating_sub(age.0 / 1000) / 1000;
                 let number = AUDITED.fetch_add(1, Ordering::Relaxed) + 1;
-                log::audit(&record, Nanos(wall_ms * 1_000_000), number)
+                log::audit(record, Nanos(wall / 1000 * 1_000_000), number)
             }
-            _ => log::line(&log::Entry::copy(&record), name),
+            _ => log::line(&log::Entry::copy(record), name),
         };
-        out.extend_from_slice(format!("{time} {host} kernel: {line}").as_bytes());
+        out.extend_from_slice(format!("{} {host} kernel: {line}", timestamp(wall)).as_bytes());
     })
+}
+
+/// When a record was made, in microseconds since 1970.
+pub(super) fn wall_us(record: &LogRecord<'_>) -> u64 {
+    clock::wall_us().saturating_sub(monotonic().saturating_sub(record.now).0 / 1000)
 }
 
 fn host() -> String {

@@ -1,7 +1,8 @@
 //! How bytes get into files: through io_uring where the machine has it, else by `write`.
 //!
 //! One write is under way at a time and is waited for, so its buffer is there as long as
-//! the kernel needs it. A write that cannot be handed in is made the plain way.
+//! the kernel needs it. A write that cannot be handed in is made the plain way, and so
+//! are those to pipes and devices.
 
 #![allow(unsafe_code, reason = "io_uring takes pointers to what it writes")]
 
@@ -50,11 +51,13 @@ impl Way {
         file: &mut File,
         bytes: &[u8],
     ) -> Result<(), (usize, io::Error)> {
+        // In a ring, a pipe that is full is waited for, whatever its flags say.
+        let plain = file.metadata().is_ok_and(|meta| meta.is_file());
         let mut done = 0;
         while done < bytes.len() {
             let rest = &bytes[done..];
             let written = match self {
-                Self::Ring(ring) => match submit(ring, file, rest) {
+                Self::Ring(ring) if plain => match submit(ring, file, rest) {
                     Ok(result) => result,
                     Err(error) => {
                         tracing::warn!("io_uring gave up, writing without it: {error}");
@@ -62,7 +65,7 @@ impl Way {
                         continue;
                     }
                 },
-                Self::Plain => file.write(rest),
+                Self::Ring(_) | Self::Plain => file.write(rest),
             };
             match written {
                 Ok(0) => return Err((done, io::ErrorKind::WriteZero.into())),
@@ -89,12 +92,9 @@ fn submit(ring: &mut IoUring, file: &File, bytes: &[u8]) -> io::Result<io::Resul
         match ring.submit_and_wait(1) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Nothing was taken if nothing is under way; what was taken must be waited for.
-            Err(error) if !ring.submission().is_empty() => {
-                // SAFETY of what follows: the entry is still ours and is never submitted,
-                // because the ring is given up.
-                return Err(error);
-            }
+            // Not handed in: it never will be, because the caller gives the ring up.
+            Err(error) if !ring.submission().is_empty() => return Err(error),
+            // Handed in: its end must be waited for.
             Err(_) => std::thread::yield_now(),
         }
         if let Some(completion) = ring.completion().next() {
@@ -115,9 +115,27 @@ mod tests {
     use super::*;
 
     fn pipe() -> (File, File) {
-        let (read, write): (OwnedFd, OwnedFd) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).expect("a pipe");
+        let (read, write) = io::pipe().expect("a pipe");
+        let (read, write) = (OwnedFd::from(read), OwnedFd::from(write));
+        rustix::fs::fcntl_setfl(&write, rustix::fs::OFlags::NONBLOCK).expect("a flag");
         (read.into(), write.into())
+    }
+
+    #[test]
+    fn both_ways_append_to_files() {
+        let path = std::env::temp_dir().join(format!("portcullis-ring-{}", std::process::id()));
+        let mut file = File::options().append(true).create(true).open(&path).unwrap();
+        let mut expected = Vec::new();
+        for mut way in [Way::best(), Way::Plain] {
+            for number in 0..3_u8 {
+                let bytes = vec![number; 100_000];
+                way.write_whole(&mut file, &bytes).unwrap();
+                expected.extend(bytes);
+            }
+        }
+        let written = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(written == expected, "{} bytes", written.len());
     }
 
     #[test]

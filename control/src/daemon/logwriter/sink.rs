@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use dataplane::clock::Nanos;
 
 use super::lines::remark;
+use super::ring::Way;
+use super::rotate::Rotation;
 
 /// How soon a failed file is tried again.
 pub(super) const RETRY: Nanos = Nanos::from_secs(2);
@@ -45,6 +47,12 @@ pub(in crate::daemon) struct Trouble {
 pub(super) struct Sink {
     path: Option<PathBuf>,
     file: Option<File>,
+    rotation: Rotation,
+    /// Bytes in the file, and since when it is written.
+    length: u64,
+    begun: Nanos,
+    /// Whether standard error makes up for a file that cannot be opened.
+    diverts: bool,
     trouble: Option<Trouble>,
     /// The file ends in the middle of a line.
     torn: bool,
@@ -53,16 +61,32 @@ pub(super) struct Sink {
 
 impl Sink {
     /// Into this file, or on standard error without one.
-    pub(super) fn new(path: Option<PathBuf>, now: Nanos) -> Self {
-        let mut sink = Self { path, file: None, trouble: None, torn: false, retry: now };
+    pub(super) fn new(path: Option<PathBuf>, rotation: Rotation, now: Nanos) -> Self {
+        let mut sink = Self {
+            path,
+            file: None,
+            rotation,
+            length: 0,
+            begun: now,
+            diverts: true,
+            trouble: None,
+            torn: false,
+            retry: now,
+        };
         sink.tend(now);
         sink
     }
 
+    /// Loses what has no file instead of writing it on standard error.
+    pub(super) fn without_diversion(self) -> Self {
+        Self { diverts: false, ..self }
+    }
+
     /// Into another file, which is open.
-    pub(super) fn turn_to(&mut self, target: Option<(PathBuf, File)>) {
+    pub(super) fn turn_to(&mut self, target: Option<(PathBuf, File)>, now: Nanos) {
         let (path, file) = target.unzip();
-        (self.path, self.file) = (path, file);
+        self.length = file.as_ref().map_or(0, length_of);
+        (self.path, self.file, self.begun) = (path, file, now);
         (self.trouble, self.torn) = (None, false);
     }
 
@@ -97,11 +121,13 @@ impl Sink {
         self.retry = now + RETRY;
         match open(&path) {
             Ok(file) => {
-                self.torn &= file.metadata().is_ok_and(|meta| meta.len() > 0);
+                self.length = length_of(&file);
+                self.begun = now;
+                self.torn &= self.length > 0;
                 self.file = Some(file);
                 self.recover();
             }
-            Err(error) => self.fail(format!("cannot be opened: {error}"), true),
+            Err(error) => self.fail(format!("cannot be opened: {error}"), self.diverts),
         }
     }
 
@@ -122,7 +148,8 @@ impl Sink {
             if self.torn {
                 line.insert(0, b'\n');
             }
-            if let Err((_, error)) = write_whole(file, &line) {
+            self.length += line.len() as u64;
+            if let Err((_, error)) = Way::Plain.write_whole(file, &line) {
                 self.file = None;
                 return self.fail(format!("cannot be written: {error}"), false);
             }
@@ -151,9 +178,28 @@ impl Sink {
         self.trouble = Some(Trouble { why, diverts, lost, diverted });
     }
 
+    /// Turns the file over when it is due. One that cannot be moved is written on.
+    fn rotate(&mut self, more: usize, now: Nanos) {
+        let (Some(path), Some(file)) = (&self.path, &self.file) else { return };
+        let age = now.saturating_sub(self.begun);
+        let plain = file.metadata().is_ok_and(|meta| meta.is_file());
+        if !plain || self.torn || !self.rotation.is_due(self.length, more as u64, age) {
+            return;
+        }
+        match self.rotation.turn(path) {
+            Ok(()) => self.reopen(now),
+            Err(error) => {
+                tracing::error!("log file {} cannot be turned over: {error}", path.display());
+                // Not at every line.
+                (self.length, self.begun) = (0, now);
+            }
+        }
+    }
+
     /// Writes whole lines.
-    pub(super) fn write(&mut self, batch: &[u8], now: Nanos) -> Fate {
+    pub(super) fn write(&mut self, batch: &[u8], now: Nanos, way: &mut Way) -> Fate {
         self.tend(now);
+        self.rotate(batch.len(), now);
         let lines = count(batch);
         if self.path.is_none() {
             return match io::stderr().lock().write_all(batch) {
@@ -162,7 +208,8 @@ impl Sink {
             };
         }
         let Some(file) = &mut self.file else { return self.without_file(batch) };
-        let Err((written, error)) = write_whole(file, batch) else {
+        let Err((written, error)) = way.write_whole(file, batch) else {
+            self.length += batch.len() as u64;
             return Fate { written: lines, ..Fate::default() };
         };
         let done = &batch[..written];
@@ -177,7 +224,7 @@ impl Sink {
 
     fn without_file(&mut self, batch: &[u8]) -> Fate {
         let lines = count(batch);
-        let diverts = self.trouble.as_ref().is_some_and(|trouble| trouble.diverts);
+        let diverts = self.diverts && self.trouble.as_ref().is_some_and(|it| it.diverts);
         let fate = match diverts && io::stderr().lock().write_all(batch).is_ok() {
             true => Fate { diverted: lines, ..Fate::default() },
             false => Fate { lost: lines, ..Fate::default() },
@@ -199,23 +246,13 @@ fn count(lines: &[u8]) -> u64 {
 }
 
 /// Whether nobody can find the file any more.
-fn is_deleted(file: &File) -> bool {
+pub(super) fn is_deleted(file: &File) -> bool {
     use std::os::unix::fs::MetadataExt;
     file.metadata().is_ok_and(|meta| meta.is_file() && meta.nlink() == 0)
 }
 
-/// All of it, or how many bytes and why no more.
-fn write_whole(file: &mut File, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
-    let mut done = 0;
-    while done < bytes.len() {
-        match file.write(&bytes[done..]) {
-            Ok(0) => return Err((done, io::ErrorKind::WriteZero.into())),
-            Ok(n) => done += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err((done, error)),
-        }
-    }
-    Ok(())
+fn length_of(file: &File) -> u64 {
+    file.metadata().map_or(0, |meta| meta.len())
 }
 
 /// Whether [`open`] would succeed, without making the file.

@@ -103,7 +103,9 @@ pub(super) fn places(config: &Config) -> Vec<(&Path, u32)> {
     let state = config.state.as_deref().and_then(Path::parent).map(|directory| (directory, 0o700));
     let pins = (config.failure.on_failure == OnFailure::Closed)
         .then_some((config.failure.pin_dir.as_path(), 0o700));
-    socket.into_iter().chain(state).chain(pins).collect()
+    let captures = config.logging.captures.as_ref();
+    let captures = captures.map(|captures| (captures.directory.as_path(), 0o750));
+    socket.into_iter().chain(state).chain(pins).chain(captures).collect()
 }
 
 /// Becomes the user and keeps what starting needs. `places` are the daemon's own

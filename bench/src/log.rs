@@ -1,0 +1,233 @@
+//! `log`: what a flood that meets LOG costs forwarding.
+//!
+//! One worker over ports in memory forwards bursts through a policy with connection
+//! tracking; subjects take turns in every round, so that what else the machine does
+//! meets all of them. A thread takes records from the queue and makes lines of them.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use dataplane::clock::Nanos;
+use dataplane::conntrack::{Config, Conntrack};
+use dataplane::engine::BURST;
+use dataplane::fib::{Mode, Network, PortInfo, Topology};
+use dataplane::logbook::Rate;
+use dataplane::packet::{Family, Mac, PortId};
+use dataplane::port::Pool;
+use dataplane::port::memory::MemoryPort;
+use dataplane::publish::Publisher;
+use dataplane::snapshot::Snapshot;
+use dataplane::stats::WorkerStats;
+use dataplane::wire::build::Packet;
+use dataplane::worker::{EnginePipeline, Outlets, Rates, Worker};
+use portcullis::compile::{self, DynamicState, Input, Limits};
+use portcullis::iptables::{self, TableNames};
+use portcullis::log;
+use portcullis::model::Ruleset;
+
+use crate::clock::Stopwatch;
+
+const EXAMPLES: &str = "Examples:
+  portcullis-bench log
+  portcullis-bench log --bursts 50000 --rounds 9";
+
+/// How much.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Bursts of 64 packets that a subject forwards in one round.
+    #[arg(long, default_value_t = 20_000)]
+    bursts: u64,
+    /// Rounds; the median counts.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+}
+
+/// The rate and burst that the daemon has by default.
+const DEFAULT: (u32, u32) = (100, 1000);
+/// Records that may wait, as in the daemon.
+const QUEUE: usize = 4096;
+/// Rules that packets pass before they are accepted.
+const RULES: usize = 20;
+
+/// What takes turns: a name, whether there is a LOG rule, and its rate.
+const SUBJECTS: [(&str, bool, Option<(u32, u32)>); 3] =
+    [("no LOG", false, None), ("LOG", true, Some(DEFAULT)), ("LOG without limit", true, None)];
+
+type Error = Box<dyn std::error::Error>;
+
+fn rules(logs: bool) -> String {
+    let mut text = "*filter\n:FORWARD DROP [0:0]\n".to_owned();
+    if logs {
+        text += "-A FORWARD -p udp -j LOG --log-prefix \"flood: \"\n";
+    }
+    for port in 0..RULES {
+        text += &format!("-A FORWARD -p udp -m udp --dport {} -j DROP\n", 10_000 + port);
+    }
+    text += "-A FORWARD -m conntrack --ctstate NEW,ESTABLISHED -j ACCEPT\nCOMMIT\n";
+    text
+}
+
+fn snapshot(logs: bool) -> Result<Snapshot, Error> {
+    let names = TableNames::of_host();
+    let parsed = iptables::parse(&rules(logs), "bench", Family::V4, &names)
+        .map_err(|findings| format!("{findings:?}"))?;
+    let ports = ["a".to_owned(), "b".to_owned()];
+    let v6 = Ruleset::empty(Family::V6);
+    let input = Input { v4: &parsed.ruleset, v6: &v6, ports: &ports, limits: Limits::default() };
+    let compiled = compile::compile(input, &DynamicState::default())?;
+    Ok(Snapshot::new(1, compiled.policy, 1))
+}
+
+fn network() -> Result<Arc<Network>, Error> {
+    let port = |name: &str, last| PortInfo {
+        groups: Vec::new(),
+        route_localnet: false,
+        name: name.to_owned(),
+        mac: Mac([2, 0, 0, 0, 0, last]),
+        mtu: 1500,
+        addresses: Vec::new(),
+        up: true,
+    };
+    let topology = Topology {
+        mode: Mode::Bridge(vec![(PortId(0), PortId(1))]),
+        ports: vec![port("a", 1), port("b", 2)],
+        routes: Vec::new(),
+        rules: Vec::new(),
+        neighbours: Vec::new(),
+    };
+    Ok(Arc::new(Network::build(&topology)?))
+}
+
+/// A worker with its policy, and the queue that its records go to.
+struct Subject {
+    worker: Worker<MemoryPort, EnginePipeline>,
+    outlets: Outlets,
+    stats: Arc<WorkerStats>,
+    frames: Vec<Vec<u8>>,
+    now: Nanos,
+    // Kept, so that the worker's subscriptions stay open.
+    _published: (Publisher<Snapshot>, Publisher<Network>),
+}
+
+impl Subject {
+    fn new(logs: bool, rate: Option<(u32, u32)>) -> Result<Self, Error> {
+        let mut snapshots = Publisher::new(Arc::new(snapshot(logs)?));
+        let mut networks = Publisher::new(network()?);
+        let conntrack = Arc::new(Conntrack::new(Config::new([7; 16]))?);
+        let stats = Arc::new(WorkerStats::default());
+        let (policy, net) = (snapshots.subscribe(), networks.subscribe());
+        let pipeline = EnginePipeline::new(0, policy, net, conntrack, Arc::clone(&stats));
+        let limit = rate.and_then(|(rate, burst)| Rate::new(rate, burst));
+        let outlets = Outlets::new(QUEUE, 64).with_rates(Rates::new(limit, None, None));
+        let pool = Pool::new(1024, false)?;
+        let ports = vec![MemoryPort::new(2 * BURST), MemoryPort::new(2 * BURST)];
+        let worker = Worker::new(0, pool, ports, pipeline, outlets.clone());
+        let worker = worker.with_stats(Arc::clone(&stats));
+        let frame = |flow: usize| {
+            Packet::udp("198.18.1.2", 1024 + flow as u16, "198.18.2.2", 53).payload_len(18).build()
+        };
+        let frames = (0..BURST).map(frame).collect();
+        let now = Nanos::from_secs(1000);
+        Ok(Self { worker, outlets, stats, frames, now, _published: (snapshots, networks) })
+    }
+
+    /// Forwards bursts; nanoseconds a packet.
+    fn forward(&mut self, bursts: u64) -> Result<f64, Error> {
+        let watch = Stopwatch::start();
+        let start = self.now;
+        for _ in 0..bursts {
+            let (pool, ports) = self.worker.parts();
+            if !self.frames.iter().all(|frame| ports[0].inject(pool, frame)) {
+                return Err("no room to inject".into());
+            }
+            self.now = start + Nanos(watch.elapsed_ns());
+            self.worker.turn(self.now);
+            let (pool, ports) = self.worker.parts();
+            let mut sent = 0;
+            while let Some(frame) = ports[1].collect_frame() {
+                pool.put(frame);
+                sent += 1;
+            }
+            if sent != self.frames.len() {
+                return Err(format!("{sent} of {} frames came out", self.frames.len()).into());
+            }
+        }
+        Ok(watch.elapsed_ns() as f64 / (bursts * self.frames.len() as u64) as f64)
+    }
+}
+
+/// Makes lines of records until told to stop; returns how many.
+fn drain(outlets: &Outlets, stop: &AtomicBool, lines: &AtomicU64) {
+    let Ok(mut out) = std::fs::File::options().write(true).open("/dev/null") else { return };
+    loop {
+        let last = stop.load(Ordering::Relaxed);
+        while let Some(entry) = outlets.log.pop() {
+            let line = log::line(&log::Entry::copy(&entry.record()), |_| "eth0");
+            lines.fetch_add(u64::from(writeln!(out, "{line}").is_ok()), Ordering::Relaxed);
+        }
+        if last {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Prints a line for each subject.
+pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    let mut subjects = Vec::new();
+    for (_, logs, rate) in SUBJECTS {
+        subjects.push(Subject::new(logs, rate)?);
+    }
+    let lines = [const { AtomicU64::new(0) }; SUBJECTS.len()];
+    let stop = AtomicBool::new(false);
+    let mut times = vec![Vec::new(); SUBJECTS.len()];
+    let queues: Vec<Outlets> = subjects.iter().map(|subject| subject.outlets.clone()).collect();
+    std::thread::scope(|scope| -> Result<(), Error> {
+        for (outlets, lines) in queues.iter().zip(&lines) {
+            let stop = &stop;
+            scope.spawn(move || drain(outlets, stop, lines));
+        }
+        let mut measure = || -> Result<(), Error> {
+            for round in 0..=args.rounds {
+                for (subject, times) in subjects.iter_mut().zip(&mut times) {
+                    let time = subject.forward(args.bursts)?;
+                    // The first warms up.
+                    if round > 0 {
+                        times.push(time);
+                    }
+                }
+            }
+            Ok(())
+        };
+        let outcome = measure();
+        stop.store(true, Ordering::Relaxed);
+        outcome
+    })?;
+    let base = times[0].clone();
+    for (at, (name, ..)) in SUBJECTS.iter().enumerate() {
+        let ratios = base.iter().zip(&times[at]).map(|(base, time)| base / time).collect();
+        let stats = &subjects[at].stats;
+        let [logged, suppressed, lost] =
+            [&stats.logged, &stats.log_suppressed, &stats.log_lost].map(|cell| cell.get());
+        let written = lines[at].load(Ordering::Relaxed);
+        let line = serde_json::json!({
+            "subject": name,
+            "ns_per_packet": median(times[at].clone()),
+            "forwarding_ratio": median(ratios),
+            "emitted": logged + suppressed + lost,
+            "written": written,
+            "suppressed": suppressed,
+            "dropped": lost,
+            "exact": written == logged,
+        });
+        println!("{line}");
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! What `show log` shows, and what `trace` is told.
+
+use super::fleet::WorkerSight;
+use super::logwriter::{Heavy, LogDesk, LogSettings};
+use crate::api::Response;
+use crate::api::protocol::{HeavyInfo, LogReport, OutletInfo};
+
+/// Lines about traced packets that are sent at once.
+const TRACES: u64 = 512;
+
+fn heavy(heavy: Heavy) -> HeavyInfo {
+    HeavyInfo { name: heavy.name, records: heavy.records, error: heavy.error }
+}
+
+/// What became of records. What was done is read before what there was to do, so that the
+/// difference is never negative.
+pub(super) fn report(workers: &[WorkerSight], desk: &LogDesk, settings: &LogSettings) -> LogReport {
+    let (outlook, tops) = (desk.outlook(), desk.tops());
+    let ((captured, captures_lost), (json_written, json_lost)) = (desk.captures(), desk.json());
+    let (lines_written, lines_lost) = (desk.written(), desk.lost());
+    let (mut queued, mut queue_full, mut suppressed) = (0, 0, 0);
+    for worker in workers {
+        queued += worker.stats.logged.get();
+        queue_full += worker.stats.log_lost.get();
+        suppressed += worker.stats.log_suppressed.get();
+    }
+    let (written, lost) = (lines_written + captured, lines_lost + captures_lost);
+    LogReport {
+        emitted: queued + queue_full + suppressed,
+        written,
+        suppressed,
+        dropped: queue_full + lost,
+        waiting: queued.saturating_sub(written + lost),
+        queue_full,
+        lines: OutletInfo {
+            place: outlook.path.map(|path| path.display().to_string()),
+            written: lines_written,
+            lost: lines_lost,
+            error: outlook.trouble.map(|trouble| trouble.why),
+        },
+        json: settings.json.as_ref().map(|path| OutletInfo {
+            place: Some(path.display().to_string()),
+            written: json_written,
+            lost: json_lost,
+            error: outlook.json,
+        }),
+        captures: settings.captures.as_ref().map(|captures| OutletInfo {
+            place: Some(captures.directory.display().to_string()),
+            written: captured,
+            lost: captures_lost,
+            error: outlook.captures,
+        }),
+        writer: desk.way().to_owned(),
+        rate: settings.rate,
+        burst: settings.burst,
+        sources: tops.sources.into_iter().map(heavy).collect(),
+        rules: tops.rules.into_iter().map(heavy).collect(),
+    }
+}
+
+/// Lines about traced packets from number `from` on.
+pub(super) fn traces(desk: &LogDesk, from: Option<u64>, limit: Option<u64>) -> Response {
+    let limit = limit.map_or(TRACES, |limit| limit.min(TRACES));
+    let found = desk.traces(from, limit as usize);
+    Response::Traces { lines: found.lines, next: found.next, missed: found.missed }
+}
