@@ -113,8 +113,8 @@ struct Subject {
 
 impl Subject {
     fn new(logs: bool, rate: Option<(u32, u32)>) -> Result<Self, Error> {
-        let mut snapshots = Publisher::new(Arc::new(snapshot(logs)?));
-        let mut networks = Publisher::new(network()?);
+        let snapshots = Publisher::new(Arc::new(snapshot(logs)?));
+        let networks = Publisher::new(network()?);
         let conntrack = Arc::new(Conntrack::new(Config::new([7; 16]))?);
         let stats = Arc::new(WorkerStats::default());
         let (policy, net) = (snapshots.subscribe(), networks.subscribe());
