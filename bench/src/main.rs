@@ -2,6 +2,7 @@
 
 mod classify;
 mod clock;
+mod ipsets;
 mod log;
 mod sets;
 mod swap;
@@ -24,6 +25,8 @@ enum Command {
     Classify(classify::Args),
     /// What a flood that meets LOG costs forwarding.
     Log(log::Args),
+    /// Sets of addresses and networks: loading, changes, lookups.
+    Sets(ipsets::Args),
     /// Reading, compiling, checking and installing a policy.
     Swap(swap::Args),
 }
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Classify(args) => classify::run(args),
         Command::Log(args) => log::run(args),
+        Command::Sets(args) => ipsets::run(args),
         Command::Swap(args) => swap::run(args),
     };
     match outcome {

@@ -86,6 +86,7 @@ fn absent(option: &str, mismatch: &Mismatch) -> String {
         "--datestart" | "--datestop" | "--timestart" | "--timestop" => {
             format!("{option}: by the time at which the packet came")
         }
+        "--match-set" => format!("{option}: by what the set holds, and the packet's sides"),
         "--label" => format!("{option}: by the connection's labels"),
         _ => format!("{option}: the packet has no connection"),
     }

@@ -56,6 +56,8 @@ pub struct Setup {
     pub conntrack: Config,
     /// How many ICMP errors the router may send.
     pub icmp: Settings,
+    /// The sets that the policies name.
+    pub sets: Arc<Registry>,
 }
 
 impl Setup {
@@ -68,6 +70,7 @@ impl Setup {
             v6: Ruleset::empty(Family::V6),
             conntrack: Config::new(hash_key(seed)),
             icmp: Settings::default(),
+            sets: Arc::default(),
         }
     }
 }
@@ -169,7 +172,7 @@ impl Replay {
     /// Compiles and checks the policy, builds the network and the table.
     pub fn new(setup: Setup) -> Result<Self, ReplayError> {
         let network = Arc::new(Network::build(&setup.topology)?);
-        let replay = Self::over(network, setup.v4, setup.v6, setup.conntrack)?;
+        let replay = Self::with_sets(network, setup.v4, setup.v6, setup.conntrack, setup.sets)?;
         let mut engine = Engine::with_limits(setup.icmp);
         engine.set_seed(replay.conntrack.seed(0));
         Ok(Self { engine, ..replay })
@@ -183,10 +186,24 @@ impl Replay {
         v6: Ruleset,
         conntrack: Config,
     ) -> Result<Self, ReplayError> {
+        Self::with_sets(network, v4, v6, conntrack, Arc::default())
+    }
+
+    /// Like [`Replay::over`], with the sets that the policies name.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_sets(
+        network: Arc<Network>,
+        v4: Ruleset,
+        v6: Ruleset,
+        conntrack: Config,
+        sets: Arc<Registry>,
+    ) -> Result<Self, ReplayError> {
+        let dynamic = DynamicState::with_sets(Arc::clone(&sets));
         let ports: Vec<String> = network.ports().iter().map(|port| port.name.clone()).collect();
         let input = compile::Input { v4: &v4, v6: &v6, ports: &ports, limits: Limits::default() };
-        let (compiled, _) =
-            selfcheck::compile_checked(input, &DynamicState::default(), Budget::default())?;
+        let (compiled, _) = selfcheck::compile_checked(input, &dynamic, Budget::default())?;
         let conntrack = Conntrack::new(conntrack)?;
         let mut engine = Engine::new();
         engine.set_seed(conntrack.seed(0));
@@ -194,9 +211,9 @@ impl Replay {
             conntrack,
             snapshot: Snapshot::new(1, compiled.policy, 1),
             counters: compiled.counters,
-            sets: Arc::clone(compiled.dynamic.sets()),
             v4,
             v6,
+            sets,
             ports,
             network,
             engine,

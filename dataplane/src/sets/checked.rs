@@ -10,6 +10,8 @@ const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 /// TCP, UDP, SCTP, UDP-Lite.
 const WITH_PORTS: [u8; 4] = [6, 17, 132, 136];
+/// Smallest `size` of a list.
+const MIN_SIZE: u32 = 4;
 /// Longest comment, in bytes.
 const MAX_COMMENT: usize = 255;
 
@@ -49,9 +51,11 @@ impl CreateSpec {
             (spec.hashsize, spec.maxelem) = (plain.hashsize, plain.maxelem);
             (spec.bucketsize, spec.initval) = (plain.bucketsize, None);
         }
-        if kind != SetType::ListSet {
-            spec.size = Self::new(kind).size;
-        }
+        // The kernel lists no less, and lets a list grow beyond it.
+        spec.size = match kind {
+            SetType::ListSet => spec.size.max(MIN_SIZE),
+            _ => Self::new(kind).size,
+        };
         Ok(spec)
     }
 

@@ -44,7 +44,6 @@ type Members = Vec<Arc<Member>>;
 /// A list.
 #[derive(Debug)]
 pub(super) struct List {
-    size: u32,
     default_timeout_s: u32,
     layout: Layout,
     members: ArcSwap<Members>,
@@ -54,7 +53,6 @@ pub(super) struct List {
 impl List {
     pub(super) fn new(spec: &CreateSpec) -> Self {
         Self {
-            size: spec.size.max(4),
             default_timeout_s: spec.timeout.unwrap_or_default(),
             layout: Layout::new(spec, 0),
             members: ArcSwap::default(),
@@ -116,7 +114,6 @@ impl List {
                 };
                 members[there] = Arc::new(self.make(slot, &said, now));
             }
-            None if members.len() >= self.size as usize => return Err(SetError::Full),
             None => members.insert(at, Arc::new(self.make(slot, extras, now))),
         }
         self.members.store(Arc::new(members));
@@ -167,11 +164,6 @@ impl List {
         if self.members().iter().any(|member| member.is_over(now)) {
             self.members.store(Arc::new(self.current(now)));
         }
-    }
-
-    /// How many members are this slot.
-    pub(super) fn members_of(&self, slot: &Arc<Slot>) -> u32 {
-        self.members().iter().filter(|member| Arc::ptr_eq(member.slot(), slot)).count() as u32
     }
 
     pub(super) fn bytes(&self) -> u64 {

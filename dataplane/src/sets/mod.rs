@@ -4,7 +4,7 @@
 //! A [`Registry`] has every set by name; rules hold a [`Slot`]. Life cycle: control
 //! threads make, fill, swap and destroy sets; policies refer to slots as long as they
 //! live. Concurrency: lookups go through atomics and never wait; whoever adds or deletes
-//! holds one short lock of that set. Limits: `maxelem`, `size`, a bitmap's range; what
+//! holds one short lock of that set. Limits: `maxelem`, a bitmap's range; what
 //! packets may add has its room set aside when a rule with SET is loaded.
 
 mod bitmap;

@@ -171,18 +171,13 @@ impl Registry {
         Ok(())
     }
 
-    /// Removes every set; none at all if rules refer to any. (Lists go with their members.)
+    /// Removes every set; none at all if rules or lists refer to any.
     ///
     /// # Errors
     /// [`SetError::InUse`].
     pub fn destroy_all(&self) -> Result<(), SetError> {
         let mut slots = self.slots();
-        let by_lists = |slot: &Arc<Slot>| {
-            let lists = slots.iter().flatten().map(|list| list.load().members_of(slot));
-            lists.sum::<u32>()
-        };
-        let used = slots.iter().flatten().find(|slot| slot.references() > by_lists(slot));
-        if let Some(used) = used {
+        if let Some(used) = slots.iter().flatten().find(|slot| slot.references() > 0) {
             return Err(SetError::InUse(used.name()));
         }
         slots.clear();

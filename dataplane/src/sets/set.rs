@@ -1,7 +1,7 @@
 //! One set: elements that workers look up while others change them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use super::bitmap::{self, Bitmap, Found};
 use super::element::{Element, Entry, Extras};
@@ -9,7 +9,7 @@ use super::error::SetError;
 use super::list::List;
 use super::lookup::{self, Answer};
 use super::name::SetName;
-use super::registry::{Registry, Slot};
+use super::registry::Registry;
 use super::slab::{Ask, COMMENTED, Mapped, NOMATCH};
 use super::spec::{CreateSpec, SetType};
 use super::store::{self, Store};
@@ -262,13 +262,6 @@ impl Set {
             }
         };
         (entries, next.map(Cursor))
-    }
-
-    pub(super) fn members_of(&self, slot: &Arc<Slot>) -> u32 {
-        match &self.body {
-            Body::List(list) => list.members_of(slot),
-            _ => 0,
-        }
     }
 
     /// The members of a list, in order.

@@ -254,6 +254,8 @@ fn lists_keep_their_order_and_their_members() {
     assert_eq!(registry.destroy(&name("c")), Err(SetError::InUse(name("c"))));
     registry.del(&list, &member("c", None), false, NOW).unwrap();
     registry.destroy(&name("c")).unwrap();
+    assert!(registry.destroy_all().is_err(), "the list refers to its members");
+    list.load().flush();
     registry.destroy_all().unwrap();
 }
 
