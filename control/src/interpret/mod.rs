@@ -228,6 +228,12 @@ impl<'m> Interpreter<'m> {
         self
     }
 
+    /// What the sets hold, each entry as its data says it, in order.
+    #[cfg(test)]
+    pub(crate) fn listed_sets(&self, now: Nanos) -> Vec<String> {
+        self.sets.listed(now)
+    }
+
     /// Walks every table at `hook` but raw, which stands before tracking, and
     /// nat unless `starts_connection`. Stops at the first that does not accept.
     pub fn hook(

@@ -87,6 +87,35 @@ impl Sets {
         Self { known }
     }
 
+    #[cfg(test)]
+    pub(super) fn listed(&self, now: Nanos) -> Vec<String> {
+        use dataplane::sets::{Entry as Listed, Extras};
+        let mut all = Vec::new();
+        for (name, known) in &self.known {
+            let spec = known.spec;
+            for entry in known.entries.iter().filter(|entry| !entry.is_over(now)) {
+                let left = match (entry.deadline, entry.waiting_s) {
+                    (Some(deadline), _) => ((deadline - now).as_secs() as u32).max(1),
+                    (None, waiting) => waiting.unwrap_or(0),
+                };
+                let skb =
+                    SkbInfo { mark: entry.skb.mark.filter(|mark| *mark != (0, 0)), ..entry.skb };
+                let extras = Extras {
+                    timeout_s: spec.timeout.map(|_| left),
+                    packets: spec.counters.then_some(entry.packets),
+                    bytes: spec.counters.then_some(entry.bytes),
+                    skb: spec.skbinfo.then_some(skb),
+                    nomatch: entry.nomatch,
+                    comment: None,
+                };
+                let listed = Listed { element: entry.element, extras };
+                all.push(format!("{name} {listed:?}"));
+            }
+        }
+        all.sort();
+        all
+    }
+
     pub(super) fn compare(
         &mut self,
         at: At,

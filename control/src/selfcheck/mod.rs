@@ -11,6 +11,8 @@
 
 mod probes;
 #[cfg(test)]
+mod sets_tests;
+#[cfg(test)]
 mod tests;
 pub(crate) mod walks;
 

@@ -98,6 +98,10 @@ pub(super) fn asked(spec: &CreateSpec, sides: Sides, subject: &Subject<'_>) -> O
             }
         }
     }
+    if spec.kind == SetType::BitmapPort {
+        // Both protocols' ports are one element.
+        found.proto = 0;
+    }
     let mut addresses = addresses.into_iter();
     found.ip = addresses.next().unwrap_or_default();
     found.ip2 = addresses.next().unwrap_or_default();
