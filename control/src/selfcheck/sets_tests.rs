@@ -261,6 +261,7 @@ fn compare(
             mark: u32::from(*port),
             tracking: Tracking { state: CtState::Untracked, ..Tracking::NONE },
             now,
+            utc_offset: Nanos(0),
         };
         let at = (TableId::Mangle, Hook::Forward);
         let tracked = Tracked { state: CtState::Untracked, ..Tracked::NONE };
