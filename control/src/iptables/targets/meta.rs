@@ -1,5 +1,6 @@
 //! `-j CLASSIFY`, `-j IDLETIMER` and `-j TEE`.
 
+use dataplane::packet::Family;
 use dataplane::policy::TableId;
 
 use crate::iptables::address;
@@ -163,7 +164,12 @@ impl Module for Tee {
     ) -> Result<(), Problem> {
         let text = operand.text;
         if id == 0 {
-            let address = address::parse_address(text, context.family).ok_or_else(|| {
+            // IPv4 addresses are read as by inet_aton here, unlike in `-s`.
+            let found = match context.family {
+                Family::V4 => address::parse_aton(text).map(u128::from),
+                Family::V6 => address::parse_address(text, Family::V6),
+            };
+            let address = found.ok_or_else(|| {
                 operand
                     .bad(format!("`{text}' is no address"))
                     .remedy("write the gateway's address: names are not resolved")

@@ -15,15 +15,14 @@ use crate::model::{MatchBody, Rule, Span, TargetSpec};
 
 const CLAMP: u8 = 1;
 
-/// Both may be given; clamping wins.
+/// Both may be given; the last one holds.
 const OPTIONS: &[Opt] = &[plain("set-mss", 0), flag("clamp-mss-to-pmtu", CLAMP)];
 
 const SYN: u8 = 2;
 
 #[derive(Default)]
 pub(super) struct Tcpmss {
-    set: Option<u16>,
-    clamp: bool,
+    mss: Option<TcpMss>,
 }
 
 impl Module for Tcpmss {
@@ -42,7 +41,7 @@ impl Module for Tcpmss {
         context: &mut Context<'_>,
     ) -> Result<(), Problem> {
         if id == CLAMP {
-            self.clamp = true;
+            self.mss = Some(TcpMss::ClampToPmtu);
             return Ok(());
         }
         let max = match context.family {
@@ -52,7 +51,7 @@ impl Module for Tcpmss {
         let mss = value::number(operand.text, 0, max).ok_or_else(|| {
             operand.bad(format!("`{}' is no number from 0 to {max}", operand.text))
         })?;
-        self.set = Some(mss as u16);
+        self.mss = Some(TcpMss::Set(mss as u16));
         Ok(())
     }
 }
@@ -76,13 +75,8 @@ impl TargetModule for Tcpmss {
         rule: &Rule,
         _table: TableId,
     ) -> Result<TargetSpec, Problem> {
-        let mss = match (self.clamp, self.set) {
-            (true, _) => TcpMss::ClampToPmtu,
-            (false, Some(mss)) => TcpMss::Set(mss),
-            (false, None) => {
-                return Err(required(at, "TCPMSS", "--set-mss or --clamp-mss-to-pmtu"));
-            }
-        };
+        let options = "--set-mss or --clamp-mss-to-pmtu";
+        let mss = self.mss.ok_or_else(|| required(at, "TCPMSS", options))?;
         if !has_protocol(rule, 6) {
             return Err(needs_protocol(at, "TCPMSS", "tcp"));
         }

@@ -1,0 +1,240 @@
+//! Every match and target, from a table of valid and invalid uses: what the kernel's
+//! tools load (legacy or nft, into a namespace of our own) loads here and prints alike,
+//! what both refuse is refused. Each use is also put into wrong company: a wrong operand,
+//! an unknown option, a doubled option, no operand, a rule without the protocol it needs.
+//!
+//! `PORTCULLIS_COVERAGE_LINES` sets the lines for each module and family (default 24),
+//! `PORTCULLIS_TEST_SEED` another seed.
+
+mod netns;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dataplane::packet::Family;
+use netns::Namespace;
+use portcullis::check;
+use portcullis::diagnostics::Severity;
+use portcullis::iptables::{TableNames, parse, print};
+
+/// Differences that are meant and documented: words of the line, words of what we say.
+const ON_PURPOSE: &[(&str, &str, &str)] = &[
+    ("-m limit", "limit overflows", "nft takes what legacy and the kernel's arithmetic refuse"),
+    ("--limit-burst 0", "is no burst", "nft ignores it"),
+    ("-j CT", "there is no timeout policy", "the kernel loads it without effect"),
+    ("--notrack", "cannot be used together", "nothing is tracked that the option speaks of"),
+    ("-j NETMAP", "is no network mask", "stored as a single address"),
+    ("-j CLASSIFY", "is no class", "numbers above 16 bits are cut by the tools"),
+    ("--oif", "none of the ports", "an interface that is no port gets no copy"),
+];
+
+/// One module of the table.
+struct Module {
+    target: bool,
+    name: &'static str,
+    families: Vec<Family>,
+    table: &'static str,
+    chains: Vec<&'static str>,
+    needs: &'static str,
+    options: Vec<Options>,
+}
+
+struct Options {
+    name: &'static str,
+    negatable: bool,
+    good: Vec<&'static str>,
+    bad: Vec<&'static str>,
+}
+
+fn modules() -> Vec<Module> {
+    let lines = include_str!("coverage/uses.txt").lines();
+    lines.filter(|line| !line.starts_with('#') && !line.is_empty()).map(module).collect()
+}
+
+fn module(line: &'static str) -> Module {
+    let mut fields = line.split(" ;").map(str::trim);
+    let head: Vec<&str> = fields.next().unwrap_or_default().split(' ').collect();
+    let [kind, name, families, table, chains] = head[..] else { panic!("bad line: {line}") };
+    let family = |digit| if digit == '4' { Family::V4 } else { Family::V6 };
+    let needs = fields.next().unwrap_or_default();
+    Module {
+        target: kind == "t",
+        name,
+        families: families.chars().map(family).collect(),
+        table,
+        chains: chains.split(',').collect(),
+        needs: if needs == "-" { "" } else { needs },
+        options: fields.filter(|field| !field.is_empty()).map(options).collect(),
+    }
+}
+
+fn options(field: &'static str) -> Options {
+    let (good, bad) = field.split_once("//").unwrap_or((field, ""));
+    let (name, good) = good.trim().split_once(' ').unwrap_or((good.trim(), "-"));
+    let list = |text: &'static str| -> Vec<&'static str> {
+        let operand = |one: &'static str| if one == "-" { "" } else { one };
+        text.split(" | ").map(str::trim).filter(|one| !one.is_empty()).map(operand).collect()
+    };
+    let negatable = name.starts_with('!');
+    Options { name: name.trim_start_matches('!'), negatable, good: list(good), bad: list(bad) }
+}
+
+/// A small generator of choices; the same in every run.
+struct Picker(u64);
+
+impl Picker {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+    fn of<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    /// A rule with this module, most often as it should be.
+    fn rule(&mut self, module: &Module) -> String {
+        let mut used = Vec::new();
+        let count = module.options.len().min(1 + self.below(3));
+        while used.len() < count {
+            let at = self.below(module.options.len());
+            if !used.contains(&at) || self.below(12) == 0 {
+                used.push(at);
+            }
+        }
+        let wrong = (self.below(4) == 0).then(|| self.below(used.len().max(1)));
+        let mut words = vec![format!("-A {}", self.of(&module.chains))];
+        if !module.needs.is_empty() && self.below(10) != 0 {
+            words.push(module.needs.to_owned());
+        }
+        words.push(format!("{} {}", if module.target { "-j" } else { "-m" }, module.name));
+        for (index, at) in used.into_iter().enumerate() {
+            let option = &module.options[at];
+            let bad = wrong == Some(index) && !option.bad.is_empty();
+            let operand = self.of(if bad { &option.bad } else { &option.good });
+            let negated = self.below(6) == 0 && (option.negatable || self.below(4) == 0);
+            let missing = self.below(40) == 0;
+            let bang = if negated { "! " } else { "" };
+            let operand = if missing { "" } else { operand };
+            words.push(format!("{bang}{} {operand}", option.name).trim().to_owned());
+        }
+        if self.below(25) == 0 {
+            words.push("--nosuch".to_owned());
+        }
+        if !module.target && self.below(3) != 0 {
+            words.push("-j ACCEPT".to_owned());
+        }
+        words.join(" ")
+    }
+}
+
+/// What one tool prints after loading each file, or nothing.
+fn kernel(
+    namespace: &Namespace,
+    directory: &Path,
+    tool: &str,
+    files: usize,
+) -> Vec<Option<String>> {
+    let place = directory.display();
+    namespace.run(&format!(
+        "cd {place} && for f in *.rules; do \
+           if {tool}-restore < $f > /dev/null 2>&1; \
+           then {tool}-save -t $(cat $f.table) 2>/dev/null | grep -v '^#' > $f.{tool}; fi; \
+           {tool} -t $(cat $f.table) -F 2>/dev/null; done; true"
+    ));
+    let read = |index: usize| {
+        fs::read_to_string(PathBuf::from(format!("{place}/{index:05}.rules.{tool}"))).ok()
+    };
+    (0..files).map(read).collect()
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Files of one family: table, module, text.
+fn files(family: Family) -> Vec<(&'static str, &'static str, String)> {
+    let mut picker = Picker(setting("PORTCULLIS_TEST_SEED", 0xc0ffee) + family as u64);
+    let lines = setting("PORTCULLIS_COVERAGE_LINES", 24) as usize;
+    let mut seen = BTreeSet::new();
+    let mut files = Vec::new();
+    for module in modules().iter().filter(|module| module.families.contains(&family)) {
+        for _ in 0..lines {
+            let rule = picker.rule(module);
+            if seen.insert(rule.clone()) {
+                let text = format!("*{}\n{rule}\nCOMMIT\n", module.table);
+                files.push((module.table, module.name, text));
+            }
+        }
+    }
+    files
+}
+
+fn run(family: Family, prefix: &str) {
+    let directory =
+        std::env::temp_dir().join(format!("portcullis-coverage-{}-{prefix}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let files = files(family);
+    for (index, (table, _, text)) in files.iter().enumerate() {
+        fs::write(directory.join(format!("{index:05}.rules")), text).unwrap();
+        fs::write(directory.join(format!("{index:05}.rules.table")), table).unwrap();
+    }
+    let namespace = Namespace::new("coverage");
+    let tools = ["legacy", "nft"]
+        .map(|tool| kernel(&namespace, &directory, &format!("{prefix}-{tool}"), files.len()));
+    fs::remove_dir_all(&directory).unwrap();
+    let names = TableNames::of_host();
+    let mut sums: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for (index, (_, module, text)) in files.iter().enumerate() {
+        let theirs: Vec<&String> = tools.iter().filter_map(|tool| tool[index].as_ref()).collect();
+        let sum = sums.entry(module).or_default();
+        let complaint = match load(text, family, &names) {
+            Ok(printed) => {
+                sum.0 += 1;
+                let same = theirs.iter().any(|theirs| **theirs == printed);
+                (!same).then(|| format!("ours:\n{printed}theirs: {theirs:#?}"))
+            }
+            Err(message) => {
+                sum.1 += 1;
+                (!theirs.is_empty()).then(|| format!("refused: {message}\ntheirs: {theirs:#?}"))
+            }
+        };
+        wrong.extend(complaint.map(|complaint| format!("{text}{complaint}")));
+    }
+    wrong.retain(|complaint| {
+        !ON_PURPOSE
+            .iter()
+            .any(|(line, said, _)| complaint.contains(line) && complaint.contains(said))
+    });
+    println!("{prefix}: {} lines", files.len());
+    for (module, (loaded, refused)) in &sums {
+        println!("  {module:<12} {loaded:>3} load, {refused:>3} refused");
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), files.len(), wrong.join("\n"));
+    let never: Vec<_> = sums.iter().filter(|(_, sum)| sum.0 == 0).collect();
+    assert!(never.is_empty(), "no use of these loads: {never:?}");
+}
+
+/// Reads and compiles; what it prints, or why not.
+fn load(text: &str, family: Family, names: &TableNames) -> Result<String, String> {
+    let parsed = parse(text, "coverage", family, names).map_err(|findings| {
+        let error = findings.iter().find(|one| one.severity == Severity::Error);
+        error.map_or("no error".to_owned(), |error| error.message.clone())
+    })?;
+    match check::compiles(&parsed.ruleset, "coverage") {
+        Some(finding) => Err(finding.message),
+        None => Ok(print(&parsed.ruleset, names, None)),
+    }
+}
+
+#[test]
+fn every_module_of_iptables_is_used_well_and_badly() {
+    run(Family::V4, "iptables");
+}
+
+#[test]
+fn every_module_of_ip6tables_is_used_well_and_badly() {
+    run(Family::V6, "ip6tables");
+}
