@@ -348,8 +348,9 @@ impl Picker {
             }
         }
         for _ in 0..self.below(3) {
-            let lists = [MATCHES, accepts::MATCHES, matches];
-            let weights = [MATCHES.len(), accepts::MATCHES.len(), 3 * matches.len()];
+            let lists = [MATCHES, accepts::MATCHES, accepts::place::MATCHES, matches];
+            let place = accepts::place::MATCHES.len();
+            let weights = [MATCHES.len(), accepts::MATCHES.len(), 2 * place, 3 * matches.len()];
             let list = self.weighted(&lists, &weights);
             words.push(self.of(list));
         }
@@ -454,7 +455,7 @@ fn compare(family: Family, prefix: &str, directory: &Path) -> (Vec<String>, usiz
 /// takes and stores only in part, loops of jumps that no packet can get to, and
 /// ports above 65535, which the tools cut to 16 bits in udp and conntrack.
 fn on_purpose(complaint: &str) -> bool {
-    ["is not supported yet", "this jump closes a loop", "`99999' is no port"]
+    ["is not supported", "this jump closes a loop", "`99999' is no port"]
         .iter()
         .any(|known| complaint.contains(known))
         || complaint.contains("refused: the tcp match needs") && complaint.contains("! -p tcp")

@@ -20,11 +20,15 @@ enum { TCX_PASS = 0, TCX_DROP = 2 };
 enum { TO_INGRESS = 1 };
 enum { MAP_HASH = 1, MAP_ARRAY = 2, MAP_PERCPU_ARRAY = 6, MAP_LPM_TRIE = 11, MAP_XSK = 17 };
 enum { MAP_NO_PREALLOC = 1, MAP_MMAPABLE = 1 << 10 };
+struct bpf_sock;
+static u32 (*const socket_user)(void *skb) = (void *)47;
+static struct bpf_sock *(*const full_socket)(struct bpf_sock *sock) = (void *)95;
 static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
 static long (*const store_bytes)(void *skb, u32 at, const void *from, u32 length, u64 flags) = (void *)9;
 static long (*const redirect)(u32 interface, u64 flags) = (void *)23;
 static long (*const load_bytes)(const void *skb, u32 at, void *to, u32 length) = (void *)26;
 static long (*const redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
+static long (*const map_update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static u64 (*const coarse_clock)(void) = (void *)160; // CLOCK_MONOTONIC, in ns, a tick late
 
 // Set at load.

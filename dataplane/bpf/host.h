@@ -9,11 +9,23 @@
 // out by AF_XDP, which passes no tcx hook: nothing comes round again.
 //
 // A TAP tells neither a packet's mark nor its socket, so they go in place of the
-// source address, which is the port's anyway (`dataplane/src/engine/handed.rs`).
+// source address (of the socket: that it is bound, and a number for its owner), which is the port's anyway (`dataplane/src/engine/handed.rs`).
 
 struct bpf_sock {
 	u32 bound_dev_if;
 	u32 family;
+	u32 type;
+	u32 protocol;
+	u32 mark;
+	u32 priority;
+	u32 src_ip4;
+	u32 src_ip6[4];
+	u32 src_port;
+	u16 dst_port;
+	u16 : 16;
+	u32 dst_ip4;
+	u32 dst_ip6[4];
+	u32 state;
 };
 struct __sk_buff {
 	u32 len;
@@ -56,16 +68,83 @@ MAP(taps, MAP_HASH, u32, u32, 65, 0);      // port's interface index -> its TAP'
 MAP(tap_ports, MAP_HASH, u32, u64, 65, 0);
 
 enum { SENDER = 6, LINK = 14, SOURCE = 6 };
-enum { PACKET_SOCKET = 17 };
+enum { PACKET_SOCKET = 17, RAW_SOCKET = 3 };
 enum { WORKERS_MAX = 256 };
 
 // What the engine is told of a packet, in place of its source address.
-enum { BOUND = 1 };
+enum { BOUND = 1, OWNER_SHIFT = 3 };
 struct said {
-	u8 flags;
-	u8 zero;
+	u8 flags; // and the owner's high bits
+	u8 owner;
 	u8 mark[4];
 };
+
+// Owners that were seen, numbered as they come, from FIRST_OWNER on; a number keeps its
+// meaning. The same in dataplane/src/port/host/owners.rs.
+enum { NOBODY = 0, NO_FILE = 1, FIRST_OWNER = 2, UNTOLD = 8191 };
+enum { CLOSED_FOR_GOOD = 6, ASKED_TO_OPEN = 12 }; // states: TIME_WAIT, NEW_SYN_RECV
+MAP(owners, MAP_ARRAY, u32, u64, UNTOLD, 0);      // number -> user; 0 -> how many
+MAP(owner_numbers, MAP_HASH, u64, u32, UNTOLD, 0);
+
+INLINE u32 new_owner(u64 owner)
+{
+	u32 first = 0;
+	u64 *count = map_lookup(&owners, &first);
+	if (!count || *count >= UNTOLD - FIRST_OWNER)
+		return UNTOLD;
+	u32 number = FIRST_OWNER + (u32)__sync_fetch_and_add(count, 1);
+	if (number >= UNTOLD || map_update(&owners, &number, &owner, 0))
+		return UNTOLD;
+	map_update(&owner_numbers, &owner, &number, 0);
+	return number;
+}
+
+// What the kernel says by ICMP from a socket of its own: errors and answers. It does not
+// ask, and nobody else is expected to answer.
+INLINE int is_kernels_icmp(struct __sk_buff *skb, u32 protocol)
+{
+	u8 type;
+	if (protocol == ICMP) {
+		u8 version_ihl;
+		if (load_bytes(skb, LINK, &version_ihl, 1) ||
+		    load_bytes(skb, LINK + (version_ihl & 15) * 4, &type, 1))
+			return 0;
+		return type != 8 && type != 10 && type != 13 && type != 9;
+	}
+	struct ipv6 ip;
+	if (protocol != ICMPV6 || load_bytes(skb, LINK, &ip, sizeof(ip)))
+		return 0;
+	// Reports of groups stand behind the shortest hop-by-hop header.
+	u32 skipped = ip.next ? 0 : 8;
+	if (load_bytes(skb, LINK + sizeof(ip) + skipped, &type, 1))
+		return 0;
+	if (!ip.next)
+		return type == 131 || type == 132 || type == 143;
+	return ip.next == ICMPV6 && (type < 128 || type == 129);
+}
+
+// Whose a packet is: the user who opened its socket. (The group and whether the socket is
+// still open are told to programs under the GPL only.)
+INLINE u32 owner_of(struct __sk_buff *skb)
+{
+	struct bpf_sock *sock = skb->sk;
+	if (!sock)
+		return NOBODY;
+	if (sock->state == CLOSED_FOR_GOOD)
+		return NOBODY;
+	if (sock->state != ASKED_TO_OPEN) {
+		sock = full_socket(sock);
+		if (!sock)
+			return NOBODY;
+		// The kernel's own, for resets and for what it says by ICMP.
+		if (sock->type == RAW_SOCKET &&
+		    (sock->protocol == TCP || is_kernels_icmp(skb, sock->protocol)))
+			return NO_FILE;
+	}
+	u64 owner = socket_user(skb);
+	u32 *known = map_lookup(&owner_numbers, &owner);
+	return known ? *known : new_owner(owner);
+}
 
 INLINE int is_engines(struct __sk_buff *skb)
 {
@@ -84,8 +163,8 @@ INLINE int is_engines(struct __sk_buff *skb)
 
 INLINE long say(struct __sk_buff *skb, u8 flags)
 {
-	u32 mark = skb->mark;
-	struct said said = { flags, 0, {} };
+	u32 mark = skb->mark, owner = owner_of(skb);
+	struct said said = { flags | owner >> 8 << OWNER_SHIFT, owner, {} };
 	__builtin_memcpy(said.mark, &mark, sizeof(mark));
 	return store_bytes(skb, SOURCE, &said, sizeof(said), 0);
 }

@@ -10,7 +10,7 @@ use crate::clock::Nanos;
 use crate::conntrack::{ConnView, Conntrack, Tracking};
 use crate::packet::{Family, Parsed, PortId};
 use crate::policy::report::{AuditKind, NflogTarget};
-use crate::policy::scene::Owner;
+use crate::policy::scene::{Owner, Sender};
 use crate::policy::target::LogTarget;
 use crate::policy::walk::RuleRef;
 use crate::policy::{ChainId, CounterId, Hook, TableId};
@@ -223,6 +223,11 @@ pub trait Effects {
     /// This machine will answer over loopback what it is now given by it: the answer is
     /// to come back to the engine.
     fn expect_looped(&mut self, _answer: &Answer) {}
+
+    /// Who the owner with this number is; the host road gives the numbers, and 0 to none.
+    fn sender(&mut self, number: u16) -> Sender {
+        if number == 0 { Sender::Nobody } else { Sender::Untold }
+    }
 
     /// A target that reports was hit, or a traced packet took a step.
     fn log(&mut self, record: &LogRecord<'_>);

@@ -105,7 +105,17 @@ fn any_route() -> impl Strategy<Value = RouteEntry> {
                 _ => None,
             };
             let mtu = mtu.filter(|_| matches!(kind, RouteKind::Unicast(_)));
-            RouteEntry { to, via, kind, table, metric, mtu, prefsrc: None }
+            RouteEntry {
+                to,
+                via,
+                kind,
+                table,
+                metric,
+                mtu,
+                prefsrc: None,
+                devices: 0,
+                anycast: false,
+            }
         })
 }
 
@@ -284,6 +294,8 @@ fn special_addresses() {
         metric: 9,
         mtu: None,
         prefsrc: None,
+        devices: 0,
+        anycast: false,
     };
     let routes = vec![route("0.0.0.0", 0, "198.18.2.254"), route("::", 0, "2001:db8:2::254")];
     let topology = Topology { routes, ..bare() };
@@ -384,6 +396,8 @@ fn sources_of_our_own_packets() {
         metric: 9,
         mtu: None,
         prefsrc: None,
+        devices: 0,
+        anycast: false,
     })
     .to_vec();
     configure(&lab, &topology, " add ");

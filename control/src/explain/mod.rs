@@ -248,6 +248,8 @@ fn made_up(description: &Description) -> Topology {
         metric: 0,
         mtu: None,
         prefsrc: None,
+        devices: 0,
+        anycast: false,
     };
     match (index(&description.input), index(&description.output)) {
         (_, Some(output)) => {

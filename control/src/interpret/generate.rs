@@ -2,6 +2,7 @@
 //! pools, so that near hits and near misses are common.
 
 pub(crate) mod bytes;
+mod place;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -23,6 +24,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::model::*;
+pub(crate) use place::any_place;
 
 pub(crate) const PORTS: [&str; 4] = ["eth0", "eth1", "eth10", "wan0"];
 
@@ -212,6 +214,7 @@ fn any_match(family: Family, raw: bool) -> BoxedStrategy<MatchBody> {
         2 => bytes::measure(),
         2 => (neg(0..4_u8), any::<bool>())
             .prop_map(|(label, set)| Match::Connlabel(ConnlabelMatch { label, set })),
+        3 => any_place(family),
         1 => neg(select(vec!["", "ftp", "irc"]))
             .prop_map(|Neg { negated, value }| Match::Helper(Neg { negated, value: value.into() })),
     ];

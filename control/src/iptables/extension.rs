@@ -105,6 +105,10 @@ pub(crate) trait Module {
     fn options(&self) -> &'static [Opt];
     /// Called once when the module is loaded.
     fn loaded(&mut self, _family: Family) {}
+    /// Whether an option may come again (its second coming is the module's to judge).
+    fn may_repeat(&self, _id: u8) -> bool {
+        false
+    }
     /// Takes one option. Repetition, exclusion and negation were checked.
     fn set(
         &mut self,
@@ -154,7 +158,7 @@ pub(crate) fn admit(
             format!("--{} cannot be used together with --{}", opt.name, other.name),
         ));
     }
-    if *seen & bit(opt.id) != 0 {
+    if *seen & bit(opt.id) != 0 && !module.may_repeat(opt.id) {
         let first = module.options().iter().find(|o| o.id == opt.id).map_or(opt.name, |o| o.name);
         return Err(Problem::new(
             Code::RepeatedOption,

@@ -24,6 +24,10 @@ pub trait Names {
     fn label(&self, name: &str) -> Option<u8>;
     /// The name of a connection label.
     fn label_name(&self, label: u8) -> Option<&str>;
+    /// The number of a user.
+    fn user(&self, _name: &str) -> Option<u32> {
+        None
+    }
     /// The protocol of a timeout policy that `-j CT --timeout` can name.
     fn timeout_policy(&self, name: &str) -> Option<u8>;
 }
@@ -114,6 +118,7 @@ pub struct TableNames {
     labels: HashMap<String, u8>,
     label_names: HashMap<u8, String>,
     timeout_policies: HashMap<String, u8>,
+    users: HashMap<String, u32>,
 }
 
 impl TableNames {
@@ -160,6 +165,7 @@ impl TableNames {
         let host = |path: &str| read(Path::new(path));
         Self::from_texts(&host("/etc/protocols"), &host("/etc/services"))
             .with_labels(&host("/etc/xtables/connlabel.conf"))
+            .with_users(&host("/etc/passwd"))
     }
 
     fn empty() -> Self {
@@ -171,6 +177,7 @@ impl TableNames {
             labels: HashMap::new(),
             label_names: HashMap::new(),
             timeout_policies: HashMap::new(),
+            users: HashMap::new(),
         }
     }
 
@@ -192,6 +199,17 @@ impl TableNames {
                 self.label_names.insert(label, name.to_string());
             }
         }
+        self
+    }
+
+    /// With users from a text in the format of `/etc/passwd`.
+    #[must_use]
+    pub fn with_users(mut self, passwd: &str) -> Self {
+        let entry = |line: &str| {
+            let mut fields = line.split(':');
+            Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
+        };
+        self.users = passwd.lines().filter_map(entry).collect();
         self
     }
 
@@ -229,6 +247,10 @@ impl TableNames {
 }
 
 impl Names for TableNames {
+    fn user(&self, name: &str) -> Option<u32> {
+        self.users.get(name).copied()
+    }
+
     fn protocol_number(&self, name: &str) -> Option<u8> {
         self.protocols.get(name).copied()
     }

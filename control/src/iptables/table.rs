@@ -274,7 +274,7 @@ impl TableBuilder {
     }
 
     fn new_chain(&mut self, chain: &Word) -> Result<(), Problem> {
-        if targets::exists(&chain.text) || known::is_target(&chain.text) {
+        if targets::exists(&chain.text) || known::is_known_target(&chain.text) {
             let message = format!("chain name `{}' is the name of a target", chain.text);
             return Err(Problem::new(Code::BadChainName, chain.span, message));
         }
@@ -283,7 +283,7 @@ impl TableBuilder {
 
     fn rename(&mut self, from: &Word, to: &Word) -> Result<(), Problem> {
         let index = self.find_user(from)?;
-        let known = targets::exists(&to.text) || known::is_target(&to.text);
+        let known = targets::exists(&to.text) || known::is_known_target(&to.text);
         if known || matches!(to.text.as_str(), "ACCEPT" | "DROP" | "RETURN") {
             let message = format!("chain name `{}' is the name of a target", to.text);
             return Err(Problem::new(Code::BadChainName, to.span, message));

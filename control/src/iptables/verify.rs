@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 
-use dataplane::policy::Hook;
 use dataplane::policy::matches::Match;
+use dataplane::policy::place::{AddrTypeMatch, IpsecDirection, Limit, PlaceMatch};
 use dataplane::policy::target::{HeaderTarget, NatTarget, TcpMss};
+use dataplane::policy::{Hook, TableId};
 
 use super::extension::Problem;
 use super::table;
@@ -117,15 +118,27 @@ impl<'t> Graph<'t> {
         reached
     }
 
+    /// The refusal of a match that works in some tables only.
+    fn wrong_table(&self, body: &Match, at: Span) -> Option<Problem> {
+        let Match::Place(PlaceMatch::RpFilter(_)) = body else { return None };
+        let good = matches!(self.table.id, TableId::Raw | TableId::Mangle);
+        let message = format!(
+            "the rpfilter match works in the tables raw and mangle only, this is {}",
+            self.table.id.name()
+        );
+        let remedy = "put the rule into PREROUTING of raw or mangle";
+        (!good).then(|| Problem::new(Code::WrongTable, at, message).remedy(remedy))
+    }
+
     /// Matches and targets that only work at some hooks.
     fn hooks(&self, problems: &mut Vec<Problem>) {
         for (chain, reached) in self.table.chains.iter().zip(self.reach()) {
             for rule in &chain.rules {
                 for spec in &rule.matches {
-                    let MatchBody::Plain(Match::MacSource(_)) = spec.body else { continue };
-                    // It needs a packet that came in through an interface.
-                    let good = [Hook::Prerouting, Hook::Input, Hook::Forward];
-                    problems.extend(misplaced("the mac match", &good, reached, spec.span));
+                    let MatchBody::Plain(body) = &spec.body else { continue };
+                    problems.extend(self.wrong_table(body, spec.span));
+                    let Some((what, good)) = match_hooks(body) else { continue };
+                    problems.extend(misplaced(what, good, reached, spec.span));
                 }
                 let (what, good) = match &rule.target {
                     TargetSpec::Nat(nat) => (nat.name(), nat_hooks(nat)),
@@ -162,6 +175,30 @@ impl<'t> Graph<'t> {
             }
         }
     }
+}
+
+/// Where a match works, if not everywhere.
+fn match_hooks(body: &Match) -> Option<(&'static str, &'static [Hook])> {
+    const INWARD: &[Hook] = &[Hook::Prerouting, Hook::Input, Hook::Forward];
+    const OUTWARD: &[Hook] = &[Hook::Forward, Hook::Output, Hook::Postrouting];
+    Some(match body {
+        // It needs a packet that came in through an interface.
+        Match::MacSource(_) => ("the mac match", INWARD),
+        Match::Place(PlaceMatch::Owner(_)) => {
+            ("the owner match", &[Hook::Output, Hook::Postrouting])
+        }
+        Match::Place(PlaceMatch::RpFilter(_)) => ("the rpfilter match", &[Hook::Prerouting]),
+        Match::Place(PlaceMatch::Ipsec(ipsec)) => match ipsec.direction {
+            IpsecDirection::In => ("--dir in", INWARD),
+            IpsecDirection::Out => ("--dir out", OUTWARD),
+        },
+        Match::Place(PlaceMatch::AddrType(AddrTypeMatch { limit: Some(limit), .. })) => match limit
+        {
+            Limit::Input => ("--limit-iface-in", INWARD),
+            Limit::Output => ("--limit-iface-out", OUTWARD),
+        },
+        _ => return None,
+    })
 }
 
 /// Where a translation can be decided; the kernel's table.

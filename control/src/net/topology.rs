@@ -159,6 +159,13 @@ impl Builder<'_> {
         Some(PortId(position as u8))
     }
 
+    /// The class bit of a device that is a port, or loopback.
+    fn device(&self, link: u32) -> Option<u64> {
+        let loopback = || self.view.links.get(&link).is_some_and(|link| link.name == "lo");
+        let port = self.port_of(link).or_else(|| loopback().then_some(PortId::LOOPBACK))?;
+        Some(port.bit())
+    }
+
     fn port(&self, name: &str) -> PortInfo {
         let Some(link) = self.view.link_by_name(name) else {
             return PortInfo {
@@ -213,6 +220,12 @@ impl Builder<'_> {
             metric: route.metric,
             mtu: route.mtu,
             prefsrc: route.prefsrc,
+            devices: route
+                .hops
+                .iter()
+                .filter_map(|hop| self.device(hop.link?))
+                .fold(0, |a, b| a | b),
+            anycast: route.kind == RouteType::Anycast,
         })
     }
 

@@ -348,6 +348,8 @@ impl Checker {
             metric: route.metric.unwrap_or(if to.0.is_ipv4() { 0 } else { 1024 }),
             mtu: route.mtu.as_ref().map(mtu).transpose()?,
             prefsrc: route.src.as_ref().map(same_family).transpose()?,
+            devices: 0,
+            anycast: false,
         })
     }
 

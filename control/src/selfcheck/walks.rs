@@ -8,7 +8,7 @@ use dataplane::fib::Network;
 use dataplane::frame::FrameBuf;
 use dataplane::packet::{Family, Parsed, PortId};
 use dataplane::policy::eval::PacketView;
-use dataplane::policy::scene::{Dice, Scene};
+use dataplane::policy::scene::{Dice, Scene, Sender};
 use dataplane::policy::tee::Copies;
 use dataplane::policy::walk::{ReturnStack, RuleRef, Verdict as WalkVerdict, Walker};
 use dataplane::policy::{ChainId, FamilyPolicy, Hook, TableId, Target};
@@ -156,6 +156,7 @@ impl CompiledSide {
             hook,
             scene: Scene { utc_offset: probe.utc_offset, minutes_west: 0, cpu: 0, dice: &dice },
             owner: None,
+            sender: Sender::Nobody,
             priority: 0,
             traced: false,
         };

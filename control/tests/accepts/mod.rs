@@ -1,6 +1,8 @@
 //! Parts of generated lines about connections and their translation: valid and
 //! invalid uses of every option.
 
+pub(crate) mod place;
+
 /// Targets of the nat table.
 pub(crate) const NAT_V4: &[&str] = &[
     "-j SNAT --to-source 192.0.2.1",

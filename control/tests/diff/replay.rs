@@ -48,6 +48,11 @@ pub fn topology(default_routes: bool, links: bool) -> String {
                 .expect("writing to a string");
         }
     }
+    for (kind, to, port) in lab::SPECIAL.into_iter().filter(|_| links) {
+        let device = port.map_or(String::new(), |port| format!("dev = \"eth{port}\"\n"));
+        write!(text, "[[route]]\nto = \"{to}\"\ntype = \"{kind}\"\n{device}")
+            .expect("writing to a string");
+    }
     for v6 in [false, true].into_iter().filter(|_| links) {
         let (mark, table) = lab::MARKED;
         let (to, via) = (if v6 { "::/0" } else { "0.0.0.0/0" }, address(v6, 1, 254));

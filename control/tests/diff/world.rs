@@ -43,6 +43,16 @@ pub fn nowhere(v6: bool) -> IpAddr {
     if v6 { [0x2001, 0xdb8, 0xdead, 0, 0, 0, 0, 7].into() } else { [198, 51, 100, 7].into() }
 }
 
+/// An address in one of the networks with special routes ([`lab::SPECIAL`]): those in
+/// the first say nothing to a sender, those in the last (IPv6 only) are on a link.
+pub fn special(v6: bool, kind: usize, last: u8) -> IpAddr {
+    if v6 {
+        [0x2001, 0xdb8, 0xc0 + kind as u16, 0, 0, 0, 0, last.into()].into()
+    } else {
+        [192, 0, 2, 64 * kind as u8 + last].into()
+    }
+}
+
 /// The router's own address on a port.
 pub fn router(v6: bool, port: usize) -> IpAddr {
     address(v6, port, 1)

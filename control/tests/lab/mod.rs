@@ -175,6 +175,10 @@ impl Lab {
                 self.gw.run("ip", &words, "").expect("policy routing");
             }
         }
+        for (kind, to, port) in SPECIAL {
+            let device = port.map_or(String::new(), |port| format!(" dev eth{port}"));
+            writeln!(batch, "route add {kind} {to}{device}").expect("writing to a string");
+        }
         self.gw.run("ip", &["-batch", "-"], &batch).expect("link-local addresses");
         for (port, group) in GROUPS {
             let ear = self.gw.enter(|| {
@@ -380,6 +384,18 @@ fn plug(gw: &Namespace, far: &Namespace) {
 /// Groups that the router has joined once [`Lab::join_links`] was called, by port.
 pub const GROUPS: [(usize, &str); 4] =
     [(1, "224.0.0.5"), (1, "239.1.2.3"), (1, "ff02::5"), (1, "ff05::1:3")];
+
+/// Routes that [`Lab::join_links`] adds: type, destination, and the port of what is on
+/// a link.
+pub const SPECIAL: [(&str, &str, Option<usize>); 7] = [
+    ("blackhole", "192.0.2.0/26", None),
+    ("unreachable", "192.0.2.64/26", None),
+    ("prohibit", "192.0.2.128/26", None),
+    ("blackhole", "2001:db8:c0::/64", None),
+    ("unreachable", "2001:db8:c1::/64", None),
+    ("prohibit", "2001:db8:c2::/64", None),
+    ("unicast", "2001:db8:c3::/64", Some(1)),
+];
 
 /// The mark, with its mask, that then makes packets go by another table: by way of
 /// the last host on eth1.

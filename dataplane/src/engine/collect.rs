@@ -83,6 +83,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let mut packet = Packet::new(frame, parsed, last.input);
         (packet.mark, packet.handed, packet.regroup) = (last.mark, last.handed, Some(regroup));
         packet.traced = last.traced;
+        (packet.sender, packet.owner) = (last.sender, last.owner);
         let disposition = match onward(self, &mut packet) {
             Ok(disposition) => disposition,
             Err(end) => self.settle(&mut packet, end),

@@ -28,6 +28,8 @@ use crate::wire::proto;
 const BOUND: u8 = 1;
 /// The first byte of what loopback sent, which no wire carries.
 const LOOPED: u8 = 3;
+/// The bits of the first byte that these take; the rest are the owner's high ones.
+const FLAGS: u8 = 7;
 
 /// What the kernel decided about a packet of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub(super) struct Handed {
     next_hop: Mac,
     /// The packet's mark.
     pub(super) mark: u32,
+    /// The number of its owner.
+    pub(super) owner: u16,
     /// Its socket is bound to the device: no table may route it elsewhere.
     bound: bool,
 }
@@ -45,8 +49,9 @@ pub(super) struct Handed {
 impl Handed {
     /// Reads it off a frame; `None` when no kernel has routed it, as in a replay.
     pub(super) fn read(slot: &Slot<'_>) -> Option<Self> {
-        let [a, b, c, d, e, f, flags, _, mark @ ..] = *slot.frame().first_chunk::<12>()?;
+        let [a, b, c, d, e, f, first, owner, mark @ ..] = *slot.frame().first_chunk::<12>()?;
         let next_hop = Mac([a, b, c, d, e, f]);
+        let (flags, high) = (first & FLAGS, first >> FLAGS.count_ones());
         let looped = slot.port == PortId::LOOPBACK;
         if looped && (next_hop, flags) != (Mac::default(), LOOPED) {
             return None;
@@ -55,6 +60,7 @@ impl Handed {
             port: slot.port,
             next_hop,
             mark: u32::from_ne_bytes(mark),
+            owner: u16::from_be_bytes([high, owner]),
             bound: !looped && flags & BOUND != 0,
         })
     }

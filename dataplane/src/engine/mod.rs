@@ -337,6 +337,8 @@ impl Engine {
         packet.subject = subject;
         if let (Origin::Host, Some(handed)) = (origin, handed) {
             (packet.handed, packet.mark) = (Some(handed), handed.mark);
+            packet.sender = effects.sender(handed.owner);
+            packet.owner = packet.sender.owner();
         }
         let policy = &world.snapshot.policy;
         let ended = match parsed.family {

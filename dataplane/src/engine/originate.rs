@@ -16,6 +16,7 @@ use crate::fib::{LOOPBACK_MTU, Mode, Query, RouteKind, is_link_local};
 use crate::frame::FrameBuf;
 use crate::packet::{Family, Parsed, PktType, PortId};
 use crate::policy::RejectWith;
+use crate::policy::scene::Sender;
 use crate::reply::{self, About, Message, Origin};
 use crate::verdict::{Disposition, DropReason};
 use crate::wire::{ethernet, ethertype, options, parse, proto};
@@ -296,5 +297,9 @@ fn answer_packet<'f>(
     let half_summed = parsed.family == Family::V4 && parsed.proto == proto::TCP;
     let mut answer = Packet::new(FrameBuf::exact(frame), parsed, None);
     answer.half_summed = half_summed;
+    // The kernel has sockets for ICMP; its REJECT sends resets without one.
+    if matches!(parsed.proto, proto::ICMP | proto::ICMPV6) {
+        answer.sender = Sender::Kernel;
+    }
     Some(answer)
 }

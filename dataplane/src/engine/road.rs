@@ -15,7 +15,7 @@ use crate::fib::{InputRoute, LOOPBACK_MTU, Mode, Query, RouteKind};
 use crate::frame::FrameBuf;
 use crate::packet::{Family, Fragment, Mac, Parsed, PktType, PortId};
 use crate::policy::eval::PacketView;
-use crate::policy::scene::{Owner, Scene};
+use crate::policy::scene::{Owner, Scene, Sender};
 use crate::policy::walk::{RuleRef, Verdict, Walker};
 use crate::policy::{FamilyPolicy, Hook, RejectWith, TableId};
 use crate::reassembly::{Regroup, User};
@@ -59,6 +59,8 @@ pub(super) struct Packet<'f> {
     pub(super) options: Options,
     /// Whose it is, where that is known.
     pub(super) owner: Option<Owner>,
+    /// Whose socket it came from.
+    pub(super) sender: Sender,
     /// What CLASSIFY said.
     pub(super) priority: u32,
     /// Whether TRACE marked it.
@@ -86,6 +88,7 @@ impl<'f> Packet<'f> {
             half_summed: false,
             options: Options::default(),
             owner: None,
+            sender: Sender::Nobody,
             priority: 0,
             traced: false,
             regroup: None,
@@ -450,6 +453,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
                 dice: &self.scratch.dice,
             },
             owner: packet.owner,
+            sender: packet.sender,
             priority: packet.priority,
             traced: packet.traced,
         };

@@ -89,18 +89,34 @@ pub(super) fn complete_routes(topology: &Topology, ports: &[PortInfo]) -> Vec<Ro
             }
         }
     }
+    let on_loopback = |address: IpAddr, len, kind| RouteEntry {
+        devices: PortId::LOOPBACK.bit(),
+        ..entry((address, len), kind, LOCAL)
+    };
     if derive_v4 {
-        routes.push(entry((Ipv4Addr::new(127, 0, 0, 0).into(), 8), RouteKind::Local, LOCAL));
-        routes.push(entry((Ipv4Addr::LOCALHOST.into(), 32), RouteKind::Local, LOCAL));
+        routes.push(on_loopback(Ipv4Addr::new(127, 0, 0, 0).into(), 8, RouteKind::Local));
+        routes.push(on_loopback(Ipv4Addr::LOCALHOST.into(), 32, RouteKind::Local));
+        let last = Ipv4Addr::new(127, 255, 255, 255).into();
+        routes.push(on_loopback(last, 32, RouteKind::Broadcast));
     }
     if derive_v6 {
-        routes.push(entry((Ipv6Addr::LOCALHOST.into(), 128), RouteKind::Local, LOCAL));
+        routes.push(on_loopback(Ipv6Addr::LOCALHOST.into(), 128, RouteKind::Local));
     }
     routes
 }
 
 fn entry(to: (IpAddr, u8), kind: RouteKind, table: u32) -> RouteEntry {
-    RouteEntry { to, via: None, kind, table, metric: 0, mtu: None, prefsrc: None }
+    RouteEntry {
+        to,
+        via: None,
+        kind,
+        table,
+        metric: 0,
+        mtu: None,
+        prefsrc: None,
+        devices: 0,
+        anycast: false,
+    }
 }
 
 fn derive_ipv4(
@@ -112,7 +128,8 @@ fn derive_ipv4(
 ) {
     let prefsrc = Some(IpAddr::V4(address));
     let host = (address.into(), 32);
-    routes.push(RouteEntry { prefsrc, ..entry(host, RouteKind::Local, LOCAL) });
+    let devices = port.bit();
+    routes.push(RouteEntry { prefsrc, devices, ..entry(host, RouteKind::Local, LOCAL) });
     if !primary || len == 32 {
         return;
     }
@@ -121,7 +138,8 @@ fn derive_ipv4(
     routes.push(RouteEntry { prefsrc, ..entry(prefix, RouteKind::Unicast(port), MAIN) });
     if len < 31 {
         let broadcast = (Ipv4Addr::from_bits(net.last as u32).into(), 32);
-        routes.push(RouteEntry { prefsrc, ..entry(broadcast, RouteKind::Broadcast, LOCAL) });
+        let broadcast = entry(broadcast, RouteKind::Broadcast, LOCAL);
+        routes.push(RouteEntry { prefsrc, devices, ..broadcast });
     }
 }
 
@@ -130,7 +148,9 @@ fn derive_ipv6(routes: &mut Vec<RouteEntry>, port: PortId, address: Ipv6Addr, le
         // Link-local destinations are answered by port, outside the tables.
         return;
     }
-    routes.push(entry((address.into(), 128), RouteKind::Local, LOCAL));
+    let devices = port.bit();
+    let own = entry((address.into(), 128), RouteKind::Local, LOCAL);
+    routes.push(RouteEntry { devices, ..own });
     if len == 128 {
         return;
     }
@@ -139,7 +159,8 @@ fn derive_ipv6(routes: &mut Vec<RouteEntry>, port: PortId, address: Ipv6Addr, le
     routes.push(RouteEntry { metric: CONNECTED_V6, ..connected });
     if len < 127 {
         // The subnet-router anycast address, which a router answers.
-        routes.push(entry((net, 128), RouteKind::Local, LOCAL));
+        let subnet = entry((net, 128), RouteKind::Local, LOCAL);
+        routes.push(RouteEntry { devices, anycast: true, ..subnet });
     }
 }
 

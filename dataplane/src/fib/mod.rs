@@ -8,6 +8,7 @@
 mod derive;
 mod groups;
 mod input;
+mod kinds;
 mod lpm;
 mod network;
 mod source;
@@ -18,6 +19,7 @@ mod tests;
 use std::net::IpAddr;
 
 pub use input::InputRoute;
+pub use kinds::KindV6;
 pub(crate) use network::is_link_local;
 pub use network::{Network, NetworkError, Query, Route};
 
@@ -96,6 +98,11 @@ pub struct RouteEntry {
     pub mtu: Option<u32>,
     /// Preferred source address, if set.
     pub prefsrc: Option<IpAddr>,
+    /// Class bits of the ports (and of loopback) that all its next hops are on, or the
+    /// address that it delivers to. A unicast route's own port is implied.
+    pub devices: u64,
+    /// A local route of type anycast.
+    pub anycast: bool,
 }
 
 /// One `ip rule`.

@@ -58,9 +58,21 @@ pub struct Route {
     pub table: u32,
     /// Its prefix length.
     pub prefix_len: u8,
+    /// Class bits of the ports that all its next hops are on, or the address that it
+    /// delivers to. IPv6: those of every route to that prefix.
+    pub devices: u64,
+    /// A local route of type anycast.
+    pub anycast: bool,
 }
 
 impl Route {
+    /// One without a gateway, on `port`.
+    fn straight(kind: RouteKind, port: PortId, table: u32, prefix_len: u8) -> Self {
+        let devices = port.bit();
+        let (via, mtu, prefsrc, anycast) = (None, None, None, false);
+        Self { kind, via, mtu, prefsrc, table, prefix_len, devices, anycast }
+    }
+
     /// The next hop towards `dst`: the gateway, or `dst` itself.
     #[inline]
     pub fn next_hop(&self, family: Family, dst: u128) -> (Family, u128) {
@@ -91,6 +103,8 @@ struct Routes {
     routes: Vec<Route>,
     /// Whether policy rules other than the kernel's defaults exist.
     custom_rules: bool,
+    /// Where table "local" is in `tables`.
+    local: Option<usize>,
 }
 
 /// Everything the data plane asks about the network. Immutable.
@@ -244,6 +258,16 @@ impl Network {
         route.mtu.unwrap_or(self.port(port).mtu)
     }
 
+    /// What table "local" alone says of an address.
+    pub(super) fn in_local_table(&self, family: Family, address: u128) -> Option<Route> {
+        let routes = match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        };
+        let index = routes.tables[routes.local?].lpm.get(address)?;
+        Some(routes.routes[index as usize])
+    }
+
     pub(super) fn custom_rules_v4(&self) -> bool {
         self.v4.custom_rules
     }
@@ -252,8 +276,7 @@ impl Network {
     fn link_local_route(&self, query: &Query) -> Option<Route> {
         let port = query.iif?;
         if self.is_link_local_of(port, query.dst) {
-            let (kind, table, prefix_len) = (RouteKind::Local, derive::LOCAL, 128);
-            return Some(Route { kind, via: None, mtu: None, prefsrc: None, table, prefix_len });
+            return Some(Route::straight(RouteKind::Local, port, derive::LOCAL, 128));
         }
         let linked = self.link_local.iter().any(|&(owner, _)| owner == port);
         linked.then(|| self.link_route(query, port))
@@ -263,7 +286,7 @@ impl Network {
     /// unless policy rules name a table with another way on that port.
     pub fn link_route(&self, query: &Query, port: PortId) -> Route {
         let (kind, table, prefix_len) = (RouteKind::Unicast(port), derive::MAIN, 64);
-        let link = Route { kind, via: None, mtu: None, prefsrc: None, table, prefix_len };
+        let link = Route::straight(kind, port, table, prefix_len);
         let nearer = |route: &Route| {
             route.kind == link.kind && (route.table != link.table || route.prefix_len >= prefix_len)
         };
@@ -286,9 +309,13 @@ impl Routes {
             up && family_of(&entry.to.0) == family
         };
         let mut best: HashMap<(u32, u128, u8), &RouteEntry> = HashMap::new();
+        let mut all: HashMap<(u32, u128, u8), u64> = HashMap::new();
         let mut order = Vec::new();
         for entry in entries.iter().filter(usable) {
             let key = (entry.table, span(entry.to).first, entry.to.1);
+            if family == Family::V6 {
+                *all.entry(key).or_default() |= devices(entry);
+            }
             match best.get(&key) {
                 Some(held) if metric(held) <= metric(entry) => {}
                 held => {
@@ -312,6 +339,11 @@ impl Routes {
                 prefsrc: entry.prefsrc.map(address_bits),
                 table: entry.table,
                 prefix_len: entry.to.1,
+                devices: match family {
+                    Family::V4 => devices(entry),
+                    Family::V6 => all[&key],
+                },
+                anycast: entry.anycast,
             });
         }
         let mut tables: Vec<_> = prefixes.into_iter().collect();
@@ -320,6 +352,7 @@ impl Routes {
             .into_iter()
             .map(|(number, prefixes)| Table { number, lpm: Lpm::build(prefixes) })
             .collect();
+        built.local = built.tables.iter().position(|table| table.number == derive::LOCAL);
         built.index_rules(derive::complete_rules(family, rules));
         built
     }
@@ -420,6 +453,14 @@ fn same_family(a: IpAddr, b: IpAddr) -> Result<(), NetworkError> {
     match a.is_ipv4() == b.is_ipv4() {
         true => Ok(()),
         false => Err(NetworkError::MixedFamilies(a, b)),
+    }
+}
+
+/// The devices of a route, with what is implied.
+fn devices(entry: &RouteEntry) -> u64 {
+    match entry.kind {
+        RouteKind::Unicast(port) => entry.devices | port.bit(),
+        _ => entry.devices,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use super::kinds::is_anycast;
 use super::network::{Network, Query, address_bits, family_of, is_link_local, span};
 use super::{Route, RouteKind};
 use crate::packet::{Family, PortId};
@@ -10,8 +11,8 @@ use crate::packet::{Family, PortId};
 impl Network {
     /// The route to, and source address for, an ICMP or ICMPv6 error about a
     /// packet that went from `src` to `dst` and met this machine on `near`: whether it
-    /// `arrived` there, or is our own. `None` when there is no way back. The route's
-    /// kind is [`RouteKind::Unicast`].
+    /// `arrived` there, or is our own. `None` when there is no way back, or
+    /// the source is an anycast address. The route's kind is [`RouteKind::Unicast`].
     pub fn error_source(
         &self,
         family: Family,
@@ -23,6 +24,9 @@ impl Network {
         let back = Query { family, src: 0, dst: src, iif: scoped.then_some(near), mark: 0 };
         let route = self.route(&back)?;
         let RouteKind::Unicast(out) = route.kind else { return None };
+        if family == Family::V6 && is_anycast(&route, src) {
+            return None;
+        }
         let source = match (family, route.prefsrc) {
             _ if self.is_own(family, dst, near) => dst,
             (_, Some(preferred)) => preferred,

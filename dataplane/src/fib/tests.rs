@@ -41,7 +41,17 @@ fn port(name: &str, last: u8, addresses: &[&str]) -> PortInfo {
 
 fn route(to: &str, via: Option<&str>, kind: RouteKind, table: u32) -> RouteEntry {
     let via = via.map(ip);
-    RouteEntry { to: prefix(to), via, kind, table, metric: 0, mtu: None, prefsrc: None }
+    RouteEntry {
+        to: prefix(to),
+        via,
+        kind,
+        table,
+        metric: 0,
+        mtu: None,
+        prefsrc: None,
+        devices: 0,
+        anycast: false,
+    }
 }
 
 fn topology() -> Topology {

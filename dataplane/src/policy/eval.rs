@@ -10,7 +10,7 @@ use super::matches::{
     ConnbytesMatch, ConnbytesUnit, ConnlabelMatch, ConntrackMatch, HopCompare, IcmpMatch,
     IpRangeMatch, Match, MultiportMatch, MultiportSide, Neg, Range, TcpMatch, UdpMatch, ctstate,
 };
-use super::scene::{Owner, Scene};
+use super::scene::{Owner, Scene, Sender};
 use super::{BaseMatch, Hook, NO_INTERFACE};
 use crate::clock::Nanos;
 use crate::conntrack::{ConnView, Conntrack, Direction, Template, Tracking, status};
@@ -68,6 +68,8 @@ pub struct PacketView<'a> {
     pub scene: Scene<'a>,
     /// Who sends it, where that is known.
     pub owner: Option<Owner>,
+    /// Whose socket it came from; says more than `owner` does.
+    pub sender: Sender,
     /// What CLASSIFY says of it.
     pub priority: u32,
     /// Whether TRACE wants to hear what it meets.

@@ -35,6 +35,30 @@ pub struct Owner {
     pub gid: Option<u32>,
 }
 
+/// Whose socket a packet of this machine's own came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sender {
+    /// None: it was forwarded, or made here without a socket, or its socket was closed.
+    #[default]
+    Nobody,
+    /// A socket of the kernel's own, as for ICMP errors and resets.
+    Kernel,
+    /// A user's.
+    User(Owner),
+    /// There was no telling.
+    Untold,
+}
+
+impl Sender {
+    /// The user, if it is one's.
+    pub fn owner(self) -> Option<Owner> {
+        match self {
+            Self::User(owner) => Some(owner),
+            _ => None,
+        }
+    }
+}
+
 /// A generator of chances: equal seeds give equal throws.
 #[derive(Clone, Debug, Default)]
 pub struct Dice(Cell<u64>);

@@ -60,6 +60,7 @@ fn view<'a>(
         hook: Hook::Forward,
         scene: Scene::still(),
         owner: None,
+        sender: Default::default(),
         priority: 0,
         traced: false,
     }

@@ -13,6 +13,7 @@ use crate::clock::Nanos;
 use crate::effects::{Answer, Effects, LogRecord, Report};
 use crate::logbook::LogBook;
 use crate::packet::{Family, PortId};
+use crate::policy::scene::Sender;
 use crate::port::host::HostQueue;
 use crate::port::pool::{FreeList, copy_in};
 use crate::port::{Frame, Memory, PortError};
@@ -207,6 +208,9 @@ impl Effects for Surroundings<'_> {
             Some(host) => host.deliver_copy(self.memory, self.free, port, frame),
             None => self.stats.delivered.add(1),
         }
+    }
+    fn sender(&mut self, number: u16) -> Sender {
+        self.host.as_mut().map_or(Sender::Untold, |host| host.sender(number))
     }
     fn expect_looped(&mut self, answer: &Answer) {
         if let Some(host) = &self.host {

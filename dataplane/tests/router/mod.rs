@@ -174,6 +174,8 @@ fn topology(routes: &[(&str, u8, RouteKind)]) -> Topology {
                 metric: 0,
                 mtu: None,
                 prefsrc: None,
+                devices: 0,
+                anycast: false,
             })
             .collect(),
         rules: Vec::new(),

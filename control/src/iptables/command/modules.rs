@@ -118,7 +118,7 @@ impl Reader<'_> {
                 return Err(self.stop(Problem::new(Code::MissingChain, word.span, message)));
             }
             Some(ChainKind::User) => {
-                if targets::exists(name) || known::is_target(name) {
+                if targets::exists(name) || known::is_known_target(name) {
                     let message = format!("`{name}' is a chain here and hides the target");
                     self.warnings.push(Problem::new(Code::NoEffect, word.span, message));
                 }
@@ -164,6 +164,9 @@ impl Reader<'_> {
             };
             let message = format!("target {} is for {other} only, this is {this}", word.text);
             Problem::new(Code::UnsupportedTarget, word.span, message)
+        } else if let Some(refused) = known::refused_target(&word.text) {
+            let message = format!("target {} is not supported: {}", word.text, refused.reason);
+            Problem::new(Code::UnsupportedTarget, word.span, message).remedy(refused.remedy)
         } else if known::is_target(&word.text) {
             let message = format!("target {} is not supported yet", word.text);
             Problem::new(Code::UnsupportedTarget, word.span, message)
@@ -176,7 +179,16 @@ impl Reader<'_> {
 
 /// The refusal of a match that the kernel's tools have.
 pub(super) fn unsupported_match(name: &str, span: Span) -> Problem {
-    Problem::new(Code::UnsupportedMatch, span, format!("match `{name}' is not supported yet"))
+    match known::refused_match(name) {
+        Some(refused) => {
+            let message = format!("match `{name}' is not supported: {}", refused.reason);
+            Problem::new(Code::UnsupportedMatch, span, message).remedy(refused.remedy)
+        }
+        None => {
+            let message = format!("match `{name}' is not supported yet");
+            Problem::new(Code::UnsupportedMatch, span, message)
+        }
+    }
 }
 
 fn missing_match(word: &Word, family: Family) -> Problem {
@@ -196,17 +208,10 @@ fn missing_match(word: &Word, family: Family) -> Problem {
         return Problem::new(Code::UnknownMatch, word.span, message)
             .remedy(format!("use `{remedy}'"));
     }
-    if known::is_match(name) {
+    if known::is_match(name) || known::refused_match(name).is_some() {
         return unsupported_match(name, word.span);
     }
-    let problem =
-        Problem::new(Code::UnknownMatch, word.span, format!("there is no match `{name}'"));
-    match known::replacement(name) {
-        Some(instead) => {
-            problem.remedy(format!("the kernel's tools dropped it; what is left: {instead}"))
-        }
-        None => problem,
-    }
+    Problem::new(Code::UnknownMatch, word.span, format!("there is no match `{name}'"))
 }
 
 fn missing_chain(word: &Word, table: TableId) -> Problem {

@@ -1,5 +1,6 @@
 //! The match modules, one file a family.
 
+mod addrtype;
 mod bpf;
 mod comment;
 mod connbytes;
@@ -14,8 +15,11 @@ mod mac;
 mod mark;
 mod measure;
 mod multiport;
+mod owner;
 mod pkttype;
+mod policy;
 mod rateest;
+mod rpfilter;
 mod set;
 mod statistic;
 mod string;
@@ -32,6 +36,7 @@ use dataplane::policy::matches::{Neg, Range};
 use super::extension::{Context, MatchModule, Operand, Problem};
 use crate::diagnostics::Code;
 
+pub(crate) use addrtype::KINDS as ADDRESS_KINDS;
 pub(crate) use connbytes::{DIRECTIONS as CONNBYTES_DIRECTIONS, UNITS as CONNBYTES_UNITS};
 pub(crate) use conntrack::{STATE_NAMES, STATUS_NAMES};
 pub(crate) use limit::RATE_UNITS;
@@ -46,6 +51,7 @@ pub(crate) use tos::{dscp_value, tos_value};
 pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
     let v4 = family == Family::V4;
     Some(match name {
+        "addrtype" => Box::new(addrtype::AddrType::new(family)),
         "comment" => Box::new(comment::Comment::default()),
         "connbytes" => Box::new(connbytes::Connbytes::default()),
         "connlabel" => Box::new(connlabel::Connlabel::default()),
@@ -62,6 +68,9 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
         "connmark" => Box::new(mark::Mark::new(true)),
         "multiport" => Box::new(multiport::Multiport::default()),
         "pkttype" => Box::new(pkttype::PktTypeMatch::default()),
+        "owner" => Box::new(owner::Owner::default()),
+        "policy" => Box::new(policy::Policy::default()),
+        "rpfilter" => Box::new(rpfilter::RpFilter::default()),
         "set" => Box::new(set::Set::default()),
         "tcp" => Box::new(tcp::Tcp::default()),
         "tos" => Box::new(tos::Tos::default()),

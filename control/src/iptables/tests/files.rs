@@ -254,9 +254,9 @@ fn all_errors_come_at_once_in_order() {
             (Code::BadNegation, 2, 13),
             (Code::BadValue, 3, 25),
             (Code::BadValue, 3, 55),
-            (Code::UnsupportedMatch, 4, 13),
+            (Code::BadValue, 4, 31),
             (Code::UnknownMatch, 5, 13),
-            (Code::MissingChain, 6, 13),
+            (Code::UnsupportedTarget, 6, 13),
             (Code::UnsupportedTarget, 7, 13),
             (Code::HostName, 8, 13),
             (Code::BadValue, 9, 13),
@@ -415,4 +415,22 @@ fn refusals_about_connections_say_where_and_what_instead() {
     }
     let (code, column, remedy) = refused("raw", "-A U -p tcp -j CT --helper irc", Family::V6);
     assert!(code == Code::BadValue && column == 28 && remedy.contains("IPv6"), "{remedy}");
+}
+
+#[test]
+fn what_is_refused_for_good_says_why_and_where() {
+    for (line, column) in [
+        ("-A INPUT -m socket --transparent -j DROP", 13),
+        ("-A INPUT -s 192.0.2.1 -m cgroup --path x", 26),
+        ("-A PREROUTING -p tcp -j TPROXY --on-port 5", 25),
+        ("-A INPUT -j NFQUEUE --queue-num 0", 13),
+        ("-A FORWARD -m geoip --src-cc AT", 15),
+    ] {
+        let table = if line.contains("PREROUTING") { "mangle" } else { "filter" };
+        let findings = load(&format!("*{table}\n{line}\nCOMMIT\n"), Family::V4).unwrap_err();
+        let error = findings.iter().find(|one| one.severity == Severity::Error).unwrap();
+        assert!(error.message.contains("is not supported: "), "{line}: {error:?}");
+        assert!(error.remedy.is_some(), "{line}");
+        assert_eq!((error.line, error.column), (2, column), "{line}: {error:?}");
+    }
 }

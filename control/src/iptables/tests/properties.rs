@@ -5,6 +5,7 @@ use dataplane::policy::matches::{
     AddressMask, ConnbytesMatch, ConnlabelMatch, ConntrackMatch, HopCompare, IcmpMatch,
     IpRangeMatch, Match, MultiportMatch, MultiportSide, Neg, Range, TcpMatch, UdpMatch,
 };
+use dataplane::policy::place::PlaceMatch;
 use dataplane::policy::report::{AuditKind, NflogTarget, ReportTarget};
 use dataplane::policy::target::{
     ConnmarkTarget, CtTarget, HelperKind, LogTarget, MarkTarget, NatRange, NatTarget,
@@ -179,6 +180,10 @@ fn free_match(family: Family) -> BoxedStrategy<MatchBody> {
         of_connections(),
         bytes::payload(),
         bytes::measure(),
+        crate::interpret::generate::any_place(family).prop_filter(
+            "other tables only",
+            |one| !matches!(one, Match::Place(PlaceMatch::RpFilter(_) | PlaceMatch::Owner(_)))
+        ),
     ];
     let state = neg(1..32_u64).prop_map(|state| {
         MatchBody::State(Match::Conntrack(ConntrackMatch {

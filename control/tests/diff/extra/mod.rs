@@ -4,6 +4,7 @@
 //! that kept seeds stay what they were; everything here draws from a generator of its own.
 
 pub mod payload;
+mod place;
 pub mod targets;
 
 use super::packets::{Entry, Packet};
@@ -18,11 +19,11 @@ pub type MakeTarget = fn(&mut Rng, &Place<'_>, &[String]) -> Option<String>;
 pub type MakePackets = fn(&mut Rng, &RulesetText) -> Vec<Packet>;
 
 /// One entry for each group that has matches.
-const MATCHES: &[MakeMatch] = &[payload::extension];
+const MATCHES: &[MakeMatch] = &[payload::extension, place::extension];
 /// One entry for each group that has targets.
 const TARGETS: &[MakeTarget] = &[targets::target];
 /// One entry for each group that needs packets of its own.
-const PACKETS: &[MakePackets] = &[];
+const PACKETS: &[MakePackets] = &[place::packets];
 
 /// Puts matches and targets into some of the rules.
 pub fn decorate(rng: &mut Rng, ruleset: &mut RulesetText, conntrack: bool) {

@@ -82,6 +82,8 @@ pub(super) fn route(to: (&str, u8), kind: RouteKind) -> RouteEntry {
         metric: 0,
         mtu: None,
         prefsrc: None,
+        devices: 0,
+        anycast: false,
     }
 }
 

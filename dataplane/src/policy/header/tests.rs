@@ -67,6 +67,7 @@ fn changed(frame: &[u8], room: usize, target: HeaderTarget) -> Result<Vec<u8>, D
         hook: Hook::Forward,
         scene: Scene::still(),
         owner: None,
+        sender: Default::default(),
         priority: 0,
         traced: false,
     };

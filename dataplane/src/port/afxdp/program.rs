@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
@@ -28,7 +29,7 @@ use super::{AfxdpError, AttachChoice, LinkInfo, sys};
 use crate::clock::Nanos;
 use crate::packet::{MAX_PORTS, PortId};
 use crate::port::AttachMode;
-use crate::port::host::Looped;
+use crate::port::host::{Looped, OwnerMap};
 
 /// The built program; `scripts/build-bpf` makes it from its source.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/portcullis.bpf.o");
@@ -146,6 +147,7 @@ pub struct Program {
     current_local: BTreeSet<(IpAddr, u8)>,
     beats: Beats,
     looped: Looped,
+    owners: OwnerMap,
     config: ProgramConfig,
 }
 
@@ -195,6 +197,7 @@ impl Program {
         Ok(Self {
             beats,
             looped,
+            owners: Arc::new(take(&mut ebpf, "owners")?.try_into()?),
             links: Vec::new(),
             host_links: Vec::new(),
             keeping: None,
@@ -248,6 +251,11 @@ impl Program {
         let now = LinkInfo::of(&link.name)
             .map_err(|source| AfxdpError::NoDevice { device: link.name.clone(), source })?;
         now.attached.ok_or_else(|| AfxdpError::NotAttached { device: link.name.clone() })
+    }
+
+    /// What the numbers of owners mean.
+    pub(in crate::port) fn owners(&self) -> OwnerMap {
+        Arc::clone(&self.owners)
     }
 
     /// Where workers say which answers they expect on loopback.

@@ -17,6 +17,7 @@
 //! sender that the tcx program writes (`is_delivered` in `xdp.h`).
 
 mod looped;
+mod owners;
 mod plain;
 mod sys;
 mod tcx;
@@ -30,6 +31,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use arrayvec::ArrayVec;
 pub(in crate::port) use looped::Looped;
+pub(in crate::port) use owners::OwnerMap;
 pub use tcx::{PROGRAMS, TcxProgram, tcx_programs};
 
 use super::afxdp::{BpfError, LinkInfo, PinError, Program};
@@ -39,6 +41,8 @@ use crate::clock::Nanos;
 use crate::effects::Answer;
 use crate::engine::BURST;
 use crate::packet::{MAX_PORTS, PortId};
+use crate::policy::scene::Sender;
+use owners::Owners;
 use plain::Plain;
 use uring::Ring;
 
@@ -146,8 +150,9 @@ pub fn open(
         let tap = LinkInfo::of(&name).map_err(tap_error("asking for it"))?;
         program.join(link, &tap, own)?;
     }
-    let looped = program.looped();
-    let queue = |taps| HostQueue::new(taps, choice).map(|it| it.with_looped(looped.clone()));
+    let (looped, owners) = (program.looped(), program.owners());
+    let queue =
+        |taps| HostQueue::new(taps, choice).map(|it| it.with_maps(looped.clone(), owners.clone()));
     let queues = queues.into_iter().map(queue);
     queues.collect::<io::Result<_>>().map_err(tap_error("fcntl"))
 }
@@ -220,6 +225,8 @@ pub struct HostQueue {
     taps: Vec<File>,
     /// Where loopback's program learns of answers.
     looped: Option<Looped>,
+    /// Whose packets these are.
+    owners: Option<Owners>,
     account: Account,
 }
 
@@ -246,13 +253,21 @@ impl HostQueue {
             // io_uring waits by itself, but tells whoever does not want to wait.
             sys::set_blocking(tap, matches!(way, Way::Ring(_)))?;
         }
-        Ok(Self { way, taps, looped: None, account: Account::default() })
+        Ok(Self { way, taps, looped: None, owners: None, account: Account::default() })
     }
 
-    /// With the map in which loopback's program looks answers up.
+    /// With the map in which loopback's program looks answers up, and that of owners.
     #[must_use]
-    fn with_looped(self, looped: Looped) -> Self {
-        Self { looped: Some(looped), ..self }
+    fn with_maps(self, looped: Looped, owners: OwnerMap) -> Self {
+        Self { looped: Some(looped), owners: Some(Owners::new(owners)), ..self }
+    }
+
+    /// Who the owner with this number is.
+    pub fn sender(&mut self, number: u16) -> Sender {
+        match &mut self.owners {
+            Some(owners) => owners.sender(number),
+            None => Sender::Untold,
+        }
     }
 
     /// What loopback will carry is to be read by a worker.
