@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod explain;
 pub mod guard;
 pub mod interpret;
+pub mod ipset;
 pub mod iptables;
 pub mod log;
 pub mod model;

@@ -223,7 +223,7 @@ fn load(text: &str, family: Family, names: &TableNames) -> Result<String, String
         let error = findings.iter().find(|one| one.severity == Severity::Error);
         error.map_or("no error".to_owned(), |error| error.message.clone())
     })?;
-    match check::compiles(&parsed.ruleset, "coverage") {
+    match check::compiles(&parsed.ruleset, "coverage", &std::sync::Arc::default()) {
         Some(finding) => Err(finding.message),
         None => Ok(print(&parsed.ruleset, names, None)),
     }

@@ -52,7 +52,7 @@ fn job(directory: &Path, sources: &[&str], out: &Path) -> Job {
         topology: directory.join("topo.toml"),
         rules: present("rules.v4"),
         rules6: present("rules.v6"),
-        ipset: None,
+        sets: Vec::new(),
         inputs: sources.iter().map(input).collect(),
         out: out.to_owned(),
         events: Some(out.join("events.jsonl")),

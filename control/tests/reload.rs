@@ -226,6 +226,13 @@ fn prove(lab: &Lab, key: &str) {
                 "-A FORWARD -p ipv6-icmp -j ACCEPT"
             );
         }
+        "policy.sets" => {
+            lab.write("sets.save", "create seen hash:ip\nadd seen 192.0.2.1\n");
+            lab.edit("[conntrack]", "sets = [\"sets.save\"]\n\n[conntrack]");
+            // The tables of TOML end where the next begins.
+            reload(&[key]);
+            assert!(lab.cli(&["set", "test", "seen", "192.0.2.1"]).status.success());
+        }
         "management.allow" => {
             lab.write("deaf.v4", DEAF);
             let before = lab.read("portcullis.toml");

@@ -8,6 +8,7 @@ mod log;
 mod management;
 mod ports;
 mod session;
+mod sets;
 mod stats;
 mod status;
 
@@ -27,6 +28,7 @@ pub use log::{HeavyInfo, LogReport, OutletInfo};
 pub use management::ManagementEntry;
 pub use ports::{PortStatus, Ports, QueueStatus};
 pub use session::{SessionInfo, SessionOutcome, SessionReport};
+pub use sets::{SetChanged, SetEntry, SetInfo, SetPage, SetUse};
 pub use stats::{ConntrackStats, OffenderInfo, Stats, WorkerInfo};
 pub use status::{
     FailureInfo, LastSave, LogInfo, PinInfo, RestoredInfo, StateInfo, Status, StuckInfo,
@@ -151,6 +153,43 @@ pub enum Request {
         /// `key=value` words.
         packet: Vec<String>,
     },
+    /// All sets, or one, without their elements.
+    ShowSets {
+        /// Only this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
+    /// The elements of a set, page by page.
+    ShowSetEntries {
+        /// Which set.
+        name: String,
+        /// Where to go on: `next` of the previous page, 0 to begin.
+        #[serde(default)]
+        cursor: u64,
+        /// At most this many; the daemon sends no more than 4,096.
+        limit: u32,
+    },
+    /// What refers to a set.
+    ShowSetUses {
+        /// Which set.
+        name: String,
+    },
+    /// One command of `ipset` that changes or tests something.
+    ChangeSet {
+        /// The command.
+        line: String,
+        /// As `ipset -exist`.
+        #[serde(default)]
+        exist: bool,
+    },
+    /// The commands of a file, all of them or none.
+    RestoreSets {
+        /// The file.
+        file: Source,
+        /// As `ipset -exist restore`.
+        #[serde(default)]
+        exist: bool,
+    },
     /// The configuration in force.
     ShowConfig {},
     /// Read the configuration and policy files again.
@@ -169,6 +208,10 @@ pub struct Apply {
     /// IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules6: Option<Source>,
+    /// Files of sets, put in force along with the rules: each set that they make takes the
+    /// place of the one of that name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<Source>,
     /// Take over the counters written in the texts.
     #[serde(default)]
     pub counters: bool,
@@ -262,6 +305,20 @@ pub enum Response {
     },
     /// To `explain`.
     Explained(Explained),
+    /// To `show_sets`.
+    Sets {
+        /// In the order in which they were made.
+        sets: Vec<SetInfo>,
+    },
+    /// To `show_set_entries`.
+    SetEntries(SetPage),
+    /// To `show_set_uses`.
+    SetUses {
+        /// Rules first.
+        uses: Vec<SetUse>,
+    },
+    /// To `change_set` and `restore_sets`.
+    SetChanged(SetChanged),
     /// To `show_config`.
     Config(ConfigInfo),
     /// To `reload`.

@@ -21,6 +21,7 @@ use dataplane::clock::{Nanos, monotonic};
 use dataplane::packet::Family;
 use dataplane::policy::CounterId;
 use dataplane::publish::{Publisher, Subscription};
+use dataplane::sets::Registry;
 use dataplane::snapshot::Snapshot;
 use thiserror::Error;
 
@@ -135,9 +136,23 @@ impl PolicyStore {
     /// Compiles the first policy (an absent family is empty: everything is
     /// accepted) for `workers` workers over `ports`.
     pub fn open(change: Change, ports: Vec<String>, workers: usize) -> Result<Self, ApplyError> {
+        Self::open_with(change, ports, workers, Arc::default())
+    }
+
+    /// The same, with the sets that rules may name, now and later.
+    ///
+    /// # Errors
+    /// As [`PolicyStore::open`].
+    pub fn open_with(
+        change: Change,
+        ports: Vec<String>,
+        workers: usize,
+        sets: Arc<Registry>,
+    ) -> Result<Self, ApplyError> {
         let limits = Limits::default();
         let written = change.written_counters;
-        let (running, _) = prepare(change, None, &ports, workers, limits)?;
+        let first = DynamicState::with_sets(sets);
+        let (running, _) = prepare(change, Before::Nothing(&first), &ports, workers, limits)?;
         let base = match written {
             true => written_counters(&running),
             false => vec![(0, 0); running.identities.len()],
@@ -175,7 +190,7 @@ impl PolicyStore {
         };
         let written = change.written_counters;
         let (running, mut timing) =
-            prepare(change, Some(&current), &self.ports, self.workers, self.limits)?;
+            prepare(change, Before::Policy(&current), &self.ports, self.workers, self.limits)?;
         let continues = if written {
             vec![None; running.identities.len()]
         } else {
@@ -228,7 +243,7 @@ impl PolicyStore {
     /// As there, but that it may be somebody else's turn.
     pub fn rehearse(&self, change: Change) -> Result<(), ApplyError> {
         let current = Arc::clone(&self.state().running);
-        prepare(change, Some(&current), &self.ports, self.workers, self.limits).map(drop)
+        prepare(change, Before::Policy(&current), &self.ports, self.workers, self.limits).map(drop)
     }
 
     /// Moves the counts of a snapshot that no worker holds any more, and frees
@@ -344,10 +359,18 @@ impl PolicyView<'_> {
     }
 }
 
+/// What a policy follows.
+#[derive(Clone, Copy)]
+enum Before<'b> {
+    /// None, but there are sets.
+    Nothing(&'b DynamicState),
+    Policy(&'b Running),
+}
+
 /// Everything up to, and without, publishing.
 fn prepare(
     change: Change,
-    current: Option<&Running>,
+    before: Before<'_>,
     ports: &[String],
     workers: usize,
     limits: Limits,
@@ -355,10 +378,12 @@ fn prepare(
     let keep = |new: Option<Ruleset>, old: Option<&Ruleset>, family| {
         new.or_else(|| old.cloned()).unwrap_or_else(|| Ruleset::empty(family))
     };
+    let (current, previous) = match before {
+        Before::Nothing(state) => (None, state),
+        Before::Policy(running) => (Some(running), &running.dynamic),
+    };
     let v4 = keep(change.v4, current.map(|running| &running.v4), Family::V4);
     let v6 = keep(change.v6, current.map(|running| &running.v6), Family::V6);
-    let none = DynamicState::default();
-    let previous = current.map_or(&none, |running| &running.dynamic);
 
     let start = monotonic();
     let input = compile::Input { v4: &v4, v6: &v6, ports, limits };

@@ -12,7 +12,7 @@ use std::path::Path;
 use dataplane::packet::Family;
 use thiserror::Error;
 
-use super::{Checked, rules_file};
+use super::{Checked, Sets, rules_file};
 use crate::diagnostics::{Code, Finding, Severity};
 use crate::iptables::{Names, print};
 
@@ -141,7 +141,7 @@ pub fn check(directory: &Path, names: &dyn Names) -> Result<Vec<Row>, CorpusErro
 
 fn one(row: &mut Row, directory: &Path, family: Family, names: &dyn Names) {
     let path = directory.join(&row.file);
-    let Checked { ruleset, findings, .. } = rules_file(&path, family, names);
+    let Checked { ruleset, findings, .. } = rules_file(&path, family, names, &Sets::assumed());
     row.refused = findings.into_iter().find(|finding| finding.severity == Severity::Error);
     let (Some(ruleset), None) = (ruleset, &row.refused) else { return };
     let twin = std::fs::read_to_string(directory.join(format!("{}.saved", row.file)));

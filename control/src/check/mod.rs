@@ -8,11 +8,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dataplane::clock::Nanos;
 use dataplane::packet::{Family, MAX_PORTS};
+use dataplane::sets::{CreateSpec, Registry, SetType};
 
 use crate::compile::{self, DynamicState};
 use crate::diagnostics::{Code, Finding, Severity, has_errors};
+use crate::ipset::{self, Stage};
 use crate::iptables::{self, Names, whole_file};
+use crate::model::sets::{NeededSet, needed};
 use crate::model::{MetaSpec, Ruleset, Span, TargetSpec};
 use crate::selfcheck::{self, Budget, SelfCheckError};
 
@@ -23,8 +27,10 @@ pub struct Request {
     pub rules: Vec<PathBuf>,
     /// ip6tables-save files.
     pub rules6: Vec<PathBuf>,
-    /// ipset save files.
-    pub ipset: Vec<PathBuf>,
+    /// ipset save files, or directories of them.
+    pub sets: Vec<PathBuf>,
+    /// Makes empty sets of what rules name and no file declares.
+    pub assume_sets: bool,
 }
 
 /// What became of one file.
@@ -34,8 +40,10 @@ pub struct Checked {
     pub path: PathBuf,
     /// Its text, if it could be read.
     pub source: Option<String>,
-    /// What it says, if it loads.
+    /// What it says, if it is a file of rules and loads.
     pub ruleset: Option<Ruleset>,
+    /// Sets made so far, if it is a file of sets and loads.
+    pub sets: Option<usize>,
     /// Everything found, in file order.
     pub findings: Vec<Finding>,
 }
@@ -49,36 +57,109 @@ impl Checked {
 
 /// Checks every file of the request, in order.
 pub fn run(request: &Request, names: &dyn Names) -> Vec<Checked> {
-    let families = [(&request.rules, Family::V4), (&request.rules6, Family::V6)];
     let mut checked = Vec::new();
-    for (paths, family) in families {
-        checked.extend(paths.iter().map(|path| rules_file(path, family, names)));
+    let mut stage = Stage::empty(0, Nanos(0));
+    for path in &request.sets {
+        match ipset::files(path) {
+            Ok(files) => checked.extend(files.iter().map(|it| sets_file(it, &mut stage, names))),
+            Err(error) => checked.push(unreadable(path, &error)),
+        }
     }
-    checked.extend(request.ipset.iter().map(|path| {
-        let message = "ipset files are not supported yet";
-        let finding = whole_file(&path.to_string_lossy(), Code::UnsupportedFile, message);
-        Checked { path: path.clone(), source: None, ruleset: None, findings: vec![finding] }
-    }));
+    // Rules are judged all the same, by what could be read.
+    let sets = Sets { registry: Arc::new(stage.into_registry()), assume: request.assume_sets };
+    let families = [(&request.rules, Family::V4), (&request.rules6, Family::V6)];
+    for (paths, family) in families {
+        checked.extend(paths.iter().map(|path| rules_file(path, family, names, &sets)));
+    }
     checked
 }
 
+/// The sets that rules may name.
+#[derive(Debug, Default)]
+pub struct Sets {
+    /// Those that files declare.
+    pub registry: Arc<Registry>,
+    /// Whether the others are taken for empty ones.
+    pub assume: bool,
+}
+
+impl Sets {
+    /// Empty ones, whatever the rules name.
+    pub fn assumed() -> Self {
+        Self { assume: true, ..Self::default() }
+    }
+
+    /// Makes what a ruleset names and nobody has declared, and says so.
+    fn complete(&self, ruleset: &Ruleset, file: &str) -> Vec<Finding> {
+        let file = Arc::from(file);
+        let mut findings = Vec::new();
+        for NeededSet { set, span } in needed(ruleset) {
+            if self.registry.get(&set.name).is_some() {
+                continue;
+            }
+            let kind = match set.sides.len() {
+                1 => SetType::HashNet,
+                2 => SetType::HashIpPort,
+                _ => SetType::HashIpPortIp,
+            };
+            let spec = CreateSpec { family: ruleset.family, ..CreateSpec::new(kind) };
+            if self.registry.create(set.name, spec, false).is_ok() {
+                let (name, kind) = (set.name, kind.name());
+                let message = format!("set {name} is in no file: taken for an empty {kind}");
+                let finding = Finding::new(Severity::Note, Code::MissingSet, &file, span, message);
+                findings
+                    .push(finding.with_remedy("declare it in a file, and name that with --sets"));
+            }
+        }
+        findings
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Checked {
+    let message = format!("cannot be read: {error}");
+    let finding = whole_file(&path.to_string_lossy(), Code::Unreadable, message);
+    Checked {
+        path: path.to_owned(),
+        source: None,
+        ruleset: None,
+        sets: None,
+        findings: vec![finding],
+    }
+}
+
+/// Reads and checks one file of sets, after those that were read before.
+pub fn sets_file(path: &Path, stage: &mut Stage<'_>, names: &dyn Names) -> Checked {
+    let bytes = match ipset::read_file(path) {
+        Ok(bytes) => bytes,
+        Err(error) => return unreadable(path, &error),
+    };
+    let findings = ipset::read(stage, &bytes, &path.to_string_lossy(), names);
+    let sets = (!has_errors(&findings)).then(|| stage.registry().list().len());
+    let source = Some(String::from_utf8_lossy(&bytes).into_owned());
+    Checked { path: path.to_owned(), source, ruleset: None, sets, findings }
+}
+
 /// Reads and checks one rules file.
-pub fn rules_file(path: &Path, family: Family, names: &dyn Names) -> Checked {
+pub fn rules_file(path: &Path, family: Family, names: &dyn Names, sets: &Sets) -> Checked {
     let name = path.to_string_lossy();
-    let mut checked =
-        Checked { path: path.to_path_buf(), source: None, ruleset: None, findings: Vec::new() };
     let bytes = match iptables::read_file(path) {
         Ok(bytes) => bytes,
-        Err(error) => {
-            let message = format!("cannot be read: {error}");
-            checked.findings.push(whole_file(&name, Code::Unreadable, message));
-            return checked;
-        }
+        Err(error) => return unreadable(path, &error),
+    };
+    let mut checked = Checked {
+        path: path.to_path_buf(),
+        source: None,
+        ruleset: None,
+        sets: None,
+        findings: Vec::new(),
     };
     match iptables::parse_bytes(&bytes, &name, family, names) {
         Ok(parsed) => {
             checked.findings = parsed.findings;
-            match compiles(&parsed.ruleset, &name) {
+            if sets.assume {
+                checked.findings.extend(sets.complete(&parsed.ruleset, &name));
+            }
+            match compiles(&parsed.ruleset, &name, &sets.registry) {
                 Some(finding) => checked.findings.push(finding),
                 None => checked.ruleset = Some(parsed.ruleset),
             }
@@ -91,7 +172,7 @@ pub fn rules_file(path: &Path, family: Family, names: &dyn Names) -> Checked {
 
 /// Compiles a ruleset by itself, with the interfaces it names as ports, and
 /// checks the outcome against the interpreter. Gives what stands in the way.
-pub fn compiles(ruleset: &Ruleset, file: &str) -> Option<Finding> {
+pub fn compiles(ruleset: &Ruleset, file: &str, sets: &Arc<Registry>) -> Option<Finding> {
     let rules = ruleset.tables.iter().flat_map(|table| &table.chains).flat_map(|c| &c.rules);
     let mut ports = BTreeSet::new();
     for rule in rules {
@@ -113,7 +194,8 @@ pub fn compiles(ruleset: &Ruleset, file: &str) -> Option<Finding> {
         Family::V6 => (&v4, ruleset),
     };
     let input = compile::Input { v4, v6, ports: &ports, limits: compile::Limits::default() };
-    let checked = selfcheck::compile_checked(input, &DynamicState::default(), Budget::default());
+    let state = DynamicState::with_sets(Arc::clone(sets));
+    let checked = selfcheck::compile_checked(input, &state, Budget::default());
     checked.err().map(|error| refusal(&error, file))
 }
 

@@ -13,6 +13,7 @@ use crate::guard::{Session, SessionError};
 const EXAMPLES: &str = "Examples:
   portcullis apply --rules rules.v4
   portcullis apply --rules rules.v4 --rules6 rules.v6 --counters
+  portcullis apply --rules rules.v4 --sets sets.save
   portcullis apply --rules rules.v4 --session '198.51.100.7 50000 192.0.2.1 22'
 
 A family without a file keeps its policy. On any error the old policy keeps running; so it
@@ -23,11 +24,15 @@ does when the new one would cut the SSH session that this is typed in, unless --
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The new IPv4 policy, an iptables-save file.
-    #[arg(long, value_name = "FILE", required_unless_present = "rules6")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["rules6", "sets"])]
     pub rules: Option<PathBuf>,
     /// The new IPv6 policy, an ip6tables-save file.
     #[arg(long, value_name = "FILE")]
     pub rules6: Option<PathBuf>,
+    /// Sets, an `ipset save` file or a directory of them; may be given more than once. Each
+    /// set that they make takes the place of the one of that name, along with the rules.
+    #[arg(long, value_name = "FILE")]
+    pub sets: Vec<PathBuf>,
     /// Take over the counters written in the files (as iptables-restore -c does).
     #[arg(short = 'c', long)]
     pub counters: bool,
@@ -81,18 +86,19 @@ impl Keep {
 
 /// Runs the command.
 pub fn run(args: Args, output: &Output) -> Exit {
-    let texts = Texts::read(args.rules.as_deref(), args.rules6.as_deref());
-    let Texts { v4: rules, v6: rules6 } = match texts {
+    let texts = Texts::read(args.rules.as_deref(), args.rules6.as_deref(), &args.sets);
+    let Texts { v4: rules, v6: rules6, sets } = match texts {
         Ok(texts) => texts,
         Err(findings) => {
             findings.iter().for_each(|finding| output.finding(finding, None));
             return Exit::Refused;
         }
     };
-    let sources: Vec<Source> = [&rules, &rules6].into_iter().flatten().cloned().collect();
+    let sources: Vec<Source> =
+        [&rules, &rules6].into_iter().flatten().chain(&sets).cloned().collect();
     let session = args.keep.session();
     let (counters, force) = (args.counters, args.keep.force);
-    let apply = protocol::Apply { rules, rules6, counters, session, force };
+    let apply = protocol::Apply { rules, rules6, sets, counters, session, force };
     match ask_about(&args.socket, Request::Apply(apply), &sources, output) {
         Ok(Response::Applied(applied)) => {
             print(&applied, &sources, output);

@@ -12,6 +12,8 @@ use crate::model::Ruleset;
 const EXAMPLES: &str = "Examples:
   portcullis check --rules rules.v4
   portcullis check --rules rules.v4 --rules6 rules.v6 --json
+  portcullis check --rules rules.v4 --sets sets.save
+  portcullis check --rules rules.v4 --assume-sets
   portcullis check --rules rules.v4 --ct-timeout patient=tcp,established=864000
 
 Exits 0 when everything loads, 1 when anything is refused.";
@@ -26,9 +28,13 @@ pub struct Args {
     /// An ip6tables-save file; may be given more than once.
     #[arg(long, value_name = "FILE")]
     pub rules6: Vec<PathBuf>,
-    /// An `ipset save` file; may be given more than once.
-    #[arg(long, value_name = "FILE")]
-    pub ipset: Vec<PathBuf>,
+    /// Sets that the rules name: an `ipset save` file, or a directory of them; may be given
+    /// more than once.
+    #[arg(long, alias = "ipset", value_name = "FILE")]
+    pub sets: Vec<PathBuf>,
+    /// Take sets that rules name and no file declares for empty ones.
+    #[arg(long)]
+    pub assume_sets: bool,
     /// Named timeouts.
     #[command(flatten)]
     pub timeouts: CtTimeouts,
@@ -49,9 +55,10 @@ pub fn run(args: Args, output: &Output) -> Exit {
     if let Some(directory) = &args.corpus {
         return run_corpus(directory, &names, output);
     }
-    let request = check::Request { rules: args.rules, rules6: args.rules6, ipset: args.ipset };
-    if request.rules.is_empty() && request.rules6.is_empty() && request.ipset.is_empty() {
-        output.error("check: no file given; try --rules FILE or --rules6 FILE");
+    let (rules, rules6, sets) = (args.rules, args.rules6, args.sets);
+    let request = check::Request { rules, rules6, sets, assume_sets: args.assume_sets };
+    if request.rules.is_empty() && request.rules6.is_empty() && request.sets.is_empty() {
+        output.error("check: no file given; try --rules FILE, --rules6 FILE or --sets FILE");
         return Exit::Usage;
     }
     let checked = check::run(&request, &names);
@@ -69,6 +76,7 @@ fn report(file: &Checked, output: &Output) {
             "file": file.path.to_string_lossy(),
             "loads": file.loads(),
             "rules": file.ruleset.as_ref().map(count_rules),
+            "sets": file.sets,
         }));
         return;
     }
@@ -79,15 +87,19 @@ fn report(file: &Checked, output: &Output) {
     let count =
         |wanted: Severity| file.findings.iter().filter(|one| one.severity == wanted).count();
     let path = file.path.display();
-    match &file.ruleset {
-        Some(ruleset) => {
+    match (&file.ruleset, file.sets) {
+        (_, Some(sets)) => {
+            let warnings = count(Severity::Warning);
+            output.line(format!("{path}: loads: {sets} sets so far, {warnings} warnings"));
+        }
+        (Some(ruleset), None) => {
             let rules = count_rules(ruleset);
             let (tables, warnings) = (ruleset.tables.len(), count(Severity::Warning));
             output.line(format!(
                 "{path}: loads: {rules} rules in {tables} tables, {warnings} warnings"
             ));
         }
-        None => {
+        (None, None) => {
             let errors = count(Severity::Error);
             let plural = if errors == 1 { "" } else { "s" };
             output.line(format!("{path}: refused: {errors} error{plural}"));

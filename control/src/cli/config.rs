@@ -127,9 +127,10 @@ fn check(file: &Path, output: &Output) -> Exit {
         }
     };
     let request = check::Request {
+        sets: settings.sets(),
         rules: settings.rules.value.into_iter().collect(),
         rules6: settings.rules6.value.into_iter().collect(),
-        ipset: Vec::new(),
+        assume_sets: false,
     };
     let checked = check::run(&request, &names);
     for policy in &checked {

@@ -50,6 +50,10 @@ pub struct Args {
     /// Explain against this ip6tables-save file instead of the running policy.
     #[arg(long, value_name = "FILE")]
     pub rules6: Option<PathBuf>,
+    /// Sets that they name: an `ipset save` file, or a directory of them; may be given more
+    /// than once.
+    #[arg(long, value_name = "FILE")]
+    pub sets: Vec<PathBuf>,
     /// Ports, addresses, routes and neighbours, as for replay.
     #[arg(long, value_name = "FILE")]
     pub topology: Option<PathBuf>,
@@ -193,16 +197,17 @@ fn offline(args: &Args, words: &[String], output: &Output) -> Exit {
     let names = TableNames::of_host().with_timeout_policies(conntrack.timeout_policies());
     let policies = || -> Result<_, JobError> {
         let v4 = files::read_rules(args.rules.as_deref(), Family::V4, &names)?;
-        Ok((v4, files::read_rules(args.rules6.as_deref(), Family::V6, &names)?))
+        let v6 = files::read_rules(args.rules6.as_deref(), Family::V6, &names)?;
+        Ok((v4, v6, files::read_sets(&args.sets, 0, explain::NOW, &names)?))
     };
-    let (v4, v6) = match policies() {
+    let (v4, v6, sets) = match policies() {
         Ok(read) => read,
         Err(error) => return replay::refuse(&error, output),
     };
     let explained = Description::parse(words).map_err(ExplainError::from).and_then(|packet| {
         let network = topology.map(|file| Network::build(&file.topology)).transpose();
         let network = network.map_err(ReplayError::from)?.map(Arc::new);
-        explain::explain(&v4, &v6, network, conntrack, &packet, &names)
+        explain::explain(&v4, &v6, &sets, network, conntrack, &packet, &names)
     });
     match explained {
         Ok(explanation) if output.json() => output.object(&explanation),

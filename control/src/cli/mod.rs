@@ -20,6 +20,7 @@ pub mod release;
 pub mod reload;
 pub mod replay;
 pub mod run;
+pub mod set;
 pub mod show;
 mod status;
 pub mod stop;
@@ -85,6 +86,7 @@ Examples:
   portcullis apply --rules new.v4
   portcullis show rules
   portcullis conntrack -L -p tcp
+  portcullis set list blocked
   portcullis --json show stats";
 
 /// Enforces unmodified iptables-save files through AF_XDP, with netfilter's verdicts.
@@ -114,6 +116,8 @@ enum Command {
     Show(show::Args),
     /// List, count, end and watch connections, as the conntrack tool does.
     Conntrack(conntrack::Args),
+    /// List and change sets, as the ipset tool does.
+    Set(set::Args),
     /// Show or change connection tracking settings of the running daemon.
     Sysctl(sysctl::Args),
     /// Stop the daemon cleanly.
@@ -154,8 +158,10 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let called = words.next().unwrap_or_default();
-    if called.rsplit('/').next() == Some("conntrack") {
-        return conntrack::as_tool(&words.collect::<Vec<_>>()).into();
+    match called.rsplit('/').next() {
+        Some("conntrack") => return conntrack::as_tool(&words.collect::<Vec<_>>()).into(),
+        Some("ipset") => return set::as_tool(&words.collect::<Vec<_>>()).into(),
+        _ => {}
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -170,6 +176,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::run(args, &output),
         Command::Show(args) => show::run(args, &output),
         Command::Conntrack(args) => conntrack::run(args, &output),
+        Command::Set(args) => set::run(args, &output),
         Command::Sysctl(args) => sysctl::run(args, &output),
         Command::Trace(args) => trace::run(&args, &output),
         Command::Stop(args) => stop::run(args, &output),

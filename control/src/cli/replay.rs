@@ -25,9 +25,10 @@ pub struct Args {
     /// The IPv6 policy, an ip6tables-save file.
     #[arg(long, value_name = "FILE")]
     pub rules6: Option<PathBuf>,
-    /// Sets, an `ipset save` file.
-    #[arg(long, value_name = "FILE")]
-    pub ipset: Option<PathBuf>,
+    /// Sets that the policies name: an `ipset save` file, or a directory of them; may be
+    /// given more than once.
+    #[arg(long, alias = "ipset", value_name = "FILE")]
+    pub sets: Vec<PathBuf>,
     /// What arrives on a port (`host` for what the machine itself sends).
     #[arg(long = "in", value_name = "PORT=PCAP", required = true, value_parser = port_and_file)]
     pub inputs: Vec<(String, PathBuf)>,
@@ -57,7 +58,7 @@ pub fn run(args: Args, output: &Output) -> Exit {
         topology: args.topology,
         rules: args.rules,
         rules6: args.rules6,
-        ipset: args.ipset,
+        sets: args.sets,
         inputs: args.inputs,
         out: args.out,
         events: args.events,

@@ -12,7 +12,7 @@ use super::{Exit, Output};
 use crate::apply::ApplyError;
 use crate::config::{
     AttachName, DEFAULT_FILE, Given, HostRoadName, Layer, Managers, ModeName, OnFailureName, Pairs,
-    Ports, Refused, SettingTable, Source, TimeoutTable, UserName, Whole, ZeroCopyName,
+    Paths, Ports, Refused, SettingTable, Source, TimeoutTable, UserName, Whole, ZeroCopyName,
 };
 use crate::daemon::sandbox::Seccomp;
 use crate::daemon::{self, Config, DaemonError, Injection, Ready};
@@ -27,6 +27,7 @@ const EXAMPLES: &str = "Examples:
   portcullis run --port eth0 --port eth1 --rules rules.v4 --user portcullis
   portcullis run --port eth0 --port eth1 --rules rules.v4 --management '198.51.100.0/24 tcp 22'
   portcullis run --port eth0 --port eth1 --rules rules.v4 --on-failure open
+  portcullis run --port eth0 --port eth1 --rules rules.v4 --sets sets.save
   portcullis run --config /etc/portcullis/portcullis.toml
 
 SIGTERM and SIGINT stop cleanly, SIGHUP reads the configuration and policy files again and
@@ -52,6 +53,10 @@ pub struct Args {
     /// The IPv6 policy, an ip6tables-save file.
     #[arg(long, value_name = "FILE")]
     pub rules6: Option<PathBuf>,
+    /// Sets that the policy names: an `ipset save` file, or a directory of them; give it
+    /// once per path [default: /etc/portcullis/sets].
+    #[arg(long, value_name = "FILE")]
+    pub sets: Vec<PathBuf>,
     /// Begin with the counters written in the files (as iptables-restore -c does).
     #[arg(short = 'c', long)]
     pub counters: bool,
@@ -179,6 +184,7 @@ impl Args {
     fn layer(&self) -> Layer {
         let many = |is_empty: bool| (!is_empty).then_some(());
         let ports = many(self.ports.is_empty()).map(|()| Ports(self.ports.clone()));
+        let sets = many(self.sets.is_empty()).map(|()| Some(Paths(self.sets.clone())));
         let managers = many(self.management.is_empty());
         let managers = managers.map(|()| Managers(self.management.clone()));
         let bridge = many(self.bridge.is_empty()).map(|()| Pairs(self.bridge.clone()));
@@ -192,6 +198,7 @@ impl Args {
             workers: Given::flag(self.workers.map(|n| Some(Whole(n.into())))),
             rules: Given::flag(self.rules.clone().map(Some)),
             rules6: Given::flag(self.rules6.clone().map(Some)),
+            sets: Given::flag(sets),
             counters: Given::flag(self.counters.then_some(true)),
             attach: Given::flag(self.xdp),
             management: Given::flag(managers),

@@ -8,7 +8,7 @@ use super::management::Managers;
 use super::table::{self, Effect, Given, Key, Origin, Value, keys};
 use super::values::{
     AttachName, CaptureFilesName, CaptureLinkName, HostRoadName, ModeName, OnFailureName, Pairs,
-    Ports, StateFile, UserName, Whole, ZeroCopyName,
+    Paths, Ports, StateFile, UserName, Whole, ZeroCopyName,
 };
 use crate::daemon::sandbox::Seccomp;
 
@@ -27,6 +27,10 @@ keys! {
     rules: Option<PathBuf> = "policy.rules", Live, "--rules", None;
     /// The IPv6 policy, an ip6tables-save file. A reload reads it again.
     rules6: Option<PathBuf> = "policy.rules6", Live, "--rules6", None;
+    /// Sets that rules name: `ipset save` files, or directories of them. A reload reads them
+    /// again. Unset: the files in /etc/portcullis/sets, if there are any, but for daemons
+    /// with a control socket of their own.
+    sets: Option<Paths> = "policy.sets", Live, "--sets", None;
     /// Begin with the counters written in the files, as iptables-restore -c does.
     counters: bool = "policy.counters", Restart, "--counters", false;
 

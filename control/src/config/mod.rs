@@ -32,7 +32,7 @@ pub use show::{Shown, effect, reference};
 pub use table::{Effect, Entry, Given, Key, Line, Origin, Value};
 pub use values::{
     AttachName, CaptureFilesName, CaptureLinkName, HostRoadName, ModeName, OnFailureName, Pairs,
-    Ports, StateFile, UserName, Whole, ZeroCopyName,
+    Paths, Ports, StateFile, UserName, Whole, ZeroCopyName,
 };
 
 use crate::diagnostics::{Code, Finding, Severity};
@@ -43,6 +43,8 @@ pub const DEFAULT_FILE: &str = "/etc/portcullis/portcullis.toml";
 pub const DEFAULT_SOCKET: &str = "/run/portcullis/control.sock";
 /// Where connections and limits are kept by the daemon on that socket.
 pub const DEFAULT_STATE: &str = "/var/lib/portcullis/state/conntrack";
+/// Where files of sets are looked for.
+pub const DEFAULT_SETS: &str = "/etc/portcullis/sets";
 /// Where links are kept that outlive the daemon.
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/portcullis";
 /// Longest file, in bytes.

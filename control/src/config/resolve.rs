@@ -11,7 +11,7 @@ use super::values::{
     AttachName, CaptureFilesName, CaptureLinkName, HostRoadName, ModeName, OnFailureName, Pairs,
     ZeroCopyName,
 };
-use super::{Configured, Conflict, DEFAULT_SOCKET, DEFAULT_STATE, Settings};
+use super::{Configured, Conflict, DEFAULT_SETS, DEFAULT_SOCKET, DEFAULT_STATE, Settings};
 use crate::daemon::sandbox::Sandbox;
 use crate::daemon::{CaptureSettings, Config, Failure, LogSettings, Rotation};
 use crate::log::nflog::Link;
@@ -85,6 +85,18 @@ impl Settings {
         }
     }
 
+    /// Files and directories of sets. Only a daemon on the usual socket has a usual place.
+    pub fn sets(&self) -> Vec<std::path::PathBuf> {
+        let usual = || {
+            let path = std::path::PathBuf::from(DEFAULT_SETS);
+            (self.socket.value.as_os_str() == DEFAULT_SOCKET && path.is_dir()).then_some(path)
+        };
+        match &self.sets.value {
+            Some(paths) => paths.0.clone(),
+            None => usual().into_iter().collect(),
+        }
+    }
+
     /// What holds when the daemon fails.
     fn failure(&self) -> Failure {
         Failure {
@@ -134,6 +146,7 @@ impl Configured {
             ports: settings.ports.value.0.clone(),
             rules: settings.rules.value.clone(),
             rules6: settings.rules6.value.clone(),
+            sets: settings.sets(),
             counters: settings.counters.value,
             host: match settings.host_road.value {
                 _ if matches!(mode, Mode::Bridge(_)) => HostChoice::Off,

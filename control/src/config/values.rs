@@ -132,6 +132,31 @@ impl Value for StateFile {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ports(pub Vec<String>);
 
+/// Files or directories.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths(pub Vec<PathBuf>);
+
+impl Value for Paths {
+    fn shape() -> String {
+        "list of paths".to_owned()
+    }
+    fn read(value: &DeValue<'_>, at: Span, reader: &mut Reader<'_>) -> Option<Self> {
+        let Some(list) = value.as_array() else {
+            return reader.mismatch(value, at, &Self::shape());
+        };
+        let mut one = |item: &toml::Spanned<DeValue<'_>>| {
+            let at = reader.span(item.span());
+            PathBuf::read(item.get_ref(), at, reader)
+        };
+        let paths: Vec<Option<PathBuf>> = list.iter().map(&mut one).collect();
+        paths.into_iter().collect::<Option<_>>().map(Self)
+    }
+    fn written(&self) -> Option<toml::Value> {
+        let paths = self.0.iter().map(|path| toml::Value::String(path.display().to_string()));
+        Some(paths.collect::<Vec<_>>().into())
+    }
+}
+
 /// Longest interface name of the kernel, in bytes.
 const NAME_BYTES: usize = 15;
 

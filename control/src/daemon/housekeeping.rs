@@ -14,6 +14,7 @@ use dataplane::fib::Network;
 use dataplane::packet::Family;
 use dataplane::port::PortError;
 use dataplane::publish::Publisher;
+use dataplane::sets::Registry;
 use dataplane::worker::{NeighbourRequest, Outlets, PortEvent, WorkerEvent};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -140,7 +141,7 @@ impl NetworkSide {
     }
 }
 
-/// Sweeps the connection table at an even pace.
+/// Sweeps the connection table at an even pace, and sets every second.
 #[derive(Debug)]
 struct Sweeper {
     last: Nanos,
@@ -149,7 +150,7 @@ struct Sweeper {
 }
 
 impl Sweeper {
-    fn sweep(&mut self, conntrack: &Conntrack, now: Nanos) {
+    fn sweep(&mut self, conntrack: &Conntrack, sets: &Registry, now: Nanos) {
         let elapsed = now.saturating_sub(self.last).0.min(Nanos::SECOND.0);
         let share = u128::from(elapsed) * conntrack.places() as u128;
         let budget = (share / u128::from(SWEEP_PERIOD.0)) as usize;
@@ -158,6 +159,7 @@ impl Sweeper {
             self.last = now;
         }
         if now >= self.named + Nanos::SECOND {
+            sets.sweep(now);
             let offenders = conntrack.pressure().offenders;
             for Offender { prefix, .. } in offenders.iter().filter(|it| it.last > self.named) {
                 tracing::warn!("the connection table is crowded, and {prefix} is over its quota");
@@ -192,7 +194,7 @@ impl Daemon {
             }
             self.network.forget(&self.conntrack);
             self.network.neighbours(&self.outlets, now);
-            sweeper.sweep(&self.conntrack, now);
+            sweeper.sweep(&self.conntrack, self.service.sets().registry(), now);
             self.service.store().settle();
             self.report_events(&mut reports, now);
             if signals.rotate.swap(false, Ordering::Relaxed) {

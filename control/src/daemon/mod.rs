@@ -29,6 +29,7 @@ mod records;
 mod reload;
 pub mod sandbox;
 mod service;
+mod sets;
 mod sight;
 mod status;
 mod views;
@@ -71,6 +72,8 @@ use ports::{KeptPorts, PortBoard, PortKeeper};
 use preflight::Holds;
 use sandbox::Sandbox;
 use service::{NetworkInForce, Parts, Service, StateSight};
+use sets::lasting::SetKeeper;
+use sets::{FromFiles, SetDesk};
 use sight::ProgramSight;
 
 /// What to run.
@@ -82,6 +85,8 @@ pub struct Config {
     pub rules: Option<PathBuf>,
     /// IPv6 policy.
     pub rules6: Option<PathBuf>,
+    /// Files and directories of sets.
+    pub sets: Vec<PathBuf>,
     /// Whether the counters written in the files are taken, as by
     /// `iptables-restore -c`.
     pub counters: bool,
@@ -170,6 +175,7 @@ struct Daemon {
     fleet: Fleet,
     log: LogThread,
     keeper: Option<Keeper>,
+    set_keeper: Option<SetKeeper>,
     ports: PortKeeper,
 }
 
@@ -180,11 +186,13 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     // First, while nothing of root is given up.
     let (pins, mounted) = failure::survey(&config.failure)?;
     sandbox::enter(&config.sandbox, &sandbox::places(&config), config.socket_group)?;
-    let texts = Texts::read(config.rules.as_deref(), config.rules6.as_deref())
+    let texts = Texts::read(config.rules.as_deref(), config.rules6.as_deref(), &config.sets)
         .map_err(|findings| refused(findings, Texts::default()))?;
     let conntrack = Arc::new(conntrack_table(&config)?);
     let parsed = policy::parse(&texts, config.counters, &conntrack)
         .map_err(|findings| refused(findings, texts.clone()))?;
+    let files =
+        FromFiles::read(&texts.sets).map_err(|findings| refused(findings, texts.clone()))?;
     preflight::mode(&config.mode, config.ports.len())?;
     preflight::machine()?;
     let server = Server::bind(&config.socket, config.socket_group)?;
@@ -194,7 +202,11 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     failure::no_strays(&pins, &links, mirror.view())?;
     let holds = preflight::hold(&links, &pins)?;
     let workers = worker_count(&config)?;
-    let store = match PolicyStore::open(parsed.change, config.ports.clone(), workers) {
+    let (sets, remarks) =
+        sets::lasting::open(config.state.as_deref(), files).map_err(system("sets"))?;
+    let registry = Arc::clone(sets.registry());
+    let opened = PolicyStore::open_with(parsed.change, config.ports.clone(), workers, registry);
+    let store = match opened {
         Ok(store) => store,
         Err(error) => {
             return Err(match policy::compile_finding(&error, &texts) {
@@ -203,9 +215,10 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
             });
         }
     };
-    let equipment = Equipment { store, workers, conntrack, mirror, place, holds, pins };
+    let equipment = Equipment { store, workers, conntrack, sets, mirror, place, holds, pins };
     let (mut daemon, restored) = Daemon::start(config, equipment, &signals)?;
     let mut notes = daemon.service.notes();
+    notes.extend(remarks);
     notes.extend(restored);
     notes.extend(mounted);
     notes.extend(preflight::takeover_notes(&daemon.config));
@@ -222,11 +235,15 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     if !daemon.fleet.stop() {
         // It may hold what others would wait for: the last save counts.
         std::mem::forget(daemon.keeper.take());
+        std::mem::forget(daemon.set_keeper.take());
         daemon.log.finish(LOG_FAREWELL);
         return outcome.and(Err(DaemonError::NeverStopped));
     }
     // Saved last, when no packet changes anything any more.
     if let Some(keeper) = daemon.keeper.take() {
+        keeper.finish();
+    }
+    if let Some(keeper) = daemon.set_keeper.take() {
         keeper.finish();
     }
     daemon.log.finish(LOG_FAREWELL);
@@ -312,6 +329,7 @@ struct Equipment {
     store: PolicyStore,
     workers: usize,
     conntrack: Arc<Conntrack>,
+    sets: Arc<SetDesk>,
     mirror: Mirror,
     place: Option<Place>,
     holds: Holds,
@@ -326,7 +344,7 @@ impl Daemon {
         equipment: Equipment,
         signals: &Signals,
     ) -> Result<(Self, Option<String>), DaemonError> {
-        let Equipment { store, workers, conntrack, mirror, place, holds, pins } = equipment;
+        let Equipment { store, workers, conntrack, sets, mirror, place, holds, pins } = equipment;
         let update = mirror.current()?;
         let network = Arc::new(Network::build(&update.topology)?);
         let notes = update.notes.iter().map(ToString::to_string).collect();
@@ -364,6 +382,7 @@ impl Daemon {
         let service = Arc::new(Service::new(Parts {
             store,
             conntrack: Arc::clone(&conntrack),
+            sets: Arc::clone(&sets),
             ports: config.ports.clone(),
             network: NetworkInForce { network, notes },
             workers: fleet.sights().to_vec(),
@@ -377,13 +396,24 @@ impl Daemon {
             failure: config.failure.clone(),
             stop: Arc::clone(&signals.stop),
         }));
+        let set_keeper = SetKeeper::start(&config, sets).map_err(system("set thread"))?;
         let workers = fleet.sights().to_vec();
         let kept = KeptPorts::new(&config, opened.opener, program.clone(), workers, board);
         let ports =
             PortKeeper::start(kept, &opened.links, holds).map_err(system("ports thread"))?;
         let network = NetworkSide::new(mirror, networks, program);
-        let daemon =
-            Self { config, service, network, conntrack, outlets, fleet, log, keeper, ports };
+        let daemon = Self {
+            config,
+            service,
+            network,
+            conntrack,
+            outlets,
+            fleet,
+            log,
+            keeper,
+            set_keeper,
+            ports,
+        };
         Ok((daemon, note))
     }
 }

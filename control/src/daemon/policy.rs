@@ -6,6 +6,7 @@ use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::Conntrack;
 use dataplane::packet::Family;
 
+use super::sets::read_sources;
 use crate::api::protocol::{self, Source};
 use crate::apply::{ApplyError, Change};
 use crate::check;
@@ -21,20 +22,30 @@ pub struct Texts {
     pub v4: Option<Source>,
     /// IPv6.
     pub v6: Option<Source>,
+    /// Sets.
+    pub sets: Vec<Source>,
 }
 
 impl Texts {
     /// Reads the files, all of them or none.
-    pub fn read(v4: Option<&Path>, v6: Option<&Path>) -> Result<Self, Vec<Finding>> {
-        match (read(v4, Family::V4), read(v6, Family::V6)) {
-            (Ok(v4), Ok(v6)) => Ok(Self { v4, v6 }),
-            (v4, v6) => Err([v4.err(), v6.err()].into_iter().flatten().flatten().collect()),
+    pub fn read<P: AsRef<Path>>(
+        v4: Option<&Path>,
+        v6: Option<&Path>,
+        sets: &[P],
+    ) -> Result<Self, Vec<Finding>> {
+        let sets = read_sources(sets.iter().map(AsRef::as_ref));
+        match (read(v4, Family::V4), read(v6, Family::V6), sets) {
+            (Ok(v4), Ok(v6), Ok(sets)) => Ok(Self { v4, v6, sets }),
+            (v4, v6, sets) => {
+                let refused = [v4.err(), v6.err(), sets.err()];
+                Err(refused.into_iter().flatten().flatten().collect())
+            }
         }
     }
     /// The text that a finding speaks of.
     pub fn text_of(&self, file: &str) -> Option<&str> {
-        let sources = [&self.v4, &self.v6].into_iter().flatten();
-        sources.into_iter().find(|source| source.name == file).map(|source| source.text.as_str())
+        let mut sources = [&self.v4, &self.v6].into_iter().flatten().chain(&self.sets);
+        sources.find(|source| source.name == file).map(|source| source.text.as_str())
     }
 }
 

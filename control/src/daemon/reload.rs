@@ -16,7 +16,8 @@ use dataplane::port::management::List;
 use super::logwriter;
 use super::notify;
 use super::policy::{self, Texts};
-use super::service::{Refusal, Service};
+use super::service::{How, Refusal, Service};
+use super::sets::FromFiles;
 use crate::api::protocol::{ConfigChange, ConfigInfo, Reload, Reloaded};
 use crate::api::{Code, Failure};
 use crate::config::{self, Change, Configured, Plan, Refused, Settings};
@@ -141,8 +142,10 @@ impl Service {
             let guarded = self.guard_list(session.as_ref(), force, &prepared.texts);
             guarded.inspect_err(|_| self.restore_management(management.clone()))?;
         }
-        if prepared.texts.v4.is_some() || prepared.texts.v6.is_some() {
-            let done = self.change(&prepared.texts, false, session, force).inspect_err(|_| {
+        let Texts { v4, v6, sets } = &prepared.texts;
+        if v4.is_some() || v6.is_some() || !sets.is_empty() {
+            let how = How::default();
+            let done = self.change(&prepared.texts, how, session, force).inspect_err(|_| {
                 self.restore_management(management);
             })?;
             reloaded.policy = Some(done);
@@ -168,9 +171,9 @@ impl Service {
         let new = &configured.settings;
         let plan = config::plan(&old, new, |change| self.hindrance(change));
         let settings = targets(&old, &plan.next);
+        let (v4, v6) = (plan.next.rules.value.as_deref(), plan.next.rules6.value.as_deref());
         let texts =
-            Texts::read(plan.next.rules.value.as_deref(), plan.next.rules6.value.as_deref())
-                .map_err(|findings| refusal(&findings))?;
+            Texts::read(v4, v6, &plan.next.sets()).map_err(|findings| refusal(&findings))?;
         let log = match plan.next.log.value != old.log.value {
             true => Some(self.other_log(&plan.next, &source.file, dry_run)?),
             false => None,
@@ -225,7 +228,13 @@ impl Service {
     /// Whether the policy would be accepted.
     fn rehearse(&self, texts: &Texts) -> Result<Vec<crate::api::protocol::Finding>, Failure> {
         let parsed = policy::parse(texts, false, self.conntrack());
-        let parsed = parsed.map_err(|findings| refusal(&findings))?;
+        let mut parsed = parsed.map_err(|findings| refusal(&findings))?;
+        let files = FromFiles::read(&texts.sets).map_err(|findings| refusal(&findings))?;
+        parsed.findings.extend(files.findings.iter().cloned());
+        let _turn = self.sets().turn();
+        let tried = self.sets().try_out(files, false);
+        // Dropped at the end: everything is as it was.
+        let _tried = tried.map_err(|error| Failure::new(Code::Refused, error.to_string()))?;
         self.store().rehearse(parsed.change).map_err(|error| {
             match policy::compile_finding(&error, texts) {
                 Some(finding) => refusal(&[finding]),

@@ -15,6 +15,7 @@ use super::logwriter::{LogDesk, LogSettings};
 use super::policy::{self, Texts};
 use super::ports::PortBoard;
 use super::reload::Desk;
+use super::sets::{FromFiles, SetDesk};
 use super::watch::Events;
 use super::{failure, records, status, views};
 use crate::api::protocol::{
@@ -41,6 +42,7 @@ pub(super) struct NetworkInForce {
 pub(super) struct Service {
     store: Arc<PolicyStore>,
     conntrack: Arc<Conntrack>,
+    sets: Arc<SetDesk>,
     ports: Vec<String>,
     network: Mutex<NetworkInForce>,
     workers: Vec<WorkerSight>,
@@ -61,6 +63,7 @@ pub(super) struct Service {
 pub(super) struct Parts {
     pub(super) store: Arc<PolicyStore>,
     pub(super) conntrack: Arc<Conntrack>,
+    pub(super) sets: Arc<SetDesk>,
     pub(super) ports: Vec<String>,
     pub(super) network: NetworkInForce,
     pub(super) workers: Vec<WorkerSight>,
@@ -101,6 +104,7 @@ impl Service {
         Self {
             store: parts.store,
             conntrack: parts.conntrack,
+            sets: parts.sets,
             ports: parts.ports,
             network: Mutex::new(parts.network),
             workers: parts.workers,
@@ -119,6 +123,10 @@ impl Service {
 
     pub(super) fn conntrack(&self) -> &Conntrack {
         &self.conntrack
+    }
+
+    pub(super) fn sets(&self) -> &SetDesk {
+        &self.sets
     }
 
     pub(super) fn program(&self) -> &super::ProgramSight {
@@ -180,14 +188,23 @@ impl Service {
     pub(super) fn change(
         &self,
         texts: &Texts,
-        written_counters: bool,
+        how: How,
         session: Option<SessionInfo>,
         force: bool,
     ) -> Result<Applied, Failure> {
-        let parsed = policy::parse(texts, written_counters, &self.conntrack)
-            .map_err(|findings| Failure::from(Refusal::Findings(findings)))?;
+        let refused = |findings| Failure::from(Refusal::Findings(findings));
+        let files = FromFiles::read(&texts.sets).map_err(refused)?;
+        let mut parsed =
+            policy::parse(texts, how.written_counters, &self.conntrack).map_err(refused)?;
+        parsed.findings.extend(files.findings.iter().cloned());
+        let impossible = |error: dataplane::sets::SetError| {
+            Failure::new(Code::Refused, format!("{error}; the old policy keeps running"))
+        };
+        let _turn = self.sets.turn();
+        let tried = self.sets.try_out(files, how.all_sets).map_err(impossible)?;
         let guarded = self.guard(session, force, &parsed.change, texts)?;
         let mut applied = self.install(parsed, texts).map_err(Failure::from)?.answer();
+        tried.settle().map_err(impossible)?;
         applied.session = guarded.report;
         applied.findings.extend(guarded.findings);
         Ok(applied)
@@ -204,11 +221,12 @@ impl Service {
     }
 
     fn apply(&self, apply: Apply) -> Result<Response, Failure> {
-        let texts = Texts { v4: apply.rules, v6: apply.rules6 };
-        if texts.v4.is_none() && texts.v6.is_none() {
-            return Err(Failure::new(Code::BadRequest, "apply needs rules or rules6"));
+        let texts = Texts { v4: apply.rules, v6: apply.rules6, sets: apply.sets };
+        if texts.v4.is_none() && texts.v6.is_none() && texts.sets.is_empty() {
+            return Err(Failure::new(Code::BadRequest, "apply needs rules, rules6 or sets"));
         }
-        let applied = self.change(&texts, apply.counters, apply.session, apply.force)?;
+        let how = How { written_counters: apply.counters, all_sets: true };
+        let applied = self.change(&texts, how, apply.session, apply.force)?;
         Ok(Response::Applied(applied))
     }
 
@@ -226,8 +244,11 @@ impl Service {
             .read(|policy| (policy.rules(Family::V4).clone(), policy.rules(Family::V6).clone()));
         let network = Some(self.network().network);
         let names = TableNames::of_host();
-        let explanation = explain::explain(&v4, &v6, network, self.tracking(), &packet, &names)
-            .map_err(refused)?;
+        let sets = crate::ipset::twin(self.sets.registry(), monotonic(), explain::NOW);
+        let sets = sets.map_err(|error| refused(error.into()))?;
+        let explanation =
+            explain::explain(&v4, &v6, &sets, network, self.tracking(), &packet, &names)
+                .map_err(refused)?;
         let manager = self.manager_of(&packet).map(|entry| entry.to_string());
         let past = manager.as_ref().map_or_else(String::new, |entry| {
             format!("management: \"{entry}\" lets it past every rule; they would say:\n")
@@ -295,6 +316,29 @@ impl Service {
             tracing::info!("{name} = {value}");
         }
         Ok(self.settings())
+    }
+
+    /// What is asked of the sets.
+    fn on_sets(&self, request: Request) -> Result<Response, Failure> {
+        match request {
+            Request::ShowSets { name } => {
+                Ok(Response::Sets { sets: self.sets.show(name.as_deref())? })
+            }
+            Request::ShowSetEntries { name, cursor, limit } => {
+                Ok(Response::SetEntries(self.sets.entries(&name, cursor, limit)?))
+            }
+            Request::ShowSetUses { name } => {
+                let uses = self.store.read(|policy| self.sets.uses(&name, policy))?;
+                Ok(Response::SetUses { uses })
+            }
+            Request::ChangeSet { line, exist } => {
+                Ok(Response::SetChanged(self.sets.command(&line, exist)?))
+            }
+            Request::RestoreSets { file, exist } => {
+                Ok(Response::SetChanged(self.sets.restore(&file, exist)?))
+            }
+            _ => Err(Failure::new(Code::BadRequest, "this is not about sets")),
+        }
     }
 
     fn uptime_ms(&self) -> u64 {
@@ -367,6 +411,11 @@ impl Handler for Service {
             }
             Request::FlushConntrack {} => Ok(Response::Flushed { flushed: self.table().flush() }),
             Request::Explain { packet } => self.explain(&packet),
+            request @ (Request::ShowSets { .. }
+            | Request::ShowSetEntries { .. }
+            | Request::ShowSetUses { .. }
+            | Request::ChangeSet { .. }
+            | Request::RestoreSets { .. }) => self.on_sets(request),
             Request::ShowConfig {} => Ok(Response::Config(self.desk.info())),
             Request::Reload(reload) => Ok(Response::Reloaded(self.reload(reload)?)),
             Request::Stop {} => {
@@ -375,6 +424,15 @@ impl Handler for Service {
             }
         }
     }
+}
+
+/// How a change treats what is there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct How {
+    /// The counters written in the texts are taken.
+    pub(super) written_counters: bool,
+    /// Sets are replaced even if their files say what they said before.
+    pub(super) all_sets: bool,
 }
 
 /// A change that was made.

@@ -82,6 +82,26 @@ pub enum Code {
     UnknownKey,
     /// A value of a configuration file that is of the wrong type.
     WrongType,
+    /// A type of set that ipset does not have.
+    UnknownSetType,
+    /// A set that does not exist where it is used.
+    MissingSet,
+    /// A set that exists already.
+    DuplicateSet,
+    /// A set that cannot be destroyed or renamed: something refers to it.
+    SetInUse,
+    /// Sets that cannot be swapped.
+    SetMismatch,
+    /// What an element carries, in a set that was created without it.
+    NoExtension,
+    /// An element that is in its set already.
+    DuplicateElement,
+    /// An element that is not in its set.
+    MissingElement,
+    /// An element that its set cannot hold.
+    BadElement,
+    /// A set that holds as many elements as it may.
+    SetFull,
     /// More findings than are reported.
     TooMany,
 }

@@ -7,7 +7,7 @@ use dataplane::fib::Network;
 use dataplane::packet::Family;
 
 use super::{Code, Command, Finding, Wanted};
-use crate::check;
+use crate::check::{self, Sets};
 use crate::daemon::preflight::{self, PreflightError};
 use crate::daemon::sandbox::numbers_of;
 use crate::diagnostics;
@@ -68,7 +68,7 @@ fn network(wanted: &Wanted) -> Result<Vec<String>, String> {
 }
 
 fn look(path: &Path, family: Family, option: &'static str) -> File {
-    let checked = check::rules_file(path, family, &TableNames::of_host());
+    let checked = check::rules_file(path, family, &TableNames::of_host(), &Sets::assumed());
     let of = |severity| checked.findings.iter().filter(move |it| it.severity == severity);
     let first = of(diagnostics::Severity::Error).next();
     File {

@@ -21,18 +21,20 @@ use dataplane::clock::Nanos;
 use dataplane::conntrack::{Config, CtState};
 use dataplane::fib::{Mode, NeighbourEntry, Network, PortInfo, RouteEntry, RouteKind, Topology};
 use dataplane::packet::{Family, Mac, PktType, PortId};
+use dataplane::sets::{Registry, SetError};
 use dataplane::wire::{self, Frame};
 use serde::Serialize;
 
 pub use describe::{DescribeError, Description};
 pub use text::render;
 
+use crate::ipset;
 use crate::iptables::Names;
 use crate::model::Ruleset;
 use crate::replay::{Event, Fed, Replay, ReplayError, Source};
 
 /// When the described packet arrives; preparation happens before.
-const NOW: Nanos = Nanos::from_secs(1_000);
+pub const NOW: Nanos = Nanos::from_secs(1_000);
 /// Connections that an explanation needs at most, with room to spare.
 const CONNECTIONS: u64 = 64;
 
@@ -45,6 +47,9 @@ pub enum ExplainError {
     /// The policy or the topology is not usable.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// The sets cannot be copied.
+    #[error(transparent)]
+    Sets(#[from] SetError),
     /// An interface that is not a port.
     #[error("no port `{0}` in the topology")]
     NoSuchPort(String),
@@ -146,10 +151,11 @@ pub struct Step {
 /// and its destination is reached through the output interface (or is this
 /// machine, when none is given). Interfaces have addresses of 198.51.100.200 or
 /// 2001:db8::ffff:0 and up then. `conntrack` has the settings to track under; its table
-/// is made small.
+/// is made small. The sets, as they are at [`NOW`], are copied.
 pub fn explain(
     v4: &Ruleset,
     v6: &Ruleset,
+    sets: &Registry,
     network: Option<Arc<Network>>,
     mut conntrack: Config,
     description: &Description,
@@ -162,7 +168,17 @@ pub fn explain(
     };
     let sized = conntrack.set("max", CONNECTIONS);
     debug_assert!(sized.is_ok(), "a small table is possible");
-    let open = || Replay::over(Arc::clone(&network), v4.clone(), v6.clone(), conntrack.clone());
+    let open = || {
+        let sets = ipset::twin(sets, NOW, NOW)?;
+        let (v4, v6) = (v4.clone(), v6.clone());
+        Ok::<_, ExplainError>(Replay::with_sets(
+            Arc::clone(&network),
+            v4,
+            v6,
+            conntrack.clone(),
+            sets,
+        )?)
+    };
     let (mut engine, oracle) = (open()?, open()?);
     let source = source(&engine, &mut description)?;
     for replay in [&engine, &oracle] {

@@ -41,8 +41,12 @@ fn ask_of(rules: &str, family: Family, words: &str) -> Result<Explanation, Expla
     };
     let config = Config::new([0; 16]);
     match family {
-        Family::V4 => explain(&rules, &none, None, config, &description, &names),
-        Family::V6 => explain(&none, &rules, None, config, &description, &names),
+        Family::V4 => {
+            explain(&rules, &none, &Registry::default(), None, config, &description, &names)
+        }
+        Family::V6 => {
+            explain(&none, &rules, &Registry::default(), None, config, &description, &names)
+        }
     }
 }
 

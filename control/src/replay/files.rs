@@ -5,15 +5,18 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dataplane::clock::Nanos;
 use dataplane::packet::Family;
 use dataplane::policy::report::ReportTarget;
+use dataplane::sets::Registry;
 
 use super::capture::{self, CaptureError, Writer};
 use super::topology::{TopologyError, TopologyFile};
 use super::{Fed, Replay, ReplayError, Setup, Source};
-use crate::diagnostics::Finding;
+use crate::diagnostics::{Finding, has_errors};
+use crate::ipset::{self, Stage};
 use crate::iptables::{self, Names};
 use crate::log::nflog::{self, Link};
 use crate::model::{Ruleset, TargetSpec};
@@ -28,7 +31,7 @@ pub struct Job {
     /// The IPv6 policy.
     pub rules6: Option<PathBuf>,
     /// Sets.
-    pub ipset: Option<PathBuf>,
+    pub sets: Vec<PathBuf>,
     /// Captures by port name, or `host`; earlier ones win ties.
     pub inputs: Vec<(String, PathBuf)>,
     /// Directory for the outputs.
@@ -61,14 +64,6 @@ pub enum JobError {
     /// The policies do not compile, or the network cannot be built.
     #[error(transparent)]
     Replay(#[from] ReplayError),
-    /// `--ipset` with sets in it.
-    #[error("{}:{line}:1: sets are not supported yet", file.display())]
-    Sets {
-        /// The file.
-        file: PathBuf,
-        /// Its first line that says something.
-        line: usize,
-    },
     /// `--in` names a port that the topology does not have.
     #[error("--in {name}: the topology has no such port")]
     NoSuchPort {
@@ -141,9 +136,7 @@ fn open(job: &Job) -> Result<(Replay, iptables::TableNames), JobError> {
     let names = names.with_timeout_policies(setup.conntrack.timeout_policies());
     setup.v4 = read_rules(job.rules.as_deref(), Family::V4, &names)?;
     setup.v6 = read_rules(job.rules6.as_deref(), Family::V6, &names)?;
-    if let Some(file) = &job.ipset {
-        refuse_sets(file)?;
-    }
+    setup.sets = Arc::new(read_sets(&job.sets, job.seed, Nanos(0), &names)?);
     Ok((Replay::new(setup)?, names))
 }
 
@@ -171,14 +164,27 @@ pub fn read_rules(
     }
 }
 
-/// Sets come with a later step: until then only a file that holds none is accepted.
-fn refuse_sets(file: &Path) -> Result<(), JobError> {
-    let text = fs::read_to_string(file).map_err(unreadable(file))?;
-    let says = |line: &str| !line.trim().is_empty() && !line.starts_with('#');
-    match text.lines().position(says) {
-        None => Ok(()),
-        Some(index) => Err(JobError::Sets { file: file.to_owned(), line: index + 1 }),
+/// Reads the sets of files and directories; timeouts run from `from`.
+///
+/// # Errors
+/// What cannot be read, or is refused.
+pub fn read_sets(
+    paths: &[PathBuf],
+    seed: u64,
+    from: Nanos,
+    names: &dyn Names,
+) -> Result<Registry, JobError> {
+    let mut stage = Stage::empty(seed, from);
+    for path in paths {
+        for file in ipset::files(path).map_err(unreadable(path))? {
+            let text = ipset::read_file(&file).map_err(unreadable(&file))?;
+            let findings = ipset::read(&mut stage, &text, &file.to_string_lossy(), names);
+            if has_errors(&findings) {
+                return Err(JobError::Rules { file, text, findings });
+            }
+        }
     }
+    Ok(stage.into_registry())
 }
 
 /// All frames in order of time; ties in order of `--in`, then of the capture.
@@ -201,8 +207,9 @@ fn read_inputs(job: &Job, replay: &Replay) -> Result<Vec<Input>, JobError> {
 
 /// Refuses a run whose outputs would overwrite what it reads.
 fn keep_inputs(job: &Job, ports: &[String], reports: &Reports) -> Result<(), JobError> {
-    let read = [Some(&job.topology), job.rules.as_ref(), job.rules6.as_ref(), job.ipset.as_ref()];
-    let read = read.into_iter().flatten().chain(job.inputs.iter().map(|(_, file)| file));
+    let read = [Some(&job.topology), job.rules.as_ref(), job.rules6.as_ref()];
+    let read = read.into_iter().flatten().chain(&job.sets);
+    let read = read.chain(job.inputs.iter().map(|(_, file)| file));
     let read: HashSet<_> = read.filter_map(|file| identity(file)).collect();
     let captures = ports.iter().map(String::as_str).chain(["host"]).map(|n| format!("{n}.pcap"));
     let others = OTHER_OUTPUTS.map(str::to_owned);
@@ -376,10 +383,22 @@ impl<'j> Outputs<'j> {
         }
         write("conntrack.txt", print_connections(replay))?;
         write("expect.txt", print_expectations(replay))?;
-        // Sets do not exist yet: their file holds none.
-        write("sets.save", String::new())?;
+        write("sets.save", print_sets(replay, names))?;
         Ok(self.summary)
     }
+}
+
+/// The sets, as `ipset save` prints them.
+pub fn print_sets(replay: &Replay, names: &dyn Names) -> String {
+    let mut text = String::new();
+    for slot in replay.sets().list() {
+        let mut write = |piece: &str| {
+            text.push_str(piece);
+            Ok::<(), std::convert::Infallible>(())
+        };
+        let Ok(()) = ipset::print::save(&slot.name(), &slot.set(), names, replay.now(), &mut write);
+    }
+    text
 }
 
 /// The policy with its counters, as `iptables-save -c` prints it.

@@ -223,6 +223,11 @@ impl Replay {
         })
     }
 
+    /// How late it is.
+    pub fn now(&self) -> Nanos {
+        self.now
+    }
+
     /// The sets that its rules name.
     pub fn sets(&self) -> &Arc<Registry> {
         &self.sets

@@ -4,6 +4,8 @@
 //! what the slots hold. Only control threads come here, one at a time by a lock; workers
 //! hold slots, and read what is in them without one.
 
+mod adopt;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,10 +32,10 @@ pub struct Slot {
 }
 
 impl Slot {
-    fn new(name: SetName, set: Set) -> Self {
+    fn holding(name: SetName, set: Arc<Set>) -> Self {
         Self {
             name: ArcSwap::from_pointee(name),
-            set: ArcSwap::from_pointee(set),
+            set: ArcSwap::new(set),
             references: AtomicU32::new(0),
             expects_packets: AtomicBool::new(false),
         }
@@ -129,7 +131,7 @@ impl Registry {
             return if exist && same { Ok(()) } else { Err(SetError::SetExists(name)) };
         }
         let set = Set::new(spec, self.seed)?;
-        let slot = Some(Arc::new(Slot::new(name, set)));
+        let slot = Some(Arc::new(Slot::holding(name, Arc::new(set))));
         match slots.iter().position(Option::is_none) {
             Some(free) => slots[free] = slot,
             None if slots.len() < MAX_SETS => slots.push(slot),

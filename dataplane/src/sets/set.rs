@@ -19,6 +19,17 @@ use crate::clock::Nanos;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(u32);
 
+impl Cursor {
+    /// From a number that was handed out; any other lists what it happens to point at.
+    pub const fn at(number: u32) -> Self {
+        Self(number)
+    }
+    /// To be handed out.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// What the head of a listing says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {

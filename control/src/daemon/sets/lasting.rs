@@ -1,0 +1,329 @@
+//! Sets over restarts: a file beside the state file, in `ipset save` form.
+//!
+//! Its first line says when it was written, its last that it is whole. What passed until it
+//! is read comes off the timeouts. A file that is not exactly what was written is refused
+//! whole and put aside. A set of which the operator's files say what they said when it was
+//! saved goes on with what it held; one of which they say something else begins with that.
+//!
+//! Life cycle: [`SetKeeper::start`] once the workers run; [`SetKeeper::finish`] makes it save
+//! once more and end. The pause after a pass is at least [`SHARE`] times the work it was.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use dataplane::clock::{Nanos, monotonic, wall_us};
+use dataplane::sets::{Registry, SetName, SetType};
+
+use super::{FromFiles, SetDesk, seed};
+use crate::daemon::Config;
+use crate::diagnostics::{Severity, has_errors};
+use crate::ipset::{self, MAX_FILE_BYTES, Stage, print};
+use crate::iptables::TableNames;
+
+/// A pass is work for at most one part in this many of the time.
+const SHARE: u64 = 20;
+/// What the first line begins with.
+const HEAD: &str = "# portcullis sets 1 ";
+/// What a line begins with that tells what files said of a set.
+const SAID: &str = "# said ";
+/// What the last line begins with.
+const FOOT: &str = "# whole ";
+
+fn wall() -> Nanos {
+    Nanos(wall_us() * 1000)
+}
+
+/// The file beside the state file.
+pub(super) fn place(state: &Path) -> PathBuf {
+    let mut path = state.as_os_str().to_owned();
+    path.push(".sets");
+    path.into()
+}
+
+/// What was saved.
+struct Saved {
+    stage: Stage<'static>,
+    said: BTreeMap<SetName, u64>,
+}
+
+/// The sets that the daemon begins with, and what there is to say of them.
+///
+/// # Errors
+/// Sets that cannot be made, or a file that cannot be put aside.
+pub(in crate::daemon) fn open(
+    state: Option<&Path>,
+    files: FromFiles,
+) -> io::Result<(Arc<SetDesk>, Vec<String>)> {
+    let mut remarks = Vec::new();
+    let path = state.map(place);
+    let saved = match path.as_deref().map(read) {
+        None | Some(Ok(None)) => None,
+        Some(Ok(Some(saved))) => Some(saved),
+        Some(Err(why)) => {
+            let path = path.unwrap_or_default();
+            let mut aside = path.clone().into_os_string();
+            aside.push(".refused");
+            fs::rename(&path, &aside)?;
+            let (path, aside) = (path.display(), aside.to_string_lossy());
+            remarks.push(format!(
+                "saved sets in {path} were refused: {why}; starting with those of the files, \
+                 it is now {aside}"
+            ));
+            None
+        }
+    };
+    let registry = Arc::new(Registry::new(seed()));
+    let (said, staged) = (files.stage.fingerprints(), files.stage.into_registry());
+    let before = saved.as_ref().map(|saved| saved.said.clone()).unwrap_or_default();
+    let kept = |name: &SetName| match staged.get(name) {
+        None => true,
+        Some(_) => before.contains_key(name) && before.get(name) == said.get(name),
+    };
+    let now = monotonic();
+    let mut lists = Vec::new();
+    let mut take = |from: &Registry, wanted: &dyn Fn(&SetName) -> bool| -> io::Result<()> {
+        for slot in from.list() {
+            let (name, set) = (slot.name(), slot.set());
+            match set.spec().kind {
+                _ if !wanted(&name) => {}
+                SetType::ListSet => lists.push((name, set)),
+                _ => registry.put(name, set).map_err(io::Error::other)?,
+            }
+        }
+        Ok(())
+    };
+    if let Some(saved) = &saved {
+        take(saved.stage.registry(), &kept)?;
+    }
+    take(&staged, &|name| {
+        registry.get(name).is_none() && !(saved_has(&saved, name) && kept(name))
+    })?;
+    for (name, list) in lists {
+        ipset::put_list(&registry, name, &list, now).map_err(io::Error::other)?;
+    }
+    Ok((Arc::new(SetDesk::new(registry, said)), remarks))
+}
+
+fn saved_has(saved: &Option<Saved>, name: &SetName) -> bool {
+    saved.as_ref().is_some_and(|saved| saved.stage.registry().get(name).is_some())
+}
+
+/// Reads what was saved, if anything was.
+fn read(path: &Path) -> Result<Option<Saved>, String> {
+    let mut text = String::new();
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+        Ok(file) => {
+            file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(|e| e.to_string())?
+        }
+    };
+    parse(&text, wall()).map(Some)
+}
+
+/// Reads a saved text as of `now`, by the wall clock.
+fn parse(text: &str, now: Nanos) -> Result<Saved, String> {
+    let damaged = || "it is damaged".to_owned();
+    let head = text.lines().next().and_then(|line| line.strip_prefix(HEAD)).ok_or_else(damaged)?;
+    let at: u64 = head.parse().map_err(|_| damaged())?;
+    let (body, foot) = text.trim_end().rsplit_once('\n').ok_or_else(damaged)?;
+    let sum = foot.strip_prefix(FOOT).ok_or_else(damaged)?;
+    let body = &text[..=body.len()];
+    if u32::from_str_radix(sum, 16).ok() != Some(crc32c::crc32c(body.as_bytes())) {
+        return Err(damaged());
+    }
+    let age = (now.0 / Nanos::SECOND.0).saturating_sub(at);
+    let mut said = BTreeMap::new();
+    for line in body.lines().filter_map(|line| line.strip_prefix(SAID)) {
+        let (sum, name) = line.split_once(' ').ok_or_else(damaged)?;
+        let name = SetName::new(name).map_err(|_| damaged())?;
+        said.insert(name, u64::from_str_radix(sum, 16).map_err(|_| damaged())?);
+    }
+    let age = u32::try_from(age).unwrap_or(u32::MAX);
+    let mut stage = Stage::empty(seed(), monotonic()).aged(age);
+    let findings = ipset::read(&mut stage, body.as_bytes(), "", &TableNames::of_host());
+    if has_errors(&findings) {
+        let first = findings.iter().find(|finding| finding.severity == Severity::Error);
+        let first = first.map(|it| format!("line {}: {}", it.line, it.message));
+        return Err(first.unwrap_or_default());
+    }
+    Ok(Saved { stage, said })
+}
+
+/// Writes with a checksum.
+struct Summed<W> {
+    to: W,
+    sum: u32,
+}
+
+impl<W: Write> Summed<W> {
+    fn put(&mut self, text: &str) -> io::Result<()> {
+        self.sum = crc32c::crc32c_append(self.sum, text.as_bytes());
+        self.to.write_all(text.as_bytes())
+    }
+}
+
+/// Writes all sets as they are.
+fn write(desk: &SetDesk, to: impl Write, at: Nanos) -> io::Result<()> {
+    let mut to = Summed { to, sum: 0 };
+    to.put(&format!("{HEAD}{}\n", at.0 / Nanos::SECOND.0))?;
+    for (name, sum) in desk.fingerprints() {
+        to.put(&format!("{SAID}{sum:016x} {name}\n"))?;
+    }
+    let is_list = |set: &dataplane::sets::Set| set.spec().kind == SetType::ListSet;
+    let slots = desk.registry().list();
+    for lists in [false, true] {
+        for slot in &slots {
+            let set = slot.set();
+            if is_list(&set) == lists {
+                print::save(&slot.name(), &set, desk.names(), monotonic(), |text| to.put(text))?;
+            }
+        }
+    }
+    let foot = format!("{FOOT}{:08x}\n", to.sum);
+    to.to.write_all(foot.as_bytes())?;
+    to.to.flush()
+}
+
+/// Saves to a file, whole or not at all.
+fn save(desk: &SetDesk, path: &Path) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    write(desk, BufWriter::new(&file), wall())?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: Mutex<bool>,
+    wake: Condvar,
+}
+
+/// The thread that saves every few seconds.
+#[derive(Debug)]
+pub(in crate::daemon) struct SetKeeper {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SetKeeper {
+    /// Starts it, if state is kept anywhere.
+    ///
+    /// # Errors
+    /// When no thread can be made.
+    pub(in crate::daemon) fn start(
+        config: &Config,
+        desk: Arc<SetDesk>,
+    ) -> io::Result<Option<Self>> {
+        let Some(path) = config.state.as_deref().map(place) else { return Ok(None) };
+        let (shared, every) = (Arc::new(Shared::default()), config.state_every);
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("sets".to_owned()).spawn(move || {
+            let mut failing = false;
+            let mut pause = every;
+            loop {
+                let stop = theirs.wait(pause);
+                let begun = monotonic();
+                // What was never made need not be forgotten.
+                if !desk.registry().list().is_empty() || path.exists() {
+                    match save(&desk, &path) {
+                        Ok(()) => failing = false,
+                        Err(error) if !failing => {
+                            failing = true;
+                            let path = path.display();
+                            tracing::error!(
+                                "sets cannot be saved to {path}: {error}; will try again"
+                            );
+                        }
+                        Err(_) => {}
+                    }
+                }
+                let work = monotonic().saturating_sub(begun);
+                pause = Nanos(every.0.max(work.0.saturating_mul(SHARE)));
+                if stop {
+                    return;
+                }
+            }
+        })?;
+        Ok(Some(Self { shared, thread: Some(thread) }))
+    }
+
+    /// Saves once more and ends.
+    pub(in crate::daemon) fn finish(mut self) {
+        *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Waits, and says whether to stop.
+    fn wait(&self, pause: Nanos) -> bool {
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = Duration::from_nanos(pause.0);
+        let waited = self.wake.wait_timeout_while(stop, time, |stop| !*stop);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::protocol::Source;
+
+    fn desk(text: &str) -> Arc<SetDesk> {
+        let source = Source { name: "sets".to_owned(), text: text.to_owned() };
+        open(None, FromFiles::read(&[source]).unwrap()).unwrap().0
+    }
+
+    fn saved(desk: &SetDesk) -> String {
+        let mut bytes = Vec::new();
+        write(desk, &mut bytes, Nanos::from_secs(1000)).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn what_was_saved_comes_back_less_what_passed() {
+        let desk = desk(
+            "create a hash:ip timeout 0 comment\nadd a 192.0.2.1\nadd a 192.0.2.2 timeout 100 \
+             comment \"x y\"\nadd a 192.0.2.3 timeout 5\ncreate l list:set\nadd l a\n",
+        );
+        let text = saved(&desk);
+        let back = parse(&text, Nanos::from_secs(1010)).unwrap();
+        assert_eq!(back.said, desk.fingerprints());
+        let slot = back.stage.registry().get(&SetName::new("a").unwrap()).unwrap();
+        let (mut entries, _) = slot.set().entries(Default::default(), 10, monotonic());
+        entries.sort_by_key(|entry| entry.element.ip);
+        assert_eq!(entries.len(), 2, "one has expired: {text}");
+        assert_eq!(entries[0].extras.timeout_s, Some(0));
+        // Each time it is told in whole seconds, what is left of one is left out.
+        assert!((87..=90).contains(&entries[1].extras.timeout_s.unwrap()), "{entries:?}");
+        assert_eq!(entries[1].extras.comment.as_deref(), Some("x y"));
+        assert!(back.stage.registry().get(&SetName::new("l").unwrap()).is_some());
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_whole() {
+        let text = saved(&desk("create a hash:ip\nadd a 192.0.2.1\n"));
+        assert!(parse(&text, Nanos::from_secs(1000)).is_ok());
+        for cut in 0..text.len() - 1 {
+            assert!(parse(&text[..cut], Nanos::from_secs(1000)).is_err(), "cut at {cut}");
+        }
+        for at in 0..text.len() - 1 {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 1;
+            let changed = String::from_utf8(bytes).unwrap();
+            assert!(parse(&changed, Nanos::from_secs(1000)).is_err(), "changed at {at}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The sets of the daemon: listing and changing them, and what files say of them.
+//!
+//! Elements change in place, without a new policy. Files are tried out on a [`Stage`]
+//! before anything of them is put in force. One control thread changes sets at a time;
+//! workers never wait.
+
+pub(super) mod lasting;
+mod views;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use dataplane::clock::monotonic;
+use dataplane::sets::{Registry, Set, SetError, SetName, SetType};
+
+use crate::api::protocol::{SetChanged, Source};
+use crate::api::{Code, Failure};
+use crate::diagnostics::{Code as Kind, Finding, has_errors};
+use crate::ipset::{self, Outcome, Stage};
+use crate::iptables::{TableNames, whole_file};
+
+/// What commands are called in findings.
+const COMMAND: &str = "command";
+
+/// The sets, and whose turn it is to change them.
+#[derive(Debug)]
+pub(super) struct SetDesk {
+    registry: Arc<Registry>,
+    /// What files said last of each set: a file that says the same again changes nothing.
+    said: Mutex<BTreeMap<SetName, u64>>,
+    turn: Mutex<()>,
+    names: OnceLock<TableNames>,
+}
+
+/// Reads files of sets, and those of directories.
+///
+/// # Errors
+/// What cannot be read, as findings.
+pub(super) fn read_sources<'p>(
+    paths: impl IntoIterator<Item = &'p Path>,
+) -> Result<Vec<Source>, Vec<Finding>> {
+    let (mut sources, mut findings) = (Vec::new(), Vec::new());
+    for path in paths {
+        let unreadable = |path: &Path, error: &dyn std::fmt::Display| {
+            let message = format!("cannot be read: {error}");
+            whole_file(&path.display().to_string(), Kind::Unreadable, message)
+        };
+        let files = match ipset::files(path) {
+            Ok(files) => files,
+            Err(error) => {
+                findings.push(unreadable(path, &error));
+                continue;
+            }
+        };
+        for file in files {
+            let name = file.display().to_string();
+            match ipset::read_file(&file) {
+                Err(error) => findings.push(unreadable(&file, &error)),
+                Ok(bytes) => match String::from_utf8(bytes) {
+                    Ok(text) => sources.push(Source { name, text }),
+                    // The reader says where.
+                    Err(error) => {
+                        let mut stage = Stage::empty(0, monotonic());
+                        let names = TableNames::well_known();
+                        let bytes = error.as_bytes();
+                        findings.extend(ipset::read(&mut stage, bytes, &name, &names));
+                    }
+                },
+            }
+        }
+    }
+    if findings.is_empty() { Ok(sources) } else { Err(findings) }
+}
+
+/// What files say, tried out.
+#[derive(Debug)]
+pub(super) struct FromFiles {
+    stage: Stage<'static>,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl FromFiles {
+    /// Reads them all onto one stage.
+    ///
+    /// # Errors
+    /// All findings, if any of them is an error.
+    pub(super) fn read(sources: &[Source]) -> Result<Self, Vec<Finding>> {
+        let names = TableNames::of_host();
+        let mut stage = Stage::empty(seed(), monotonic());
+        let mut findings = Vec::new();
+        for Source { name, text } in sources {
+            findings.extend(ipset::read(&mut stage, text.as_bytes(), name, &names));
+        }
+        if has_errors(&findings) { Err(findings) } else { Ok(Self { stage, findings }) }
+    }
+}
+
+/// Nobody outside should know what hashes depend on.
+pub(super) fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    // Without random numbers the daemon has not started.
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+/// Sets that took their places while a policy is being tried, and what was there.
+pub(super) struct Tried<'d> {
+    desk: &'d SetDesk,
+    /// New names, and sets of another type than before: what was there.
+    placed: Vec<(SetName, Option<Arc<Set>>)>,
+    /// Sets that take their places once the policy is in force.
+    waiting: Vec<(SetName, Arc<Set>)>,
+    lists: Vec<(SetName, Arc<Set>)>,
+    said: BTreeMap<SetName, u64>,
+    settled: bool,
+}
+
+impl Tried<'_> {
+    /// The policy is in force: so are the sets.
+    pub(super) fn settle(mut self) -> Result<(), SetError> {
+        self.settled = true;
+        let registry = &self.desk.registry;
+        for (name, set) in self.waiting.drain(..) {
+            registry.put(name, set)?;
+        }
+        for (name, list) in self.lists.drain(..) {
+            ipset::put_list(registry, name, &list, monotonic())?;
+        }
+        self.desk.said().append(&mut self.said);
+        Ok(())
+    }
+}
+
+impl Drop for Tried<'_> {
+    /// The policy was refused: everything is as it was.
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        for (name, before) in self.placed.drain(..).rev() {
+            let _ = match before {
+                Some(set) => self.desk.registry.put(name, set),
+                None => self.desk.registry.destroy(&name),
+            };
+        }
+    }
+}
+
+impl SetDesk {
+    /// Over these sets; `said` is what files said of them.
+    pub(super) fn new(registry: Arc<Registry>, said: BTreeMap<SetName, u64>) -> Self {
+        Self { registry, said: Mutex::new(said), turn: Mutex::default(), names: OnceLock::new() }
+    }
+
+    pub(super) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    fn said(&self) -> MutexGuard<'_, BTreeMap<SetName, u64>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To change sets: one at a time.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What files said of the sets that there are.
+    pub(super) fn fingerprints(&self) -> BTreeMap<SetName, u64> {
+        self.said().clone()
+    }
+
+    /// Names of protocols and services, read once: an element is not worth more.
+    fn names(&self) -> &TableNames {
+        self.names.get_or_init(TableNames::of_host)
+    }
+
+    /// Lets the sets of files be found by a policy that is about to be tried. Those of which
+    /// the files say what they said before stay as they are, unless `all` are replaced.
+    ///
+    /// # Errors
+    /// More sets than are possible.
+    pub(super) fn try_out(&self, files: FromFiles, all: bool) -> Result<Tried<'_>, SetError> {
+        let said = files.stage.fingerprints();
+        let staged = files.stage.into_registry();
+        let mut tried = Tried {
+            desk: self,
+            placed: Vec::new(),
+            waiting: Vec::new(),
+            lists: Vec::new(),
+            said: BTreeMap::new(),
+            settled: false,
+        };
+        let before = self.fingerprints();
+        for slot in staged.list() {
+            let (name, set) = (slot.name(), slot.set());
+            let live = self.registry.get(&name).map(|slot| slot.set());
+            let same = live.as_ref().is_some_and(|live| live.same_kind(set.spec()))
+                && before.get(&name) == said.get(&name);
+            if same && !all {
+                continue;
+            }
+            tried.said.extend(said.get(&name).map(|fingerprint| (name, *fingerprint)));
+            if set.spec().kind == SetType::ListSet {
+                if live.is_none() {
+                    self.registry.create(name, *set.spec(), false)?;
+                    tried.placed.push((name, None));
+                }
+                tried.lists.push((name, set));
+                continue;
+            }
+            match live {
+                Some(live) if live.same_kind(set.spec()) => tried.waiting.push((name, set)),
+                live => {
+                    self.registry.put(name, set)?;
+                    tried.placed.push((name, live));
+                }
+            }
+        }
+        // Members first, then the lists that nothing refers to yet.
+        let fresh: Vec<_> = tried.placed.iter().map(|(name, _)| *name).collect();
+        for (name, list) in tried.lists.iter().filter(|(name, _)| fresh.contains(name)) {
+            ipset::put_list(&self.registry, *name, list, monotonic())?;
+        }
+        Ok(tried)
+    }
+
+    /// One command.
+    pub(super) fn command(&self, line: &str, exist: bool) -> Result<SetChanged, Failure> {
+        let _turn = self.turn();
+        let outcome = ipset::command(&self.registry, line, exist, self.names(), monotonic());
+        match outcome {
+            Ok(Outcome { found, findings }) => {
+                let findings = super::policy::on_the_wire(&findings);
+                Ok(SetChanged { found, findings })
+            }
+            Err(findings) => Err(refused(&findings, "nothing was changed")),
+        }
+    }
+
+    /// The commands of a file.
+    pub(super) fn restore(&self, file: &Source, exist: bool) -> Result<SetChanged, Failure> {
+        let _turn = self.turn();
+        let mut stage = Stage::on(&self.registry, seed(), monotonic()).tolerant(exist);
+        let findings = ipset::read(&mut stage, file.text.as_bytes(), &file.name, self.names());
+        if has_errors(&findings) {
+            return Err(refused(&findings, "nothing was changed"));
+        }
+        stage
+            .commit(&self.registry)
+            .map_err(|error| Failure::new(Code::Busy, format!("{error}: try again")))?;
+        Ok(SetChanged { found: None, findings: super::policy::on_the_wire(&findings) })
+    }
+}
+
+/// Findings as a refusal.
+pub(super) fn refused(findings: &[Finding], rest: &str) -> Failure {
+    let mut errors =
+        findings.iter().filter(|it| it.severity == crate::diagnostics::Severity::Error);
+    let message = match (errors.next(), errors.count()) {
+        (Some(only), 0) if &*only.file == COMMAND => only.message.clone(),
+        (_, others) => {
+            let plural = if others == 0 { "" } else { "s" };
+            format!("refused: {} error{plural}; {rest}", others + 1)
+        }
+    };
+    Failure { code: Code::Refused, message, findings: super::policy::on_the_wire(findings) }
+}
