@@ -436,23 +436,8 @@ pub(crate) fn ruleset(family: Family) -> impl Strategy<Value = Ruleset> {
         1 => table(TableId::Nat, family, "FORWARD").boxed(),
         1 => table(TableId::Raw, family, "FORWARD").boxed(),
     ]
-    .prop_flat_map(move |table| rate(table))
+    .prop_flat_map(bytes::rate)
     .prop_map(move |table| Ruleset { family, tables: vec![table] })
-}
-
-/// Now and then a rule that measures a rate, and one that asks for it.
-fn rate(table: Table) -> impl Strategy<Value = Table> {
-    (any::<prop::sample::Index>(), weighted(0.2, bytes::rated())).prop_map(move |(at, asked)| {
-        let mut table = table.clone();
-        let Some(asked) = asked else { return table };
-        let rules = &mut table.chains[0].rules;
-        let at = at.index(rules.len());
-        rules[at].target = TargetSpec::Meta(bytes::rateest());
-        let body = MatchBody::Measure(asked);
-        let last = rules.len() - 1;
-        rules[last].matches.push(MatchSpec { body, span: Span::default() });
-        table
-    })
 }
 
 fn ip(family: Family, bits: u128) -> IpAddr {

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::neg;
-use crate::model::{MeasureSpec, MetaSpec};
+use crate::model::{MatchBody, MatchSpec, MeasureSpec, MetaSpec, Span, Table, TargetSpec};
 
 /// A pattern out of bytes that headers and payloads have.
 pub(crate) fn string() -> impl Strategy<Value = StringMatch> {
@@ -157,4 +157,21 @@ pub(crate) fn rated() -> impl Strategy<Value = MeasureSpec> {
         let test = RateTest { delta, negated, compare, bytes, packets };
         MeasureSpec::Rateest { test, first: "est".into(), second: None }
     })
+}
+
+/// Now and then a rule that measures a rate, and one that asks for it.
+pub(crate) fn rate(table: Table) -> impl Strategy<Value = Table> {
+    (any::<prop::sample::Index>(), prop::option::weighted(0.2, rated())).prop_map(
+        move |(at, asked)| {
+            let mut table = table.clone();
+            let Some(asked) = asked else { return table };
+            let rules = &mut table.chains[0].rules;
+            let at = at.index(rules.len());
+            rules[at].target = TargetSpec::Meta(rateest());
+            let body = MatchBody::Measure(asked);
+            let last = rules.len() - 1;
+            rules[last].matches.push(MatchSpec { body, span: Span::default() });
+            table
+        },
+    )
 }
