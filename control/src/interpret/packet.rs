@@ -155,7 +155,9 @@ impl<'f> Packet<'f> {
                 let header = usize::from(bytes[0] & 0xf) * 4;
                 (bytes[1], bytes[8]) = (self.tos, self.ttl);
                 bytes[2..4].copy_from_slice(&(self.length as u16).to_be_bytes());
-                if bytes[..12] != self.whole[..12] {
+                bytes[12..16].copy_from_slice(&(self.src as u32).to_be_bytes());
+                bytes[16..20].copy_from_slice(&(self.dst as u32).to_be_bytes());
+                if bytes[..20] != self.whole[..20] {
                     bytes[10..12].fill(0);
                     let words = bytes[..header].chunks(2);
                     let words = words.map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
@@ -169,6 +171,8 @@ impl<'f> Packet<'f> {
                 bytes[1] = bytes[1] & 0x0f | self.tos << 4;
                 bytes[4..6].copy_from_slice(&(self.length as u16 - 40).to_be_bytes());
                 bytes[7] = self.ttl;
+                bytes[8..24].copy_from_slice(&self.src.to_be_bytes());
+                bytes[24..40].copy_from_slice(&self.dst.to_be_bytes());
             }
         }
         bytes
