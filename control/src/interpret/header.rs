@@ -72,6 +72,8 @@ fn tcp_mss(packet: &mut Packet<'_>, target: TcpMss, path_mtu: u32) -> bool {
             let told = u32::from(segment[at + 2]) << 8 | u32::from(segment[at + 3]);
             let lowered = told.min(wanted) as u16;
             segment[at + 2..at + 4].copy_from_slice(&lowered.to_be_bytes());
+            // At an odd place too, as if it were an even one: the kernel does so.
+            adjust(segment, told as u16, lowered);
             return true;
         }
         at += match (segment[at], segment[at + 1]) {
@@ -80,11 +82,17 @@ fn tcp_mss(packet: &mut Packet<'_>, target: TcpMss, path_mtu: u32) -> bool {
         };
     }
     if segment.len() == end && end < 60 {
-        let [high, low] = (wanted.min(default) as u16).to_be_bytes();
+        let mss = wanted.min(default) as u16;
+        let [high, low] = mss.to_be_bytes();
+        let length = segment.len() as u16;
+        let offset = u16::from(segment[12]) * 256 + u16::from(segment[13]);
         let mut grown = segment[..20].to_vec();
         grown.extend([2, 4, high, low]);
         grown.extend(&segment[20..]);
         grown[12] += 0x10;
+        for (old, new) in [(length, length + 4), (0, 0x0204), (0, mss), (offset, offset + 0x1000)] {
+            adjust(&mut grown, old, new);
+        }
         packet.layer4 = Cow::Owned(grown);
         packet.length += 4;
     }
@@ -100,6 +108,7 @@ fn strip_options(packet: &mut Packet<'_>, kinds: &OptionKinds) -> bool {
     if segment.len() < 20 || segment.len() < end {
         return false;
     }
+    let before = segment.clone();
     let mut at = 20;
     while at + 1 < end {
         let size = if segment[at] < 2 || segment[at + 1] == 0 { 1 } else { segment[at + 1].into() };
@@ -111,7 +120,24 @@ fn strip_options(packet: &mut Packet<'_>, kinds: &OptionKinds) -> bool {
         }
         at += size;
     }
+    for at in (20..end).step_by(2) {
+        let word = |bytes: &[u8]| u16::from(bytes[at]) * 256 + u16::from(bytes[at + 1]);
+        let (old, new) = (word(&before), word(segment));
+        adjust(segment, old, new);
+    }
     true
+}
+
+/// Keeps a TCP checksum as right as it was when one word under it changes.
+fn adjust(segment: &mut [u8], old: u16, new: u16) {
+    if old == new {
+        return;
+    }
+    let sum = u16::from(segment[16]) * 256 + u16::from(segment[17]);
+    let wide = u32::from(!sum) + u32::from(!old) + u32::from(new);
+    let once = wide % 0x1_0000 + wide / 0x1_0000;
+    let folded = (once % 0x1_0000 + once / 0x1_0000) as u16;
+    segment[16..18].copy_from_slice(&(!folded).to_be_bytes());
 }
 
 /// RFC 6296 over eight words: the difference between the prefixes' sums goes into the
