@@ -443,7 +443,10 @@ impl Known {
         };
         let Some(at) = at else { return false };
         let over = self.entries[at].is_over(subject.now);
-        self.entries.remove(at);
+        if !over || !self.spec.kind.is_hash() {
+            // A hash leaves what expired to its sweep, and its prefix length counts till then.
+            self.entries.remove(at);
+        }
         !over
     }
 }

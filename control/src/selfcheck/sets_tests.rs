@@ -285,7 +285,7 @@ fn frames(family: Family) -> impl Strategy<Value = Vec<(Vec<u8>, u8, u64)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn compiled_and_interpreted_sets_agree_v4(
