@@ -8,8 +8,9 @@ use classifier::{Address, ClassSet, Masked, PortRange, Rule};
 use dataplane::packet::{Family, L4Class, PortId};
 use dataplane::policy::matches::{
     AddressMask, ConntrackMatch, IcmpMatch, IpRangeMatch, MultiportMatch, MultiportSide, Neg,
-    Range, TcpMatch, UdpMatch,
+    Range, TcpMatch,
 };
+use dataplane::policy::protocol::ProtocolMatch;
 use dataplane::policy::{BaseMatch, Match, NO_INTERFACE, state_class};
 
 use crate::model;
@@ -92,6 +93,8 @@ pub(super) fn split<A: Address>(
     Parts { indexed: index.finish(), check_base, residual }
 }
 
+type Ports = Option<Neg<Range<u16>>>;
+
 struct Index<A> {
     rule: Rule<A>,
     /// False once two conditions contradict each other.
@@ -136,11 +139,20 @@ impl<A: Address> Index<A> {
         let is = |wanted: &[u8]| matches!(proto, Some((p, false)) if wanted.contains(&p));
         match body {
             Match::Tcp(tcp) => is(&[6]) && self.tcp(tcp),
-            Match::Udp(udp) => is(&UDP_PROTOCOLS) && self.udp(udp),
+            Match::Udp(udp) => is(&UDP_PROTOCOLS) && self.ports_of(udp.sport, udp.dport),
             Match::Icmp(icmp) => is(&[if icmp.v6 { 58 } else { 1 }]) && self.icmp(icmp),
             Match::Multiport(multiport) => is(&PORT_PROTOCOLS) && self.multiport(multiport),
             Match::IpRange(ranges) => self.ip_ranges(family, ranges),
             Match::Conntrack(conntrack) => self.conntrack(conntrack),
+            Match::Protocol(ProtocolMatch::Sctp(sctp)) => {
+                is(&[132]) && self.ports_of(sctp.sport, sctp.dport) && sctp.chunks.is_none()
+            }
+            Match::Protocol(ProtocolMatch::Dccp(dccp)) => {
+                is(&[33])
+                    && self.ports_of(dccp.sport, dccp.dport)
+                    && dccp.types.is_none()
+                    && dccp.option.is_none()
+            }
             Match::Connmark(_)
             | Match::Helper(_)
             | Match::Connbytes(_)
@@ -177,9 +189,10 @@ impl<A: Address> Index<A> {
         ports && flags && tcp.option.is_none()
     }
 
-    fn udp(&mut self, udp: &UdpMatch) -> bool {
+    /// Both ports of a header that is whole.
+    fn ports_of(&mut self, source: Ports, destination: Ports) -> bool {
         self.l4(L4Class::Whole.bit());
-        self.port(true, udp.sport) & self.port(false, udp.dport)
+        self.port(true, source) & self.port(false, destination)
     }
 
     fn icmp(&mut self, icmp: &IcmpMatch) -> bool {
@@ -254,7 +267,7 @@ impl<A: Address> Index<A> {
         only_state && !pseudo
     }
 
-    fn port(&mut self, source: bool, port: Option<Neg<Range<u16>>>) -> bool {
+    fn port(&mut self, source: bool, port: Ports) -> bool {
         match port {
             None => true,
             Some(Neg { negated: true, .. }) => false,

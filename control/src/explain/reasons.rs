@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use dataplane::packet::Family;
 
 use crate::interpret::{Actual, Mismatch, Selector, Subject};
+use crate::iptables::{DCCP_TYPES, HEADER_NAMES};
 use crate::model::{MatchBody, MeasureSpec, Rule};
 
 /// Why the rule did not match, with the packet's value.
@@ -15,13 +16,22 @@ pub(super) fn why(mismatch: &Mismatch, rule: &Rule, subject: &Subject<'_>) -> St
         return format!("{option}: the packet is malformed here ({what}) and dropped");
     }
     let value = match mismatch.actual {
-        Actual::Absent => return absent(&option, mismatch),
+        Actual::Absent | Actual::Inverted => return absent(&option, mismatch),
         Actual::Number(number) if mismatch.option == "-p" => protocol(number),
-        Actual::Number(number) => number.to_string(),
         Actual::Bits(bits) if mismatch.option == "--icmp-type" => {
             format!("{}/{}", bits >> 8, bits & 0xff)
         }
-        Actual::Bits(bits) if mismatch.option == "--tcp-flags" => tcp_flags(bits as u8),
+        Actual::Bits(bits)
+            if matches!(mismatch.option, "--tcp-flags" | "--ecn-tcp-ece" | "--ecn-tcp-cwr") =>
+        {
+            tcp_flags(bits as u8)
+        }
+        Actual::Bits(bits) if mismatch.option == "--header" => headers(bits as u8),
+        Actual::Number(kind) if mismatch.option == "--dccp-types" => {
+            let name = DCCP_TYPES.get(kind as usize);
+            name.map_or_else(|| format!("type {kind}"), |&name| name.to_owned())
+        }
+        Actual::Number(number) => number.to_string(),
         Actual::Bits(bits) => format!("{bits:#x}"),
         Actual::Address(bits) => match subject.packet.family {
             Family::V4 => Ipv4Addr::from_bits(bits as u32).to_string(),
@@ -102,6 +112,13 @@ fn protocol(number: u32) -> String {
         _ => return format!("protocol {number}"),
     };
     name.to_owned()
+}
+
+/// Names of IPv6 headers, as `--header` takes them.
+fn headers(found: u8) -> String {
+    let named = HEADER_NAMES.iter().filter(|(_, _, _, bit)| found & bit != 0);
+    let names: Vec<_> = named.map(|(name, _, _, _)| *name).collect();
+    names.join(",")
 }
 
 /// Flag names, as `--tcp-flags` takes them.

@@ -2,7 +2,9 @@
 //! pools, so that near hits and near misses are common.
 
 pub(crate) mod bytes;
+mod cut;
 mod place;
+mod protocol;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -212,6 +214,7 @@ fn any_match(family: Family, raw: bool) -> BoxedStrategy<MatchBody> {
         2 => connbytes().prop_map(Match::Connbytes),
         4 => bytes::payload(),
         2 => bytes::measure(),
+        6 => protocol::free(family).prop_map(Match::Protocol),
         2 => (neg(0..4_u8), any::<bool>())
             .prop_map(|(label, set)| Match::Connlabel(ConnlabelMatch { label, set })),
         3 => any_place(family),
@@ -245,6 +248,8 @@ fn proto_and_matches(
         3 => vec(prop_oneof![3 => udp.boxed(), 1 => multiport().boxed()], 1..3)
             .prop_map(|list| (Some(Neg::plain(17)), list)),
         1 => multiport().prop_map(|one| (Some(Neg::plain(132)), vec![one])),
+        4 => protocol::bound(family)
+            .prop_map(|(proto, one)| (Some(Neg::plain(proto)), vec![Match::Protocol(one)])),
         2 => icmp_match(icmp == 58).prop_map(move |one| (Some(Neg::plain(icmp)), vec![one])),
     ];
     (own, vec(any_match(family, raw), 0..3), any::<u64>()).prop_map(
@@ -448,7 +453,7 @@ fn ip(family: Family, bits: u128) -> IpAddr {
 }
 
 fn layer4(family: Family) -> impl Strategy<Value = L4> {
-    let flags = select(vec![0x02_u8, 0x12, 0x10, 0x11, 0x04, 0, 0x29]);
+    let flags = select(vec![0x02_u8, 0x12, 0x10, 0x11, 0x04, 0, 0x29, 0xc2]);
     let options =
         select(vec![vec![], vec![2, 4, 5, 180], vec![1, 3, 3, 7], vec![8, 0], vec![5, 200]]);
     let offset = weighted(0.1, select(vec![4_u8, 5, 15]));
@@ -479,48 +484,33 @@ pub(crate) fn frame(family: Family) -> impl Strategy<Value = Vec<u8>> {
         0.15,
         select(vec![(0_u16, true), (0, true), (8, true), (8, false), (16, false), (1480, true)]),
     );
-    let extension = match family {
-        Family::V4 => Just(None).boxed(),
-        Family::V6 => weighted(
-            0.2,
-            select(vec![(60_u8, vec![0, 0, 1, 4, 0, 0, 0, 0]), (43, vec![0, 0, 0, 0, 0, 0, 0, 0])]),
-        )
-        .boxed(),
+    let extensions = match family {
+        Family::V4 => Just(vec![]).boxed(),
+        Family::V6 => vec(protocol::header(), 0..3).boxed(),
     };
+    let other = weighted(0.3, protocol::transport());
     (
         (host(family), host(family), layer4(family)),
         (select(vec![63_u8, 64, 65]), select(vec![0_u8, 0x28, 4])),
-        (0_usize..30, weighted(0.15, 0_usize..24), fragment, extension),
+        (0_usize..30, weighted(0.15, 0_usize..64), fragment, extensions, other),
     )
-        .prop_map(move |((src, dst, l4), (ttl, tos), (payload, cut, fragment, extension))| {
-            let mut packet = Packet::between(ip(family, src), ip(family, dst), l4)
-                .ttl(ttl)
-                .tos(tos)
-                .payload_len(payload);
-            if let Some((kind, header)) = extension {
-                packet = packet.extension(kind, &header);
-            }
-            if let Some((offset, more)) = fragment {
-                packet = packet.fragment(offset, 24, more);
-            }
-            shorten(packet.build(), family, cut)
-        })
-}
-
-/// Leaves `cut` bytes of what follows the fixed IP header, lengths consistent.
-fn shorten(mut frame: Vec<u8>, family: Family, cut: Option<usize>) -> Vec<u8> {
-    let Some(cut) = cut else { return frame };
-    let header = if family == Family::V4 { 34 } else { 54 };
-    frame.truncate(header + cut);
-    let kept = frame.len() - header;
-    match family {
-        Family::V4 => {
-            frame[16..18].copy_from_slice(&(kept as u16 + 20).to_be_bytes());
-            frame[24..26].copy_from_slice(&[0, 0]);
-            let sum = dataplane::wire::checksum::internet(&frame[14..34]);
-            frame[24..26].copy_from_slice(&sum.to_be_bytes());
-        }
-        Family::V6 => frame[18..20].copy_from_slice(&(kept as u16).to_be_bytes()),
-    }
-    frame
+        .prop_map(
+            move |((src, dst, l4), (ttl, tos), (payload, cut, fragment, extensions, other))| {
+                let mut packet = Packet::between(ip(family, src), ip(family, dst), l4)
+                    .ttl(ttl)
+                    .tos(tos)
+                    .payload_len(payload);
+                if let Some((proto, bytes)) = other {
+                    packet.l4 = L4::Raw(proto);
+                    packet = packet.payload(&bytes);
+                }
+                for (kind, header) in extensions {
+                    packet = packet.extension(kind, &header);
+                }
+                if let Some((offset, more)) = fragment {
+                    packet = packet.fragment(offset, 24, more);
+                }
+                cut::shorten(packet.build(), family, cut)
+            },
+        )
 }

@@ -37,15 +37,37 @@ pub(super) fn change(packet: &mut Packet<'_>, target: HeaderTarget, path_mtu: u3
             if let Some(ect) = ecn.ect {
                 packet.tos = packet.tos / 4 * 4 + ect % 4;
             }
-            // No match looks at ECE and CWR; a missing header ends the packet.
             let reads = (ecn.ece.is_some() || ecn.cwr.is_some()) && packet.proto == TCP;
-            !reads || packet.behind >= 20
+            // A missing header ends the packet.
+            !reads || tcp_ecn(packet, ecn.ece, ecn.cwr)
         }
         HeaderTarget::TcpMss(mss) => tcp_mss(packet, mss, path_mtu),
         HeaderTarget::StripOptions(kinds) => strip_options(packet, &kinds),
         HeaderTarget::FillChecksum => true,
         HeaderTarget::Prefix(prefix) => translate_prefix(packet, &prefix),
     }
+}
+
+/// Changes the flags behind the IP header, in a later fragment too.
+fn tcp_ecn(packet: &mut Packet<'_>, ece: Option<bool>, cwr: Option<bool>) -> bool {
+    if packet.behind < 20 {
+        return false;
+    }
+    let (bytes, at) = match packet.fragment_offset {
+        0 => (packet.layer4.to_mut(), 13),
+        _ => {
+            let header = usize::from(packet.whole[0] % 16) * 4;
+            (packet.whole.to_mut(), header + 13)
+        }
+    };
+    for (wanted, bit) in [(ece, 0x40), (cwr, 0x80)] {
+        match wanted {
+            Some(true) => bytes[at] |= bit,
+            Some(false) => bytes[at] &= !bit,
+            None => {}
+        }
+    }
+    true
 }
 
 fn tcp_mss(packet: &mut Packet<'_>, target: TcpMss, path_mtu: u32) -> bool {

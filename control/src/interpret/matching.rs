@@ -53,6 +53,9 @@ pub enum Actual {
     State(&'static str),
     /// The packet's interface on that side.
     Interface,
+    /// Something that cannot be read, of which a `!` has made a match: the packet is
+    /// dropped, but the rest of the rule is compared, and the rule counts.
+    Inverted,
 }
 
 /// Why a rule did not match.
@@ -80,6 +83,11 @@ impl At {
     }
     pub(super) fn hotdrop(self, option: &'static str) -> Compared {
         Err(Mismatch { selector: self.0, option, actual: Actual::Absent, hotdrop: true })
+    }
+    /// A hotdrop that `!` turns into a match.
+    pub(super) fn unread(self, option: &'static str, negated: bool) -> Compared {
+        let actual = if negated { Actual::Inverted } else { Actual::Absent };
+        Err(Mismatch { selector: self.0, option, actual, hotdrop: true })
     }
     pub(super) fn need(self, holds: bool, option: &'static str, actual: Actual) -> Compared {
         if holds { Ok(()) } else { self.fail(option, actual) }

@@ -296,11 +296,16 @@ impl<'m> Interpreter<'m> {
                 }
                 continue;
             };
-            let outcome = match self.matches(table, chain, index, rule, subject) {
-                Ok(()) => Outcome::Matched,
-                Err(mismatch) => Outcome::Failed(mismatch),
+            let compared = self.matches(table, chain, index, rule, subject);
+            let doomed = compared.is_err_and(|mismatch| mismatch.actual == Actual::Inverted);
+            let outcome = match compared {
+                Err(mismatch) if !doomed => Outcome::Failed(mismatch),
+                _ => Outcome::Matched,
             };
             visit(Visit { table: table.id, chain, rule: Some(index), outcome });
+            if doomed {
+                return self.last_act(&rule.target, subject);
+            }
             index += 1;
             if let Outcome::Failed(mismatch) = outcome {
                 if mismatch.hotdrop {
@@ -354,37 +359,56 @@ impl<'m> Interpreter<'m> {
         subject: &mut Subject<'_>,
     ) -> Result<(), Mismatch> {
         matching::base(rule, subject)?;
+        let mut inverted = Ok(());
         for (at, spec) in rule.matches.iter().enumerate() {
-            match &spec.body {
-                MatchBody::Plain(body) | MatchBody::State(body) => {
-                    matching::extension(at, body, subject)?;
+            let place = (table.id, chain.name.clone(), index, at);
+            match self.one_match(place, &spec.body, subject) {
+                Ok(()) => {}
+                Err(mismatch) if mismatch.actual == Actual::Inverted => inverted = Err(mismatch),
+                Err(mismatch) => {
+                    let hotdrop = mismatch.hotdrop || inverted.is_err();
+                    return Err(Mismatch { hotdrop, ..mismatch });
                 }
-                MatchBody::Limit(limit) => {
-                    let place = (table.id, chain.name.clone(), index, at);
-                    if !self.buckets.spend(place, *limit, subject.now) {
-                        return Err(Mismatch {
-                            selector: Selector::Match(at),
-                            option: "--limit",
-                            actual: Actual::Absent,
-                            hotdrop: false,
-                        });
-                    }
-                }
-                MatchBody::Measure(wanted) => {
-                    let place = (table.id, chain.name.clone(), index, at);
-                    self.measures.compare(At(Selector::Match(at)), place, wanted, subject)?;
-                }
-                MatchBody::Tally(wanted) => {
-                    let place = (table.id, chain.name.clone(), index, at);
-                    self.tallies.compare(At(Selector::Match(at)), place, wanted, subject)?;
-                }
-                MatchBody::Set(wanted) => {
-                    self.sets.compare(At(Selector::Match(at)), wanted, subject)?;
-                }
-                MatchBody::Comment(_) | MatchBody::Empty(_) => {}
             }
         }
-        Ok(())
+        inverted
+    }
+
+    fn one_match(
+        &mut self,
+        place: (TableId, String, usize, usize),
+        body: &MatchBody,
+        subject: &mut Subject<'_>,
+    ) -> Result<(), Mismatch> {
+        let selector = Selector::Match(place.3);
+        match body {
+            MatchBody::Plain(body) | MatchBody::State(body) => {
+                matching::extension(place.3, body, subject)
+            }
+            MatchBody::Limit(limit) => match self.buckets.spend(place, *limit, subject.now) {
+                true => Ok(()),
+                false => At(selector).fail("--limit", Actual::Absent),
+            },
+            MatchBody::Measure(wanted) => {
+                self.measures.compare(At(selector), place, wanted, subject)
+            }
+            MatchBody::Tally(wanted) => self.tallies.compare(At(selector), place, wanted, subject),
+            MatchBody::Set(wanted) => self.sets.compare(At(selector), wanted, subject),
+            MatchBody::Comment(_) | MatchBody::Empty(_) => Ok(()),
+        }
+    }
+
+    /// What the target of the last rule does with a packet that is dropped anyway.
+    fn last_act(&mut self, target: &TargetSpec, subject: &mut Subject<'_>) -> Verdict {
+        match target {
+            TargetSpec::Reject(with) => return Verdict::Reject(*with),
+            TargetSpec::Mark(target) => subject.mark = marked(subject.mark, target),
+            TargetSpec::Connmark(target) => connmark(subject, target),
+            TargetSpec::Meta(target) => meta::apply(target, subject),
+            TargetSpec::Set(target) => self.sets.apply(target, subject),
+            _ => {}
+        }
+        Verdict::Drop(DropCause::Hotdrop)
     }
 }
 

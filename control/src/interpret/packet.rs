@@ -35,7 +35,7 @@ pub struct Packet<'f> {
     /// The 14 bytes of its Ethernet header without tags; zeros if it has none.
     pub link: [u8; 14],
     /// The IP packet as it came.
-    pub whole: &'f [u8],
+    pub whole: Cow<'f, [u8]>,
     /// Layer 4 bytes; empty for a non-first fragment.
     pub layer4: Cow<'f, [u8]>,
 }
@@ -109,7 +109,7 @@ impl<'f> Packet<'f> {
             fragment_offset,
             behind: layer4.len(),
             link: [0; 14],
-            whole: packet,
+            whole: Cow::Borrowed(packet),
             layer4: Cow::Borrowed(if fragment_offset == 0 { layer4 } else { &[] }),
         })
     }
@@ -138,7 +138,7 @@ impl<'f> Packet<'f> {
             fragment_offset,
             behind: layer4.len(),
             link: [0; 14],
-            whole: packet,
+            whole: Cow::Borrowed(packet),
             layer4: Cow::Borrowed(layer4),
         })
     }
@@ -193,6 +193,11 @@ fn last_header(packet: &[u8]) -> Option<(u8, u16, usize)> {
         let next = *packet.get(at)?;
         let size = usize::from(*packet.get(at + 1)?);
         at += match kind {
+            // The kernel reads on to the segments left.
+            43 => {
+                packet.get(at + 3)?;
+                (size + 1) * 8
+            }
             44 => {
                 let offset = be16(packet, at + 2)? & !7;
                 if offset > 0 {

@@ -30,6 +30,8 @@ use modules::unsupported_match;
 pub(crate) const MAX_CHAIN_NAME: usize = 28;
 /// Most matches in one rule.
 const MAX_MATCHES: usize = 128;
+/// The protocol number of the IPv6 mobility header.
+const MOBILITY: u8 = 135;
 
 /// What a name is in the table at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -412,7 +414,7 @@ impl<'r> Reader<'r> {
     fn fragment(&mut self, name: Span) {
         if self.around.family == Family::V6 {
             let problem = Problem::new(Code::UnknownOption, name, "-f does not exist for IPv6")
-                .remedy("IPv6 fragments are matched by `-m frag', which is not supported yet");
+                .remedy("IPv6 fragments are matched by `-m frag'");
             self.error(problem);
         }
         self.rule.fragment = Some(self.invert.is_none());
@@ -427,6 +429,10 @@ impl<'r> Reader<'r> {
                 .remedy("write a number from 0 to 255 or a name from /etc/protocols");
             return Err(self.stop(problem));
         };
+        if number == MOBILITY && name != "mh" {
+            // Under other names the tools do not find the protocol's match by its options.
+            self.protocol_loaded = true;
+        }
         let negated = self.invert.is_some();
         if number == 0 && negated {
             let message = "`! -p all' would never match";
@@ -434,7 +440,7 @@ impl<'r> Reader<'r> {
         } else if number != 0 {
             self.rule.proto = Some(Neg { negated, value: number });
         }
-        if self.around.family == Family::V6 && matches!(number, 43 | 44 | 60) && !negated {
+        if self.around.family == Family::V6 && matches!(number, 43 | 44 | 51 | 60) && !negated {
             let message = format!("protocol {number} is an extension header: -p never sees it");
             self.warnings.push(Problem::new(Code::NeverMatches, word.span, message));
         }

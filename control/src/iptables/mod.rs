@@ -51,6 +51,7 @@ use dataplane::packet::Family;
 use crate::diagnostics::{Code, Finding, Severity, has_errors};
 use crate::model::{Ruleset, Span};
 
+pub(crate) use matches::{DCCP_TYPES, HEADER_NAMES};
 pub use names::{Names, TableNames};
 pub use print::{CounterSource, print};
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use dataplane::policy::matches::Match;
 use dataplane::policy::place::{AddrTypeMatch, IpsecDirection, Limit, PlaceMatch};
+use dataplane::policy::protocol::ProtocolMatch;
 use dataplane::policy::target::{HeaderTarget, NatTarget, TcpMss};
 use dataplane::policy::{Hook, TableId};
 
@@ -184,6 +185,7 @@ fn match_hooks(body: &Match) -> Option<(&'static str, &'static [Hook])> {
     Some(match body {
         // It needs a packet that came in through an interface.
         Match::MacSource(_) => ("the mac match", INWARD),
+        Match::Protocol(ProtocolMatch::Eui64) => ("the eui64 match", INWARD),
         Match::Place(PlaceMatch::Owner(_)) => {
             ("the owner match", &[Hook::Output, Hook::Postrouting])
         }

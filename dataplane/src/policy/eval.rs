@@ -27,6 +27,9 @@ pub enum Outcome {
     No,
     /// The packet must be dropped, whatever the rest of the rule says.
     Hotdrop,
+    /// The same, but the rule is read on, counts and is carried out if the rest of it
+    /// holds: a `!` has made a match of the header that could not be read.
+    YesHotdrop,
 }
 
 impl From<bool> for Outcome {
@@ -97,7 +100,7 @@ impl PacketView<'_> {
     fn connection(&self) -> Option<ConnView> {
         self.conntrack.view(self.tracking.conn?)
     }
-    fn l4(&self) -> &[u8] {
+    pub(super) fn l4(&self) -> &[u8] {
         self.parsed.l4_bytes(&self.frame)
     }
     fn is_later_fragment(&self) -> bool {

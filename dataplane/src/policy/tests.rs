@@ -352,6 +352,36 @@ fn fragments_have_no_ports_and_one_at_offset_eight_is_evil() {
     assert_eq!(walk(&[], &[tail], ChainPolicy::Accept, &tcp(80)).verdict, dropped);
 }
 
+#[test]
+fn a_header_that_cannot_be_read_and_a_negation_count_and_drop() {
+    use super::protocol::{ChunkScope, ProtocolMatch, SctpChunks, SctpMatch};
+    let chunks = |negated| {
+        let value = SctpChunks { scope: ChunkScope::Any, types: [2, 0, 0, 0], flags: [].into() };
+        let chunks = Some(Neg { negated, value });
+        let sctp = SctpMatch { chunks, ..SctpMatch::default() };
+        Match::Protocol(ProtocolMatch::Sctp(Box::new(sctp)))
+    };
+    let rule = |negated| Spec::any(Target::Accept).proto(132).with(chunks(negated));
+    let packet = |chunks: &[u8]| {
+        let bytes = [&[0, 1, 0, 2, 0, 0, 0, 9, 0, 0, 0, 0], chunks].concat();
+        Packet::raw("198.18.1.2", "198.18.2.2", 132, &bytes).macs(Mac::default(), MAC).build()
+    };
+    let walked = |rules: &[Spec<u32>], chunks: &[u8]| {
+        let walked = walk(&[], rules, ChainPolicy::Drop, &packet(chunks));
+        (walked.verdict, walked.counters[1].0)
+    };
+    let hotdrop = Verdict::Drop(DropReason::Hotdrop);
+    let (init, data) = ([1, 0, 0, 4], [0, 0, 0, 4]);
+    assert_eq!(walked(&[rule(false)], &init), (Verdict::Accept, 1));
+    assert_eq!(walked(&[rule(true)], &init), (Verdict::Drop(DropReason::ChainPolicy), 0));
+    assert_eq!(walked(&[rule(true)], &data), (Verdict::Accept, 1));
+    assert_eq!(walked(&[rule(false)], &[]), (hotdrop, 0));
+    assert_eq!(walked(&[rule(true)], &[]), (hotdrop, 1), "counted, and not accepted");
+    let never = Match::Length(Neg::plain(Range { low: 1, high: 0 }));
+    assert_eq!(walked(&[rule(true).with(never)], &[]), (hotdrop, 0), "the rest did not hold");
+    assert_eq!(walked(&[rule(false)], &[0, 0, 0, 0]), (hotdrop, 0), "a chunk without length");
+}
+
 fn outcome(one: Match, frame: &[u8]) -> Outcome {
     let (mut parsed, mut frame, conntrack) = (parsed(frame), frame.to_vec(), tracker());
     one.evaluate(&view(&mut frame, &mut parsed, &conntrack))
@@ -473,7 +503,9 @@ fn naive(
         }
         match all {
             Outcome::No => continue,
-            Outcome::Hotdrop => return Some(Verdict::Drop(DropReason::Hotdrop)),
+            Outcome::Hotdrop | Outcome::YesHotdrop => {
+                return Some(Verdict::Drop(DropReason::Hotdrop));
+            }
             Outcome::Yes => hits.push(rule.counter),
         }
         match &rule.target {

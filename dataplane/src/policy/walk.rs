@@ -108,8 +108,9 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
             };
             from = index + 1;
             let rule = &chain.rules[index as usize];
-            match rule_outcome(rule, packet, key, odd) {
-                Outcome::Yes => {}
+            let outcome = rule_outcome(rule, packet, key, odd);
+            match outcome {
+                Outcome::Yes | Outcome::YesHotdrop => {}
                 Outcome::No => continue,
                 Outcome::Hotdrop => return Verdict::Drop(DropReason::Hotdrop),
             }
@@ -125,6 +126,10 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 };
                 let met = Met { table, chain: chain_id, rule: Some(index), how };
                 self.tell(met, chain, packet);
+            }
+            if outcome == Outcome::YesHotdrop {
+                let at = RuleRef { chain: chain_id, rule: index };
+                return self.last_act(&rule.target, (table, at), packet);
             }
             match &rule.target {
                 Target::Count => {}
@@ -230,6 +235,33 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
             counter: rule.or(chain.policy.map(|(_, counter)| counter)),
         };
         self.effects.log(&record(Report::Trace(met.how), place, &self.stack.0, packet));
+    }
+
+    /// What the target of the last rule does to a packet that is dropped anyway.
+    fn last_act(
+        &mut self,
+        target: &Target,
+        place: (TableId, RuleRef),
+        packet: &mut PacketView<'_>,
+    ) -> Verdict {
+        match target {
+            Target::Reject(with) => return Verdict::Reject(*with),
+            Target::Count
+            | Target::Accept
+            | Target::Drop
+            | Target::Return
+            | Target::Jump(_)
+            | Target::Goto(_)
+            | Target::Nat(_)
+            | Target::Synproxy(_)
+            | Target::Ct(_) => {}
+            _ => {
+                if let Err(Failure::Tell(message)) = self.act(target, place, packet) {
+                    return Verdict::Refuse(message);
+                }
+            }
+        }
+        Verdict::Drop(DropReason::Hotdrop)
     }
 
     /// A built-in chain was walked to its end.
@@ -339,13 +371,16 @@ fn rule_outcome<A: Address>(
         }
     }
     let matches = if odd { &rule.matches } else { &rule.residual };
+    let mut sofar = Outcome::Yes;
     for one in matches {
         match one.evaluate(packet) {
             Outcome::Yes => {}
+            Outcome::YesHotdrop => sofar = Outcome::YesHotdrop,
+            _ if sofar == Outcome::YesHotdrop => return Outcome::Hotdrop,
             other => return other,
         }
     }
-    Outcome::Yes
+    sofar
 }
 
 fn connmark(target: ConnmarkTarget, packet: &mut PacketView<'_>) {

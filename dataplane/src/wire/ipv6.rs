@@ -142,7 +142,9 @@ pub fn upper(next: u8, payload: &[u8]) -> Result<Upper, Error> {
     let mut upper =
         Upper { proto: next, offset: 0, fragment: Fragment::Whole, fragment_header: None };
     while is_extension(upper.proto) && upper.proto != proto::NONE {
-        let header = payload.get(upper.offset..).filter(|h| h.len() >= 2).ok_or(Error::Option)?;
+        let least = if upper.proto == proto::ROUTING { 4 } else { 2 };
+        let header = payload.get(upper.offset..).filter(|h| h.len() >= least);
+        let header = header.ok_or(Error::Option)?;
         let length = match upper.proto {
             proto::FRAGMENT => {
                 let word = header.get(2..4).map(|word| be16(word, 0)).ok_or(Error::Option)?;

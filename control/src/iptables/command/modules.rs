@@ -198,15 +198,19 @@ fn missing_match(word: &Word, family: Family) -> Problem {
         Family::V6 => Family::V4,
     };
     if matches::load(name, other).is_some() {
-        let (this, remedy) = match (family, name) {
-            (Family::V4, "hl") => ("IPv4", "-m ttl"),
-            (Family::V6, "ttl") => ("IPv6", "-m hl"),
-            (Family::V4, _) => ("IPv4", "-m icmp"),
-            (Family::V6, _) => ("IPv6", "-m icmp6"),
-        };
+        let this = if family == Family::V4 { "IPv4" } else { "IPv6" };
         let message = format!("there is no match `{name}' for {this}");
-        return Problem::new(Code::UnknownMatch, word.span, message)
-            .remedy(format!("use `{remedy}'"));
+        let problem = Problem::new(Code::UnknownMatch, word.span, message);
+        let instead = match name {
+            "hl" => "-m ttl",
+            "ttl" => "-m hl",
+            "icmp6" | "icmpv6" | "ipv6-icmp" => "-m icmp",
+            "icmp" => "-m icmp6",
+            "frag" => "-f",
+            _ if family == Family::V6 => return problem,
+            _ => return problem.remedy("IPv4 has no such header: leave the rule to ip6tables"),
+        };
+        return problem.remedy(format!("use `{instead}'"));
     }
     if known::is_match(name) || known::refused_match(name).is_some() {
         return unsupported_match(name, word.span);

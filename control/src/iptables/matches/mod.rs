@@ -6,24 +6,36 @@ mod comment;
 mod connbytes;
 mod connlabel;
 mod conntrack;
+mod dccp;
+mod ecn;
+mod frag;
 mod helper;
 mod icmp;
 mod iprange;
+mod ipsec;
+mod ipv6header;
 mod length;
 mod limit;
 mod mac;
 mod mark;
 mod measure;
+mod mh;
 mod multiport;
+mod numbers;
+mod options;
 mod owner;
 mod pkttype;
 mod policy;
 mod rateest;
 mod rpfilter;
+mod rt;
+mod sctp;
 mod set;
+mod srh;
 mod statistic;
 mod string;
 mod tcp;
+mod tcpmss;
 mod time;
 mod tos;
 mod ttl;
@@ -35,12 +47,16 @@ use dataplane::policy::matches::{Neg, Range};
 
 use super::extension::{Context, MatchModule, Operand, Problem};
 use crate::diagnostics::Code;
+use numbers::{header_length, unless_all, warn_unread};
 
 pub(crate) use addrtype::KINDS as ADDRESS_KINDS;
 pub(crate) use connbytes::{DIRECTIONS as CONNBYTES_DIRECTIONS, UNITS as CONNBYTES_UNITS};
 pub(crate) use conntrack::{STATE_NAMES, STATUS_NAMES};
+pub(crate) use dccp::TYPE_NAMES as DCCP_TYPES;
+pub(crate) use ipv6header::HEADER_NAMES;
 pub(crate) use limit::RATE_UNITS;
 pub(crate) use rateest::name as estimator_name;
+pub(crate) use sctp::{CHUNK_NAMES, SCOPES as CHUNK_SCOPES};
 pub(crate) use set::named_set;
 pub(crate) use string::ALGORITHMS as STRING_ALGORITHMS;
 pub(crate) use tcp::FLAG_NAMES;
@@ -88,6 +104,21 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
         "nfacct" => Box::new(measure::Nfacct::default()),
         "rateest" => Box::new(rateest::Rateest::default()),
         "udp" => Box::new(udp::Udp::default()),
+        "sctp" => Box::new(sctp::Sctp::default()),
+        "dccp" => Box::new(dccp::Dccp::default()),
+        "ah" => Box::new(ipsec::Ah::new(family)),
+        "esp" => Box::new(ipsec::Esp::default()),
+        "ipcomp" => Box::new(ipsec::Ipcomp::default()),
+        "tcpmss" => Box::new(tcpmss::TcpMss::default()),
+        "ecn" => Box::new(ecn::Ecn::default()),
+        "eui64" if !v4 => Box::new(ipv6header::Eui64),
+        "ipv6header" if !v4 => Box::new(ipv6header::Ipv6Header::default()),
+        "rt" if !v4 => Box::new(rt::Rt::default()),
+        "hbh" if !v4 => Box::new(options::Options::new(false)),
+        "dst" if !v4 => Box::new(options::Options::new(true)),
+        "frag" if !v4 => Box::new(frag::Frag::default()),
+        "mh" if !v4 => Box::new(mh::Mh::default()),
+        "srh" if !v4 => Box::new(srh::Srh::default()),
         _ => return None,
     })
 }

@@ -232,7 +232,7 @@ fn ports(out: &mut String, option: &str, ports: Option<Neg<Range<u16>>>) {
     }
 }
 
-fn range<T: PartialEq + Copy + std::fmt::Display>(
+pub(super) fn range<T: PartialEq + Copy + std::fmt::Display>(
     out: &mut String,
     option: &str,
     found: Neg<Range<T>>,

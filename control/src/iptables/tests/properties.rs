@@ -1,5 +1,7 @@
 //! Generated rules: what is printed parses back to the same rule, and nothing panics.
 
+mod protocol;
+
 use dataplane::packet::{Family, PktType};
 use dataplane::policy::matches::{
     AddressMask, ConnbytesMatch, ConnlabelMatch, ConntrackMatch, HopCompare, IcmpMatch,
@@ -79,6 +81,7 @@ fn protocol(family: Family) -> BoxedStrategy<(Option<Neg<u8>>, Vec<MatchBody>)> 
         udp.prop_map(move |body| with(17, body)),
         icmp.prop_map(move |body| with(if v6 { 58 } else { 1 }, body)),
         multiport.prop_map(move |body| with(132, body)),
+        protocol::bound(family).prop_map(move |(proto, body)| with(proto, body)),
     ]
     .boxed()
 }
@@ -184,6 +187,7 @@ fn free_match(family: Family) -> BoxedStrategy<MatchBody> {
             "other tables only",
             |one| !matches!(one, Match::Place(PlaceMatch::RpFilter(_) | PlaceMatch::Owner(_)))
         ),
+        protocol::free(family),
     ];
     let state = neg(1..32_u64).prop_map(|state| {
         MatchBody::State(Match::Conntrack(ConntrackMatch {

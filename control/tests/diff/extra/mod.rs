@@ -5,6 +5,7 @@
 
 pub mod payload;
 mod place;
+pub mod protocol;
 pub mod targets;
 
 use super::packets::{Entry, Packet};
@@ -19,11 +20,11 @@ pub type MakeTarget = fn(&mut Rng, &Place<'_>, &[String]) -> Option<String>;
 pub type MakePackets = fn(&mut Rng, &RulesetText) -> Vec<Packet>;
 
 /// One entry for each group that has matches.
-const MATCHES: &[MakeMatch] = &[payload::extension, place::extension];
+const MATCHES: &[MakeMatch] = &[payload::extension, place::extension, protocol::matches];
 /// One entry for each group that has targets.
 const TARGETS: &[MakeTarget] = &[targets::target];
 /// One entry for each group that needs packets of its own.
-const PACKETS: &[MakePackets] = &[place::packets];
+const PACKETS: &[MakePackets] = &[place::packets, protocol::packets];
 
 /// Puts matches and targets into some of the rules.
 pub fn decorate(rng: &mut Rng, ruleset: &mut RulesetText, conntrack: bool) {
