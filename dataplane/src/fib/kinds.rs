@@ -2,7 +2,7 @@
 //! would go: what `addrtype` and `rpfilter` ask.
 
 use super::network::{Network, Query, is_link_local};
-use super::{Route, RouteKind};
+use super::{Route, RouteEntry, RouteKind};
 use crate::packet::{Family, PortId};
 
 /// What the tables say of an IPv6 address, seen from this machine.
@@ -91,5 +91,13 @@ impl Network {
             let own = route.kind == RouteKind::Local && !route.anycast && route.prefix_len == 128;
             own && route.devices & device.bit() != 0
         })
+    }
+}
+
+/// The devices of a route, with what is implied.
+pub(super) fn devices(entry: &RouteEntry) -> u64 {
+    match entry.kind {
+        RouteKind::Unicast(port) => entry.devices | port.bit(),
+        _ => entry.devices,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::groups::group_mac;
+use super::kinds::devices;
 use super::lpm::{Lpm, Span};
 use super::{Mode, PortInfo, RouteEntry, RouteKind, RuleEntry, Topology, derive};
 use crate::packet::{Family, MAX_PORTS, Mac, PortId};
@@ -453,14 +454,6 @@ fn same_family(a: IpAddr, b: IpAddr) -> Result<(), NetworkError> {
     match a.is_ipv4() == b.is_ipv4() {
         true => Ok(()),
         false => Err(NetworkError::MixedFamilies(a, b)),
-    }
-}
-
-/// The devices of a route, with what is implied.
-fn devices(entry: &RouteEntry) -> u64 {
-    match entry.kind {
-        RouteKind::Unicast(port) => entry.devices | port.bit(),
-        _ => entry.devices,
     }
 }
 
