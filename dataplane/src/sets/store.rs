@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 
 use super::error::SetError;
 use super::key::{Key, Shape};
-use super::slab::{FLAGS, LIVE, Layout, Row, Slab};
+use super::slab::{COMMENTED, FLAGS, LIVE, Layout, Row, Slab};
 use super::spec::CreateSpec;
 use crate::clock::Nanos;
 
@@ -259,6 +259,9 @@ impl Store {
                 return Err(SetError::Exists);
             }
             fill(at, &row);
+            // Packets say nothing of comments.
+            let said = if put.may_allocate { 0 } else { row.state() & COMMENTED };
+            let flags = flags | said;
             if row.state() & FLAGS != flags {
                 row.set_state(flags);
             }
