@@ -352,12 +352,99 @@ fn a_gateway_routes_what_its_rules_accept_and_shows_what_it_does() {
     let before = lab.hits("-4", 1);
     assert_eq!(lab.json(&explain)["event"]["verdict"], "drop");
     assert_eq!(lab.hits("-4", 1), before, "explaining counts nothing");
-    for view in ["rules", "ports", "stats", "conntrack"] {
+    for view in ["rules", "ports", "stats", "conntrack", "log"] {
         let shown = lab.cli(&["show", view]);
         assert!(shown.status.success() && !shown.stdout.is_empty(), "{view}");
     }
     let errors = lab.errors();
     assert!(errors.contains("net.ipv4.ip_forward is 0: when portcullis ends"), "{errors}");
+}
+
+/// Every rule that reports.
+const REPORTING: &str = "*raw
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -s 198.18.1.2 -p icmp -j TRACE
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+-A FORWARD -p icmp -j NFLOG --nflog-group 5 --nflog-prefix caught
+-A FORWARD -p icmp -j AUDIT --type accept
+-A FORWARD -p udp -m udp --dport 7 -j LOG --log-prefix \"flood: \"
+-A FORWARD -m conntrack --ctstate NEW,RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+";
+
+#[test]
+fn records_go_where_they_are_wanted_and_every_one_is_accounted_for() {
+    let mut lab = Lab::routed();
+    let rules = lab.file("rules.v4", REPORTING);
+    let (json, captures) = (lab.directory.join("json"), lab.directory.join("captures"));
+    std::fs::create_dir(&captures).unwrap();
+    lab.start(&[
+        "--rules",
+        rules.to_str().unwrap(),
+        "--log-json",
+        json.to_str().unwrap(),
+        "--nflog-dir",
+        captures.to_str().unwrap(),
+        "--log-rate",
+        "1",
+        "--log-burst",
+        "5",
+    ]);
+    let traced = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| lab.cli(&["trace", "--count", "6"]));
+        let mut tries = 0;
+        while !watching.is_finished() {
+            assert!(lab.pings(V4), "pings pass");
+            tries += 1;
+            assert!(tries < 200, "trace ends by itself");
+        }
+        watching.join().unwrap()
+    });
+    let said = String::from_utf8(traced.stdout).unwrap();
+    assert!(traced.status.success() && said.lines().count() == 6, "{said}");
+    assert!(said.contains("TRACE: filter:FORWARD:rule:4 IN=g0 OUT=g1 MAC="), "{said}");
+    lab.client.enter(|| {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        for _ in 0..500 {
+            socket.send_to(b"x", (V4, 7)).unwrap();
+        }
+    });
+    let report = || lab.json(&["show", "log"]);
+    let number = |report: &Value, key: &str| report[key].as_u64().unwrap();
+    lab.until("everything is written", || number(&report(), "waiting") == 0);
+    let report = report();
+    let [emitted, written, suppressed, dropped] =
+        ["emitted", "written", "suppressed", "dropped"].map(|key| number(&report, key));
+    assert_eq!(emitted, written + suppressed + dropped, "{report}");
+    assert!(suppressed >= 480 && dropped == 0, "{report}");
+    let named = |list: &str, name: &str| {
+        let report = lab.json(&["show", "log"]);
+        report[list].as_array().unwrap().iter().any(|heavy| heavy["name"] == name)
+    };
+    lab.until("the heaviest are known", || {
+        named("rules", "v4 filter:FORWARD:3") && named("sources", "198.18.1.0/24")
+    });
+
+    let text = std::fs::read_to_string(lab.directory.join("log")).unwrap();
+    let floods = text.matches("kernel: flood: IN=g0 OUT=g1 MAC=").count() as u64;
+    assert!((5..20).contains(&floods), "{text}");
+    assert!(text.contains("kernel: audit: type=1324 audit("), "{text}");
+    let lines = std::fs::read_to_string(&json).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let flood = lines.iter().find(|line| line["prefix"] == "flood: ").expect("a flood");
+    assert_eq!((&flood["rule"], &flood["line"]), (&3.into(), &9.into()));
+    assert_eq!((&flood["ct"]["state"], &flood["dpt"]), (&"NEW".into(), &7.into()));
+    assert!(flood["ct"]["id"].as_u64().is_some() && flood["path"][0] == "FORWARD:3", "{flood}");
+
+    let capture = captures.join("nflog-5.pcap");
+    let read = Command::new("tcpdump").arg("-nr").arg(&capture).output().unwrap();
+    let packets = String::from_utf8(read.stdout).unwrap();
+    let stderr = String::from_utf8_lossy(&read.stderr);
+    assert!(stderr.contains("link-type NFLOG"), "{stderr}");
+    assert!(packets.lines().count() as u64 == number(&report["captures"], "written"), "{packets}");
+    assert!(packets.contains("IP 198.18.1.2 > 198.18.2.2: ICMP echo request"), "{packets}");
 }
 
 #[test]

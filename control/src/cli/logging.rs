@@ -16,7 +16,7 @@ pub struct Logging {
     /// [default: 100].
     #[arg(long, value_name = "LINES", value_parser = value_parser!(u64).range(..=1_000_000))]
     pub log_rate: Option<u64>,
-    /// Lines (or packets) that a rule may cause at once [default: 1000].
+    /// Lines that a rule may cause at once [default: 1000].
     #[arg(long, value_name = "LINES", value_parser = value_parser!(u64).range(1..=1_000_000))]
     pub log_burst: Option<u64>,
     /// Turn log files over before they are longer; 0: never [default: 0].
@@ -44,7 +44,7 @@ pub struct Logging {
     /// What a captured packet begins with [default: nflog].
     #[arg(long, value_enum)]
     pub nflog_link: Option<CaptureLinkName>,
-    /// Packets a second that an NFLOG rule may capture after its burst; 0: no limit
+    /// Packets a second that an NFLOG rule may capture, and at once; 0: no limit
     /// [default: 10000].
     #[arg(long, value_name = "PACKETS", value_parser = value_parser!(u64).range(..=10_000_000))]
     pub nflog_rate: Option<u64>,

@@ -81,7 +81,7 @@ keys! {
     /// Lines a second that a LOG or AUDIT rule may cause after its burst. What is kept back
     /// is counted and told. 0: no limit.
     log_rate: Whole<0, 1_000_000> = "log.rate", Restart, "--log-rate", Whole(100);
-    /// Lines (or captured packets) that a rule may cause at once.
+    /// Lines that a rule may cause at once.
     log_burst: Whole<1, 1_000_000> = "log.burst", Restart, "--log-burst", Whole(1000);
     /// Turn the log files over before they are longer than so many MiB. 0: never.
     log_rotate_mib: Whole<0, 1_048_576> = "log.rotate-mib", Restart, "--log-rotate-mib", Whole(0);
@@ -92,7 +92,7 @@ keys! {
     log_keep: Whole<1, 1000> = "log.keep", Restart, "--log-keep", Whole(8);
     /// A JSON line about the heaviest sources and rules every so many seconds. 0: never.
     log_top: Whole<0, 86_400> = "log.top", Restart, "--log-top", Whole(60);
-    /// Lines a second about traced packets (TRACE), all together. 0: no limit.
+    /// Lines a second about traced packets (TRACE), all together, and at once. 0: no limit.
     trace_rate: Whole<0, 1_000_000> = "log.trace-rate", Restart, "--trace-rate", Whole(1000);
 
     /// Where NFLOG rules capture packets, as pcap files. Unset: they become lines of the log.
@@ -103,7 +103,7 @@ keys! {
     /// What a captured packet begins with: the kernel's attributes (prefix, hook, mark, ...), an
     /// Ethernet header, or the IP header.
     nflog_link: CaptureLinkName = "nflog.link", Restart, "--nflog-link", CaptureLinkName::Nflog;
-    /// Packets a second that an NFLOG rule may capture after its burst. 0: no limit.
+    /// Packets a second that an NFLOG rule may capture, and at once. 0: no limit.
     nflog_rate: Whole<0, 10_000_000> = "nflog.rate", Restart, "--nflog-rate", Whole(10_000);
     /// Turn capture files over before they are longer than so many MiB. 0: never.
     nflog_rotate_mib: Whole<0, 1_048_576> = "nflog.rotate-mib", Restart, "--nflog-rotate-mib",

@@ -422,8 +422,8 @@ impl Daemon {
 fn outlets(logging: &LogSettings) -> Outlets {
     let outlets = Outlets::new(LOG_QUEUE, REQUEST_QUEUE).with_rates(Rates::new(
         Rate::new(logging.rate, logging.burst),
-        Rate::new(logging.nflog_rate, logging.burst),
-        Rate::new(logging.trace_rate, logging.burst),
+        Rate::new(logging.nflog_rate, logging.nflog_rate),
+        Rate::new(logging.trace_rate, logging.trace_rate),
     ));
     match logging.captures {
         Some(_) => outlets.with_captures(CAPTURE_QUEUE),
