@@ -104,12 +104,15 @@ pub struct Reporter {
     gate: Gate,
 }
 
+/// The tables and names of a family's chains.
+type Chains = Box<[(TableId, Box<str>)]>;
+
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub struct LogBook {
     /// The policy's generation.
     pub generation: u64,
-    chains: [Box<[(TableId, Box<str>)]>; 2],
+    chains: [Chains; 2],
     reporters: Box<[Reporter]>,
     /// By counter: one more than the index of its reporter, or zero.
     by_counter: Box<[u32]>,
@@ -214,7 +217,7 @@ impl LogBook {
     }
 }
 
-fn names<A>(policy: &FamilyPolicy<A>) -> Box<[(TableId, Box<str>)]> {
+fn names<A>(policy: &FamilyPolicy<A>) -> Chains {
     policy.chains.iter().map(|chain| (chain.table, chain.name.clone())).collect()
 }
 

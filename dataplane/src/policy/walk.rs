@@ -97,8 +97,8 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
         loop {
             let chain = &policy.chains[chain_id.0 as usize];
             let Some(index) = next_rule(chain, key, from, packet, odd) else {
-                if packet.traced && chain_id != entry {
-                    self.tell(Met::end(table, chain_id, Traced::Return), chain, packet);
+                if chain_id != entry {
+                    self.tell_return(table, chain_id, packet);
                 }
                 match self.stack.0.pop() {
                     Some(caller) => (chain_id, from) = (caller.chain, caller.rule),
@@ -114,21 +114,11 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 Outcome::No => continue,
                 Outcome::Hotdrop => return Verdict::Drop(DropReason::Hotdrop),
             }
+            let at = RuleRef { chain: chain_id, rule: index };
             self.counters.bump(rule.counter, u64::from(packet.parsed.l3_len));
             self.trace(table, hook, chain_id, Some(index), packet);
-            if packet.traced {
-                let ends = rule.written.bare
-                    && matches!(rule.target, Target::Accept | Target::Drop | Target::Return);
-                let how = match ends {
-                    true if chain_id == entry => Traced::Policy,
-                    true => Traced::Return,
-                    false => Traced::Rule,
-                };
-                let met = Met { table, chain: chain_id, rule: Some(index), how };
-                self.tell(met, chain, packet);
-            }
+            self.tell_rule(table, at, entry, packet);
             if outcome == Outcome::YesHotdrop {
-                let at = RuleRef { chain: chain_id, rule: index };
                 return self.last_act(&rule.target, (table, at), packet);
             }
             match &rule.target {
@@ -146,13 +136,9 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                     (chain_id, from) = (*callee, 0);
                 }
                 Target::Goto(callee) => (chain_id, from) = (*callee, 0),
-                Target::Nat(_) => {
-                    return Verdict::Translate(RuleRef { chain: chain_id, rule: index });
-                }
+                Target::Nat(_) => return Verdict::Translate(at),
                 Target::Synproxy(_) => match synproxy::call(&packet.frame, packet.parsed) {
-                    Call::Open | Call::Prove => {
-                        return Verdict::Synproxy(RuleRef { chain: chain_id, rule: index });
-                    }
+                    Call::Open | Call::Prove => return Verdict::Synproxy(at),
                     Call::Pass => {}
                     Call::Broken => return Verdict::Drop(DropReason::Hotdrop),
                 },
@@ -164,11 +150,8 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 | Target::Tee(_)
                 | Target::Meta(_)
                 | Target::Set(_) => {
-                    let at = RuleRef { chain: chain_id, rule: index };
-                    match self.act(&rule.target, (table, at), packet) {
-                        Ok(()) => {}
-                        Err(Failure::Drop(reason)) => return Verdict::Drop(reason),
-                        Err(Failure::Tell(message)) => return Verdict::Refuse(message),
+                    if let Err(failure) = self.act(&rule.target, (table, at), packet) {
+                        return failure.into();
                     }
                     // SNPT and DNPT change addresses.
                     key.src = A::from_u128(packet.parsed.src);
@@ -221,6 +204,24 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
             counter: Some(chain.rules[at.rule as usize].counter),
         };
         self.effects.log(&record(report, place, &self.stack.0, packet));
+    }
+
+    /// A rule matched.
+    #[inline]
+    fn tell_rule(&mut self, table: TableId, at: RuleRef, entry: ChainId, packet: &PacketView<'_>) {
+        if packet.traced {
+            let chain = &self.policy.chains[at.chain.0 as usize];
+            let how = as_told(&chain.rules[at.rule as usize], at.chain == entry);
+            self.tell(Met { table, chain: at.chain, rule: Some(at.rule), how }, chain, packet);
+        }
+    }
+
+    /// A called chain ended.
+    fn tell_return(&mut self, table: TableId, id: ChainId, packet: &PacketView<'_>) {
+        if packet.traced {
+            let chain = &self.policy.chains[id.0 as usize];
+            self.tell(Met::end(table, id, Traced::Return), chain, packet);
+        }
     }
 
     /// A traced packet met something.
@@ -303,6 +304,15 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
     }
 }
 
+impl From<Failure> for Verdict {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Drop(reason) => Self::Drop(reason),
+            Failure::Tell(message) => Self::Refuse(message),
+        }
+    }
+}
+
 /// What a traced packet met.
 #[derive(Clone, Copy)]
 struct Met {
@@ -316,6 +326,20 @@ struct Met {
 impl Met {
     fn end(table: TableId, chain: ChainId, how: Traced) -> Self {
         Self { table, chain, rule: None, how }
+    }
+}
+
+/// What the kernel takes a rule for when it tells of it.
+fn as_told<A>(rule: &CompiledRule<A>, built_in: bool) -> Traced {
+    match rule.target {
+        Target::Accept | Target::Drop | Target::Return if rule.written.bare => {
+            if built_in {
+                Traced::Policy
+            } else {
+                Traced::Return
+            }
+        }
+        _ => Traced::Rule,
     }
 }
 
