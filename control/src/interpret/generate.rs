@@ -5,18 +5,16 @@ pub(crate) mod bytes;
 mod cut;
 mod place;
 mod protocol;
+mod targets;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::conntrack::Direction;
 use dataplane::packet::{Family, PktType};
-use dataplane::policy::header::prefix::PrefixTarget;
-use dataplane::policy::header::strip::OptionKinds;
 use dataplane::policy::matches::*;
 use dataplane::policy::report::{AuditKind, NflogTarget, ReportTarget};
 use dataplane::policy::target::{
-    ConnmarkTarget, CtTarget, HeaderTarget, HelperKind, HopChange, LogTarget, MarkTarget, NatRange,
-    NatTarget, RejectWith, ZoneId, ZoneScope,
+    ConnmarkTarget, LogTarget, MarkTarget, NatRange, NatTarget, RejectWith,
 };
 use dataplane::policy::{ChainPolicy, Match, TableId, state_class};
 use dataplane::wire::build::{L4, Packet, Tcp};
@@ -316,10 +314,10 @@ fn target(table: TableId, family: Family, callees: Vec<String>) -> BoxedStrategy
         }
         TableId::Mangle | TableId::Raw => {
             if table == TableId::Mangle {
-                choices.push((3, header(family).prop_map(TargetSpec::Header).boxed()));
+                choices.push((3, targets::header(family).prop_map(TargetSpec::Header).boxed()));
             }
             if table == TableId::Raw {
-                choices.push((6, ct().prop_map(TargetSpec::Ct).boxed()));
+                choices.push((6, targets::ct().prop_map(TargetSpec::Ct).boxed()));
             }
             let marks = select(vec![1_u32, 2, 0x10]);
             let toggle =
@@ -335,40 +333,6 @@ fn target(table: TableId, family: Family, callees: Vec<String>) -> BoxedStrategy
         _ => {}
     }
     proptest::strategy::Union::new_weighted(choices).boxed()
-}
-
-fn header(family: Family) -> impl Strategy<Value = HeaderTarget> {
-    let mut kinds = OptionKinds::default();
-    [2, 5, 8].into_iter().for_each(|kind| kinds.insert(kind));
-    let prefix = |source, low: u128, length| {
-        let to = (NET_V6 & !0xffff_0000_0000_0000_0000 | low << 64, length);
-        HeaderTarget::Prefix(PrefixTarget { source, from: (NET_V6, 48), to })
-    };
-    let mut all = vec![
-        HeaderTarget::StripOptions(kinds),
-        HeaderTarget::FillChecksum,
-        HeaderTarget::Hops(HopChange::Set(64)),
-        HeaderTarget::Hops(HopChange::Increment(255)),
-        HeaderTarget::Hops(HopChange::Decrement(1)),
-        HeaderTarget::Tos { clear: 0x3f, toggle: 0x10 },
-        HeaderTarget::Dscp(0x2e),
-    ];
-    if family == Family::V6 {
-        all.extend([prefix(true, 0, 48), prefix(false, 7, 64), prefix(true, 1, 64)]);
-    }
-    select(all)
-}
-
-fn ct() -> impl Strategy<Value = CtTarget> {
-    let plain = CtTarget::default();
-    select(vec![
-        CtTarget { notrack: true, ..plain.clone() },
-        CtTarget { notrack: true, alias: true, ..plain.clone() },
-        CtTarget { zone: Some((ZoneScope::Original, ZoneId::Fixed(3))), ..plain.clone() },
-        CtTarget { zone: Some((ZoneScope::Both, ZoneId::Mark)), ..plain.clone() },
-        CtTarget { helper: Some(HelperKind::Ftp), events: Some(1), ..plain.clone() },
-        plain,
-    ])
 }
 
 pub(crate) fn rule(

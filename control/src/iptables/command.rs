@@ -486,19 +486,4 @@ impl<'r> Reader<'r> {
             }
         }
     }
-
-    fn set_counters(&mut self, packets: &Word) {
-        let bytes = self.scanner.take_argument();
-        let read = |text: &str| value::number(text, 0, u64::MAX);
-        let counters = bytes.and_then(|bytes| {
-            Some(Counters { packets: read(&packets.text)?, bytes: read(&bytes.text)? })
-        });
-        match counters {
-            Some(counters) => self.rule.counters = Some(counters),
-            None => {
-                let message = "-c needs a packet and a byte counter";
-                self.error(Problem::new(Code::BadCounters, packets.span, message));
-            }
-        }
-    }
 }

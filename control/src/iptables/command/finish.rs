@@ -11,6 +11,21 @@ use dataplane::policy::matches::{AddressMask, Neg};
 const MAX_EXPANDED: usize = 65_536;
 
 impl Reader<'_> {
+    pub(super) fn set_counters(&mut self, packets: &Word) {
+        let bytes = self.scanner.take_argument();
+        let read = |text: &str| value::number(text, 0, u64::MAX);
+        let counters = bytes.and_then(|bytes| {
+            Some(Counters { packets: read(&packets.text)?, bytes: read(&bytes.text)? })
+        });
+        match counters {
+            Some(counters) => self.rule.counters = Some(counters),
+            None => {
+                let message = "-c needs a packet and a byte counter";
+                self.error(Problem::new(Code::BadCounters, packets.span, message));
+            }
+        }
+    }
+
     /// The command; `None` with an error noted if it makes no sense as a whole.
     pub(super) fn finish(&mut self) -> Option<Command> {
         let Some((letter, action, chain)) = self.command.take() else {
