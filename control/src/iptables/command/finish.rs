@@ -1,9 +1,9 @@
 //! Putting a command together once all its words are read.
 
-use super::{Action, Command, MAX_CHAIN_NAME, Reader, Word, matches};
+use super::{Action, Command, MAX_CHAIN_NAME, Reader, Word, matches, value};
 use crate::diagnostics::Code;
 use crate::iptables::extension::Problem;
-use crate::model::{MatchSpec, Rule, Span};
+use crate::model::{Counters, MatchSpec, Rule, Span};
 use dataplane::packet::Family;
 use dataplane::policy::matches::{AddressMask, Neg};
 
