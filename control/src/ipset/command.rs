@@ -198,11 +198,27 @@ pub(crate) fn command_name(text: &str) -> Option<&'static str> {
 /// What is known of a set while a line is read.
 pub(crate) type Lookup<'l> = dyn Fn(&SetName) -> Option<CreateSpec> + 'l;
 
+/// Who wrote a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Author {
+    /// Someone who may err: what the tool refuses is refused.
+    Operator,
+    /// This program, of what packets added too: they need not obey the tool.
+    Daemon,
+}
+
+/// What lines are read with.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'c> {
+    pub(crate) names: &'c dyn Names,
+    pub(crate) lookup: &'c Lookup<'c>,
+    pub(crate) author: Author,
+}
+
 /// Reads the words of a line, of which there is at least one, without options.
 pub(crate) fn read<'t>(
     words: &[Word<'t>],
-    names: &dyn Names,
-    lookup: &Lookup<'_>,
+    context: Context<'_>,
     warnings: &mut Vec<Fault>,
 ) -> Result<Verb, Fault> {
     let word = &words[0];
@@ -238,14 +254,13 @@ pub(crate) fn read<'t>(
             let name = name(1)?;
             let kind_word = at(2, "a type, as hash:net")?;
             let kind = create::kind(kind_word)?;
-            let spec = create::Reader { names, warnings, kind_word }.read(kind, &words[3..])?;
+            let spec = create::Reader { names: context.names, warnings, kind_word }
+                .read(kind, &words[3..])?;
             Verb::Create { name, spec }
         }
-        "add" => element(Act::Add, words, name(1)?, at(2, "an element")?, names, lookup, warnings)?,
-        "del" => element(Act::Del, words, name(1)?, at(2, "an element")?, names, lookup, warnings)?,
-        "test" => {
-            element(Act::Test, words, name(1)?, at(2, "an element")?, names, lookup, warnings)?
-        }
+        "add" => element(Act::Add, words, name(1)?, at(2, "an element")?, context, warnings)?,
+        "del" => element(Act::Del, words, name(1)?, at(2, "an element")?, context, warnings)?,
+        "test" => element(Act::Test, words, name(1)?, at(2, "an element")?, context, warnings)?,
         "flush" => Verb::Flush(optional()?),
         "destroy" => Verb::Destroy(optional()?),
         "rename" => Verb::Rename(name(1)?, name(2)?),
@@ -266,13 +281,13 @@ fn element<'t>(
     words: &[Word<'t>],
     name: SetName,
     word: &Word<'t>,
-    names: &dyn Names,
-    lookup: &Lookup<'_>,
+    context: Context<'_>,
     warnings: &mut Vec<Fault>,
 ) -> Result<Verb, Fault> {
+    let Context { names, lookup, author } = context;
     let Some(spec) = lookup(&name) else { return Err(no_such_set(&words[1])) };
-    let mut written = element::Reader { spec: &spec, names, warnings }.read(word)?;
-    let extras = extras::read(&words[3..], &spec, act, &mut written)?;
+    let mut written = element::Reader { spec: &spec, names, author, warnings }.read(word)?;
+    let extras = extras::read(&words[3..], &spec, act, author, &mut written)?;
     if act == Act::Test && written.is_many() && spec.kind != SetType::HashIp {
         let fault = word.fault(Code::BadValue, "a range cannot be tested");
         return Err(fault.remedy("test one element"));

@@ -4,6 +4,7 @@
 use dataplane::packet::Family;
 use dataplane::sets::{CreateSpec, Element, Iface, Part, SetName, SetType};
 
+use super::command::Author;
 use super::create::port_protocol;
 use super::fault::Fault;
 use super::icmp;
@@ -37,6 +38,7 @@ pub(super) fn split_ports(text: &str) -> Option<(&str, Option<&str>)> {
 pub(super) struct Reader<'r> {
     pub(super) spec: &'r CreateSpec,
     pub(super) names: &'r dyn Names,
+    pub(super) author: Author,
     pub(super) warnings: &'r mut Vec<Fault>,
 }
 
@@ -66,7 +68,13 @@ impl Reader<'_> {
         let parts = kind.parts();
         let mut written = Written::of(Element::default());
         let mut at = 0;
-        let mut pieces = word.text.split(',');
+        // An interface's name comes last, and may hold commas.
+        let mut pieces = match parts.last() {
+            Some(Part::Iface) if self.author == Author::Daemon => {
+                word.text.splitn(parts.len(), ',')
+            }
+            _ => word.text.splitn(usize::MAX, ','),
+        };
         for (index, part) in parts.iter().enumerate() {
             let optional = kind == SetType::BitmapIpMac && index == 1;
             let Some(text) = pieces.next() else {
@@ -88,7 +96,8 @@ impl Reader<'_> {
                 .fault(Code::BadValue, message)
                 .remedy(format!("write {}", form(kind))));
         }
-        if kind == SetType::HashIpPort && written.first == Run::One && written.template.ip == 0 {
+        let zero = written.first == Run::One && written.template.ip == 0;
+        if kind == SetType::HashIpPort && zero && self.author == Author::Operator {
             let message = "the address of all zeros cannot be in this type of set";
             return Err(word.fault(Code::BadElement, message).remedy("leave the line out"));
         }
@@ -328,6 +337,11 @@ impl Reader<'_> {
                         .fault(Code::BadValue, message)
                         .remedy("write TYPE/CODE, as 8/0, or a name, as echo-request")
                 })?;
+            }
+            // Packets of one family may claim the ICMP of the other.
+            (1 | 58, _) if self.author == Author::Daemon => {
+                let bad = || piece.fault(Code::BadValue, format!("`{text}' is no ICMP type"));
+                written.template.port = icmp::parse(text, proto).ok_or_else(bad)?;
             }
             (1 | 58, _) => {
                 let message = "this ICMP belongs to the other family";

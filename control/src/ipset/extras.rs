@@ -2,6 +2,7 @@
 
 use dataplane::sets::{Beside, CreateSpec, Extras, SetType, SkbInfo};
 
+use super::command::Author;
 use super::create::{below, needs_operand, timeout};
 use super::element;
 use super::fault::Fault;
@@ -45,6 +46,7 @@ pub(super) fn read(
     words: &[Word<'_>],
     spec: &CreateSpec,
     act: Act,
+    author: Author,
     written: &mut Written,
 ) -> Result<Extras, Fault> {
     let mut extras = Extras::default();
@@ -74,6 +76,12 @@ pub(super) fn read(
                 let operand = rest.next().filter(|operand| !operand.text.is_empty());
                 let operand = operand.ok_or_else(|| needs_operand(word))?;
                 extension(name, spec, word)?;
+                if name == "timeout" && author == Author::Daemon {
+                    // A rule may ask for more than the tool can.
+                    let most = CreateSpec::MAX_TIMEOUT_S;
+                    extras.timeout_s = Some(below(operand, u32::MAX)?.min(most));
+                    continue;
+                }
                 value(name, operand, &mut extras, &mut skb, written)?;
             }
         }

@@ -29,6 +29,7 @@ use lexer::Word;
 
 pub(crate) use command::{Form, Options, command_name};
 pub(crate) use print::quoted;
+pub(crate) use reader::{LeftOut, read_saved};
 pub use reader::{MAX_FILE_BYTES, files, read, read_file};
 pub use single::{Outcome, command};
 pub use stage::Stage;

@@ -33,7 +33,7 @@ fn network(ip: u128, cidr: Option<u8>, family: Family) -> String {
 /// An element without what it carries.
 pub fn element(element: &Element, spec: &CreateSpec, names: &dyn Names) -> String {
     if let Some(set) = element.set {
-        return set.to_string();
+        return quoted(set.as_str());
     }
     let mut text = String::new();
     let mut addresses = 0;
@@ -60,7 +60,7 @@ pub fn element(element: &Element, spec: &CreateSpec, names: &dyn Names) -> Strin
             Part::Iface => {
                 if let Some(iface) = &element.iface {
                     text += if iface.physdev { "physdev:" } else { "" };
-                    text += &iface.name;
+                    text += &quoted(&iface.name);
                 }
             }
         }
@@ -218,15 +218,24 @@ pub fn save<E>(
     let spec = set.spec();
     write(&(create(name, spec) + "\n"))?;
     let called = quoted(name.as_str());
+    // Nothing that a wildcard stands for can be added after it.
+    let mut late = Vec::new();
     let mut from = Some(Cursor::default());
     while let Some(at) = from {
         let (entries, next) = set.entries(at, PAGE, now);
         let mut text = String::new();
-        for found in &entries {
-            let _ = writeln!(text, "add {called} {}", entry(found, spec, names));
+        for found in entries {
+            match found.element.iface {
+                Some(iface) if iface.wildcard => late.push((iface.name.len(), found)),
+                _ => {
+                    let _ = writeln!(text, "add {called} {}", entry(&found, spec, names));
+                }
+            }
         }
         write(&text)?;
         from = next;
     }
-    Ok(())
+    late.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+    late.iter()
+        .try_for_each(|(_, found)| write(&format!("add {called} {}\n", entry(found, spec, names))))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use dataplane::sets::{SetError, SetName};
 
-use super::command::{self, Options, Verb};
+use super::command::{self, Author, Context, Options, Verb};
 use super::extras::Act;
 use super::fault::Fault;
 use super::lexer::{self, Word};
@@ -67,7 +67,10 @@ pub fn read(stage: &mut Stage<'_>, source: &[u8], file: &str, names: &dyn Names)
         return vec![Finding::new(Severity::Error, Code::TooLong, &file, whole, message)];
     }
     match std::str::from_utf8(source) {
-        Ok(text) => Lines { stage, file, names, findings: Vec::new() }.read(text),
+        Ok(text) => {
+            let author = Author::Operator;
+            Lines { stage, file, names, author, findings: Vec::new() }.read(text)
+        }
         Err(error) => {
             let valid = String::from_utf8_lossy(&source[..error.valid_up_to()]);
             let last = valid.rsplit('\n').next().unwrap_or_default();
@@ -80,10 +83,42 @@ pub fn read(stage: &mut Stage<'_>, source: &[u8], file: &str, names: &dyn Names)
     }
 }
 
+/// What a saved text holds that could not be taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LeftOut {
+    /// How many lines.
+    pub(crate) lines: usize,
+    /// What is wrong with the first.
+    pub(crate) first: Option<Finding>,
+}
+
+/// Reads what the daemon itself has saved: a line that cannot be taken is left out, for what
+/// packets can do must not cost all the rest.
+pub(crate) fn read_saved(stage: &mut Stage<'_>, text: &str, names: &dyn Names) -> LeftOut {
+    let (mut left, mut words) = (LeftOut::default(), Vec::new());
+    let file: Arc<str> = Arc::from("");
+    let mut lines = Lines {
+        stage,
+        file: Arc::clone(&file),
+        names,
+        author: Author::Daemon,
+        findings: Vec::new(),
+    };
+    for (index, line) in text.split('\n').enumerate() {
+        if let Err(fault) = lines.line(line, &mut words, &mut Vec::new()) {
+            let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+            left.lines += 1;
+            left.first.get_or_insert_with(|| fault.finding(Severity::Warning, &file, line, number));
+        }
+    }
+    left
+}
+
 struct Lines<'l, 'b, 'n> {
     stage: &'l mut Stage<'b>,
     file: Arc<str>,
     names: &'n dyn Names,
+    author: Author,
     findings: Vec<Finding>,
 }
 
@@ -149,7 +184,8 @@ impl Lines<'_, '_, '_> {
         let verb = {
             let stage = std::cell::RefCell::new(&mut *self.stage);
             let lookup = |name: &SetName| stage.borrow_mut().spec(name);
-            command::read(words, self.names, &lookup, warnings)?
+            let context = Context { names: self.names, lookup: &lookup, author: self.author };
+            command::read(words, context, warnings)?
         };
         match verb {
             Verb::Quit => return Ok(false),
@@ -163,7 +199,7 @@ impl Lines<'_, '_, '_> {
             }
             _ => {}
         }
-        match self.stage.run(&verb, options.exist, line) {
+        match self.stage.run(&verb, options.exist || self.author == Author::Daemon, line) {
             Ok(Done::Tested(false)) => {
                 let fault = words[2].fault(Code::MissingElement, "the element is not in the set");
                 Err(fault.remedy("leave the test out, or add the element first"))

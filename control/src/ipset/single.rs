@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dataplane::clock::Nanos;
 use dataplane::sets::{Registry, SetError, SetName};
 
-use super::command::{self, Options, Verb};
+use super::command::{self, Author, Context, Options, Verb};
 use super::extras::Act;
 use super::fault::Fault;
 use super::stage::{Done, Stage};
@@ -73,7 +73,11 @@ fn perform(
         return Err(Fault::new(Code::BadCommand, 0, line.len(), "there is no command"));
     }
     let lookup = |name: &SetName| registry.get(name).map(|slot| *slot.load().spec());
-    let verb = command::read(&words, names, &lookup, warnings)?;
+    let verb = command::read(
+        &words,
+        Context { names, lookup: &lookup, author: Author::Operator },
+        warnings,
+    )?;
     if !reader::changes(&verb) && !matches!(verb, Verb::Element { .. }) {
         return Err(words[0].fault(Code::BadCommand, "this changes nothing"));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dataplane::sets::{CreateSpec, Entry, SetName};
 
-use super::command::{self, Options, Verb};
+use super::command::{self, Author, Context, Options, Verb};
 use super::fault::Fault;
 use super::{lexer, print};
 use crate::diagnostics::Code;
@@ -25,7 +25,8 @@ fn lines(text: &str) -> Result<Vec<String>, (usize, Fault)> {
         }
         let lookup = |name: &SetName| specs.get(name).copied();
         let mut warnings = Vec::new();
-        match command::read(&words, &names, &lookup, &mut warnings).map_err(refused)? {
+        let context = Context { names: &names, lookup: &lookup, author: Author::Operator };
+        match command::read(&words, context, &mut warnings).map_err(refused)? {
             Verb::Create { name, spec } => {
                 printed.push(print::create(&name, &spec));
                 specs.insert(name, spec);

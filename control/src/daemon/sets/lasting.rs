@@ -2,7 +2,7 @@
 //!
 //! Its first line says when it was written, its last that it is whole. What passed until it
 //! is read comes off the timeouts. A file that is not exactly what was written is refused
-//! whole and put aside. A set of which the operator's files say what they said when it was
+//! whole and put aside; a line of it that cannot be taken is left out, and told. A set of which the operator's files say what they said when it was
 //! saved goes on with what it held; one of which they say something else begins with that.
 //!
 //! Life cycle: [`SetKeeper::start`] once the workers run; [`SetKeeper::finish`] makes it save
@@ -22,8 +22,7 @@ use dataplane::sets::{Registry, SetName, SetType};
 
 use super::{FromFiles, SetDesk, seed};
 use crate::daemon::Config;
-use crate::diagnostics::{Severity, has_errors};
-use crate::ipset::{self, MAX_FILE_BYTES, Stage, print};
+use crate::ipset::{self, LeftOut, MAX_FILE_BYTES, Stage, print};
 use crate::iptables::TableNames;
 
 /// A pass is work for at most one part in this many of the time.
@@ -50,6 +49,7 @@ pub(super) fn place(state: &Path) -> PathBuf {
 struct Saved {
     stage: Stage<'static>,
     said: BTreeMap<SetName, u64>,
+    left_out: LeftOut,
 }
 
 /// The sets that the daemon begins with, and what there is to say of them.
@@ -64,7 +64,10 @@ pub(in crate::daemon) fn open(
     let path = state.map(place);
     let saved = match path.as_deref().map(read) {
         None | Some(Ok(None)) => None,
-        Some(Ok(Some(saved))) => Some(saved),
+        Some(Ok(Some(saved))) => {
+            remarks.extend(path.as_deref().and_then(|path| told(path, &saved.left_out)));
+            Some(saved)
+        }
         Some(Err(why)) => {
             let path = path.unwrap_or_default();
             let mut aside = path.clone().into_os_string();
@@ -110,6 +113,16 @@ pub(in crate::daemon) fn open(
     Ok((Arc::new(SetDesk::new(registry, said)), remarks))
 }
 
+/// What there is to say of lines that were left out.
+fn told(path: &Path, left_out: &LeftOut) -> Option<String> {
+    let LeftOut { lines, first: Some(first) } = left_out else { return None };
+    let (path, plural) = (path.display(), if *lines == 1 { "" } else { "s" });
+    Some(format!(
+        "saved sets in {path}: {lines} line{plural} left out; line {}: {}",
+        first.line, first.message
+    ))
+}
+
 fn saved_has(saved: &Option<Saved>, name: &SetName) -> bool {
     saved.as_ref().is_some_and(|saved| saved.stage.registry().get(name).is_some())
 }
@@ -147,13 +160,8 @@ fn parse(text: &str, now: Nanos) -> Result<Saved, String> {
     }
     let age = u32::try_from(age).unwrap_or(u32::MAX);
     let mut stage = Stage::empty(seed(), monotonic()).aged(age);
-    let findings = ipset::read(&mut stage, body.as_bytes(), "", &TableNames::of_host());
-    if has_errors(&findings) {
-        let first = findings.iter().find(|finding| finding.severity == Severity::Error);
-        let first = first.map(|it| format!("line {}: {}", it.line, it.message));
-        return Err(first.unwrap_or_default());
-    }
-    Ok(Saved { stage, said })
+    let left_out = ipset::read_saved(&mut stage, body, &TableNames::of_host());
+    Ok(Saved { stage, said, left_out })
 }
 
 /// Writes with a checksum.
@@ -280,6 +288,7 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::api::protocol::Source;
+    use dataplane::sets::{Element, Extras, Iface};
 
     fn desk(text: &str) -> Arc<SetDesk> {
         let source = Source { name: "sets".to_owned(), text: text.to_owned() };
@@ -310,6 +319,69 @@ mod tests {
         assert!((87..=90).contains(&entries[1].extras.timeout_s.unwrap()), "{entries:?}");
         assert_eq!(entries[1].extras.comment.as_deref(), Some("x y"));
         assert!(back.stage.registry().get(&SetName::new("l").unwrap()).is_some());
+    }
+
+    /// Elements as packets add them, which the tool would refuse.
+    #[test]
+    fn what_packets_added_comes_back() {
+        let desk = desk(
+            "create p hash:ip,port timeout 0\ncreate six hash:ip,port family inet6\n\
+             create n hash:net,iface\ncreate \"a b\" hash:ip\ncreate l list:set\n\
+             add l \"a b\"\n",
+        );
+        let slot =
+            |desk: &SetDesk, name: &str| desk.registry().get(&SetName::new(name).unwrap()).unwrap();
+        let add = |name: &str, element: Element, timeout_s: Option<u32>| {
+            let extras = Extras { timeout_s, ..Extras::default() };
+            desk.registry().add(&slot(&desk, name), &element, &extras, false, monotonic()).unwrap();
+        };
+        let local = Element { ip: 0x7f00_0001, ..Element::default() };
+        add("p", Element { proto: 58, port: 0x8000, ..local }, None);
+        add("p", Element { proto: 58, port: 0x0b0c, ..local }, Some(4_000_000));
+        add("p", Element { proto: 17, port: 67, ..Element::default() }, None);
+        add("six", Element { proto: 1, port: 0x0800, ip: 1, ..Element::default() }, None);
+        let iface = |name: &str, wildcard| {
+            let name = arrayvec::ArrayString::from(name).unwrap();
+            let iface = Some(Iface { name, physdev: false, wildcard });
+            Element { iface, cidr: Some(8), ip: 0x0a00_0000, ..Element::default() }
+        };
+        for number in 0..8 {
+            add("n", iface(&format!("eth{number}"), false), None);
+        }
+        for (name, wildcard) in [("eth", true), ("et", true), ("a b", false), ("a,b", false)] {
+            add("n", iface(name, wildcard), None);
+        }
+        let text = saved(&desk);
+        let back = parse(&text, Nanos::from_secs(1000)).unwrap();
+        assert_eq!(back.left_out, LeftOut::default(), "{text}");
+        for name in ["p", "six", "n", "l", "a b"] {
+            let list = |set: &dataplane::sets::Set| {
+                let (mut entries, _) = set.entries(Default::default(), 100, monotonic());
+                entries.sort_by_key(|entry| format!("{entry:?}"));
+                let told = |entry: &dataplane::sets::Entry| {
+                    // Whole seconds pass.
+                    let left = entry.extras.timeout_s.map(|left| left.div_ceil(10));
+                    (entry.element, left)
+                };
+                entries.iter().map(told).collect::<Vec<_>>()
+            };
+            let found = back.stage.registry().get(&SetName::new(name).unwrap()).unwrap();
+            assert_eq!(list(&found.set()), list(&slot(&desk, name).set()), "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_taken_costs_only_itself() {
+        let whole = saved(&desk("create a hash:ip\nadd a 192.0.2.1\nadd a 192.0.2.2\n"));
+        let (body, _) = whole.trim_end().rsplit_once('\n').unwrap();
+        let body = format!("{}\n", body.replacen("192.0.2.1", "192.0.2.x", 1));
+        let text = format!("{body}{FOOT}{:08x}\n", crc32c::crc32c(body.as_bytes()));
+        let back = parse(&text, Nanos::from_secs(1000)).unwrap();
+        assert_eq!(back.left_out.lines, 1);
+        let said = told(Path::new("/f"), &back.left_out).unwrap();
+        assert!(said.contains("1 line left out") && said.contains("192.0.2.x"), "{said}");
+        let slot = back.stage.registry().get(&SetName::new("a").unwrap()).unwrap();
+        assert_eq!(slot.set().header().entries, 1);
     }
 
     #[test]
