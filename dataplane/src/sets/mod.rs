@@ -11,6 +11,7 @@ mod bitmap;
 mod checked;
 mod element;
 mod error;
+mod index;
 mod key;
 mod list;
 mod lookup;

@@ -203,12 +203,11 @@ impl Set {
         self.comments.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Takes out what expired.
+    /// Takes out what expired, and mends what coming and going wore out.
     pub fn sweep(&self, now: Nanos) {
-        if self.spec.timeout.is_none() {
-            return;
-        }
         match &self.body {
+            Body::Hash(store) if self.spec.timeout.is_none() => store.tidy(),
+            Body::Bitmap(_) | Body::List(_) if self.spec.timeout.is_none() => {}
             Body::Hash(store) => store.sweep(now),
             Body::Bitmap(bitmap) => bitmap.sweep(now),
             Body::List(list) => list.sweep(now),

@@ -3,8 +3,9 @@
 //! Lookups walk the index and the rows through atomics alone and never wait. Whoever
 //! adds or deletes holds one short lock. The index is open addressing with a part of the
 //! hash beside each row's number, so that a miss touches no row; it is replaced by a
-//! larger one when it is half full, rows stay where they are. Packets never allocate:
-//! what they may add to has its room [reserved](Store::reserve).
+//! larger one when it is half full, or by one as large when too much of it is worn by
+//! what is gone; rows stay where they are. Packets never allocate: what they may add to
+//! has its room [reserved](Store::reserve).
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,14 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::error::SetError;
+use super::index::{SMALLEST, Table};
 use super::key::{Key, Shape};
 use super::slab::{COMMENTED, FLAGS, LIVE, Layout, Row, Slab};
 use super::spec::CreateSpec;
 use crate::clock::Nanos;
 
-const EMPTY: u64 = 0;
-/// A row was here; walks go on.
-const GONE: u64 = u32::MAX as u64;
 /// No row.
 const NONE: u32 = u32::MAX;
 /// Rows that are looked at for expired ones when a set is full.
@@ -28,67 +27,6 @@ const SWEEP: u32 = 64;
 const MOST_RESERVED: u32 = 1 << 20;
 /// Interfaces of one network.
 const MOST_IFACES: u32 = 64;
-/// Slots of the smallest index.
-const SMALLEST: usize = 64;
-
-/// What lookups go through.
-#[derive(Debug)]
-struct Table {
-    /// Powers of two many: a row's number plus one, and half of its hash above.
-    index: Box<[AtomicU64]>,
-    slab: Arc<Slab>,
-}
-
-impl Table {
-    fn new(slots: usize, slab: Arc<Slab>) -> Self {
-        let index = (0..slots.next_power_of_two().max(SMALLEST)).map(|_| AtomicU64::new(EMPTY));
-        Self { index: index.collect(), slab }
-    }
-
-    fn mask(&self) -> usize {
-        self.index.len() - 1
-    }
-
-    /// Calls `found` for every row whose hash may be this one, until it gives something.
-    #[inline]
-    fn walk<R>(&self, hash: u64, mut found: impl FnMut(u32, usize) -> Option<R>) -> Option<R> {
-        let tag = hash >> 32;
-        let mut at = hash as usize & self.mask();
-        for _ in 0..self.index.len() {
-            let word = self.index[at].load(Ordering::Acquire);
-            if word == EMPTY {
-                return None;
-            }
-            if word >> 32 == tag && word as u32 != NONE {
-                let result = found((word as u32).wrapping_sub(1), at);
-                if result.is_some() {
-                    return result;
-                }
-            }
-            at = (at + 1) & self.mask();
-        }
-        None
-    }
-
-    /// Puts a row that is not there into the first slot that is free.
-    fn insert(&self, hash: u64, row: u32) {
-        let mut at = hash as usize & self.mask();
-        while !matches!(self.index[at].load(Ordering::Relaxed), EMPTY | GONE) {
-            at = (at + 1) & self.mask();
-        }
-        self.index[at].store(hash >> 32 << 32 | u64::from(row + 1), Ordering::Release);
-    }
-
-    /// Empties a slot. Where nothing follows, nothing needs to go on from here either.
-    fn remove(&self, mut at: usize) {
-        self.index[at].store(GONE, Ordering::Release);
-        let next = self.index[(at + 1) & self.mask()].load(Ordering::Relaxed);
-        while next == EMPTY && self.index[at].load(Ordering::Relaxed) == GONE {
-            self.index[at].store(EMPTY, Ordering::Release);
-            at = at.wrapping_sub(1) & self.mask();
-        }
-    }
-}
 
 /// How many elements there are of each prefix length, for one of two networks.
 #[derive(Debug)]
@@ -268,12 +206,10 @@ impl Store {
             return Ok(());
         }
         self.check_room(&mut writer, &table, put)?;
-        if (self.live() as usize + 1) * 2 > table.index.len() {
-            if put.may_allocate {
-                table = self.grow(&mut writer, &table, table.index.len() * 2);
-            } else if (self.live() as usize + 1) * 8 > table.index.len() * 7 {
-                return Err(SetError::NoRoom);
-            }
+        if put.may_allocate {
+            table = self.renew(&mut writer, table);
+        } else if (self.live() as usize + 1) * 8 > table.slots() * 7 {
+            return Err(SetError::NoRoom);
         }
         let at = self.take(&mut writer, &table.slab, put.may_allocate)?;
         let row = table.slab.row(at).ok_or(SetError::NoRoom)?;
@@ -344,14 +280,19 @@ impl Store {
         Ok(at)
     }
 
-    /// A larger index over the same rows.
-    fn grow(&self, writer: &mut Writer, old: &Arc<Table>, slots: usize) -> Arc<Table> {
-        let table = Table::new(slots, Arc::clone(&old.slab));
-        for at in 0..writer.fresh {
-            if let Some((_, key)) = old.slab.row(at).and_then(|row| row.read()) {
-                table.insert(self.hash(&key), at);
-            }
+    /// A larger index where it is half full, a new one where it is worn.
+    fn renew(&self, writer: &mut Writer, table: Arc<Table>) -> Arc<Table> {
+        let live = self.live() as usize + 1;
+        let slots = if live * 2 > table.slots() { table.slots() * 2 } else { table.slots() };
+        match slots > table.slots() || table.is_worn(live) {
+            true => self.grow(writer, &table, slots),
+            false => table,
         }
+    }
+
+    /// Another index over the same rows.
+    fn grow(&self, writer: &mut Writer, old: &Table, slots: usize) -> Arc<Table> {
+        let table = old.rebuilt(slots, |row| Some(self.hash(&old.slab.row(row)?.read()?.1)));
         self.publish(writer, table)
     }
 
@@ -372,7 +313,7 @@ impl Store {
         let most = self.maxelem.min(MOST_RESERVED);
         let mut table = self.table.load_full();
         let slots = (most as usize * 2).next_power_of_two();
-        if table.index.len() < slots {
+        if table.slots() < slots {
             table = self.grow(&mut writer, &table, slots);
         }
         for row in 0..most {
@@ -447,7 +388,27 @@ impl Store {
             let table = self.table.load_full();
             self.sweep_some(&mut writer, &table, PIECE, now);
         }
-        self.writer().retired.retain(|old| Arc::strong_count(old) > 1);
+        self.tidy();
+    }
+
+    /// Renews an index that is worn, and frees what nobody reads any more.
+    pub(super) fn tidy(&self) {
+        let mut writer = self.writer();
+        let table = self.table.load_full();
+        self.renew(&mut writer, table);
+        writer.retired.retain(|old| Arc::strong_count(old) > 1);
+    }
+
+    /// Marks of what is gone.
+    #[cfg(test)]
+    pub(super) fn gone(&self) -> u32 {
+        self.table.load().gone()
+    }
+
+    /// Slots that the longest walk there can be looks at.
+    #[cfg(test)]
+    pub(super) fn longest_walk(&self) -> usize {
+        self.table.load().longest_walk()
     }
 
     /// Takes everything out.
@@ -459,7 +420,7 @@ impl Store {
         for row in 0..kept {
             slab.prepare(row);
         }
-        let slots = if writer.reserved { old.index.len() } else { SMALLEST };
+        let slots = if writer.reserved { old.slots() } else { SMALLEST };
         self.publish(&mut writer, Table::new(slots, slab));
         (writer.free, writer.fresh, writer.hand) = (NONE, 0, 0);
         self.live.store(0, Ordering::Relaxed);
@@ -494,6 +455,6 @@ impl Store {
     /// Bytes in use.
     pub(super) fn bytes(&self) -> u64 {
         let table = self.table.load();
-        table.slab.bytes() + 8 * table.index.len() as u64
+        table.slab.bytes() + 8 * table.slots() as u64
     }
 }
