@@ -59,6 +59,9 @@ pub struct Change {
     /// Whether the counters written in the files are taken (`iptables-restore
     /// -c`); otherwise unchanged rules keep theirs and new ones start at zero.
     pub written_counters: bool,
+    /// The sets as they will be, if not those in force: an overlay of these. Whoever
+    /// installs the change puts it in force afterwards.
+    pub sets: Option<Arc<Registry>>,
 }
 
 /// What a change took.
@@ -387,10 +390,13 @@ fn prepare(
 
     let start = monotonic();
     let input = compile::Input { v4: &v4, v6: &v6, ports, limits };
-    let compiled = compile::compile(input, previous).map_err(SelfCheckError::from)?;
+    let sets = change.sets.unwrap_or_else(|| Arc::clone(previous.sets()));
+    let mut compiled =
+        compile::compile_over(input, previous, sets).map_err(SelfCheckError::from)?;
     let compiled_at = monotonic();
     selfcheck::check_before_service(input, &compiled, Budget::default())?;
     let checked_at = monotonic();
+    compiled.dynamic.settle_sets(Arc::clone(previous.sets()));
     let identities = identity::of(&v4, &v6, &compiled.counters);
     let generation = current.map_or(1, |running| running.snapshot.generation + 1);
     let snapshot = Arc::new(Snapshot::new(generation, compiled.policy, workers));

@@ -50,6 +50,10 @@ impl DynamicState {
     pub fn with_sets(registry: Arc<Registry>) -> Self {
         Self { sets: Sets::of(registry), ..Self::default() }
     }
+    /// From now on rules name the sets of `registry`, which holds those of this policy.
+    pub fn settle_sets(&mut self, registry: Arc<Registry>) {
+        self.sets.settle(registry);
+    }
     /// The sets that rules may name.
     pub fn sets(&self) -> &Arc<Registry> {
         self.sets.registry()

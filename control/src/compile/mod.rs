@@ -27,7 +27,7 @@ use dataplane::policy::{
     Written,
 };
 
-use dataplane::sets::SetName;
+use dataplane::sets::{Registry, SetName};
 
 use crate::model::{self, MatchBody, Ruleset, Span, TargetSpec};
 
@@ -239,6 +239,15 @@ pub struct Compiled {
 
 /// Compiles both families. Cells in `previous` whose rule is still there are kept.
 pub fn compile(input: Input<'_>, previous: &DynamicState) -> Result<Compiled, CompileError> {
+    compile_over(input, previous, Arc::clone(previous.sets()))
+}
+
+/// The same, over other sets than those of `previous`.
+pub fn compile_over(
+    input: Input<'_>,
+    previous: &DynamicState,
+    sets: Arc<Registry>,
+) -> Result<Compiled, CompileError> {
     if input.ports.len() > MAX_PORTS {
         return Err(CompileError::TooManyPorts(input.ports.len()));
     }
@@ -247,7 +256,7 @@ pub fn compile(input: Input<'_>, previous: &DynamicState) -> Result<Compiled, Co
         limits: input.limits,
         counters: CounterMap::default(),
         previous,
-        dynamic: DynamicState::with_sets(Arc::clone(previous.sets())),
+        dynamic: DynamicState::with_sets(sets),
     };
     state.dynamic.sets.name_ports(input.ports);
     for rules in [input.v4, input.v6] {

@@ -40,6 +40,11 @@ impl Sets {
         self.names = ports.iter().map(name).collect();
     }
 
+    /// Where the rules of the next policy find their sets.
+    pub(super) fn settle(&mut self, registry: Arc<Registry>) {
+        self.registry = registry;
+    }
+
     /// Where rules find their sets.
     pub(super) fn registry(&self) -> &Arc<Registry> {
         &self.registry

@@ -106,7 +106,7 @@ pub fn parse(
         return Err(findings);
     }
     let took = monotonic() - start;
-    Ok(Parsed { change: Change { v4, v6, written_counters }, findings, took })
+    Ok(Parsed { change: Change { v4, v6, written_counters, sets: None }, findings, took })
 }
 
 /// A refusal by the compiler as a finding in the text it speaks of.

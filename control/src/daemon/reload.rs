@@ -233,8 +233,8 @@ impl Service {
         parsed.findings.extend(files.findings.iter().cloned());
         let _turn = self.sets().turn();
         let tried = self.sets().try_out(files, false);
-        // Dropped at the end: everything is as it was.
-        let _tried = tried.map_err(|error| Failure::new(Code::Refused, error.to_string()))?;
+        let tried = tried.map_err(|error| Failure::new(Code::Refused, error.to_string()))?;
+        parsed.change.sets = Some(tried.overlay());
         self.store().rehearse(parsed.change).map_err(|error| {
             match policy::compile_finding(&error, texts) {
                 Some(finding) => refusal(&[finding]),

@@ -202,6 +202,7 @@ impl Service {
         };
         let _turn = self.sets.turn();
         let tried = self.sets.try_out(files, how.all_sets).map_err(impossible)?;
+        parsed.change.sets = Some(tried.overlay());
         let guarded = self.guard(session, force, &parsed.change, texts)?;
         let mut applied = self.install(parsed, texts).map_err(Failure::from)?.answer();
         tried.settle().map_err(impossible)?;

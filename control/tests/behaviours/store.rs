@@ -81,7 +81,7 @@ impl Side for Store {
     fn load(&mut self, _v6: bool, text: &str, written: bool) {
         let parsed = iptables::parse_bytes(text.as_bytes(), "rules", Family::V4, &self.names);
         let rules = parsed.expect("accepted rules").ruleset;
-        let change = Change { v4: Some(rules), v6: None, written_counters: written };
+        let change = Change { v4: Some(rules), v6: None, written_counters: written, sets: None };
         let (policies, worker) = (&self.policies, &mut self.worker);
         // The change waits for the worker, which is between two packets.
         std::thread::scope(|scope| {

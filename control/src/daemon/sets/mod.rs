@@ -104,46 +104,46 @@ pub(super) fn seed() -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Sets that took their places while a policy is being tried, and what was there.
+/// The sets as they will be once a policy is in force; until then nobody sees them.
 pub(super) struct Tried<'d> {
     desk: &'d SetDesk,
-    /// New names, and sets of another type than before: what was there.
-    placed: Vec<(SetName, Option<Arc<Set>>)>,
+    /// Those in force, but for new names and sets of another type than before.
+    overlay: Arc<Registry>,
+    /// What has a place of its own there.
+    placed: Vec<SetName>,
     /// Sets that take their places once the policy is in force.
     waiting: Vec<(SetName, Arc<Set>)>,
     lists: Vec<(SetName, Arc<Set>)>,
     said: BTreeMap<SetName, u64>,
-    settled: bool,
 }
 
 impl Tried<'_> {
+    /// What the policy is to be tried with.
+    pub(super) fn overlay(&self) -> Arc<Registry> {
+        Arc::clone(&self.overlay)
+    }
+
     /// The policy is in force: so are the sets.
-    pub(super) fn settle(mut self) -> Result<(), SetError> {
-        self.settled = true;
-        let registry = &self.desk.registry;
-        for (name, set) in self.waiting.drain(..) {
+    pub(super) fn settle(self) -> Result<(), SetError> {
+        let (registry, now) = (&self.desk.registry, monotonic());
+        registry.take_over(&self.overlay);
+        for (name, set) in self.waiting {
             registry.put(name, set)?;
         }
-        for (name, list) in self.lists.drain(..) {
-            ipset::put_list(registry, name, &list, monotonic())?;
+        for (name, list) in &self.lists {
+            ipset::put_list(registry, *name, list, now)?;
         }
-        self.desk.said().append(&mut self.said);
+        // A list that stays refers to the places that its members had.
+        for slot in registry.list() {
+            let (name, set) = (slot.name(), slot.set());
+            let made = self.lists.iter().any(|(list, _)| *list == name);
+            let members = ipset::members(&set, now);
+            if !made && members.iter().any(|member| self.placed.contains(member)) {
+                ipset::put_list(registry, name, &set, now)?;
+            }
+        }
+        self.desk.said().extend(self.said);
         Ok(())
-    }
-}
-
-impl Drop for Tried<'_> {
-    /// The policy was refused: everything is as it was.
-    fn drop(&mut self) {
-        if self.settled {
-            return;
-        }
-        for (name, before) in self.placed.drain(..).rev() {
-            let _ = match before {
-                Some(set) => self.desk.registry.put(name, set),
-                None => self.desk.registry.destroy(&name),
-            };
-        }
     }
 }
 
@@ -176,8 +176,8 @@ impl SetDesk {
         self.names.get_or_init(TableNames::of_host)
     }
 
-    /// Lets the sets of files be found by a policy that is about to be tried. Those of which
-    /// the files say what they said before stay as they are, unless `all` are replaced.
+    /// The sets as the files want them, for a policy that is about to be tried; those in
+    /// force stay as they are. Those of which the files say what they said before stay as they are, unless `all` are replaced.
     ///
     /// # Errors
     /// More sets than are possible.
@@ -186,11 +186,11 @@ impl SetDesk {
         let staged = files.stage.into_registry();
         let mut tried = Tried {
             desk: self,
+            overlay: Arc::new(self.registry.overlay()),
             placed: Vec::new(),
             waiting: Vec::new(),
             lists: Vec::new(),
             said: BTreeMap::new(),
-            settled: false,
         };
         let before = self.fingerprints();
         for slot in staged.list() {
@@ -203,25 +203,25 @@ impl SetDesk {
             }
             tried.said.extend(said.get(&name).map(|fingerprint| (name, *fingerprint)));
             if set.spec().kind == SetType::ListSet {
-                if live.is_none() {
-                    self.registry.create(name, *set.spec(), false)?;
-                    tried.placed.push((name, None));
+                if !live.is_some_and(|live| live.same_kind(set.spec())) {
+                    let empty = Arc::new(Set::new(*set.spec(), 0)?);
+                    tried.overlay.put_over(name, empty)?;
+                    tried.placed.push(name);
                 }
                 tried.lists.push((name, set));
                 continue;
             }
             match live {
                 Some(live) if live.same_kind(set.spec()) => tried.waiting.push((name, set)),
-                live => {
-                    self.registry.put(name, set)?;
-                    tried.placed.push((name, live));
+                _ => {
+                    tried.overlay.put_over(name, set)?;
+                    tried.placed.push(name);
                 }
             }
         }
         // Members first, then the lists that nothing refers to yet.
-        let fresh: Vec<_> = tried.placed.iter().map(|(name, _)| *name).collect();
-        for (name, list) in tried.lists.iter().filter(|(name, _)| fresh.contains(name)) {
-            ipset::put_list(&self.registry, *name, list, monotonic())?;
+        for (name, list) in tried.lists.iter().filter(|(name, _)| tried.placed.contains(name)) {
+            ipset::put_list(&tried.overlay, *name, list, monotonic())?;
         }
         Ok(tried)
     }
@@ -266,4 +266,72 @@ pub(super) fn refused(findings: &[Finding], rest: &str) -> Failure {
         }
     };
     Failure { code: Code::Refused, message, findings: super::policy::on_the_wire(findings) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::{Change, PolicyStore};
+    use dataplane::packet::Family;
+
+    fn files(text: &str) -> FromFiles {
+        let source = Source { name: "sets".to_owned(), text: text.to_owned() };
+        FromFiles::read(&[source]).unwrap()
+    }
+
+    /// Which sets there are, what holds them, and how much is in them.
+    fn seen(registry: &Registry) -> Vec<(SetName, usize, u32, u32)> {
+        let tell = |slot: Arc<dataplane::sets::Slot>| {
+            let set = slot.set();
+            let at = Arc::as_ptr(&set) as usize;
+            (slot.name(), at, set.header().entries, slot.references())
+        };
+        registry.list().into_iter().map(tell).collect()
+    }
+
+    #[test]
+    fn what_is_tried_is_not_seen_before_it_is_in_force() {
+        let before = files(
+            "create a hash:ip\nadd a 192.0.2.1\ncreate l list:set\nadd l a\n\
+             create b hash:ip\nadd b 192.0.2.2\n",
+        );
+        let (desk, _) = lasting::open(None, before).unwrap();
+        let change = |text: &str| {
+            let names = TableNames::well_known();
+            let parsed = crate::iptables::parse(text, "rules", Family::V4, &names).unwrap();
+            Change { v4: Some(parsed.ruleset), ..Change::default() }
+        };
+        let rules = "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m set --match-set a src -j DROP\n\
+             COMMIT\n";
+        let sets = Arc::clone(desk.registry());
+        let store = PolicyStore::open_with(change(rules), Vec::new(), 1, sets).unwrap();
+        let live = seen(desk.registry());
+        // Another type, another content, a new set and a new list.
+        let next = "create a hash:net\nadd a 198.51.100.0/24\ncreate b hash:ip\n\
+             create new hash:ip,port\ncreate all list:set\nadd all new\nadd all a\n";
+        let wrong = rules.replace("set a src", "set missing src");
+        let right = rules.replace("-A", "-A FORWARD -m set --match-set new src,src\n-A");
+        for (rules, accepted) in [(&*wrong, false), (&*right, true)] {
+            let tried = desk.try_out(files(next), true).unwrap();
+            assert_eq!(seen(desk.registry()), live);
+            let change = Change { sets: Some(tried.overlay()), ..change(rules) };
+            // A dry run.
+            assert_eq!(store.rehearse(change.clone()).is_ok(), accepted);
+            if !accepted {
+                assert!(store.install(change).is_err());
+            }
+            drop(tried);
+            assert_eq!(seen(desk.registry()), live);
+        }
+        let tried = desk.try_out(files(next), true).unwrap();
+        let change = Change { sets: Some(tried.overlay()), ..change(&right) };
+        store.install(change.clone()).unwrap();
+        tried.settle().unwrap();
+        let slot = |name: &str| desk.registry().get(&SetName::new(name).unwrap()).unwrap();
+        assert_eq!(slot("a").set().spec().kind, SetType::HashNet);
+        assert_eq!(slot("b").set().header().entries, 0);
+        // A rule and two lists.
+        assert_eq!((slot("a").references(), slot("new").references()), (3, 2));
+        assert_eq!(ipset::members(&slot("l").set(), monotonic()), [slot("a").name()]);
+    }
 }

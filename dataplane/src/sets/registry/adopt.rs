@@ -1,13 +1,41 @@
 //! Sets that were filled elsewhere take their places here.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::super::error::SetError;
 use super::super::name::SetName;
 use super::super::set::Set;
-use super::{MAX_SETS, Registry, Slot, find};
+use super::{MAX_SETS, Registry, Slot, find, is_called};
 
 impl Registry {
+    /// The same places under another roof: what is put over one of them is not seen here.
+    #[must_use]
+    pub fn overlay(&self) -> Self {
+        Self { slots: Mutex::new(self.slots().clone()), seed: self.seed }
+    }
+
+    /// Puts a place of its own over that of the name: what refers to that one stays with it.
+    ///
+    /// # Errors
+    /// More sets than can be numbered.
+    pub fn put_over(&self, name: SetName, set: Arc<Set>) -> Result<(), SetError> {
+        let mut slots = self.slots();
+        let slot = Some(Arc::new(Slot::holding(name, set)));
+        let there = slots.iter().position(|slot| is_called(slot, &name));
+        match there.or_else(|| slots.iter().position(Option::is_none)) {
+            Some(at) => slots[at] = slot,
+            None if slots.len() < MAX_SETS => slots.push(slot),
+            None => return Err(SetError::TooManySets(MAX_SETS)),
+        }
+        Ok(())
+    }
+
+    /// Has the places of an overlay from now on.
+    pub fn take_over(&self, overlay: &Self) {
+        let theirs = overlay.slots().clone();
+        *self.slots() = theirs;
+    }
+
     /// Puts a set in the place of that name: whatever refers to the place sees it at once.
     /// Makes the place if there is none.
     ///
