@@ -370,7 +370,7 @@ impl<'b> Stage<'b> {
     /// changed elements in the meantime; what is wanted holds all the same.
     ///
     /// # Errors
-    /// A set that has come into use meanwhile.
+    /// A set that has come into use, or is full, meanwhile; the rest is in force.
     pub fn commit(self, live: &Registry) -> Result<(), SetError> {
         let gone = self.seen.keys().filter(|name| !self.held.contains_key(*name));
         let gone: Vec<SetName> = gone.copied().collect();
@@ -379,18 +379,23 @@ impl<'b> Stage<'b> {
         };
         let (lists, others): (Vec<_>, Vec<_>) =
             self.held.iter().partition(|(name, _)| is_list(name));
+        let mut failed = Ok(());
         for (name, held) in others {
             match &held.origin {
                 Origin::Fresh => live.put(*name, self.staged.find(name)?.set())?,
                 Origin::Live { set, .. } => {
                     for change in &held.changes {
-                        let _ = match change.act {
+                        let done = match change.act {
                             Act::Del => set.del(&change.element, self.now),
                             _ => {
                                 let Change { element, extras, exist, .. } = change;
                                 set.add(element, extras, *exist, self.now)
                             }
                         };
+                        match done {
+                            Ok(()) | Err(SetError::Exists | SetError::NotThere) => {}
+                            Err(error) => failed = failed.and(Err(error)),
+                        }
                     }
                     let there = live.get(name).map(|slot| slot.set());
                     if !there.is_some_and(|there| Arc::ptr_eq(&there, set)) {
@@ -418,7 +423,8 @@ impl<'b> Stage<'b> {
         gone.iter().filter(|name| !list(name)).try_for_each(|name| match live.destroy(name) {
             Err(SetError::NoSuchSet(_)) => Ok(()),
             other => other,
-        })
+        })?;
+        failed
     }
 
     /// A list refers to places in its own registry, and so is made again.
@@ -435,21 +441,19 @@ pub(crate) fn put_list(
     list: &Set,
     now: Nanos,
 ) -> Result<(), SetError> {
-    // No operator can write this name: words hold no line ends.
-    let aside = SetName::new("\n")?;
-    live.create(aside, *list.spec(), false)?;
-    let slot = live.find(&aside)?;
+    // Beside the sets in force: nothing is seen, and nothing left behind, before it is whole.
+    let aside = live.overlay();
+    aside.put_over(name, Arc::new(Set::new(*list.spec(), 0)?))?;
+    let slot = aside.find(&name)?;
     let mut from = Some(Cursor::default());
     while let Some(at) = from {
         let (entries, next) = list.entries(at, COPY, now);
         for entry in entries {
-            live.add(&slot, &entry.element, &entry.extras, true, now)?;
+            aside.add(&slot, &entry.element, &entry.extras, true, now)?;
         }
         from = next;
     }
-    let made = slot.set();
-    live.destroy(&aside)?;
-    live.put(name, made)
+    live.put(name, slot.set())
 }
 
 /// The members of a list.
