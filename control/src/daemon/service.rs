@@ -20,7 +20,7 @@ use super::watch::Events;
 use super::{failure, records, status, views};
 use crate::api::protocol::{
     Applied, Apply, ConntrackWatch, Explained, FailureInfo, SessionInfo, SessionReport, Stages,
-    Status, VersionInfo,
+    Stats, Status, VersionInfo,
 };
 use crate::api::{Code, Failure, Feed, Handler, Request, Response};
 use crate::apply::{ApplyError, Installed, PolicyStore};
@@ -352,6 +352,15 @@ impl Handler for Service {
         Ok(Box::new(Events::begin(&self.conntrack, &self.ports, wanted)?))
     }
 
+    fn stats(&self) -> Stats {
+        let mut stats = views::stats(&self.workers, &self.conntrack, &self.log);
+        stats.uptime_ms = self.uptime_ms();
+        stats.generation = self.store.generation();
+        stats.retired = self.store.retired();
+        stats.xdp = self.program.totals(self.network().network.ports().len());
+        stats
+    }
+
     fn handle(&self, request: Request) -> Result<Response, Failure> {
         match request {
             Request::Version {} => Ok(Response::Version(self.version())),
@@ -383,14 +392,7 @@ impl Handler for Service {
             Request::ShowAccounts { reset } => {
                 Ok(Response::Accounts { entries: self.store.accounts(reset) })
             }
-            Request::ShowStats {} => {
-                let mut stats = views::stats(&self.workers, &self.conntrack, &self.log);
-                stats.uptime_ms = self.uptime_ms();
-                stats.generation = self.store.generation();
-                stats.retired = self.store.retired();
-                stats.xdp = self.program.totals(self.network().network.ports().len());
-                Ok(Response::Stats(stats))
-            }
+            Request::ShowStats {} => Ok(Response::Stats(self.stats())),
             Request::ShowLog {} => {
                 let report = records::report(&self.workers, &self.log, &self.logging);
                 Ok(Response::Log(Box::new(report)))

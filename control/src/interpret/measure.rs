@@ -58,17 +58,13 @@ impl Measures {
 
     /// What RATEEST sees go by.
     pub(super) fn observe(&mut self, target: &MetaSpec, subject: &Subject<'_>) {
-        match target {
-            MetaSpec::Rateest { name, parameters } => {
-                let now = subject.now;
-                let fresh = || Estimator { begun: now, ..Estimator::new(*parameters) };
-                let known = self.estimators.entry(name.clone()).or_insert_with(fresh);
-                known.rates(now);
-                known.fresh.0 += u64::from(subject.packet.length);
-                known.fresh.1 += 1;
-            }
-            _ => {}
-        }
+        let MetaSpec::Rateest { name, parameters } = target else { return };
+        let now = subject.now;
+        let fresh = || Estimator { begun: now, ..Estimator::new(*parameters) };
+        let known = self.estimators.entry(name.clone()).or_insert_with(fresh);
+        known.rates(now);
+        known.fresh.0 += u64::from(subject.packet.length);
+        known.fresh.1 += 1;
     }
 }
 

@@ -209,7 +209,7 @@ impl Run<'_, '_> {
     }
 
     fn at(&self, offset: i64, size: i64) -> Option<u32> {
-        let link = offset < -0x10_0000 && offset >= -0x20_0000;
+        let link = (-0x20_0000..-0x10_0000).contains(&offset);
         let from = match offset {
             0.. => offset,
             -0x10_0000..0 => offset + 0x10_0000,

@@ -142,24 +142,17 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                     Call::Pass => {}
                     Call::Broken => return Verdict::Drop(DropReason::Hotdrop),
                 },
-                Target::Log(_)
-                | Target::Mark(_)
-                | Target::Connmark(_)
-                | Target::Header(_)
-                | Target::Report(_)
-                | Target::Tee(_)
-                | Target::Meta(_)
-                | Target::Set(_) => {
+                Target::Ct(target) => {
+                    ct(target, packet);
+                    key.state = packet.tracking.state.bit();
+                }
+                _ => {
                     if let Err(failure) = self.act(&rule.target, (table, at), packet) {
                         return failure.into();
                     }
                     // SNPT and DNPT change addresses.
                     key.src = A::from_u128(packet.parsed.src);
                     key.dst = A::from_u128(packet.parsed.dst);
-                }
-                Target::Ct(target) => {
-                    ct(target, packet);
-                    key.state = packet.tracking.state.bit();
                 }
             }
         }

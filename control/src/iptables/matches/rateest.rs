@@ -179,7 +179,7 @@ impl Rateest {
                 wrong(format!("the number after --rateest-{unit} is ignored beside --rateest2"))
             }
             (true, _, Some(Some(left)), Some(Some(right))) => Ok(Some([left, right])),
-            (true, _, ..) => needs(&format!("--rateest-{unit}1 and --rateest-{unit}2")),
+            (true, ..) => needs(&format!("--rateest-{unit}1 and --rateest-{unit}2")),
             (false, None, None, Some(None)) => needs(&format!("--rateest-{unit}")),
         }
     }
