@@ -2,6 +2,7 @@
 //! fields may be added, never renamed or removed within a version.
 
 mod accounts;
+mod applied;
 mod config;
 mod connections;
 mod log;
@@ -11,6 +12,7 @@ mod session;
 mod sets;
 mod stats;
 mod status;
+mod tally;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use accounts::AccountEntry;
+pub use applied::{Applied, Stages, VersionInfo};
 pub use config::{ConfigChange, ConfigEntry, ConfigInfo, Reload, Reloaded};
 pub use connections::{
     AddressFilter, ConntrackDelete, ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackRow,
@@ -33,6 +36,8 @@ pub use stats::{ConntrackStats, OffenderInfo, Stats, WorkerInfo};
 pub use status::{
     FailureInfo, LastSave, LogInfo, PinInfo, RestoredInfo, StateInfo, Status, StuckInfo,
 };
+
+pub use tally::{HashInfo, HashRow, LimitInfo, RecentAddress, RecentChange, RecentList};
 
 /// The one version this build speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -190,6 +195,25 @@ pub enum Request {
         #[serde(default)]
         exist: bool,
     },
+    /// Every limit in force, and how far it is used up.
+    ShowLimits {
+        /// With the entries of the tables of `-m hashlimit` of that name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        table: Option<String>,
+    },
+    /// The lists of `-m recent`.
+    ShowRecent {
+        /// Only this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        list: Option<String>,
+    },
+    /// Change a list of `-m recent` by hand.
+    ChangeRecent {
+        /// Its name.
+        list: String,
+        /// What to do.
+        change: RecentChange,
+    },
     /// The configuration in force.
     ShowConfig {},
     /// Read the configuration and policy files again.
@@ -303,6 +327,23 @@ pub enum Response {
         /// How many there were.
         flushed: u64,
     },
+    /// To `show_limits`.
+    Limits {
+        /// In the order of the rules.
+        limits: Vec<LimitInfo>,
+        /// The tables that were asked for.
+        tables: Vec<HashInfo>,
+    },
+    /// To `show_recent`.
+    Recent {
+        /// By name.
+        lists: Vec<RecentList>,
+    },
+    /// To `change_recent`.
+    RecentChanged {
+        /// Addresses that were entered, refreshed or taken off.
+        changed: u64,
+    },
     /// To `explain`.
     Explained(Explained),
     /// To `show_sets`.
@@ -325,56 +366,6 @@ pub enum Response {
     Reloaded(Reloaded),
     /// To `stop`: the daemon is on its way down.
     Stopping {},
-}
-
-/// The daemon and its machine.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct VersionInfo {
-    /// Portcullis version.
-    pub portcullis: String,
-    /// Kernel release.
-    pub kernel: String,
-    /// Process id of the daemon.
-    pub pid: u32,
-    /// Generation of the running policy.
-    pub generation: u64,
-    /// Milliseconds since the daemon started.
-    pub uptime_ms: u64,
-}
-
-/// A policy is running.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Applied {
-    /// Its generation.
-    pub generation: u64,
-    /// IPv4 rules now in force.
-    pub rules_v4: usize,
-    /// IPv6 rules now in force.
-    pub rules_v6: usize,
-    /// Whether every worker runs it. False only when a worker has been busy for seconds.
-    pub adopted: bool,
-    /// Where the time went.
-    pub stages: Stages,
-    /// Remarks that did not prevent it.
-    pub findings: Vec<Finding>,
-    /// What becomes of the session that this came from.
-    #[serde(default)]
-    pub session: SessionReport,
-}
-
-/// Durations in microseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq)]
-pub struct Stages {
-    /// Text to model.
-    pub parse_us: u64,
-    /// Model to compiled form.
-    pub compile_us: u64,
-    /// Boundary packets through both, compared.
-    pub selfcheck_us: u64,
-    /// The exchange.
-    pub publish_us: u64,
-    /// Until every worker had adopted it.
-    pub adopt_us: u64,
 }
 
 /// A remark about a policy text.

@@ -20,13 +20,14 @@ use std::time::Duration;
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::packet::Family;
 use dataplane::policy::CounterId;
+use dataplane::policy::tally::RecentTable;
 use dataplane::publish::{Publisher, Subscription};
 use dataplane::sets::Registry;
 use dataplane::snapshot::Snapshot;
 use thiserror::Error;
 
 use crate::api::protocol::AccountEntry;
-use crate::compile::{self, CounterMap, DynamicState, Limits, SavedLimit};
+use crate::compile::{self, CounterMap, DynamicState, Limits, Piece, SavedLimit};
 use crate::model::{Counters, Ruleset};
 use crate::selfcheck::{self, Budget, SelfCheckError};
 
@@ -304,6 +305,25 @@ impl PolicyStore {
     pub fn accounts(&self, reset: bool) -> Vec<AccountEntry> {
         let running = Arc::clone(&self.state().running);
         running.dynamic.accounts(reset)
+    }
+
+    /// What the running policy's rules share by name, as it is now.
+    pub fn export_pieces(&self, now: Nanos) -> Vec<Piece> {
+        let running = Arc::clone(&self.state().running);
+        running.dynamic.export_pieces(now)
+    }
+
+    /// Makes what the running policy's rules share what it was `elapsed` ago; returns
+    /// how many pieces.
+    pub fn import_pieces(&self, pieces: &[Piece], elapsed: Nanos, now: Nanos) -> usize {
+        let running = Arc::clone(&self.state().running);
+        running.dynamic.import_pieces(pieces, elapsed, now)
+    }
+
+    /// The running policy's lists of `-m recent`, by name.
+    pub fn recent_lists(&self) -> Vec<(Box<str>, Arc<RecentTable>)> {
+        let running = Arc::clone(&self.state().running);
+        running.dynamic.recent_lists()
     }
 
     /// Generation of the running policy.

@@ -16,6 +16,7 @@ pub mod explain;
 pub mod logging;
 pub mod man;
 pub mod output;
+pub mod recent;
 pub mod release;
 pub mod reload;
 pub mod replay;
@@ -120,6 +121,8 @@ enum Command {
     Set(set::Args),
     /// Show or change connection tracking settings of the running daemon.
     Sysctl(sysctl::Args),
+    /// Change a list of `-m recent` by hand.
+    Recent(recent::Args),
     /// Stop the daemon cleanly.
     Stop(stop::Args),
     /// Open ports that a dead daemon keeps closed.
@@ -179,6 +182,7 @@ pub fn main() -> ExitCode {
         Command::Set(args) => set::run(args, &output),
         Command::Sysctl(args) => sysctl::run(args, &output),
         Command::Trace(args) => trace::run(&args, &output),
+        Command::Recent(args) => recent::run(args, &output),
         Command::Stop(args) => stop::run(args, &output),
         Command::Release(args) => release::run(args, &output),
         Command::Explain(args) => explain::run(*args, &output),

@@ -4,6 +4,7 @@ mod accounts;
 mod log;
 mod management;
 mod ports;
+mod tally;
 
 use std::net::IpAddr;
 
@@ -69,6 +70,24 @@ pub enum What {
     /// Counters per worker, and drops by reason.
     #[command(after_help = "Example:\n  portcullis show stats --json")]
     Stats,
+    /// Every limit, hashlimit, recent and connlimit in force, and how far it is used up.
+    #[command(after_help = "Examples:
+  portcullis show limits
+  portcullis show limits ssh")]
+    Limits {
+        /// The entries of this table of hashlimit, as in /proc/net/ipt_hashlimit.
+        #[arg(value_name = "TABLE")]
+        table: Option<String>,
+    },
+    /// The lists of `-m recent`, as in /proc/net/xt_recent.
+    #[command(after_help = "Examples:
+  portcullis show recent
+  portcullis show recent DEFAULT")]
+    Recent {
+        /// Only this list.
+        #[arg(value_name = "LIST")]
+        list: Option<String>,
+    },
     /// The connection table.
     #[command(after_help = "Example:
   portcullis show conntrack --proto tcp --src 198.18.1.2 --dport 443 --limit 50")]
@@ -174,6 +193,8 @@ pub fn run(args: Args, output: &Output) -> Exit {
         What::Log => log::show(&socket, output),
         What::Management => management::show(&socket, output),
         What::Status => status(&socket, output),
+        What::Limits { table } => tally::limits(table.as_deref(), &socket, output),
+        What::Recent { list } => tally::recent(list.as_deref(), &socket, output),
         What::Conntrack(which) => conntrack(which, &socket, output),
     };
     match result {

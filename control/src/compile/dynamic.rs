@@ -14,11 +14,13 @@ use dataplane::packet::Family;
 use dataplane::policy::Match;
 use dataplane::policy::TableId;
 use dataplane::policy::limit::LimitCell;
+use dataplane::policy::tally::RecentTable;
 use dataplane::sets::Registry;
 
 use super::StateError;
 use super::measure::Measures;
 use super::meta::Metas;
+use super::pieces::{MAX_PIECE, Piece};
 use super::sets::Sets;
 use super::tally::Tallies;
 use crate::api::protocol::AccountEntry;
@@ -75,6 +77,11 @@ impl DynamicState {
         self.rules.is_empty() && !self.sets.are_used()
     }
 
+    /// Empties the tables that both families share.
+    pub(crate) fn clear_shared(&self) {
+        self.tallies.clear();
+    }
+
     /// The rule's matches that own state, in written order: those of the same rule in
     /// `previous`, or fresh ones.
     pub(super) fn adopt(
@@ -115,7 +122,9 @@ impl DynamicState {
                 MatchBody::Measure(spec) => {
                     self.measures.resolve(spec, &previous.measures, kept)?
                 }
-                MatchBody::Tally(spec) => self.tallies.resolve(spec, &previous.tallies, kept)?,
+                MatchBody::Tally(spec) => {
+                    self.tallies.resolve(spec, family, &previous.tallies, kept)?
+                }
                 MatchBody::Set(spec) => self.sets.resolve(spec, family)?,
                 MatchBody::Plain(_)
                 | MatchBody::State(_)
@@ -150,6 +159,28 @@ impl DynamicState {
             }
         }
         saved
+    }
+
+    /// What rules share by name, for the state file. A piece that is too long is left out.
+    pub fn export_pieces(&self, now: Nanos) -> Vec<Piece> {
+        let mut pieces = self.tallies.export(now);
+        pieces.retain(|piece| piece.bytes.len() <= MAX_PIECE);
+        pieces
+    }
+
+    /// The lists of `-m recent`, by name.
+    pub fn recent_lists(&self) -> Vec<(Box<str>, Arc<RecentTable>)> {
+        let lists = self.tallies.recents().iter();
+        let mut lists: Vec<_> =
+            lists.map(|(name, table)| (name.clone(), Arc::clone(table))).collect();
+        lists.sort_by(|a, b| a.0.cmp(&b.0));
+        lists
+    }
+
+    /// Takes back what was shared by a name that still is, as it was `elapsed` ago.
+    /// Returns how many pieces.
+    pub fn import_pieces(&self, pieces: &[Piece], elapsed: Nanos, now: Nanos) -> usize {
+        pieces.iter().filter(|piece| self.tallies.import(piece, elapsed, now)).count()
     }
 
     /// Makes the buckets of rules that still stand what they were `elapsed` ago.

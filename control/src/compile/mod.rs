@@ -12,6 +12,7 @@ mod dynamic;
 mod indexed;
 mod measure;
 mod meta;
+pub mod pieces;
 mod sets;
 mod tally;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use crate::model::{self, MatchBody, Ruleset, Span, TargetSpec};
 pub use counters::{ChainCounters, CounterMap};
 pub(crate) use dynamic::write_words;
 pub use dynamic::{DynamicState, SavedLimit};
+pub use pieces::Piece;
 
 /// Upper bounds on what one policy may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +182,24 @@ pub enum StateError {
     /// Two RATEEST rules make one estimator differently.
     #[error("estimator `{0}' is made twice, with other times")]
     Estimator(String),
+    /// Rules of both families that share a list under different masks.
+    #[error(
+        "recent: the list {name} has one mask in IPv4 and another in IPv6, and the kernel applies \
+         one to both; give one of them another --name"
+    )]
+    RecentMasks {
+        /// The list's name.
+        name: Box<str>,
+    },
+    /// Rules that share a table and count different things.
+    #[error(
+        "hashlimit: rules that share the table {name} must all count packets, or all bytes, and all \
+         with or all without --hashlimit-rate-match; give this rule another --hashlimit-name"
+    )]
+    HashUnits {
+        /// The table's name.
+        name: Box<str>,
+    },
 }
 
 impl CompileError {
@@ -262,6 +282,7 @@ pub fn compile_over(
     for rules in [input.v4, input.v6] {
         state.declare(rules)?;
     }
+    [input.v4, input.v6].into_iter().for_each(|rules| state.dynamic.tallies.survey(rules));
     let v4 = state.family::<u32>(input.v4)?;
     let v6 = state.family::<u128>(input.v6)?;
     let State { counters, dynamic, .. } = state;

@@ -124,6 +124,7 @@ fn matches_alone(rule: &Rule, frame: &[u8], state: CtState) -> bool {
         owner: None,
         priority: 0,
         network: None,
+        conntrack: None,
     };
     let mut matched = false;
     let mut visit = |visit: crate::interpret::Visit<'_>| {

@@ -32,6 +32,7 @@ mod service;
 mod sets;
 mod sight;
 mod status;
+mod tallies;
 mod views;
 mod watch;
 mod watchdog;
@@ -450,8 +451,11 @@ fn restore_state(
     network: &Network,
     store: &PolicyStore,
 ) -> Result<Restored, StateError> {
-    let limits = |saved: &[_], elapsed, now| store.import_limits(saved, elapsed, now);
-    state::restore(place, conntrack, network, limits)
+    let dynamic = |limits: &[_], pieces: &[_], elapsed, now| {
+        let limits = store.import_limits(limits, elapsed, now);
+        (limits, store.import_pieces(pieces, elapsed, now))
+    };
+    state::restore(place, conntrack, network, dynamic)
 }
 
 /// What the operator should know of the state that was found.
@@ -468,10 +472,11 @@ fn keep_state(
     store: &Arc<PolicyStore>,
     restored: Restored,
 ) -> io::Result<Keeper> {
-    let policy = Arc::clone(store);
+    let (policy, shared) = (Arc::clone(store), Arc::clone(store));
     let sources = Sources {
         conntrack: Arc::clone(conntrack),
         limits: Box::new(move |now| policy.export_limits(now)),
+        pieces: Box::new(move |now| shared.export_pieces(now)),
         ports: config.ports.clone(),
     };
     Keeper::start(Saving { place, every: config.state_every }, sources, restored)

@@ -17,7 +17,7 @@ use super::ports::PortBoard;
 use super::reload::Desk;
 use super::sets::{FromFiles, SetDesk};
 use super::watch::Events;
-use super::{failure, records, status, views};
+use super::{failure, records, status, tallies, views};
 use crate::api::protocol::{
     Applied, Apply, ConntrackWatch, Explained, FailureInfo, SessionInfo, SessionReport, Stages,
     Stats, Status, VersionInfo,
@@ -391,6 +391,11 @@ impl Handler for Service {
             Request::ShowManagement {} => Ok(self.management()),
             Request::ShowAccounts { reset } => {
                 Ok(Response::Accounts { entries: self.store.accounts(reset) })
+            }
+            Request::ShowLimits { table } => tallies::limits(&self.store, table.as_deref()),
+            Request::ShowRecent { list } => tallies::recent(&self.store, list.as_deref()),
+            Request::ChangeRecent { list, change } => {
+                tallies::change_recent(&self.store, &list, &change)
             }
             Request::ShowStats {} => Ok(Response::Stats(self.stats())),
             Request::ShowLog {} => {

@@ -6,7 +6,7 @@ use dataplane::packet::Family;
 
 use crate::interpret::{Actual, Mismatch, Selector, Subject};
 use crate::iptables::{DCCP_TYPES, HEADER_NAMES};
-use crate::model::{MatchBody, MeasureSpec, Rule};
+use crate::model::{MatchBody, MeasureSpec, Rule, TallySpec};
 
 /// Why the rule did not match, with the packet's value.
 pub(super) fn why(mismatch: &Mismatch, rule: &Rule, subject: &Subject<'_>) -> String {
@@ -37,6 +37,9 @@ pub(super) fn why(mismatch: &Mismatch, rule: &Rule, subject: &Subject<'_>) -> St
             Family::V4 => Ipv4Addr::from_bits(bits as u32).to_string(),
             Family::V6 => Ipv6Addr::from_bits(bits).to_string(),
         },
+        Actual::Count(number) if mismatch.option.starts_with("--connlimit") => {
+            return format!("{option}: its address has {number} connections");
+        }
         Actual::Count(number) => number.to_string(),
         Actual::Mac(octets) => octets.map(|octet| format!("{octet:02x}")).join(":"),
         Actual::State(name) => name.to_owned(),
@@ -80,6 +83,12 @@ fn is_negated(selector: Selector, rule: &Rule) -> bool {
 fn absent(option: &str, mismatch: &Mismatch) -> String {
     match mismatch.option {
         "--limit" => format!("{option}: the limit is used up"),
+        "--hashlimit-upto" => format!("{option}: the limit is used up"),
+        "--hashlimit-above" => format!("{option}: the limit is not reached"),
+        "--set" | "--remove" => format!("{option}: by the list of addresses"),
+        "--rcheck" | "--update" => {
+            format!("{option}: the address was not seen as lately and as often (or was, with `!')")
+        }
         "--tcp-option" => format!("{option}: by the packet's TCP options"),
         "connection" => "the packet has no connection".to_owned(),
         "later fragment" => "a later fragment has no layer 4 header".to_owned(),
@@ -135,7 +144,8 @@ pub(super) fn spent(mismatch: &Mismatch, rule: &Rule) -> bool {
     let limits = |spec: &crate::model::MatchSpec| {
         use MeasureSpec::{Nth, Quota};
         let measured = matches!(spec.body, MatchBody::Measure(Nth { .. } | Quota { .. }));
-        measured || matches!(spec.body, MatchBody::Limit(_))
+        let tallied = matches!(spec.body, MatchBody::Tally(TallySpec::Hash { .. }));
+        measured || tallied || matches!(spec.body, MatchBody::Limit(_))
     };
     rule.matches[..failed].iter().any(limits)
 }

@@ -99,6 +99,7 @@ impl<'a> Walk<'a> {
                 owner: None,
                 priority: 0,
                 network: Some(replay.network()),
+                conntrack: Some(replay.conntrack()),
             },
             frame: Cow::Borrowed(&description.frame),
             parsed,

@@ -5,6 +5,7 @@ pub(crate) mod bytes;
 mod cut;
 mod place;
 mod protocol;
+mod tally;
 mod targets;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -225,6 +226,7 @@ fn any_match(family: Family, raw: bool) -> BoxedStrategy<MatchBody> {
         8 => plain.prop_map(MatchBody::Plain),
         2 => limit,
         2 => bytes::owned().prop_map(MatchBody::Measure),
+        2 => tally::spec(family).prop_map(MatchBody::Tally),
         1 => Just(MatchBody::Comment("owner=test".into())),
     ]
     .boxed()

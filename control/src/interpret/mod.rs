@@ -27,7 +27,7 @@ mod tests;
 use std::collections::HashMap;
 
 use dataplane::clock::Nanos;
-use dataplane::conntrack::{CtState, Tuple};
+use dataplane::conntrack::{Conntrack, CtState, Tuple};
 use dataplane::fib::Network;
 use dataplane::policy::scene::{Dice, Owner};
 use dataplane::policy::target::{
@@ -144,6 +144,8 @@ pub struct Subject<'f> {
     pub priority: u32,
     /// Ports, routes and neighbours.
     pub network: Option<&'f Network>,
+    /// Connections there are.
+    pub conntrack: Option<&'f Conntrack>,
 }
 
 /// Why a packet was dropped.
@@ -216,7 +218,7 @@ impl<'m> Interpreter<'m> {
             chains: chains.collect(),
             buckets: Buckets::default(),
             measures: Measures::default(),
-            tallies: Tallies::default(),
+            tallies: Tallies::of(rules),
             sets: Sets::default(),
         }
     }

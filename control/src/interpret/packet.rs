@@ -36,6 +36,8 @@ pub struct Packet<'f> {
     pub link: [u8; 14],
     /// The IP packet as it came.
     pub whole: Cow<'f, [u8]>,
+    /// What is behind the IP header and its extensions, as it came.
+    pub tail: &'f [u8],
     /// Layer 4 bytes; empty for a non-first fragment.
     pub layer4: Cow<'f, [u8]>,
 }
@@ -110,6 +112,7 @@ impl<'f> Packet<'f> {
             behind: layer4.len(),
             link: [0; 14],
             whole: Cow::Borrowed(packet),
+            tail: layer4,
             layer4: Cow::Borrowed(if fragment_offset == 0 { layer4 } else { &[] }),
         })
     }
@@ -139,6 +142,7 @@ impl<'f> Packet<'f> {
             behind: layer4.len(),
             link: [0; 14],
             whole: Cow::Borrowed(packet),
+            tail: layer4,
             layer4: Cow::Borrowed(layer4),
         })
     }

@@ -71,6 +71,7 @@ fn subject(frame: &[u8]) -> Subject<'_> {
         owner: None,
         priority: 0,
         network: None,
+        conntrack: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The kernel's normal form: what `iptables-save` prints.
 
+mod hashlimit;
 mod matches;
 mod measure;
 mod meta;

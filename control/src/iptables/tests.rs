@@ -7,6 +7,7 @@ use crate::model::Counters;
 
 mod files;
 mod properties;
+mod tally;
 mod targets;
 
 /// Parses with the built-in names.

@@ -131,6 +131,8 @@ pub fn check(
     let sets = compiled.dynamic.sets();
     FamilyCheck::new(input.v4, &compiled.policy.v4, input.ports, counters, sets)
         .run(budget, &mut report)?;
+    // The interpreters do not share what the families share.
+    compiled.dynamic.clear_shared();
     FamilyCheck::new(input.v6, &compiled.policy.v6, input.ports, counters, sets)
         .run(budget, &mut report)?;
     Ok(report)
@@ -259,8 +261,13 @@ impl<'a, A: Address> FamilyCheck<'a, A> {
         let Some(compiled) = self.compiled.walk(self.policy, at, &probe, &self.conntrack) else {
             return Ok(0);
         };
-        let interpreted =
-            walks::interpreted(&mut self.interpreter, at, &probe, self.ports, tracked);
+        let interpreted = walks::interpreted(
+            &mut self.interpreter,
+            at,
+            &probe,
+            self.ports,
+            (tracked, &self.conntrack),
+        );
         let Some((interpreted, visits)) = interpreted else { return Ok(0) };
         if compiled == interpreted {
             return Ok(visits);

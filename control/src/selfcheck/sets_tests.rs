@@ -265,7 +265,8 @@ fn compare(
         };
         let at = (TableId::Mangle, Hook::Forward);
         let tracked = Tracked { state: CtState::Untracked, ..Tracked::NONE };
-        let theirs = walks::interpreted(&mut interpreter, at, &probe, &ports, tracked);
+        let theirs =
+            walks::interpreted(&mut interpreter, at, &probe, &ports, (tracked, &conntrack));
         let ours = match rules.family {
             Family::V4 => side.walk(&compiled.policy.v4, at, &probe, &conntrack),
             Family::V6 => side.walk(&compiled.policy.v6, at, &probe, &conntrack),

@@ -116,10 +116,15 @@ impl<A: Address> Both<'_, A> {
             utc_offset: Nanos(0),
         };
         let tracked = Tracked::of(&self.conntrack, tracking, self.now);
-        let interpreted =
-            walks::interpreted(&mut self.interpreter, at, &probe, &self.ports, tracked)
-                .expect("what the data plane parses, the oracle reads")
-                .0;
+        let interpreted = walks::interpreted(
+            &mut self.interpreter,
+            at,
+            &probe,
+            &self.ports,
+            (tracked, &self.conntrack),
+        )
+        .expect("what the data plane parses, the oracle reads")
+        .0;
         let compiled = self.compiled.walk(self.policy, at, &probe, &self.conntrack).unwrap();
         assert_eq!(
             compiled, interpreted,

@@ -208,7 +208,7 @@ pub(crate) fn interpreted(
     (table, hook): (TableId, Hook),
     probe: &Probe<'_>,
     ports: &[String],
-    tracked: Tracked,
+    (tracked, conntrack): (Tracked, &Conntrack),
 ) -> Option<(Walked, usize)> {
     let name = |port: Option<PortId>| port.map_or("", |port| port_name(ports, port));
     let mut packet = Packet::read(probe.frame)?;
@@ -231,6 +231,7 @@ pub(crate) fn interpreted(
         owner: None,
         priority: 0,
         network: None,
+        conntrack: Some(conntrack),
     };
     let (mut path, mut visits) = (Vec::new(), 0);
     let mut visit = |visit: Visit<'_>| {

@@ -13,12 +13,13 @@ use dataplane::packet::Family;
 use thiserror::Error;
 
 use super::expected::{self, Expected};
-use crate::compile::SavedLimit;
+use crate::compile::pieces::MAX_PIECE;
+use crate::compile::{Piece, SavedLimit};
 
 /// How the files begin.
 const MAGIC: &[u8; 8] = b"PCSTATE\n";
 /// The version of the format that this build writes, and the only one it reads.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Length of the header.
 pub(super) const HEADER: usize = 64;
 /// Length of a section's head.
@@ -84,11 +85,19 @@ pub(super) enum Section {
     Expectations = 4,
     /// Names of the timeout policies, in the order of their indices.
     Timeouts = 5,
+    /// What rules share by name.
+    Pieces = 6,
 }
 
 impl Section {
-    const ALL: [Self; 5] =
-        [Self::Ports, Self::Connections, Self::Limits, Self::Expectations, Self::Timeouts];
+    const ALL: [Self; 6] = [
+        Self::Ports,
+        Self::Connections,
+        Self::Limits,
+        Self::Expectations,
+        Self::Timeouts,
+        Self::Pieces,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -97,6 +106,7 @@ impl Section {
             Self::Limits => "limits",
             Self::Expectations => "expectations",
             Self::Timeouts => "timeout policies",
+            Self::Pieces => "named state",
         }
     }
 }
@@ -219,6 +229,7 @@ impl<'f> Contents<'f> {
         contents.connections().try_for_each(|connection| connection.map(drop))?;
         contents.limits().try_for_each(|limit| limit.map(drop))?;
         contents.expectations().try_for_each(|expected| expected.map(drop))?;
+        contents.pieces().try_for_each(|piece| piece.map(drop))?;
         Ok(contents)
     }
 
@@ -237,6 +248,10 @@ impl<'f> Contents<'f> {
 
     pub(super) fn expectations(&self) -> impl Iterator<Item = Result<Expected, Refusal>> + 'f {
         self.entries(Section::Expectations, expected::get)
+    }
+
+    pub(super) fn pieces(&self) -> impl Iterator<Item = Result<Piece, Refusal>> + 'f {
+        self.entries(Section::Pieces, get_piece)
     }
 
     /// A section's entries; ends after the first that makes no sense.
@@ -335,6 +350,14 @@ pub(super) fn put_limit(out: &mut Vec<u8>, limit: &SavedLimit) {
     put_u64(out, limit.idle.0);
 }
 
+pub(super) fn put_piece(out: &mut Vec<u8>, piece: &Piece) {
+    put_text(out, &piece.kind);
+    put_text(out, &piece.name);
+    put_u16(out, piece.version);
+    put_u32(out, piece.bytes.len() as u32);
+    out.extend_from_slice(&piece.bytes);
+}
+
 /// What is left to read. Every reader returns `None` at the end, having read nothing
 /// that is not there.
 pub(super) struct Reader<'f>(&'f [u8]);
@@ -383,6 +406,12 @@ fn get_connection(from: &mut Reader<'_>) -> Option<Saved> {
         *word = from.u64()?;
     }
     Some(Saved { number, master, left, age, status, mark, original, reply, words })
+}
+
+fn get_piece(from: &mut Reader<'_>) -> Option<Piece> {
+    let (kind, name, version) = (get_name(from)?, get_name(from)?, from.u16()?);
+    let length = usize::try_from(from.u32()?).ok().filter(|&length| length <= MAX_PIECE)?;
+    Some(Piece { kind, name, version, bytes: from.take(length)?.to_vec() })
 }
 
 fn get_limit(from: &mut Reader<'_>) -> Option<SavedLimit> {

@@ -1,11 +1,15 @@
-//! State that lasts: connections, with what is translated, and `limit` buckets go
-//! to a file, and from there into the next process.
+//! State that lasts: connections, with what is translated, `limit` buckets and what rules
+//! share by name go to a file, and from there into the next process.
 //!
 //! `format` is the bytes, `mapped` the file under them, `save` and `restore` the two
 //! ways, [`Keeper`] the thread that saves every few seconds. Times in the file
 //! relate to the moment of saving; what passed until it is read, by the wall
 //! clock, is taken off. A file that is not exactly what was written is refused
 //! whole, and put aside for whoever wants to know why.
+//!
+//! State with a name (lists of `recent`, tables of `hashlimit`, ...) is kept as opaque
+//! pieces, see [`crate::compile::pieces`]: who owns a kind adds it to
+//! `DynamicState::export_pieces` and `import_pieces`.
 
 mod expected;
 mod format;

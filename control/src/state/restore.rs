@@ -12,7 +12,7 @@ use dataplane::packet::{Family, PortId};
 
 use super::format::{Contents, Refusal};
 use super::{Place, StateError, failed, mapped};
-use crate::compile::SavedLimit;
+use crate::compile::{Piece, SavedLimit};
 
 /// What came of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct Restored {
     pub expectations: u64,
     /// Buckets of rules that still stand.
     pub limits: u64,
+    /// Pieces of what rules share by name.
+    pub pieces: u64,
     /// What it took.
     pub took: Nanos,
 }
@@ -53,7 +55,7 @@ pub fn restore(
     place: &Place,
     conntrack: &Conntrack,
     network: &Network,
-    limits: impl FnOnce(&[SavedLimit], Nanos, Nanos) -> usize,
+    dynamic: impl FnOnce(&[SavedLimit], &[Piece], Nanos, Nanos) -> (usize, usize),
 ) -> Result<Restored, StateError> {
     let now = monotonic();
     let path = place.path();
@@ -80,7 +82,9 @@ pub fn restore(
     incoming.connections(&contents);
     let mut restored = incoming.restored;
     let saved: Vec<SavedLimit> = contents.limits().filter_map(Result::ok).collect();
-    restored.limits = limits(&saved, restored.age, now) as u64;
+    let pieces: Vec<Piece> = contents.pieces().filter_map(Result::ok).collect();
+    let (limits, pieces) = dynamic(&saved, &pieces, restored.age, now);
+    (restored.limits, restored.pieces) = (limits as u64, pieces as u64);
     restored.took = monotonic().saturating_sub(now);
     Ok(restored)
 }

@@ -16,7 +16,7 @@ use super::Place;
 use super::expected::{self, Expected};
 use super::format::{self, Header, SECTION_HEAD, Section};
 use super::mapped::Draft;
-use crate::compile::SavedLimit;
+use crate::compile::{Piece, SavedLimit};
 
 /// Places of the connection table looked at between two rests.
 const CHUNK: usize = 2048;
@@ -31,6 +31,8 @@ pub struct Sources {
     pub conntrack: Arc<Conntrack>,
     /// The `limit` buckets.
     pub limits: Box<dyn Fn(Nanos) -> Vec<SavedLimit> + Send>,
+    /// What rules share by name.
+    pub pieces: Box<dyn Fn(Nanos) -> Vec<Piece> + Send>,
     /// Port names, by number.
     pub ports: Vec<String>,
 }
@@ -48,6 +50,8 @@ pub struct Saved {
     pub connections: u64,
     /// Buckets.
     pub limits: u64,
+    /// Pieces of what rules share by name.
+    pub pieces: u64,
     /// Expectations.
     pub expectations: u64,
     /// Length of the file.
@@ -175,6 +179,15 @@ fn small_sections(
     bytes.clear();
     sources.conntrack.timeout_names().for_each(|name| format::put_text(&mut bytes, name));
     section.add(draft, sources.conntrack.timeout_names().count() as u64, &bytes)?;
+    section.end(draft);
+
+    let mut section = Open::begin(draft, Section::Pieces)?;
+    for piece in (sources.pieces)(start) {
+        bytes.clear();
+        format::put_piece(&mut bytes, &piece);
+        saved.pieces += 1;
+        section.add(draft, 1, &bytes)?;
+    }
     section.end(draft);
     Ok(())
 }

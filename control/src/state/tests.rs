@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use super::expected::{self, Expected};
 use super::format::{self, Contents, Header, Refusal, Section};
 use super::{Keeper, Place, Restored, Saving, Sources, StateError, restore, save};
-use crate::compile::SavedLimit;
+use crate::compile::{Piece, SavedLimit};
 
 /// A directory of one test.
 struct Directory(PathBuf);
@@ -69,6 +69,7 @@ fn sources(conntrack: &Arc<Conntrack>, limits: Vec<SavedLimit>) -> Sources {
     Sources {
         conntrack: Arc::clone(conntrack),
         limits: Box::new(move |_| limits.clone()),
+        pieces: Box::new(|_| vec![piece()]),
         ports: vec!["g0".to_owned(), "g1".to_owned()],
     }
 }
@@ -143,6 +144,9 @@ fn file_of(connections: &[Saved], limits: &[SavedLimit], clean: bool) -> Vec<u8>
     format::put_text(&mut bytes, "other");
     format::put_text(&mut bytes, "slow");
     section(Section::Timeouts, 2, &bytes);
+    bytes.clear();
+    format::put_piece(&mut bytes, &piece());
+    section(Section::Pieces, 1, &bytes);
     let header =
         Header { saved_at_us: dataplane::clock::wall_us(), clean, length: file.len() as u64 };
     file[..format::HEADER].copy_from_slice(&header.encode());
@@ -172,6 +176,11 @@ fn expectations() -> Vec<Expected> {
     vec![one, other, Expected { tuple: wide, follow: None, helper: None, ..one }]
 }
 
+fn piece() -> Piece {
+    let (kind, name) = ("recent".to_owned(), "DEFAULT".to_owned());
+    Piece { kind, name, version: 7, bytes: vec![1, 2, 3] }
+}
+
 fn limit() -> SavedLimit {
     let rule = "V4 filter FORWARD -m limit".to_owned();
     SavedLimit { rule, occurrence: 1, cell: 2, credit: 3, idle: Nanos(4) }
@@ -190,6 +199,7 @@ proptest! {
         let read: Vec<Saved> = contents.connections().map(Result::unwrap).collect();
         prop_assert_eq!(read, connections);
         prop_assert_eq!(contents.limits().collect::<Vec<_>>(), [Ok(limit())]);
+        prop_assert_eq!(contents.pieces().collect::<Vec<_>>(), [Ok(piece())]);
         let expected: Vec<_> = contents.expectations().map(Result::unwrap).collect();
         prop_assert_eq!(expected, expectations());
     }
@@ -317,12 +327,16 @@ fn a_table_comes_back_from_the_file() {
     let after = table(1024);
     let network = network(&["g0", "g1"], "203.0.113.1");
     let mut limits = Vec::new();
-    let take = |saved: &[SavedLimit], _, _| {
+    let take = |saved: &[SavedLimit], pieces: &[Piece], _, _| {
         limits = saved.to_vec();
-        saved.len()
+        assert_eq!(pieces, [piece()]);
+        (saved.len(), pieces.len())
     };
     let restored = restore(&place, &after, &network, take).unwrap();
-    assert_eq!((restored.connections, restored.limits, restored.clean), (3, 1, true));
+    assert_eq!(
+        (restored.connections, restored.limits + restored.pieces, restored.clean),
+        (3, 2, true)
+    );
     assert_eq!(limits, [limit()]);
     let new = saved_in(&after);
     assert_eq!(restored.expectations, 3);
@@ -336,10 +350,10 @@ fn a_table_comes_back_from_the_file() {
     assert_eq!(faces(&new), faces(&old));
     assert_eq!(new[1].master, Some(new[0].number), "masters are known by their new names");
     // What is there already stays, and what is there twice is counted.
-    let again = restore(&place, &after, &network, |_, _, _| 0).unwrap();
+    let again = restore(&place, &after, &network, |_, _, _, _| (0, 0)).unwrap();
     assert_eq!((again.connections, again.clashed), (0, 3));
     let small = table(2);
-    let restored = restore(&place, &small, &network, |_, _, _| 0).unwrap();
+    let restored = restore(&place, &small, &network, |_, _, _, _| (0, 0)).unwrap();
     assert_eq!((restored.connections, restored.no_room), (2, 1));
 }
 
@@ -358,7 +372,7 @@ fn what_makes_no_sense_any_more_stays_behind() {
     let restored = |connections: &[Saved], clean, names: &[&str], address| -> Restored {
         fs::write(directory.file(), file_of(connections, &[], clean)).unwrap();
         let table = table(64);
-        restore(&place, &table, &network(names, address), |_, _, _| 0).unwrap()
+        restore(&place, &table, &network(names, address), |_, _, _, _| (0, 0)).unwrap()
     };
     let both = ["g0", "g1"];
     std::thread::sleep(std::time::Duration::from_millis(2));
@@ -381,14 +395,14 @@ fn a_damaged_file_is_put_aside_and_nothing_of_it_used() {
     fs::write(directory.file(), &file).unwrap();
     let table = table(64);
     let network = network(&["g0", "g1"], "203.0.113.1");
-    let taken = |_: &[SavedLimit], _, _| panic!("nothing is used");
+    let taken = |_: &[SavedLimit], _: &[Piece], _, _| panic!("nothing is used");
     let restored = restore(&place, &table, &network, taken).unwrap();
     let aside = directory.0.join("state/conntrack.refused");
-    let refusal = Refusal::Checksum { part: "timeout policies" };
+    let refusal = Refusal::Checksum { part: "named state" };
     assert_eq!(restored.refused, Some((refusal, aside.clone())));
     assert!(table.is_empty() && !directory.file().exists());
     assert_eq!(fs::read(aside).unwrap(), file, "whoever wants to know why can look");
-    let nothing = restore(&place, &table, &network, |_, _, _| 0).unwrap();
+    let nothing = restore(&place, &table, &network, |_, _, _, _| (0, 0)).unwrap();
     assert_eq!(nothing, Restored::default());
 }
 
@@ -404,7 +418,7 @@ fn a_draft_that_was_left_behind_is_not_read_and_does_not_disturb() {
     fs::write(&draft, b"PCSTATE\nhalf of it").unwrap();
     let after = table(64);
     let network = network(&["g0"], "203.0.113.1");
-    assert_eq!(restore(&place, &after, &network, |_, _, _| 0).unwrap().connections, 1);
+    assert_eq!(restore(&place, &after, &network, |_, _, _, _| (0, 0)).unwrap().connections, 1);
     save(&place, &sources(&after, Vec::new()), true, 1 << 22).unwrap();
     assert!(!draft.exists());
     assert!(fs::metadata(directory.file()).unwrap().len() < 1000, "no longer than it need be");
@@ -465,7 +479,7 @@ fn timeout_policies_are_known_by_name() {
     let mut gone = udp(2, 2);
     gone.set_timeouts(Some(TimeoutsId(0)));
     fs::write(directory.file(), file_of(&[ours, gone], &[], true)).unwrap();
-    restore(&place, &table, &network(&["g0"], "203.0.113.1"), |_, _, _| 0).unwrap();
+    restore(&place, &table, &network(&["g0"], "203.0.113.1"), |_, _, _, _| (0, 0)).unwrap();
     let saved = saved_in(&table);
     let policies: Vec<_> = saved.iter().map(Saved::timeouts).collect();
     assert_eq!(policies, [Some(TimeoutsId(0)), None]);
@@ -490,7 +504,8 @@ fn a_hundred_thousand_connections_are_saved_and_restored_at_a_bounded_cost() {
     let gentle = save(&place, &sources(&before, Vec::new()), false, 0).unwrap();
     let hasty = save(&place, &sources(&before, Vec::new()), true, gentle.bytes as usize).unwrap();
     let after = table(131_072);
-    let restored = restore(&place, &after, &network(&["g0"], "203.0.113.1"), |_, _, _| 0).unwrap();
+    let restored =
+        restore(&place, &after, &network(&["g0"], "203.0.113.1"), |_, _, _, _| (0, 0)).unwrap();
     eprintln!("gentle: {gentle:?}\nhasty: {hasty:?}\nrestored: {:?}", restored.took);
     assert_eq!((gentle.connections, restored.connections), (100_000, 100_000));
     assert_eq!(gentle.bytes, hasty.bytes);

@@ -24,5 +24,6 @@ mod nat;
 mod nat_errors;
 mod rules;
 mod table;
+mod tally;
 mod tcp_opening;
 mod tcp_window;

@@ -64,7 +64,7 @@ pub use tcp::TcpState;
 pub use template::{Extensions, Template, Terms, TimeoutsId, Zones};
 pub use tracker::{Conntrack, Subject};
 pub use tuple::{Direction, Tuple};
-pub use view::{ConnView, Details, Row};
+pub use view::{ConnView, Details, Presence, Row};
 
 /// Status bits of a connection, in the kernel's numbering.
 pub mod status {

@@ -67,7 +67,31 @@ impl ConnView {
     }
 }
 
+/// What there is of a tuple in the connection table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// No confirmed connection.
+    Absent,
+    /// One of TCP's in TIME_WAIT or CLOSE.
+    Closed,
+    /// Another.
+    Alive,
+}
+
 impl Conntrack {
+    /// What a tuple, of either direction, is in the table.
+    pub fn presence(&self, tuple: &Tuple, now: Nanos) -> Presence {
+        let hit = self.store.find(&tuple.key(self.store.hash_key()), now);
+        let view = hit.and_then(|hit| self.view(hit.id));
+        match view {
+            None => Presence::Absent,
+            Some(view) if matches!(view.tcp, Some(TcpState::TimeWait | TcpState::Close)) => {
+                Presence::Closed
+            }
+            Some(_) => Presence::Alive,
+        }
+    }
+
     /// A connection's present face. One that just ended can still be seen by the
     /// packet that ended it; `None` once its record serves another connection.
     pub fn view(&self, id: ConnId) -> Option<ConnView> {

@@ -89,6 +89,21 @@ impl LimitCell {
         Some((credit, Nanos(u64::from(idle) * TICK_NS)))
     }
 
+    /// How many packets it would let through now, and when it is full.
+    pub fn packets(&self, now: Nanos) -> (u32, u32) {
+        let state = self.state.load(Ordering::Relaxed);
+        let most = self.cap / self.cost.max(1);
+        if state == FULL {
+            return (most, most);
+        }
+        let (last, credit) = unpack(state);
+        let passed = ((now.0 / TICK_NS) as u32).wrapping_sub(last);
+        let passed = if passed > u32::MAX - LAG_TICKS { 0 } else { passed };
+        let earned = passed.saturating_mul(CREDITS_PER_TICK);
+        let credit = credit.saturating_add(earned).min(self.cap);
+        (credit / self.cost.max(1), most)
+    }
+
     /// Makes the bucket what [`LimitCell::export`] found, `idle` having gone on since.
     pub fn import(&self, credit: u32, idle: Nanos, now: Nanos) {
         let ticks = idle.0 / TICK_NS;

@@ -5,10 +5,12 @@ mod bpf;
 mod comment;
 mod connbytes;
 mod connlabel;
+mod connlimit;
 mod conntrack;
 mod dccp;
 mod ecn;
 mod frag;
+pub(crate) mod hashlimit;
 mod helper;
 mod icmp;
 mod iprange;
@@ -27,6 +29,7 @@ mod owner;
 mod pkttype;
 mod policy;
 mod rateest;
+mod recent;
 mod rpfilter;
 mod rt;
 mod sctp;
@@ -71,10 +74,12 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
         "comment" => Box::new(comment::Comment::default()),
         "connbytes" => Box::new(connbytes::Connbytes::default()),
         "connlabel" => Box::new(connlabel::Connlabel::default()),
+        "connlimit" => Box::new(connlimit::ConnLimit::new(family)),
         "conntrack" => Box::new(conntrack::Conntrack::default()),
         "state" => Box::new(conntrack::State::default()),
         "icmp" if v4 => Box::new(icmp::Icmp::new(false)),
         "icmp6" | "icmpv6" | "ipv6-icmp" if !v4 => Box::new(icmp::Icmp::new(true)),
+        "hashlimit" => Box::new(hashlimit::HashLimit::new(family)),
         "helper" => Box::new(helper::Helper::default()),
         "iprange" => Box::new(iprange::IpRange::default()),
         "length" => Box::new(length::Length::default()),
@@ -88,6 +93,7 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
         "policy" => Box::new(policy::Policy::default()),
         "rpfilter" => Box::new(rpfilter::RpFilter::default()),
         "set" => Box::new(set::Set::default()),
+        "recent" => Box::new(recent::Recent::new(family)),
         "tcp" => Box::new(tcp::Tcp::default()),
         "tos" => Box::new(tos::Tos::default()),
         "dscp" => Box::new(tos::Dscp::default()),

@@ -206,6 +206,7 @@ fn free_match(family: Family) -> BoxedStrategy<MatchBody> {
         1 => limit,
         1 => bytes::owned().prop_map(MatchBody::Measure),
         1 => bytes::rated().prop_map(MatchBody::Measure),
+        1 => super::tally::spec(family).prop_map(MatchBody::Tally),
     ]
     .boxed()
 }
