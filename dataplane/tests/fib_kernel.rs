@@ -282,22 +282,25 @@ fn generated_routes_and_rules() {
     assert!(kinds.len() >= 6, "every kind of answer was seen: {kinds:?}");
 }
 
-#[test]
-fn special_addresses() {
-    let lab = Lab::new();
-    let unicast = RouteKind::Unicast;
-    let route = |to: &str, len, via: &str| RouteEntry {
+/// A route of the main table by a gateway on a port.
+fn by(to: &str, len: u8, via: &str, port: u8) -> RouteEntry {
+    RouteEntry {
         to: (ip(to), len),
         via: Some(ip(via)),
-        kind: unicast(PortId(1)),
+        kind: RouteKind::Unicast(PortId(port)),
         table: 254,
         metric: 9,
         mtu: None,
         prefsrc: None,
         devices: 0,
         anycast: false,
-    };
-    let routes = vec![route("0.0.0.0", 0, "198.18.2.254"), route("::", 0, "2001:db8:2::254")];
+    }
+}
+
+#[test]
+fn special_addresses() {
+    let lab = Lab::new();
+    let routes = vec![by("0.0.0.0", 0, "198.18.2.254", 1), by("::", 0, "2001:db8:2::254", 1)];
     let topology = Topology { routes, ..bare() };
     let net = Network::build(&topology).expect("a network");
     configure(&lab, &topology, " add ");
@@ -388,17 +391,7 @@ fn sources_of_our_own_packets() {
         ("203.0.113.0", 24, "198.18.1.7", 0),
         ("::", 0, "2001:db8:2::254", 1),
     ]
-    .map(|(to, len, via, port)| RouteEntry {
-        to: (ip(to), len),
-        via: Some(ip(via)),
-        kind: RouteKind::Unicast(PortId(port)),
-        table: 254,
-        metric: 9,
-        mtu: None,
-        prefsrc: None,
-        devices: 0,
-        anycast: false,
-    })
+    .map(|(to, len, via, port)| by(to, len, via, port))
     .to_vec();
     configure(&lab, &topology, " add ");
     let net = Network::build(&topology).expect("a network");

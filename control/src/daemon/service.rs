@@ -100,6 +100,14 @@ impl StateSight {
 }
 
 impl Service {
+    fn stats(&self) -> Stats {
+        let mut stats = views::stats(&self.workers, &self.conntrack, &self.log);
+        (stats.uptime_ms, stats.generation) = (self.uptime_ms(), self.store.generation());
+        stats.retired = self.store.retired();
+        stats.xdp = self.program.totals(self.network().network.ports().len());
+        stats
+    }
+
     pub(super) fn new(parts: Parts) -> Self {
         Self {
             store: parts.store,
@@ -352,15 +360,6 @@ impl Handler for Service {
         Ok(Box::new(Events::begin(&self.conntrack, &self.ports, wanted)?))
     }
 
-    fn stats(&self) -> Stats {
-        let mut stats = views::stats(&self.workers, &self.conntrack, &self.log);
-        stats.uptime_ms = self.uptime_ms();
-        stats.generation = self.store.generation();
-        stats.retired = self.store.retired();
-        stats.xdp = self.program.totals(self.network().network.ports().len());
-        stats
-    }
-
     fn handle(&self, request: Request) -> Result<Response, Failure> {
         match request {
             Request::Version {} => Ok(Response::Version(self.version())),
@@ -381,9 +380,8 @@ impl Handler for Service {
                 Ok(Response::Saved { family, text })
             }
             Request::ShowPorts {} => {
-                let network = self.network();
                 let counters = |port| self.program.counters(port);
-                let mut ports = views::ports(&network, &self.workers, &self.board, counters);
+                let mut ports = views::ports(&self.network(), &self.workers, &self.board, counters);
                 ports.notes = self.notes();
                 ports.failure = Some(self.failure());
                 Ok(Response::Ports(ports))
@@ -414,8 +412,7 @@ impl Handler for Service {
                 Ok(Response::Expectations { rows: self.table().expectations() })
             }
             Request::FlushExpect {} => {
-                let flushed = self.conntrack.flush_expectations() as u64;
-                Ok(Response::Flushed { flushed })
+                Ok(Response::Flushed { flushed: self.conntrack.flush_expectations() as u64 })
             }
             Request::FlushConntrack {} => Ok(Response::Flushed { flushed: self.table().flush() }),
             Request::Explain { packet } => self.explain(&packet),

@@ -86,7 +86,7 @@ impl Table {
     }
 
     fn ticks(&self, ms: u32) -> u64 {
-        (u64::from(ms) + 3) / 4
+        u64::from(ms).div_ceil(4)
     }
 
     fn most(&self) -> u64 {

@@ -88,7 +88,7 @@ impl Rate {
     pub fn cost(&self) -> u64 {
         match self.unit {
             Unit::Packets => credits(self.avg),
-            Unit::Bytes => u64::from((self.avg as u32 as u64 * BYTE_CREDITS >> 32) as u32),
+            Unit::Bytes => u64::from(((self.avg as u32 as u64 * BYTE_CREDITS) >> 32) as u32),
         }
     }
 
