@@ -52,7 +52,10 @@ const QUEUE: usize = 4096;
 const RULES: usize = 20;
 
 /// What takes turns: a name, whether there is a LOG rule, and its rate.
-const SUBJECTS: [(&str, bool, Option<(u32, u32)>); 3] =
+/// Name, whether rules log, and the limit: lines a second and at once.
+type Subject = (&'static str, bool, Option<(u32, u32)>);
+
+const SUBJECTS: [Subject; 3] =
     [("no LOG", false, None), ("LOG", true, Some(DEFAULT)), ("LOG without limit", true, None)];
 
 type Error = Box<dyn std::error::Error>;
