@@ -53,20 +53,24 @@ fn tcp_ecn(packet: &mut Packet<'_>, ece: Option<bool>, cwr: Option<bool>) -> boo
     if packet.behind < 20 {
         return false;
     }
-    let (bytes, at) = match packet.fragment_offset {
-        0 => (packet.layer4.to_mut(), 13),
+    let segment = match packet.fragment_offset {
+        0 => &mut packet.layer4.to_mut()[..],
         _ => {
             let header = usize::from(packet.whole[0] % 16) * 4;
-            (packet.whole.to_mut(), header + 13)
+            &mut packet.whole.to_mut()[header..]
         }
     };
+    let word = |segment: &[u8]| u16::from(segment[12]) << 8 | u16::from(segment[13]);
+    let old = word(segment);
     for (wanted, bit) in [(ece, 0x40), (cwr, 0x80)] {
         match wanted {
-            Some(true) => bytes[at] |= bit,
-            Some(false) => bytes[at] &= !bit,
+            Some(true) => segment[13] |= bit,
+            Some(false) => segment[13] &= !bit,
             None => {}
         }
     }
+    let new = word(segment);
+    adjust(segment, old, new);
     true
 }
 
