@@ -202,7 +202,8 @@ fn cluster_holds(at: At, wanted: &ClusterMatch, subject: &Subject<'_>) -> Compar
     let owner = conn.master_source.unwrap_or(conn.original.src);
     let bytes = match conn.original.family {
         dataplane::packet::Family::V4 => (owner as u32).to_be_bytes().to_vec(),
-        dataplane::packet::Family::V6 => owner.to_be_bytes().to_vec(),
+        // The kernel takes the size in bytes for one in words: it looks at a quarter.
+        dataplane::packet::Family::V6 => owner.to_be_bytes()[..4].to_vec(),
     };
     let node = u64::from(jhash(&bytes, wanted.seed)) * u64::from(wanted.nodes) / (1 << 32);
     let meant = wanted.mask >> node & 1 == 1;

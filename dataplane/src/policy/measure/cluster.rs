@@ -1,6 +1,7 @@
 //! `-m cluster`: which node of several is responsible for a connection.
 
 use crate::nat;
+use crate::packet::Family;
 use crate::policy::eval::PacketView;
 
 /// Most nodes.
@@ -27,7 +28,12 @@ impl ClusterMatch {
         let table = packet.conntrack;
         let master = table.master(conn).and_then(|master| table.view(master));
         let Some(owner) = master.or_else(|| table.view(conn)) else { return false };
-        let hash = nat::hash(owner.original.family, owner.original.src, self.seed);
+        // Of an IPv6 address the kernel hashes the first 32 bits only.
+        let source = match owner.original.family {
+            Family::V4 => owner.original.src,
+            Family::V6 => owner.original.src >> 96,
+        };
+        let hash = nat::hash(Family::V4, source, self.seed);
         let node = (u64::from(hash) * u64::from(self.nodes)) >> 32;
         (self.mask >> node & 1 != 0) != self.negated
     }
