@@ -53,9 +53,9 @@ const RULES: usize = 20;
 
 /// What takes turns: a name, whether there is a LOG rule, and its rate.
 /// Name, whether rules log, and the limit: lines a second and at once.
-type Subject = (&'static str, bool, Option<(u32, u32)>);
+type Turn = (&'static str, bool, Option<(u32, u32)>);
 
-const SUBJECTS: [Subject; 3] =
+const SUBJECTS: [Turn; 3] =
     [("no LOG", false, None), ("LOG", true, Some(DEFAULT)), ("LOG without limit", true, None)];
 
 type Error = Box<dyn std::error::Error>;
