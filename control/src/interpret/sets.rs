@@ -136,7 +136,9 @@ impl Sets {
 
     pub(super) fn apply(&mut self, target: &SetTargetSpec, subject: &mut Subject<'_>) {
         if let Some(set) = target.add {
-            self.add(set, target, subject);
+            // The kernel keeps at most this many seconds.
+            let timeout_s = target.timeout_s.map(|seconds| seconds.min(2_147_483));
+            self.add(set, &SetTargetSpec { timeout_s, ..target.clone() }, subject);
         }
         if let Some(set) = target.del {
             self.del(set, subject);

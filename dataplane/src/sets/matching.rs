@@ -9,6 +9,7 @@ use super::probe::{self, PortNames, Sides};
 use super::registry::Slot;
 use super::set::{Body, Set};
 use super::slab::{Ask, CountTest, Mapped};
+use super::spec::CreateSpec;
 use crate::packet::Family;
 use crate::policy::eval::{Outcome, PacketView};
 
@@ -112,9 +113,14 @@ impl SetTarget {
         }
     }
 
+    /// What an element may have of it: rules may say more.
+    pub(super) fn held_timeout_s(&self) -> Option<u32> {
+        self.timeout_s.map(|seconds| seconds.min(CreateSpec::MAX_TIMEOUT_S))
+    }
+
     fn extras(&self, packet: &PacketView<'_>) -> Extras {
         Extras {
-            timeout_s: self.timeout_s,
+            timeout_s: self.held_timeout_s(),
             packets: Some(1),
             bytes: Some(u64::from(packet.parsed.l3_len)),
             ..Extras::default()

@@ -166,8 +166,8 @@ pub struct CreateSpec {
 }
 
 impl CreateSpec {
-    /// Longest timeout, in seconds.
-    pub const MAX_TIMEOUT_S: u32 = u32::MAX / 1000;
+    /// Longest timeout, in seconds: half of what 32 bits of milliseconds hold.
+    pub const MAX_TIMEOUT_S: u32 = 2_147_483;
     /// Elements of the largest bitmap.
     pub const MAX_BITMAP: u32 = 1 << 16;
 

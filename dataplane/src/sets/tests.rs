@@ -335,6 +335,26 @@ fn lookups_never_miss_what_stays() {
     });
 }
 
+/// A rule may say up to 4294967294 seconds; the kernel keeps 2147483.
+#[test]
+fn timeouts_end_where_the_kernels_do() {
+    let set = set(CreateSpec { timeout: Some(0), ..CreateSpec::new(SetType::HashIp) });
+    let add = |timeout_s| set.add(&ip(1), &with_timeout(timeout_s), true, NOW);
+    assert_eq!(add(2_147_484), Err(SetError::Parameter("timeout")));
+    assert_eq!(add(2_147_483), Ok(()));
+    let target = |timeout_s| SetTarget {
+        add: None,
+        exist: false,
+        timeout_s,
+        del: None,
+        map: None,
+        names: Default::default(),
+    };
+    assert_eq!(target(Some(4_294_967_290)).held_timeout_s(), Some(2_147_483));
+    assert_eq!(target(Some(60)).held_timeout_s(), Some(60));
+    assert_eq!(target(None).held_timeout_s(), None);
+}
+
 #[test]
 fn an_expired_element_is_never_found() {
     let set = set(CreateSpec { timeout: Some(10), ..CreateSpec::new(SetType::HashIp) });
