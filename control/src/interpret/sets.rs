@@ -300,6 +300,7 @@ impl Known {
                 let covers =
                     there.cidr.is_some_and(|cidr| network(asked.ip, cidr, family) == there.ip);
                 let bridge = there.iface.is_some_and(|iface| iface.physdev);
+                // The kernel asks network by network whether any other interface was there.
                 if blocked.is_some_and(|length| there.cidr != length) {
                     break;
                 }
@@ -319,6 +320,8 @@ impl Known {
                 let nomatch = entry.nomatch;
                 return nomatch == (question.return_nomatch && spec.kind.networks() > 0);
             }
+            // One of this interface that does not hold: wider networks are asked again.
+            blocked = None;
         }
         false
     }

@@ -128,7 +128,9 @@ pub(super) fn test(
     }
 }
 
-/// Once a network is there with any interface, no wider one is looked at.
+/// Once a network is there with another interface, no wider one is looked at; an element
+/// of this very interface that does not hold (its time, its counters) makes up for those
+/// that were met before it.
 fn by_interface(store: &Store, element: &Element, ask: &Ask, mapped: &mut Mapped) -> Answer {
     let shape = &store.shape;
     for length in store.lengths[0].iter() {
@@ -138,8 +140,14 @@ fn by_interface(store: &Store, element: &Element, ask: &Ask, mapped: &mut Mapped
         let found = store.visit(&key, |row, state, there| {
             let same_net = shape.same_net(there, &key);
             listed |= same_net;
-            let found = same_net && shape.same(there, &key) && row.answers(ask, mapped);
-            found.then(|| Answer::of(state))
+            if !same_net || !shape.same(there, &key) {
+                return None;
+            }
+            if row.answers(ask, mapped) {
+                return Some(Answer::of(state));
+            }
+            listed = false;
+            None
         });
         if let Some(answer) = found {
             return answer;

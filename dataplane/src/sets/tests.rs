@@ -29,6 +29,11 @@ fn net(ip: u32, cidr: u8) -> Element {
     Element { ip: u128::from(ip), cidr: Some(cidr), ..Element::default() }
 }
 
+fn at_iface(ip: u32, cidr: u8, iface: &str) -> Element {
+    let name = iface.try_into().unwrap();
+    Element { iface: Some(Iface { name, physdev: false, wildcard: false }), ..net(ip, cidr) }
+}
+
 fn set(spec: CreateSpec) -> Set {
     Set::new(spec, 7).unwrap()
 }
@@ -293,6 +298,31 @@ fn what_no_set_takes_is_refused() {
     assert_eq!(add(wide, Extras::default()), Err(SetError::WrongFamily));
     let nets = set(CreateSpec::new(SetType::HashNet));
     assert_eq!(nets.add(&net(0, 0), &Extras::default(), false, NOW), Err(SetError::Cidr));
+}
+
+/// An element that does not hold does not hide wider networks; another interface does.
+#[test]
+fn an_interface_that_does_not_hold_leaves_wider_networks_to_ask() {
+    use super::lookup::{self, Answer};
+    use super::set::Body;
+    use super::slab::{Ask, Mapped};
+    let spec = CreateSpec { counters: true, ..CreateSpec::new(SetType::HashNetIface) };
+    let asked = |ifaces: &[(&str, u8)]| {
+        let set = set(spec);
+        for (iface, cidr) in ifaces {
+            set.add(&at_iface(0x7f00_0000, *cidr, iface), &Extras::default(), false, NOW).unwrap();
+        }
+        let Body::Hash(store) = &set.body else { panic!("a hash") };
+        let packets = Some(CountTest::Greater(1000));
+        let ask = Ask { now: NOW, bytes: 84, update: true, packets, octets: None };
+        let packet = at_iface(0x7f00_0001, 32, "lo");
+        let answer = lookup::test(&spec, store, &packet, &ask, &mut Mapped::default());
+        assert_eq!(answer, Answer::No);
+        all(&set, NOW).iter().map(|entry| entry.extras.packets.unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(&[("lo", 24), ("lo", 8)]), [1, 1]);
+    assert_eq!(asked(&[("eth0", 24), ("lo", 8)]), [0, 0]);
+    assert_eq!(asked(&[("eth0", 24), ("lo", 24), ("lo", 8)]), [0, 1, 1]);
 }
 
 /// What stays is found at every moment, while others come and go around it and the set
