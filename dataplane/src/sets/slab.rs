@@ -54,48 +54,77 @@ impl Layout {
     }
 }
 
-/// Rows, in chunks that are made when they are first needed.
+/// Rows of the largest chunk: what one element of a large set may cost.
+const MOST_ROWS: u32 = 4096;
+/// Chunks of a group, as a power of two.
+const GROUP_SHIFT: u32 = 10;
+
+type Chunk = OnceLock<Box<[AtomicU64]>>;
+
+/// Rows, in chunks that are made when they are first needed, as are their tables.
 #[derive(Debug)]
 pub(super) struct Slab {
     layout: Layout,
     /// Rows of a chunk, as a power of two.
     shift: u32,
-    chunks: Box<[OnceLock<Box<[AtomicU64]>>]>,
+    /// Chunks there may be.
+    chunks: usize,
+    groups: Box<[OnceLock<Box<[Chunk]>>]>,
 }
 
 impl Slab {
     /// Room for at most `most` rows; none is made yet.
     pub(super) fn new(layout: Layout, most: u32) -> Self {
         let least = most.clamp(1, 64);
-        let shift = (most / 512).max(least).next_power_of_two().ilog2();
+        let rows = (most / 512).clamp(least, MOST_ROWS);
+        let shift = rows.next_power_of_two().ilog2();
         let chunks = (u64::from(most) >> shift) as usize + 1;
-        Self { layout, shift, chunks: (0..chunks).map(|_| OnceLock::new()).collect() }
+        let groups = (chunks - 1 >> GROUP_SHIFT) + 1;
+        Self { layout, shift, chunks, groups: (0..groups).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// Chunks of a group.
+    fn group_len(&self, group: usize) -> usize {
+        (self.chunks - (group << GROUP_SHIFT)).min(1 << GROUP_SHIFT)
+    }
+
+    /// Group and place of a row's chunk.
+    #[inline]
+    fn place(&self, row: u32) -> (usize, usize) {
+        let chunk = (row >> self.shift) as usize;
+        (chunk >> GROUP_SHIFT, chunk & ((1 << GROUP_SHIFT) - 1))
     }
 
     /// Makes the row's chunk if that is not there yet.
     pub(super) fn prepare(&self, row: u32) {
         let words = self.layout.words << self.shift;
-        self.chunks[(row >> self.shift) as usize]
-            .get_or_init(|| (0..words).map(|_| AtomicU64::new(0)).collect());
+        let (group, at) = self.place(row);
+        let group = self.groups[group]
+            .get_or_init(|| (0..self.group_len(group)).map(|_| OnceLock::new()).collect());
+        group[at].get_or_init(|| (0..words).map(|_| AtomicU64::new(0)).collect());
     }
 
     /// Rows from 0 on that are made, if they were made in order.
     pub(super) fn prepared(&self) -> u64 {
-        let made = self.chunks.iter().filter(|chunk| chunk.get().is_some()).count();
+        let groups = self.groups.iter().filter_map(OnceLock::get);
+        let made = groups.flatten().filter(|chunk| chunk.get().is_some()).count();
         (made as u64) << self.shift
     }
 
     /// The row; `None` if its chunk was never made.
     #[inline]
     pub(super) fn row(&self, row: u32) -> Option<Row<'_>> {
-        let chunk = self.chunks.get((row >> self.shift) as usize)?.get()?;
+        let (group, at) = self.place(row);
+        let chunk = self.groups.get(group)?.get()?.get(at)?.get()?;
         let at = (row as usize & ((1 << self.shift) - 1)) * self.layout.words;
         Some(Row { words: &chunk[at..at + self.layout.words], layout: &self.layout })
     }
 
     /// Bytes that are in use.
     pub(super) fn bytes(&self) -> u64 {
-        self.prepared() * self.layout.row_bytes() + 24 * self.chunks.len() as u64
+        let groups = self.groups.iter().enumerate().filter(|(_, group)| group.get().is_some());
+        let chunks: usize = groups.map(|(at, _)| self.group_len(at)).sum();
+        self.prepared() * self.layout.row_bytes() + 24 * (chunks + self.groups.len()) as u64
     }
 }
 

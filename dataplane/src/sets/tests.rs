@@ -201,6 +201,15 @@ fn sets_grow_to_what_they_may_hold_and_no_further() {
     assert_eq!(set.header().memory_bytes, bytes, "coming and going needs no more room");
 }
 
+/// What a set may hold costs nothing until it holds it.
+#[test]
+fn one_element_of_the_largest_set_is_small() {
+    let set = set(CreateSpec { maxelem: u32::MAX, ..CreateSpec::new(SetType::HashIp) });
+    set.add(&ip(1), &Extras::default(), false, NOW).unwrap();
+    let bytes = set.header().memory_bytes;
+    assert!(bytes < 1 << 20, "{bytes} bytes");
+}
+
 #[test]
 fn forceadd_takes_one_out_for_another() {
     let spec = CreateSpec { maxelem: 4, forceadd: true, ..CreateSpec::new(SetType::HashIp) };
