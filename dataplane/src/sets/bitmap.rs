@@ -149,8 +149,7 @@ impl Bitmap {
             flags |= FILLED;
         }
         if let Some(mac) = mac.filter(|_| !keeps) {
-            // Nobody may read half an address.
-            row.set_state(0);
+            // One word, so nobody reads half an address, nor misses the element meanwhile.
             let mut key = [0; WORDS];
             key[0] = mac_number(mac) as u64;
             row.set_key(&key);

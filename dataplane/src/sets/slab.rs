@@ -238,8 +238,14 @@ impl Row<'_> {
     }
 
     /// A word for the writer's use while the row is not live.
-    pub(super) fn spare(&self) -> &AtomicU64 {
-        &self.words[1]
+    pub(super) fn spare(&self) -> u64 {
+        self.words[1].load(Ordering::Relaxed)
+    }
+
+    /// Sets it; who reads it as a key sees that the row is not live any more.
+    pub(super) fn set_spare(&self, value: u64) {
+        fence(Ordering::Release);
+        self.words[1].store(value, Ordering::Relaxed);
     }
 
     fn word(&self, at: Option<usize>, plus: usize) -> Option<&AtomicU64> {

@@ -268,7 +268,7 @@ impl Store {
         if writer.free != NONE {
             let at = writer.free;
             let row = slab.row(at).ok_or(SetError::NoRoom)?;
-            writer.free = row.spare().load(Ordering::Relaxed) as u32;
+            writer.free = row.spare() as u32;
             return Ok(at);
         }
         let at = writer.fresh;
@@ -360,7 +360,7 @@ impl Store {
                 lengths.remove(cidr);
             }
         }
-        row.spare().store(u64::from(writer.free), Ordering::Relaxed);
+        row.set_spare(u64::from(writer.free));
         writer.free = at;
         self.live.fetch_sub(1, Ordering::Relaxed);
         true

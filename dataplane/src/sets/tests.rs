@@ -394,6 +394,27 @@ fn timeouts_end_where_the_kernels_do() {
     assert_eq!(target(None).held_timeout_s(), None);
 }
 
+/// Saying again what a bitmap holds leaves no moment without it.
+#[test]
+fn a_bitmap_never_misses_what_is_updated() {
+    let set = set(CreateSpec { range: Some((0, 63)), ..CreateSpec::new(SetType::BitmapIpMac) });
+    let element = Element { mac: Some([2, 0, 0, 0, 0, 1]), ..ip(5) };
+    let add = || set.add(&element, &Extras::default(), true, NOW);
+    add().unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..200_000 {
+                let _ = add();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        while !done.load(Ordering::Relaxed) {
+            assert_eq!(set.test(&element, false, NOW), Ok(true));
+        }
+    });
+}
+
 #[test]
 fn an_expired_element_is_never_found() {
     let set = set(CreateSpec { timeout: Some(10), ..CreateSpec::new(SetType::HashIp) });
