@@ -8,6 +8,7 @@ use super::element::{Beside, Element, Extras};
 use super::error::SetError;
 use super::name::SetName;
 use super::registry::{Reference, Slot};
+use super::retired::Retired;
 use super::slab::{LIVE, Layout, Row, Slab};
 use super::spec::CreateSpec;
 use crate::clock::Nanos;
@@ -47,7 +48,8 @@ pub(super) struct List {
     default_timeout_s: u32,
     layout: Layout,
     members: ArcSwap<Members>,
-    writer: Mutex<()>,
+    /// What readers may still be in.
+    writer: Mutex<Retired<Members>>,
 }
 
 impl List {
@@ -56,12 +58,16 @@ impl List {
             default_timeout_s: spec.timeout.unwrap_or_default(),
             layout: Layout::new(spec, 0),
             members: ArcSwap::default(),
-            writer: Mutex::new(()),
+            writer: Mutex::default(),
         }
     }
 
-    fn writer(&self) -> MutexGuard<'_, ()> {
+    fn writer(&self) -> MutexGuard<'_, Retired<Members>> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, retired: &mut Retired<Members>, members: Members) {
+        retired.keep(self.members.swap(Arc::new(members)));
     }
 
     /// In order.
@@ -95,7 +101,7 @@ impl List {
         exist: bool,
         now: Nanos,
     ) -> Result<(), SetError> {
-        let _writer = self.writer();
+        let mut retired = self.writer();
         let mut members = self.current(now);
         let place = |name: &SetName| members.iter().position(|member| member.is(name));
         let at = match &element.beside {
@@ -116,7 +122,7 @@ impl List {
             }
             None => members.insert(at, Arc::new(self.make(slot, extras, now))),
         }
-        self.members.store(Arc::new(members));
+        self.replace(&mut retired, members);
         Ok(())
     }
 
@@ -138,11 +144,11 @@ impl List {
     }
 
     pub(super) fn del(&self, element: &Element, now: Nanos) -> Result<(), SetError> {
-        let _writer = self.writer();
+        let mut retired = self.writer();
         let mut members = self.current(now);
         let at = self.position(&members, element)?;
         members.remove(at);
-        self.members.store(Arc::new(members));
+        self.replace(&mut retired, members);
         Ok(())
     }
 
@@ -155,15 +161,21 @@ impl List {
     }
 
     pub(super) fn flush(&self) {
-        let _writer = self.writer();
-        self.members.store(Arc::default());
+        let mut retired = self.writer();
+        self.replace(&mut retired, Members::new());
     }
 
     pub(super) fn sweep(&self, now: Nanos) {
-        let _writer = self.writer();
+        let mut retired = self.writer();
         if self.members().iter().any(|member| member.is_over(now)) {
-            self.members.store(Arc::new(self.current(now)));
+            self.replace(&mut retired, self.current(now));
         }
+        retired.free();
+    }
+
+    /// Frees what nobody reads any more, and with it references to members.
+    pub(super) fn tidy(&self) {
+        self.writer().free();
     }
 
     pub(super) fn bytes(&self) -> u64 {

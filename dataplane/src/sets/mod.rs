@@ -19,6 +19,7 @@ mod matching;
 mod name;
 mod probe;
 mod registry;
+mod retired;
 mod set;
 mod slab;
 mod spec;

@@ -14,6 +14,7 @@ use arc_swap::{ArcSwap, Guard};
 use super::element::{Element, Extras};
 use super::error::SetError;
 use super::name::SetName;
+use super::retired::Retired;
 use super::set::Set;
 use super::spec::{CreateSpec, SetType};
 use crate::clock::Nanos;
@@ -47,11 +48,12 @@ impl Slot {
         self.load().reserve();
     }
 
-    fn put(&self, set: Arc<Set>) {
+    /// What was there before.
+    fn put(&self, set: Arc<Set>) -> Arc<Set> {
         if self.expects_packets.load(Ordering::Relaxed) {
             set.reserve();
         }
-        self.set.store(set);
+        self.set.swap(set)
     }
 
     /// Its name.
@@ -105,6 +107,8 @@ impl Drop for Reference {
 #[derive(Debug, Default)]
 pub struct Registry {
     slots: Mutex<Slots>,
+    /// Replaced or destroyed, and maybe still read.
+    retired: Mutex<(Retired<Slot>, Retired<Set>)>,
     seed: u64,
 }
 
@@ -113,11 +117,28 @@ type Slots = Vec<Option<Arc<Slot>>>;
 impl Registry {
     /// No sets. Hashes depend on `seed`, which nobody outside should know.
     pub fn new(seed: u64) -> Self {
-        Self { slots: Mutex::default(), seed }
+        Self { slots: Mutex::default(), retired: Mutex::default(), seed }
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A slot that goes takes no set along that a worker reads.
+    fn retire(&self, slot: Option<Arc<Slot>>, set: Arc<Set>) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slot {
+            retired.0.keep(slot);
+        }
+        retired.1.keep(set);
+    }
+
+    fn is_held(slots: &Slots, slot: &Slot) -> bool {
+        if slot.references() > 0 {
+            // A member that was taken out of a list may wait there for its last reader.
+            slots.iter().flatten().for_each(|slot| slot.load().tidy_members());
+        }
+        slot.references() > 0
     }
 
     /// Makes an empty set. With `exist`, an equal set of that name is fine.
@@ -164,12 +185,15 @@ impl Registry {
     /// No such set, or a set that is referred to.
     pub fn destroy(&self, name: &SetName) -> Result<(), SetError> {
         let mut slots = self.slots();
-        let held = slots.iter_mut().find(|slot| is_called(slot, name));
-        let held = held.ok_or(SetError::NoSuchSet(*name))?;
-        if held.as_ref().is_some_and(|slot| slot.references() > 0) {
+        let at = slots.iter().position(|slot| is_called(slot, name));
+        let at = at.ok_or(SetError::NoSuchSet(*name))?;
+        if slots[at].as_ref().is_some_and(|slot| Self::is_held(&slots, slot)) {
             return Err(SetError::InUse(*name));
         }
-        *held = None;
+        if let Some(slot) = slots[at].take() {
+            let set = slot.set();
+            self.retire(Some(slot), set);
+        }
         Ok(())
     }
 
@@ -179,10 +203,13 @@ impl Registry {
     /// [`SetError::InUse`].
     pub fn destroy_all(&self) -> Result<(), SetError> {
         let mut slots = self.slots();
-        if let Some(used) = slots.iter().flatten().find(|slot| slot.references() > 0) {
+        if let Some(used) = slots.iter().flatten().find(|slot| Self::is_held(&slots, slot)) {
             return Err(SetError::InUse(used.name()));
         }
-        slots.clear();
+        for slot in slots.drain(..).flatten() {
+            let set = slot.set();
+            self.retire(Some(slot), set);
+        }
         Ok(())
     }
 
@@ -215,8 +242,8 @@ impl Registry {
         if a.spec().kind != b.spec().kind || a.spec().family != b.spec().family {
             return Err(SetError::TypeMismatch(*one, *other));
         }
-        first.put(b);
-        second.put(a);
+        self.retire(None, first.put(b));
+        self.retire(None, second.put(a));
         Ok(())
     }
 
@@ -283,6 +310,9 @@ impl Registry {
         for slot in self.list() {
             slot.load().sweep(now);
         }
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.0.free();
+        retired.1.free();
     }
 
     /// The same sets, all of them empty, under no rule.

@@ -207,10 +207,18 @@ impl Set {
     pub fn sweep(&self, now: Nanos) {
         match &self.body {
             Body::Hash(store) if self.spec.timeout.is_none() => store.tidy(),
-            Body::Bitmap(_) | Body::List(_) if self.spec.timeout.is_none() => {}
+            Body::List(list) if self.spec.timeout.is_none() => list.tidy(),
+            Body::Bitmap(_) if self.spec.timeout.is_none() => {}
             Body::Hash(store) => store.sweep(now),
             Body::Bitmap(bitmap) => bitmap.sweep(now),
             Body::List(list) => list.sweep(now),
+        }
+    }
+
+    /// Lets go of members that were taken out.
+    pub(super) fn tidy_members(&self) {
+        if let Body::List(list) = &self.body {
+            list.tidy();
         }
     }
 

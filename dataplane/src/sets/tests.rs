@@ -246,6 +246,32 @@ fn rules_follow_names_when_sets_are_swapped() {
     assert_eq!(registry.list().len(), 0);
 }
 
+/// A worker that still reads a set is not who frees it.
+#[test]
+fn what_a_worker_reads_is_freed_by_the_sweep() {
+    use std::sync::Arc;
+    let registry = Registry::new(1);
+    let make = || Arc::new(set(CreateSpec::new(SetType::HashIp)));
+    registry.put(name("s"), make()).unwrap();
+    let slot = registry.get(&name("s")).unwrap();
+    let replaced = Arc::downgrade(&slot.set());
+    let reads = slot.load();
+    registry.put(name("s"), make()).unwrap();
+    drop(reads);
+    assert!(replaced.upgrade().is_some(), "not freed by the reader");
+    registry.sweep(NOW);
+    assert!(replaced.upgrade().is_none(), "freed by the sweep");
+
+    let destroyed = Arc::downgrade(&slot.set());
+    let reads = slot.load();
+    registry.destroy(&name("s")).unwrap();
+    drop(slot);
+    drop(reads);
+    assert!(destroyed.upgrade().is_some(), "not freed by the reader");
+    registry.sweep(NOW);
+    assert!(destroyed.upgrade().is_none(), "freed by the sweep");
+}
+
 #[test]
 fn lists_keep_their_order_and_their_members() {
     let registry = Registry::new(1);

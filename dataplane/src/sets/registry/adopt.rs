@@ -1,5 +1,6 @@
 //! Sets that were filled elsewhere take their places here.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use super::super::error::SetError;
@@ -11,7 +12,8 @@ impl Registry {
     /// The same places under another roof: what is put over one of them is not seen here.
     #[must_use]
     pub fn overlay(&self) -> Self {
-        Self { slots: Mutex::new(self.slots().clone()), seed: self.seed }
+        let slots = Mutex::new(self.slots().clone());
+        Self { slots, retired: Mutex::default(), seed: self.seed }
     }
 
     /// Puts a place of its own over that of the name: what refers to that one stays with it.
@@ -33,7 +35,13 @@ impl Registry {
     /// Has the places of an overlay from now on.
     pub fn take_over(&self, overlay: &Self) {
         let theirs = overlay.slots().clone();
-        *self.slots() = theirs;
+        let stay: HashSet<_> = theirs.iter().flatten().map(Arc::as_ptr).collect();
+        let replaced = std::mem::replace(&mut *self.slots(), theirs);
+        for slot in replaced.into_iter().flatten().filter(|slot| !stay.contains(&Arc::as_ptr(slot)))
+        {
+            let set = slot.set();
+            self.retire(Some(slot), set);
+        }
     }
 
     /// Puts a set in the place of that name: whatever refers to the place sees it at once.
@@ -44,7 +52,7 @@ impl Registry {
     pub fn put(&self, name: SetName, set: Arc<Set>) -> Result<(), SetError> {
         let mut slots = self.slots();
         if let Some(there) = find(&slots, &name) {
-            there.put(set);
+            self.retire(None, there.put(set));
             return Ok(());
         }
         let slot = Some(Arc::new(Slot::holding(name, set)));
