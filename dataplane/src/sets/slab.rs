@@ -79,7 +79,7 @@ impl Slab {
         let rows = (most / 512).clamp(least, MOST_ROWS);
         let shift = rows.next_power_of_two().ilog2();
         let chunks = (u64::from(most) >> shift) as usize + 1;
-        let groups = (chunks - 1 >> GROUP_SHIFT) + 1;
+        let groups = ((chunks - 1) >> GROUP_SHIFT) + 1;
         Self { layout, shift, chunks, groups: (0..groups).map(|_| OnceLock::new()).collect() }
     }
 
