@@ -239,7 +239,7 @@ fn faults_of_the_compiler_are_found() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     for (name, fault) in faults {
         let (mut placed, mut found) = (0, 0);
-        for _ in 0..1500 {
+        for _ in 0..2500 {
             let strategy = generate::rule(TableId::Filter, Family::V4, vec![]);
             let mut rule = strategy.new_tree(&mut runner).unwrap().current();
             rule.matches.retain(|spec| is_indexable(&spec.body));
