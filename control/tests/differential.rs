@@ -105,11 +105,16 @@ fn generated_rules_and_packets() {
     let rulesets = setting("PORTCULLIS_DIFF_RULESETS", 20);
     let packets = setting("PORTCULLIS_DIFF_PACKETS", 100) as usize;
     let seed = setting("PORTCULLIS_DIFF_SEED", 1);
+    // Without what the groups of `extra` add.
+    let core = setting("PORTCULLIS_DIFF_CORE", 0) == 1;
     let lab = new_lab();
     let (mut failures, mut refused, mut rules, mut forwarded) = (Vec::new(), 0, 0, 0);
     for number in 0..rulesets {
         let case_seed = seed.wrapping_add(number);
-        let case = Case::generate(case_seed, packets);
+        let case = match core {
+            true => Case::core(case_seed, packets),
+            false => Case::generate(case_seed, packets),
+        };
         let (theirs, differences) = match judge(&lab, &case) {
             Some(outcome) => outcome,
             None => {
@@ -136,8 +141,10 @@ fn generated_rules_and_packets() {
             } else {
                 differences[0].clone()
             };
-            let again =
-                format!("scripts/differential --rulesets 1 --packets {packets} --seed {case_seed}");
+            let only = if core { " --core" } else { "" };
+            let again = format!(
+                "scripts/differential --rulesets 1 --packets {packets} --seed {case_seed}{only}"
+            );
             eprintln!("MISMATCH, again with: {again}\n{shown}");
             failures.push(case_seed);
         }
