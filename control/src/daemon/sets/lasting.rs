@@ -337,7 +337,7 @@ mod tests {
         };
         let local = Element { ip: 0x7f00_0001, ..Element::default() };
         add("p", Element { proto: 58, port: 0x8000, ..local }, None);
-        add("p", Element { proto: 58, port: 0x0b0c, ..local }, Some(4_000_000));
+        add("p", Element { proto: 58, port: 0x0b0c, ..local }, Some(2_147_483));
         add("p", Element { proto: 17, port: 67, ..Element::default() }, None);
         add("six", Element { proto: 1, port: 0x0800, ip: 1, ..Element::default() }, None);
         let iface = |name: &str, wildcard| {

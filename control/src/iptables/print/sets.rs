@@ -3,6 +3,7 @@
 use dataplane::sets::CountTest;
 
 use super::push;
+use crate::ipset::quoted;
 use crate::model::sets::NamedSet;
 use crate::model::{SetSpec, SetTargetSpec};
 
@@ -49,7 +50,8 @@ pub(super) fn target(out: &mut String, spec: &SetTargetSpec) {
 }
 
 fn named(out: &mut String, option: &str, set: &NamedSet) {
-    push(out, format_args!(" {option} {} ", set.name));
+    // The tools print blanks bare, and cannot read them again.
+    push(out, format_args!(" {option} {} ", quoted(set.name.as_str())));
     for at in 0..set.sides.len() {
         let comma = if at > 0 { "," } else { "" };
         let side = if set.sides.is_source(at) { "src" } else { "dst" };
