@@ -20,6 +20,10 @@ use portcullis::iptables::{TableNames, parse, print};
 
 /// Differences that are meant and documented: words of the line, words of what we say.
 const ON_PURPOSE: &[(&str, &str, &str)] = &[
+    ("--gid-owner", "--gid-owner is not supported", "the group is not known outside the kernel"),
+    ("-m realm", "`realm' is not supported", "realms of routes are not mirrored"),
+    ("ANYCAST", "--limit-iface-in and --limit-iface-out", "routes by interface are not mirrored"),
+    ("-opts", "is no option", "the tools keep the low bits"),
     ("-m limit", "limit overflows", "nft takes what legacy and the kernel's arithmetic refuse"),
     ("--limit-burst 0", "is no burst", "nft ignores it"),
     ("-j CT", "there is no timeout policy", "the kernel loads it without effect"),

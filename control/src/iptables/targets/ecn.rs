@@ -49,7 +49,10 @@ impl Module for Ecn {
             })
         };
         match id {
-            REMOVE => (self.target.ece, self.target.cwr) = (Some(false), Some(false)),
+            // What was said of the IP header before is forgotten.
+            REMOVE => {
+                self.target = EcnTarget { ece: Some(false), cwr: Some(false), ect: None };
+            }
             CWR => self.target.cwr = Some(number(1)? == 1),
             ECE => self.target.ece = Some(number(1)? == 1),
             _ => self.target.ect = Some(number(3)? as u8),
