@@ -23,6 +23,7 @@ const ON_PURPOSE: &[(&str, &str, &str)] = &[
     ("--gid-owner", "--gid-owner is not supported", "the group is not known outside the kernel"),
     ("-m realm", "`realm' is not supported", "realms of routes are not mirrored"),
     ("ANYCAST", "--limit-iface-in and --limit-iface-out", "routes by interface are not mirrored"),
+    ("--weekdays 8", "is no such day", "the tools take it for no day at all"),
     ("-opts", "is no option", "the tools keep the low bits"),
     ("-m limit", "limit overflows", "nft takes what legacy and the kernel's arithmetic refuse"),
     ("--limit-burst 0", "is no burst", "nft ignores it"),
