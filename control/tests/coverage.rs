@@ -42,6 +42,8 @@ struct Module {
     table: &'static str,
     chains: Vec<&'static str>,
     needs: &'static str,
+    /// Options without which it means nothing.
+    always: &'static str,
     options: Vec<Options>,
 }
 
@@ -63,6 +65,8 @@ fn module(line: &'static str) -> Module {
     let [kind, name, families, table, chains] = head[..] else { panic!("bad line: {line}") };
     let family = |digit| if digit == '4' { Family::V4 } else { Family::V6 };
     let needs = fields.next().unwrap_or_default();
+    let (needs, always) = needs.split_once('+').unwrap_or((needs, ""));
+    let needs = needs.trim();
     Module {
         target: kind == "t",
         name,
@@ -70,6 +74,7 @@ fn module(line: &'static str) -> Module {
         table,
         chains: chains.split(',').collect(),
         needs: if needs == "-" { "" } else { needs },
+        always: always.trim(),
         options: fields.filter(|field| !field.is_empty()).map(options).collect(),
     }
 }
@@ -114,6 +119,9 @@ impl Picker {
             words.push(module.needs.to_owned());
         }
         words.push(format!("{} {}", if module.target { "-j" } else { "-m" }, module.name));
+        if !module.always.is_empty() && self.below(8) != 0 {
+            words.push(module.always.to_owned());
+        }
         for (index, at) in used.into_iter().enumerate() {
             let option = &module.options[at];
             let bad = wrong == Some(index) && !option.bad.is_empty();
