@@ -80,6 +80,15 @@ pub fn assist(
             HelperKind::Tftp => tftp::help(visit),
             HelperKind::Irc => irc::help(visit),
             HelperKind::Sip => sip::help(visit),
+            // Refused where rules are read.
+            HelperKind::Amanda => Ok(()),
+            HelperKind::Sane => Ok(()),
+            HelperKind::NetbiosNs => Ok(()),
+            HelperKind::Snmp | HelperKind::SnmpTrap => Ok(()),
+            HelperKind::Pptp => Ok(()),
+            HelperKind::Ras => Ok(()),
+            HelperKind::Q931 => Ok(()),
+            HelperKind::H245 => Ok(()),
         }?;
     }
     // What a helper shifts in this packet begins behind it.

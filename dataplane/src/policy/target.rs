@@ -106,7 +106,7 @@ pub enum NatTarget {
     Netmap(AddressMask),
 }
 
-/// Connection helpers.
+/// Connection helpers. State files keep the numbers: one that was used stays; 15 is the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum HelperKind {
@@ -118,11 +118,43 @@ pub enum HelperKind {
     Irc = 3,
     /// `sip` (UDP and TCP).
     Sip = 4,
+    /// `amanda` (UDP).
+    Amanda = 5,
+    /// `sane` (TCP).
+    Sane = 6,
+    /// `netbios-ns` (UDP).
+    NetbiosNs = 7,
+    /// `snmp` (UDP).
+    Snmp = 8,
+    /// `snmp_trap` (UDP).
+    SnmpTrap = 9,
+    /// `pptp` (TCP).
+    Pptp = 10,
+    /// `RAS` (UDP).
+    Ras = 11,
+    /// `Q.931` (TCP).
+    Q931 = 12,
+    /// `H.245` (UDP).
+    H245 = 13,
 }
 
 impl HelperKind {
     /// All helpers.
-    pub const ALL: [Self; 4] = [Self::Ftp, Self::Tftp, Self::Irc, Self::Sip];
+    pub const ALL: [Self; 13] = [
+        Self::Ftp,
+        Self::Tftp,
+        Self::Irc,
+        Self::Sip,
+        Self::Amanda,
+        Self::Sane,
+        Self::NetbiosNs,
+        Self::Snmp,
+        Self::SnmpTrap,
+        Self::Pptp,
+        Self::Ras,
+        Self::Q931,
+        Self::H245,
+    ];
     /// The name that `--helper` takes.
     pub const fn name(self) -> &'static str {
         match self {
@@ -130,6 +162,15 @@ impl HelperKind {
             Self::Tftp => "tftp",
             Self::Irc => "irc",
             Self::Sip => "sip",
+            Self::Amanda => "amanda",
+            Self::Sane => "sane",
+            Self::NetbiosNs => "netbios-ns",
+            Self::Snmp => "snmp",
+            Self::SnmpTrap => "snmp_trap",
+            Self::Pptp => "pptp",
+            Self::Ras => "RAS",
+            Self::Q931 => "Q.931",
+            Self::H245 => "H.245",
         }
     }
 }

@@ -55,7 +55,8 @@ pub(crate) const EXPECT_EVENT_NAMES: [&str; 1] = ["new"];
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// The kernel's helpers: name, protocols, whether for IPv6 too, and ours.
+/// The kernel's helpers: name, protocols, whether for IPv6 too, and ours; `None` is
+/// refused by name.
 const HELPERS: &[(&str, &[u8], bool, Option<HelperKind>)] = &[
     ("ftp", &[TCP], true, Some(HelperKind::Ftp)),
     ("tftp", &[UDP], true, Some(HelperKind::Tftp)),
@@ -91,7 +92,8 @@ impl Ct {
     fn find_helper(&self, name: &str, at: Span, rule: &Rule) -> Result<HelperKind, Problem> {
         let problem = |code, message: String| Problem::new(code, at, message);
         let Some((_, protocols, v6, ours)) = HELPERS.iter().find(|known| known.0 == name) else {
-            let names: Vec<&str> = HelperKind::ALL.iter().map(|kind| kind.name()).collect();
+            let built = HELPERS.iter().filter(|known| known.3.is_some());
+            let names: Vec<&str> = built.map(|known| known.0).collect();
             return Err(problem(Code::BadValue, format!("there is no helper `{name}'"))
                 .remedy(format!("the helpers are {}", names.join(" "))));
         };
