@@ -72,7 +72,9 @@ fn a_dhcp_client_gets_and_renews_its_lease_behind_a_closed_input() {
     assert_eq!(lab.hits("-4", "INPUT", 1), 0, "INPUT accepted nothing so far");
     client.signal("USR1");
     lab.until("a renewal", || lab.read("events").contains("renew 198.18.1."));
-    assert_eq!(lab.hits("-4", "INPUT", 1), 1, "the renewal's answer is ESTABLISHED");
+    // A client on a busy machine may have asked again before it read the answer.
+    let answers = lab.hits("-4", "INPUT", 1);
+    assert!((1..=2).contains(&answers), "the renewal's answer is ESTABLISHED: {answers}");
     // What the client asks is by packet socket, past OUTPUT; the renewal is not.
     let output = lab.hits("-4", "OUTPUT", 0);
     assert!(output >= 1, "{output}");

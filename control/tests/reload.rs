@@ -335,6 +335,21 @@ file = "none"
 interval = 3600
 [log]
 file = "log"
+json = "log.json"
+rate = 7
+burst = 8
+rotate-mib = 9
+rotate-hours = 10
+keep = 11
+top = 12
+trace-rate = 13
+[nflog]
+dir = "captures"
+files = "one"
+link = "raw"
+rate = 14
+rotate-mib = 15
+keep = 16
 [control]
 socket = "other.sock"
 group = 5

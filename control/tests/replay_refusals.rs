@@ -140,9 +140,9 @@ fn bad_inputs_are_named_with_their_place() {
 
     bench.write("sets", b"# nothing\n\n");
     assert_eq!(bench.run(&[&input[..], &["--ipset", "sets"]].concat()).status.code(), Some(0));
-    bench.write("sets", b"# one\ncreate a hash:ip\n");
+    bench.write("sets", b"# one\ncreate a hash:pi\n");
     let with_sets = [&input[..], &["--ipset", "sets"]].concat();
-    bench.refused(&with_sets, "sets:2:1: sets are not supported yet");
+    bench.refused(&with_sets, "--> sets:2:10");
 
     bench.write("rules", b"*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -j NOWHERE\nCOMMIT\n");
     bench.refused(&[&input[..], &["--rules", "rules"]].concat(), "rules:3:");
