@@ -20,7 +20,6 @@ use portcullis::iptables::{TableNames, parse, print};
 
 /// Differences that are meant and documented: words of the line, words of what we say.
 const ON_PURPOSE: &[(&str, &str, &str)] = &[
-    ("--gid-owner", "--gid-owner is not supported", "the group is not known outside the kernel"),
     ("-m realm", "`realm' is not supported", "realms of routes are not mirrored"),
     ("ANYCAST", "--limit-iface-in and --limit-iface-out", "routes by interface are not mirrored"),
     ("--weekdays 8", "is no such day", "the tools take it for no day at all"),

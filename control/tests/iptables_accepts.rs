@@ -453,11 +453,13 @@ fn compare(family: Family, prefix: &str, directory: &Path) -> (Vec<String>, usiz
 
 /// Differences that are meant: matches still to come, what the nft tool alone
 /// takes and stores only in part, loops of jumps that no packet can get to, and
-/// ports above 65535, which the tools cut to 16 bits in udp and conntrack.
+/// ports above 65535, which the tools cut to 16 bits in udp and conntrack, and directions
+/// that the nft tool does not look for through user chains.
 fn on_purpose(complaint: &str) -> bool {
     ["is not supported", "this jump closes a loop", "`99999' is no port"]
         .iter()
         .any(|known| complaint.contains(known))
+        || complaint.contains("refused: --dir ") && complaint.contains("-A U ")
         || complaint.contains("refused: the tcp match needs") && complaint.contains("! -p tcp")
 }
 

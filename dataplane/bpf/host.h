@@ -62,13 +62,65 @@ struct __sk_buff {
 	u32 gso_size;
 };
 
+// Of the kernel's own structures, what is read; where it lies in them is told by the kernel
+// in which the program is loaded.
+#define KERNELS __attribute__((preserve_access_index))
+typedef struct {
+	struct net *net;
+} possible_net_t;
+typedef struct {
+	u32 val;
+} kuid_t;
+typedef struct {
+	u32 val;
+} kgid_t;
+struct group_info {
+	int ngroups;
+	kgid_t gid[];
+} KERNELS;
+struct cred {
+	kuid_t fsuid;
+	kgid_t fsgid;
+	struct group_info *group_info;
+} KERNELS;
+struct file {
+	struct cred *f_cred;
+} KERNELS;
+struct socket {
+	struct file *file;
+} KERNELS;
+struct sock_common {
+	possible_net_t skc_net;
+	struct sock *skc_listener;
+} KERNELS;
+struct sock {
+	struct sock_common __sk_common;
+	struct socket *sk_socket;
+	kuid_t sk_uid;
+	u16 sk_type;
+} KERNELS;
+struct net_device {
+	possible_net_t nd_net;
+} KERNELS;
+struct sk_buff {
+	struct sock *sk;
+	struct net_device *dev;
+} KERNELS;
+// What cannot be read is zero.
+#define READ(from, field) \
+	({ \
+		__typeof__((from)->field) value; \
+		read_kernel(&value, sizeof(value), &(from)->field); \
+		value; \
+	})
+
 MAP(taps, MAP_HASH, u32, u32, 65, 0);      // port's interface index -> its TAP's
 // TAP's interface index -> its port's, and in the high half whether that one's XDP program
 // is generic.
 MAP(tap_ports, MAP_HASH, u32, u64, 65, 0);
 
 enum { SENDER = 6, LINK = 14, SOURCE = 6 };
-enum { PACKET_SOCKET = 17, RAW_SOCKET = 3 };
+enum { PACKET_SOCKET = 17, STREAM_SOCKET = 1 };
 enum { WORKERS_MAX = 256 };
 
 // What the engine is told of a packet, in place of its source address.
@@ -83,67 +135,82 @@ struct said {
 // meaning. The same in dataplane/src/port/host/owners.rs.
 enum { NOBODY = 0, NO_FILE = 1, FIRST_OWNER = 2, UNTOLD = 8191 };
 enum { CLOSED_FOR_GOOD = 6, ASKED_TO_OPEN = 12 }; // states: TIME_WAIT, NEW_SYN_RECV
-MAP(owners, MAP_ARRAY, u32, u64, UNTOLD, 0);      // number -> user; 0 -> how many
-MAP(owner_numbers, MAP_HASH, u64, u32, UNTOLD, 0);
+enum { GROUPS_MAX = 32 };
+static const u32 NOT_TOLD = ~0u; // of a group, or how many groups
 
-INLINE u32 new_owner(u64 owner)
+struct owner {
+	u32 user;
+	u32 group;
+	u32 count; // of supplementary groups
+	u32 groups[GROUPS_MAX];
+};
+MAP(owners, MAP_ARRAY, u32, struct owner, UNTOLD, 0); // by number; 0: how many, as the user
+MAP(owner_numbers, MAP_HASH, struct owner, u32, UNTOLD, MAP_NO_PREALLOC);
+
+INLINE u32 new_owner(struct owner *owner)
 {
 	u32 first = 0;
-	u64 *count = map_lookup(&owners, &first);
-	if (!count || *count >= UNTOLD - FIRST_OWNER)
+	struct owner *count = map_lookup(&owners, &first);
+	if (!count || count->user >= UNTOLD - FIRST_OWNER)
 		return UNTOLD;
-	u32 number = FIRST_OWNER + (u32)__sync_fetch_and_add(count, 1);
-	if (number >= UNTOLD || map_update(&owners, &number, &owner, 0))
+	u32 number = FIRST_OWNER + __sync_fetch_and_add(&count->user, 1);
+	if (number >= UNTOLD || map_update(&owners, &number, owner, 0))
 		return UNTOLD;
-	map_update(&owner_numbers, &owner, &number, 0);
+	map_update(&owner_numbers, owner, &number, 0);
 	return number;
 }
 
-// What the kernel says by ICMP from a socket of its own: errors and answers. It does not
-// ask, and nobody else is expected to answer.
-INLINE int is_kernels_icmp(struct __sk_buff *skb, u32 protocol)
+// Whose a socket is: what the credentials say with which its file was opened, as it is
+// while the file is open. The kernel's own sockets have no file, and closed ones no socket.
+INLINE u32 owner_of_open(struct sock *sock, struct socket *socket)
 {
-	u8 type;
-	if (protocol == ICMP) {
-		u8 version_ihl;
-		if (load_bytes(skb, LINK, &version_ihl, 1) ||
-		    load_bytes(skb, LINK + (version_ihl & 15) * 4, &type, 1))
-			return 0;
-		return type != 8 && type != 10 && type != 13 && type != 9;
+	struct owner owner = {};
+	struct file *file = READ(socket, file);
+	if (file) {
+		struct cred *cred = READ(file, f_cred);
+		struct group_info *groups = READ(cred, group_info);
+		owner.user = READ(cred, fsuid.val);
+		owner.group = READ(cred, fsgid.val);
+		owner.count = READ(groups, ngroups);
+		if (owner.count > GROUPS_MAX)
+			owner.count = NOT_TOLD;
+		else if (owner.count)
+			read_kernel(owner.groups, owner.count * sizeof(u32), &groups->gid);
 	}
-	struct ipv6 ip;
-	if (protocol != ICMPV6 || load_bytes(skb, LINK, &ip, sizeof(ip)))
-		return 0;
-	// Reports of groups stand behind the shortest hop-by-hop header.
-	u32 skipped = ip.next ? 0 : 8;
-	if (load_bytes(skb, LINK + sizeof(ip) + skipped, &type, 1))
-		return 0;
-	if (!ip.next)
-		return type == 131 || type == 132 || type == 143;
-	return ip.next == ICMPV6 && (type < 128 || type == 129);
+	// Closed meanwhile: then nobody knows what was read there.
+	if (READ(sock, sk_socket) != socket)
+		return NOBODY;
+	if (!file)
+		return NO_FILE;
+	u32 *known = map_lookup(&owner_numbers, &owner);
+	return known ? *known : new_owner(&owner);
 }
 
-// Whose a packet is: the user who opened its socket. (The group and whether the socket is
-// still open are told to programs under the GPL only.)
+// What only TCP still sends once it is closed is nobody's. What others have sent has waited
+// for its neighbour: its user is still known, and nothing else.
+INLINE u32 owner_of_closed(struct sock *sock, u32 type)
+{
+	if (type == STREAM_SOCKET)
+		return NOBODY;
+	struct owner owner = { .user = READ(sock, sk_uid.val), .group = NOT_TOLD, .count = NOT_TOLD };
+	u32 *known = map_lookup(&owner_numbers, &owner);
+	return known ? *known : new_owner(&owner);
+}
+
+// Whose a packet is. A socket of another network namespace is no owner here.
 INLINE u32 owner_of(struct __sk_buff *skb)
 {
-	struct bpf_sock *sock = skb->sk;
-	if (!sock)
+	struct bpf_sock *seen = skb->sk;
+	if (!seen || seen->state == CLOSED_FOR_GOOD)
 		return NOBODY;
-	if (sock->state == CLOSED_FOR_GOOD)
+	struct sock *sock = READ((struct sk_buff *)skb, sk);
+	if (seen->state == ASKED_TO_OPEN)
+		sock = READ(sock, __sk_common.skc_listener);
+	struct socket *socket = READ(sock, sk_socket);
+	struct net_device *device = READ((struct sk_buff *)skb, dev);
+	if (READ(sock, __sk_common.skc_net.net) != READ(device, nd_net.net))
 		return NOBODY;
-	if (sock->state != ASKED_TO_OPEN) {
-		sock = full_socket(sock);
-		if (!sock)
-			return NOBODY;
-		// The kernel's own, for resets and for what it says by ICMP.
-		if (sock->type == RAW_SOCKET &&
-		    (sock->protocol == TCP || is_kernels_icmp(skb, sock->protocol)))
-			return NO_FILE;
-	}
-	u64 owner = socket_user(skb);
-	u32 *known = map_lookup(&owner_numbers, &owner);
-	return known ? *known : new_owner(owner);
+	return socket ? owner_of_open(sock, socket) : owner_of_closed(sock, READ(sock, sk_type));
 }
 
 INLINE int is_engines(struct __sk_buff *skb)
@@ -161,9 +228,9 @@ INLINE int is_engines(struct __sk_buff *skb)
 	return !is_discovery(ip.next, ip.hops, type);
 }
 
-INLINE long say(struct __sk_buff *skb, u8 flags)
+INLINE long say(struct __sk_buff *skb, u8 flags, u32 owner)
 {
-	u32 mark = skb->mark, owner = owner_of(skb);
+	u32 mark = skb->mark;
 	struct said said = { flags | owner >> 8 << OWNER_SHIFT, owner, {} };
 	__builtin_memcpy(said.mark, &mark, sizeof(mark));
 	return store_bytes(skb, SOURCE, &said, sizeof(said), 0);
@@ -271,8 +338,8 @@ INLINE int any_silent(void)
 	return 0;
 }
 
-SEC("classifier")
-int host_out(struct __sk_buff *skb)
+// `tells`: whether the kernel's own structures can be read, which say whose a packet is.
+INLINE int leave(struct __sk_buff *skb, int tells)
 {
 	u32 interface = skb->ifindex;
 	struct bpf_sock *socket = skb->sk;
@@ -285,9 +352,23 @@ int host_out(struct __sk_buff *skb)
 	u32 *tap = map_lookup(&taps, &interface);
 	if (!tap)
 		return CLOSED ? TCX_DROP : TCX_PASS;
-	if (say(skb, socket && socket->bound_dev_if ? BOUND : 0))
+	u32 owner = tells ? owner_of(skb) : socket ? UNTOLD : NOBODY;
+	if (say(skb, socket && socket->bound_dev_if ? BOUND : 0, owner))
 		return TCX_DROP;
 	return redirect(*tap, 0);
+}
+
+SEC("classifier")
+int host_out(struct __sk_buff *skb)
+{
+	return leave(skb, 1);
+}
+
+// Where the kernel describes itself to nobody, or is locked against being read.
+SEC("classifier")
+int host_out_untold(struct __sk_buff *skb)
+{
+	return leave(skb, 0);
 }
 
 // Where answers on loopback are expected: a bit for each hash of an answer's addresses,
@@ -349,7 +430,7 @@ int host_loop(struct __sk_buff *skb)
 	u32 *tap = map_lookup(&taps, &interface);
 	if (!tap)
 		return TCX_PASS;
-	if (say(skb, LOOPED))
+	if (say(skb, LOOPED, NOBODY))
 		return TCX_DROP;
 	return redirect(*tap, 0);
 }

@@ -22,6 +22,7 @@ mod health;
 mod housekeeping;
 mod logwriter;
 mod notify;
+mod owners;
 pub mod policy;
 mod ports;
 pub mod preflight;
@@ -68,6 +69,7 @@ use housekeeping::{NetworkSide, Signals};
 use logwriter::LogThread;
 pub use logwriter::{CaptureSettings, LogSettings, Rotation};
 use notify::Duties;
+use owners::Questions;
 use policy::Texts;
 use ports::{KeptPorts, PortBoard, PortKeeper};
 use preflight::Holds;
@@ -206,6 +208,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     let (sets, remarks) =
         sets::lasting::open(config.state.as_deref(), files).map_err(system("sets"))?;
     let registry = Arc::clone(sets.registry());
+    let owners = Questions::of(&parsed.change);
     let opened = PolicyStore::open_with(parsed.change, config.ports.clone(), workers, registry);
     let store = match opened {
         Ok(store) => store,
@@ -216,8 +219,11 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
             });
         }
     };
-    let equipment = Equipment { store, workers, conntrack, sets, mirror, place, holds, pins };
-    let (mut daemon, restored) = Daemon::start(config, equipment, &signals)?;
+    let asks_owners = !owners.is_empty();
+    let equipment =
+        Equipment { store, workers, conntrack, sets, mirror, place, holds, pins, asks_owners };
+    let (mut daemon, restored) =
+        Daemon::start(config, equipment, &signals).map_err(|error| owners.blame(error, &texts))?;
     let mut notes = daemon.service.notes();
     notes.extend(remarks);
     notes.extend(restored);
@@ -335,6 +341,7 @@ struct Equipment {
     place: Option<Place>,
     holds: Holds,
     pins: Pins,
+    asks_owners: bool,
 }
 
 impl Daemon {
@@ -345,7 +352,8 @@ impl Daemon {
         equipment: Equipment,
         signals: &Signals,
     ) -> Result<(Self, Option<String>), DaemonError> {
-        let Equipment { store, workers, conntrack, sets, mirror, place, holds, pins } = equipment;
+        let Equipment { store, workers, conntrack, sets, mirror, place, holds, pins, asks_owners } =
+            equipment;
         let update = mirror.current()?;
         let network = Arc::new(Network::build(&update.topology)?);
         let notes = update.notes.iter().map(ToString::to_string).collect();
@@ -360,6 +368,7 @@ impl Daemon {
         guard::tell_at_start(&config, &store, &network, &conntrack);
         let mut wanted = wanted_ports(&config, workers);
         wanted.broadcasts = update.broadcasts;
+        wanted.needs_owners = asks_owners;
         let opened = afxdp::open_pinned(&wanted, update.local, Some(pins))?;
         let board = Arc::new(PortBoard::at_start(&config, &opened));
         let program = ProgramSight(Arc::new(Mutex::new(opened.program)));

@@ -225,10 +225,20 @@ impl Service {
         })
     }
 
+    /// Texts as a change that can be honoured here.
+    pub(super) fn parse(
+        &self,
+        texts: &Texts,
+        written_counters: bool,
+    ) -> Result<policy::Parsed, Vec<Finding>> {
+        let parsed = policy::parse(texts, written_counters, self.conntrack())?;
+        self.allow_owners(&parsed.change, texts)?;
+        Ok(parsed)
+    }
+
     /// Whether the policy would be accepted.
     fn rehearse(&self, texts: &Texts) -> Result<Vec<crate::api::protocol::Finding>, Failure> {
-        let parsed = policy::parse(texts, false, self.conntrack());
-        let mut parsed = parsed.map_err(|findings| refusal(&findings))?;
+        let mut parsed = self.parse(texts, false).map_err(|findings| refusal(&findings))?;
         let files = FromFiles::read(&texts.sets).map_err(|findings| refusal(&findings))?;
         parsed.findings.extend(files.findings.iter().cloned());
         let _turn = self.sets().turn();

@@ -202,8 +202,7 @@ impl Service {
     ) -> Result<Applied, Failure> {
         let refused = |findings| Failure::from(Refusal::Findings(findings));
         let files = FromFiles::read(&texts.sets).map_err(refused)?;
-        let mut parsed =
-            policy::parse(texts, how.written_counters, &self.conntrack).map_err(refused)?;
+        let mut parsed = self.parse(texts, how.written_counters).map_err(refused)?;
         parsed.findings.extend(files.findings.iter().cloned());
         let impossible = |error: dataplane::sets::SetError| {
             Failure::new(Code::Refused, format!("{error}; the old policy keeps running"))

@@ -41,6 +41,11 @@ impl ProgramSight {
     pub(super) fn pin(&self, port: PortId) -> (bool, bool) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pin(port)
     }
+    /// Why nobody sees whose packets of this machine are, if so.
+    pub(super) fn owners_untold(&self) -> Option<String> {
+        let program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        program.owners_untold().map(str::to_owned)
+    }
     /// The start has succeeded.
     pub(super) fn settle(&self) -> Result<(), PinError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).settle()

@@ -63,6 +63,7 @@ codes! {
     AfXdp, "af-xdp", Kernel, false, "without AF_XDP sockets no frame reaches the engine";
     BpfLoad, "bpf-load", Kernel, false, "the kernel must take the XDP program and its maps";
     XdpLink, "xdp-link", Kernel, false, "programs are attached by links, so that nothing is left behind when the process ends";
+    Owners, "owners", Kernel, false, "`-m owner` asks whose packets of this machine are, which the BPF programs read off the kernel's own structures";
     HostRoadLink, "host-road-link", Kernel, false, "the host road needs TAP devices and tcx links; without it INPUT and OUTPUT are not enforced";
     Tun, "tun", Kernel, false, "the host road carries this machine's own packets through TAP devices";
     IoUring, "io-uring", Kernel, false, "without it every packet of the host road costs a system call of its own";

@@ -108,6 +108,7 @@ pub(super) fn judge(wanted: &Wanted, workers: usize, seen: &Seen, running: bool)
         findings.push(tun(seen));
         let what = "a TAP with a tcx program";
         findings.push(tried(Code::HostRoadLink, what, &seen.probes.host_road));
+        findings.push(owners(&seen.probes.owners));
         findings.push(io_uring(seen));
     }
     findings.push(jit(seen));
@@ -144,6 +145,24 @@ fn tried(code: Code, what: &str, outcome: &Sight<()>) -> Finding {
         Ok(()) => Finding::ok(code, "", format!("{what} works, tried for real")),
         Err(why @ Unseen::Privilege(_)) => Finding::unseen(code, "", why),
         Err(why) => Finding::error(code, "", format!("{what} does not work: {why}")),
+    }
+}
+
+/// Only `-m owner` asks for them.
+fn owners(outcome: &Sight<()>) -> Finding {
+    let code = Code::Owners;
+    match outcome {
+        Ok(()) => Finding::ok(code, "", "the programs see whose packets of this machine are"),
+        Err(why @ Unseen::Privilege(_)) => Finding::unseen(code, "", why),
+        Err(why) => {
+            let found = format!(
+                "the programs cannot see whose packets of this machine are, so that `-m owner` \
+                 is refused: {why}"
+            );
+            Finding::warning(code, "", found).advise(
+                "a kernel with CONFIG_DEBUG_INFO_BTF is needed, not locked for confidentiality",
+            )
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Probes {
     pub(super) xdp_link: Sight<()>,
     /// TAPs and tcx links work.
     pub(super) host_road: Sight<()>,
+    /// The programs see whose packets of this machine are.
+    pub(super) owners: Sight<()>,
 }
 
 /// Whether this process may try. Loading takes the capabilities that `run` needs,
@@ -33,7 +35,8 @@ pub(super) fn run() -> Probes {
     let all = |why: Unseen| Probes {
         program: Err(why.clone()),
         xdp_link: Err(why.clone()),
-        host_road: Err(why),
+        host_road: Err(why.clone()),
+        owners: Err(why),
     };
     if !allowed() {
         return all(Unseen::Privilege("CAP_SYS_ADMIN and CAP_NET_ADMIN"));
@@ -80,7 +83,8 @@ fn try_all() -> Probes {
         Err(error) => {
             let without = || Err(Unseen::Failed("the programs do not load".to_owned()));
             let program = Err(failed(&error));
-            return Probes { program, xdp_link: without(), host_road: without() };
+            let (xdp_link, host_road, owners) = (without(), without(), without());
+            return Probes { program, xdp_link, host_road, owners };
         }
     };
     let xdp_link = match LinkInfo::of("lo") {
@@ -93,5 +97,6 @@ fn try_all() -> Probes {
     let host_road = host::open(&mut program, &[], 1, host::HostChoice::Auto)
         .map(|_| ())
         .map_err(|error| failed(&error));
-    Probes { program: Ok(()), xdp_link, host_road }
+    let untold = program.owners_untold().map(|why| Unseen::Failed(why.to_owned()));
+    Probes { program: Ok(()), xdp_link, host_road, owners: untold.map_or(Ok(()), Err) }
 }

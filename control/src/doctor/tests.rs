@@ -100,7 +100,7 @@ fn seen() -> Seen {
             missing: Vec::new(),
             may_pin: true,
             af_xdp: Ok(()),
-            probes: Probes { program: Ok(()), xdp_link: Ok(()), host_road: Ok(()) },
+            probes: Probes { program: Ok(()), xdp_link: Ok(()), host_road: Ok(()), owners: Ok(()) },
             tun: Ok(()),
             io_uring: Ok(()),
             io_uring_disabled: Ok(0),
@@ -331,6 +331,10 @@ fn the_kernel() {
         (
             |_, s| s.kernel.probes.host_road = Err(Unseen::Failed("no".to_owned())),
             &["error host-road-link"],
+        ),
+        (
+            |_, s| s.kernel.probes.owners = Err(Unseen::Failed("no BTF".to_owned())),
+            &["warning owners"],
         ),
         (
             |w, s| {

@@ -2,7 +2,7 @@
 
 use dataplane::fib::{Network, Query, RouteKind};
 use dataplane::packet::{Family, PortId};
-use dataplane::policy::matches::Neg;
+use dataplane::policy::matches::{Neg, Range};
 use dataplane::policy::place::{
     AddrTypeMatch, Limit, OwnerMatch, PlaceMatch, RpFilterMatch, address_type as kind,
 };
@@ -180,16 +180,32 @@ fn asks_around(subject: &Subject<'_>) -> bool {
             || [first, second, third] == [224, 0, 0])
 }
 
-/// The user whose socket sent it. Without a socket everything that is asked for
-/// must be asked the other way round.
+/// Whose socket sent it. Without a socket everything that is asked for must be asked the
+/// other way round.
 fn owner(at: At, wanted: &OwnerMatch, subject: &Subject<'_>) -> Compared {
     if let Some(negated) = wanted.socket {
         let option = "--socket-exists";
         at.need(subject.owner.is_some() != negated, option, Actual::State("no socket"))?;
     }
-    let user = subject.owner.map(|owner| owner.uid);
-    let actual = user.map_or(Actual::State("no owner"), Actual::Number);
-    let Some(Neg { negated, value }) = wanted.uid else { return Ok(()) };
-    let holds = user.is_some_and(|user| value.low <= user && user <= value.high);
-    at.need(holds != negated, "--uid-owner", actual)
+    let number = |id: Option<u32>| id.map_or(Actual::State("no owner"), Actual::Number);
+    let in_range = |range: Range<u32>, id: u32| range.low <= id && id <= range.high;
+    if let Some(Neg { negated, value }) = wanted.uid {
+        let user = subject.owner.map(|owner| owner.uid);
+        let holds = user.is_some_and(|user| in_range(value, user));
+        at.need(holds != negated, "--uid-owner", number(user))?;
+    }
+    if let Some(Neg { negated, value }) = wanted.gid {
+        let group = subject.owner.and_then(|owner| owner.gid);
+        let mut groups: Vec<u32> = group.into_iter().collect();
+        if wanted.supplementary {
+            let others = subject.owner.and_then(|owner| owner.groups);
+            groups.extend(others.unwrap_or_default());
+        }
+        let holds = groups.into_iter().any(|group| in_range(value, group));
+        at.need(holds != negated, "--gid-owner", number(group))?;
+    }
+    if wanted.supplementary && subject.owner.is_none() {
+        at.need(false, "--suppl-groups", Actual::State("no owner"))?;
+    }
+    Ok(())
 }

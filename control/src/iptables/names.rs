@@ -28,6 +28,10 @@ pub trait Names {
     fn user(&self, _name: &str) -> Option<u32> {
         None
     }
+    /// The number of a group of users.
+    fn group(&self, _name: &str) -> Option<u32> {
+        None
+    }
     /// The protocol of a timeout policy that `-j CT --timeout` can name.
     fn timeout_policy(&self, name: &str) -> Option<u8>;
 }
@@ -119,6 +123,7 @@ pub struct TableNames {
     label_names: HashMap<u8, String>,
     timeout_policies: HashMap<String, u8>,
     users: HashMap<String, u32>,
+    groups: HashMap<String, u32>,
 }
 
 impl TableNames {
@@ -166,6 +171,7 @@ impl TableNames {
         Self::from_texts(&host("/etc/protocols"), &host("/etc/services"))
             .with_labels(&host("/etc/xtables/connlabel.conf"))
             .with_users(&host("/etc/passwd"))
+            .with_groups(&host("/etc/group"))
     }
 
     fn empty() -> Self {
@@ -178,6 +184,7 @@ impl TableNames {
             label_names: HashMap::new(),
             timeout_policies: HashMap::new(),
             users: HashMap::new(),
+            groups: HashMap::new(),
         }
     }
 
@@ -205,11 +212,14 @@ impl TableNames {
     /// With users from a text in the format of `/etc/passwd`.
     #[must_use]
     pub fn with_users(mut self, passwd: &str) -> Self {
-        let entry = |line: &str| {
-            let mut fields = line.split(':');
-            Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
-        };
-        self.users = passwd.lines().filter_map(entry).collect();
+        self.users = numbered(passwd);
+        self
+    }
+
+    /// With groups of users from a text in the format of `/etc/group`.
+    #[must_use]
+    pub fn with_groups(mut self, group: &str) -> Self {
+        self.groups = numbered(group);
         self
     }
 
@@ -251,6 +261,10 @@ impl Names for TableNames {
         self.users.get(name).copied()
     }
 
+    fn group(&self, name: &str) -> Option<u32> {
+        self.groups.get(name).copied()
+    }
+
     fn protocol_number(&self, name: &str) -> Option<u8> {
         self.protocols.get(name).copied()
     }
@@ -285,6 +299,19 @@ fn entries(text: &str) -> impl Iterator<Item = Vec<&str>> {
         let words: Vec<&str> = line.split('#').next()?.split_whitespace().collect();
         (words.len() >= 2).then_some(words)
     })
+}
+
+/// Names and the third fields of lines with colons. The first of a name counts.
+fn numbered(text: &str) -> HashMap<String, u32> {
+    let mut numbers = HashMap::new();
+    for line in text.lines() {
+        let mut fields = line.split(':');
+        let name = fields.next().unwrap_or_default();
+        if let Some(number) = fields.nth(1).and_then(|number| number.parse().ok()) {
+            numbers.entry(name.to_owned()).or_insert(number);
+        }
+    }
+    numbers
 }
 
 fn read(path: &Path) -> String {

@@ -157,7 +157,7 @@ fn audit_records_are_the_kernels() {
 #[test]
 fn a_sender_shows_where_it_is_asked_for_and_known() {
     let frame = Packet::udp("198.18.1.1", 1, "198.18.1.5", 2).build();
-    let owner = Some(Owner { uid: 1000, gid: Some(100) });
+    let owner = Some(Owner { uid: 1000, gid: Some(100), groups: None });
     let seen = |verbose, mark| Entry { owner, ..logged(&frame, verbose, [None, Some(1)], mark) };
     assert!(line(&seen(true, 7), name).ends_with("LEN=8 UID=1000 GID=100 MARK=0x7 "));
     assert!(line(&seen(false, 7), name).ends_with("LEN=8 MARK=0x7 "));

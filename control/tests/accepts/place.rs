@@ -51,5 +51,13 @@ pub(crate) const MATCHES: &[&str] = &[
     "-m owner ! --socket-exists",
     "-m owner --gid-owner 7",
     "-m owner --gid-owner 5 --suppl-groups",
+    "-m owner --suppl-groups --gid-owner 5",
+    "-m owner --gid-owner 5 --suppl-groups --suppl-groups",
+    "-m owner ! --gid-owner root --uid-owner 3 --socket-exists --suppl-groups",
+    "-m owner --gid-owner 5 ! --suppl-groups",
+    "-m owner --gid-owner 7-5",
+    "-m owner --gid-owner 5:7",
+    "-m owner --gid-owner 4294967295",
+    "-m owner --gid-owner nosuch",
     "-m owner",
 ];

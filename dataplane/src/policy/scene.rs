@@ -26,13 +26,16 @@ impl Scene<'static> {
     }
 }
 
-/// Who sends a packet of this machine's own.
+/// Who sends a packet of this machine's own: the credentials with which its socket was
+/// opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The socket's user.
+    /// The user.
     pub uid: u32,
-    /// The socket's group, where it is known.
+    /// The group, where it is known.
     pub gid: Option<u32>,
+    /// The supplementary groups, where they are known.
+    pub groups: Option<&'static [u32]>,
 }
 
 /// Whose socket a packet of this machine's own came from.

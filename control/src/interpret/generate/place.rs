@@ -81,7 +81,13 @@ fn ipsec(family: Family) -> impl Strategy<Value = PlaceMatch> {
 }
 
 fn owner() -> impl Strategy<Value = PlaceMatch> {
-    let ids = (0..9_u32, 0..9_u32).prop_map(|(low, more)| Range { low, high: low + more });
-    (weighted(0.4, any::<bool>()), negated(ids))
-        .prop_map(|(socket, uid)| PlaceMatch::Owner(OwnerMatch { socket, uid: Some(uid) }))
+    let ids =
+        || negated((0..9_u32, 0..9_u32).prop_map(|(low, more)| Range { low, high: low + more }));
+    let asked = (weighted(0.7, ids()), weighted(0.5, ids()), any::<bool>());
+    (weighted(0.4, any::<bool>()), asked).prop_map(|(socket, (uid, gid, supplementary))| {
+        // One of them must be there.
+        let socket = if uid.is_none() && gid.is_none() { socket.or(Some(true)) } else { socket };
+        let supplementary = supplementary && gid.is_some();
+        PlaceMatch::Owner(OwnerMatch { socket, uid, gid, supplementary })
+    })
 }

@@ -67,16 +67,14 @@ impl Module for Owner {
         let names = context.names;
         match id {
             UID => self.found.uid = Some(ids(operand, names.user(operand.text), "user")?),
+            GID => self.found.gid = Some(ids(operand, names.group(operand.text), "group")?),
             SOCKET => self.found.socket = Some(operand.negated),
-            _ => {
-                let option = if id == GID { "--gid-owner" } else { "--suppl-groups" };
-                let message = format!(
-                    "{option} is not supported: the kernel tells of a packet's socket who opened \
-                     it, but not with which groups"
-                );
-                return Err(Problem::new(Code::UnsupportedMatch, operand.span, message)
-                    .remedy("run the service as a user of its own and use --uid-owner"));
+            _ if self.found.gid.is_none() => {
+                let message = "--suppl-groups needs --gid-owner before it";
+                return Err(Problem::new(Code::MissingOption, operand.span, message.to_owned())
+                    .remedy("write --gid-owner GROUP --suppl-groups"));
             }
+            _ => self.found.supplementary = true,
         }
         Ok(())
     }
@@ -85,7 +83,7 @@ impl Module for Owner {
 impl MatchModule for Owner {
     fn finish(&self, at: Span, _seen: u32, _rule: &Rule) -> Result<MatchBody, Problem> {
         if self.found == OwnerMatch::default() {
-            return Err(required(at, "owner", "--uid-owner or --socket-exists"));
+            return Err(required(at, "owner", "--uid-owner, --gid-owner or --socket-exists"));
         }
         Ok(MatchBody::Plain(Match::Place(PlaceMatch::Owner(self.found))))
     }

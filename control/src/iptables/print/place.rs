@@ -92,10 +92,14 @@ fn owner(out: &mut String, found: OwnerMatch) {
     if let Some(negated) = found.socket {
         push(out, format_args!(" {}--socket-exists", bang(negated)));
     }
-    if let Some(Neg { negated, value: Range { low, high } }) = found.uid {
-        push(out, format_args!(" {}--uid-owner {low}", bang(negated)));
+    for (option, asked) in [("--uid-owner", found.uid), ("--gid-owner", found.gid)] {
+        let Some(Neg { negated, value: Range { low, high } }) = asked else { continue };
+        push(out, format_args!(" {}{option} {low}", bang(negated)));
         if low != high {
             push(out, format_args!("-{high}"));
         }
+    }
+    if found.supplementary {
+        out.push_str(" --suppl-groups");
     }
 }

@@ -38,6 +38,15 @@ pub enum AfxdpError {
         /// Size asked for.
         size: u32,
     },
+    /// Somebody asks whose packets are, and the programs cannot tell.
+    #[error(
+        "the programs cannot see whose packets of this machine are ({why}): `-m owner` needs a \
+         kernel with CONFIG_DEBUG_INFO_BTF, not locked for confidentiality, and CAP_PERFMON"
+    )]
+    OwnersUntold {
+        /// What is in the way.
+        why: String,
+    },
     /// Queues and workers must match.
     #[error(
         "device {device} has {queues} queue(s) but there are {workers} worker(s): run \

@@ -111,6 +111,9 @@ pub struct Config {
     /// Whether this machine's own packets take the host road through the engine,
     /// Not in bridge mode.
     pub host: HostChoice,
+    /// Whether somebody asks whose packets of this machine are: opening fails if nobody
+    /// can tell.
+    pub needs_owners: bool,
 }
 
 impl Config {
@@ -130,6 +133,7 @@ impl Config {
             broadcasts: Vec::new(),
             blocklist: None,
             host: HostChoice::Off,
+            needs_owners: false,
         }
     }
     /// Frames that one worker's pool needs: every fill and transmit ring full,
@@ -209,6 +213,9 @@ pub fn open_pinned(
         queues: config.workers as u32,
         blocklist: config.blocklist,
     })?;
+    if let Some(why) = program.owners_untold().filter(|_| config.needs_owners) {
+        return Err(AfxdpError::OwnersUntold { why: why.to_owned() });
+    }
     program.set_local(local.iter().copied())?;
     program.set_broadcasts(config.broadcasts.iter().copied())?;
     program.set_management(&config.management)?;

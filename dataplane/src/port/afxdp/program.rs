@@ -19,7 +19,7 @@ use std::sync::Arc;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, Xdp};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 
 use management::ManagementMaps;
 
@@ -148,6 +148,7 @@ pub struct Program {
     beats: Beats,
     looped: Looped,
     owners: OwnerMap,
+    egress: host::Egress,
     config: ProgramConfig,
 }
 
@@ -163,27 +164,16 @@ impl Program {
     /// # Errors
     /// [`BpfError`] when the kernel refuses it.
     pub fn load(config: ProgramConfig) -> Result<Self, BpfError> {
-        let routed = u32::from(config.routed);
-        let host = u32::from(config.host);
-        let closed = u32::from(config.on_failure == OnFailure::Closed);
-        let blocklist = u32::from(config.blocklist.is_some());
-        let size = config.blocklist.unwrap_or(BlocklistSize { hosts: 1, prefixes: 1 });
-        let passport = if config.host { passport()? } else { 0 };
-        let mut ebpf = EbpfLoader::new()
-            .override_global("ROUTED", &routed, true)
-            .override_global("HOST", &host, true)
-            .override_global("CLOSED", &closed, true)
-            .override_global("PASSPORT", &passport, true)
-            .override_global("BEAT_LIMIT", &config.beat_limit.0, true)
-            .override_global("QUEUES", &config.queues, true)
-            .override_global("BLOCKLIST", &blocklist, true)
-            .map_max_entries("sockets", MAX_PORTS as u32 * config.queues)
-            .map_max_entries("block4", size.hosts)
-            .map_max_entries("block6", size.hosts)
-            .map_max_entries("block4_net", size.prefixes)
-            .map_max_entries("block6_net", size.prefixes)
-            .load(OBJECT)?;
+        let (mut ebpf, untold) = match Btf::from_sys_fs() {
+            Ok(kernel) => match prepare(config, Some(&kernel)) {
+                Ok(ebpf) => (ebpf, None),
+                // It may lack what only the host road asks for.
+                Err(error) => (prepare(config, None)?, Some(host::reason(&error))),
+            },
+            Err(error) => (prepare(config, None)?, Some(host::reason(&error))),
+        };
         program(&mut ebpf)?.load()?;
+        let egress = host::Egress::choose(&mut ebpf, config.host, untold)?;
         let local = Addresses::take(&mut ebpf, ["local4", "local6", "local4_net", "local6_net"])?;
         let blocked = Addresses::take(&mut ebpf, ["block4", "block6", "block4_net", "block6_net"])?;
         // It stays where it is: the tcx programs, loaded later, refer to it.
@@ -198,6 +188,7 @@ impl Program {
             beats,
             looped,
             owners: Arc::new(take(&mut ebpf, "owners")?.try_into()?),
+            egress,
             links: Vec::new(),
             host_links: Vec::new(),
             keeping: None,
@@ -251,6 +242,11 @@ impl Program {
         let now = LinkInfo::of(&link.name)
             .map_err(|source| AfxdpError::NoDevice { device: link.name.clone(), source })?;
         now.attached.ok_or_else(|| AfxdpError::NotAttached { device: link.name.clone() })
+    }
+
+    /// Why packets of this machine's own are not told whose they are, if so.
+    pub fn owners_untold(&self) -> Option<&str> {
+        self.egress.untold.as_deref()
     }
 
     /// What the numbers of owners mean.
@@ -343,6 +339,32 @@ impl Program {
             silent: count(7)?,
         })
     }
+}
+
+/// The object with its settings. `kernel`: how it describes itself, for what reads it.
+fn prepare(config: ProgramConfig, kernel: Option<&Btf>) -> Result<Ebpf, BpfError> {
+    let routed = u32::from(config.routed);
+    let host = u32::from(config.host);
+    let closed = u32::from(config.on_failure == OnFailure::Closed);
+    let blocklist = u32::from(config.blocklist.is_some());
+    let size = config.blocklist.unwrap_or(BlocklistSize { hosts: 1, prefixes: 1 });
+    let passport = if config.host { passport()? } else { 0 };
+    let ebpf = EbpfLoader::new()
+        .btf(kernel)
+        .override_global("ROUTED", &routed, true)
+        .override_global("HOST", &host, true)
+        .override_global("CLOSED", &closed, true)
+        .override_global("PASSPORT", &passport, true)
+        .override_global("BEAT_LIMIT", &config.beat_limit.0, true)
+        .override_global("QUEUES", &config.queues, true)
+        .override_global("BLOCKLIST", &blocklist, true)
+        .map_max_entries("sockets", MAX_PORTS as u32 * config.queues)
+        .map_max_entries("block4", size.hosts)
+        .map_max_entries("block6", size.hosts)
+        .map_max_entries("block4_net", size.prefixes)
+        .map_max_entries("block6_net", size.prefixes)
+        .load(OBJECT)?;
+    Ok(ebpf)
 }
 
 /// A sender's address that nobody can guess, for frames that are delivered by way of a

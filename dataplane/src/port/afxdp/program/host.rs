@@ -22,6 +22,48 @@ pub(super) struct Joined {
     output: bool,
 }
 
+/// The program for what ports put out.
+#[derive(Debug)]
+pub(super) struct Egress {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// Why it does not tell whose packets are, if so.
+    pub(super) untold: Option<String>,
+}
+
+impl Egress {
+    /// The one that tells, if the kernel lets it look; `untold`: why it must not be tried.
+    pub(super) fn choose(
+        ebpf: &mut Ebpf,
+        wanted: bool,
+        untold: Option<String>,
+    ) -> Result<Self, BpfError> {
+        let tells = Self { name: "host_out", untold: None };
+        if !wanted {
+            return Ok(tells);
+        }
+        let untold = match untold {
+            Some(why) => why,
+            None => match host_program(ebpf, tells.name)?.load() {
+                Ok(()) => return Ok(tells),
+                Err(error) => reason(&error),
+            },
+        };
+        Ok(Self { name: "host_out_untold", untold: Some(untold) })
+    }
+}
+
+/// An error with its causes, and of a verifier's log the end.
+pub(super) fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text.lines().last().unwrap_or_default().to_owned()
+}
+
 impl Program {
     /// Joins a device and its TAP: deliveries always, and what the kernel puts out
     /// there if `output`; else, on loopback, the answers that are expected there.
@@ -92,11 +134,11 @@ impl Program {
 
     /// A TAP is gone when the process is; a port may have a link of an earlier one.
     fn attach_port(&mut self, link: &LinkInfo) -> Result<(), HostError> {
-        self.load_host("host_out")?;
+        self.load_host(self.egress.name)?;
         if self.adopt_egress(link.ifindex) {
             return Ok(());
         }
-        let made = self.link_host("host_out", link, TcxHook::Egress)?;
+        let made = self.link_host(self.egress.name, link, TcxHook::Egress)?;
         self.keep(PinKind::Egress, link.ifindex, made.as_fd())?;
         self.host_links.push((link.ifindex, made));
         Ok(())

@@ -209,7 +209,7 @@ impl Program {
                     self.links.push((name.1, pinned.into_link()));
                 }
                 PinKind::Egress => {
-                    let program = host_program(&mut self.ebpf, "host_out")?;
+                    let program = host_program(&mut self.ebpf, self.egress.name)?;
                     pinned.exchange(program.fd().map_err(BpfError::from)?.as_fd())?;
                     self.host_links.push((name.1, pinned.into_link()));
                 }
