@@ -3,7 +3,8 @@
 //!
 //! A snapshot has one; a record on its way to the log thread holds on to it. The gates of
 //! a rule are shared by all workers: in a flood they only read them. What a gate keeps
-//! back is counted by worker, one writer a cell, so that counts are exact.
+//! back and what is lost on the way is counted by worker, one writer a cell, so that
+//! counts are exact.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -117,7 +118,14 @@ pub struct LogBook {
     /// By counter: one more than the index of its reporter, or zero.
     by_counter: Box<[u32]>,
     /// By worker and reporter.
-    suppressed: Box<[Box<[Cell]>]>,
+    missing: Box<[Box<[Missing]>]>,
+}
+
+/// What of a reporter one worker did not hand on.
+#[derive(Debug, Default)]
+struct Missing {
+    suppressed: Cell,
+    lost: Cell,
 }
 
 impl LogBook {
@@ -128,13 +136,13 @@ impl LogBook {
             chains: [names(&policy.v4), names(&policy.v6)],
             reporters: Box::default(),
             by_counter: vec![0; policy.counters as usize].into(),
-            suppressed: Box::default(),
+            missing: Box::default(),
         };
         let mut reporters = Vec::new();
         book.enter(Family::V4, &policy.v4, &mut reporters);
         book.enter(Family::V6, &policy.v6, &mut reporters);
-        let cells = |_| reporters.iter().map(|_| Cell::default()).collect();
-        book.suppressed = (0..workers).map(cells).collect();
+        let cells = |_| reporters.iter().map(|_| Missing::default()).collect();
+        book.missing = (0..workers).map(cells).collect();
         book.reporters = reporters.into();
         book
     }
@@ -148,12 +156,12 @@ impl LogBook {
             Reporter { family, chain, number, line: 0, reports, gate }
         };
         let reporters: Box<[_]> = reports.into_iter().zip(1..).map(reporter).collect();
-        let cells = |_| reporters.iter().map(|_| Cell::default()).collect();
+        let cells = |_| reporters.iter().map(|_| Missing::default()).collect();
         Self {
             generation: 1,
             chains: [chain(), chain()],
             by_counter: (1..=reporters.len() as u32).collect(),
-            suppressed: (0..workers).map(cells).collect(),
+            missing: (0..workers).map(cells).collect(),
             reporters,
         }
     }
@@ -205,15 +213,29 @@ impl LogBook {
     pub fn admits(&self, index: u32, worker: usize, now: Nanos, rate: &Rate) -> bool {
         let Some(reporter) = self.reporters.get(index as usize) else { return true };
         let admitted = reporter.gate.admits(now, rate);
-        if !admitted && let Some(cells) = self.suppressed.get(worker) {
-            cells[index as usize].add(1);
+        if !admitted && let Some(cells) = self.missing.get(worker) {
+            cells[index as usize].suppressed.add(1);
         }
         admitted
     }
 
+    /// A record of reporter `index` is lost between `worker` and the log thread.
+    #[inline]
+    pub fn lose(&self, index: u32, worker: usize) {
+        let cells = self.missing.get(worker).and_then(|cells| cells.get(index as usize));
+        if let Some(cells) = cells {
+            cells.lost.add(1);
+        }
+    }
+
     /// What reporter `index` did not report, over all workers.
     pub fn suppressed(&self, index: u32) -> u64 {
-        self.suppressed.iter().map(|cells| cells[index as usize].get()).sum()
+        self.missing.iter().map(|cells| cells[index as usize].suppressed.get()).sum()
+    }
+
+    /// What of reporter `index` was lost on the way, over all workers.
+    pub fn lost(&self, index: u32) -> u64 {
+        self.missing.iter().map(|cells| cells[index as usize].lost.get()).sum()
     }
 }
 

@@ -100,8 +100,10 @@ pub struct WorkerStats {
     pub replies_limited: Cell,
     /// LOG records handed on.
     pub logged: Cell,
-    /// LOG records lost because the queue was full.
+    /// LOG records lost before the log thread: over the budget, or no room in a queue.
     pub log_lost: Cell,
+    /// Of these, the ones over the budget.
+    pub log_over_budget: Cell,
     /// LOG records that a limit kept back.
     pub log_suppressed: Cell,
     /// Bursts processed.
@@ -185,6 +187,7 @@ impl Default for WorkerStats {
             replies_limited: Cell::default(),
             logged: Cell::default(),
             log_lost: Cell::default(),
+            log_over_budget: Cell::default(),
             log_suppressed: Cell::default(),
             bursts: Cell::default(),
             swaps: Cell::default(),

@@ -33,6 +33,7 @@ pub use outlets::{NeighbourRequest, Outlets, PortEvent, WorkerEvent};
 pub use pipeline::{CrossConnect, LinkAddresses, Pipeline};
 pub use records::{
     About, CALLERS, CAPTURE_BYTES, Capture, Entry as LogRecordEntry, LINE_BYTES, LogEntry, Rates,
+    line_bytes,
 };
 pub use waiting::WAITING_MAX;
 

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use dataplane::clock::{Nanos, monotonic};
+use dataplane::logbook::LogBook;
 use dataplane::packet::Family;
 use dataplane::policy::CounterId;
 use dataplane::policy::tally::RecentTable;
@@ -169,6 +170,11 @@ impl PolicyStore {
     /// A view for one more worker.
     pub fn subscribe(&self) -> Subscription<Snapshot> {
         self.state().publisher.subscribe()
+    }
+
+    /// Which rules of the policy in force report.
+    pub fn log_book(&self) -> Arc<LogBook> {
+        Arc::clone(&self.state().running.snapshot.log)
     }
 
     /// Installs a change and waits (bounded) until every worker runs it.

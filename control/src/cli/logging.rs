@@ -19,6 +19,9 @@ pub struct Logging {
     /// Lines that a rule may cause at once [default: 1000].
     #[arg(long, value_name = "LINES", value_parser = value_parser!(u64).range(1..=1_000_000))]
     pub log_burst: Option<u64>,
+    /// Records a second that all rules together may cause; 0: no bound [default: 20000].
+    #[arg(long, value_name = "RECORDS", value_parser = value_parser!(u64).range(..=10_000_000))]
+    pub log_budget: Option<u64>,
     /// Turn log files over before they are longer; 0: never [default: 0].
     #[arg(long, value_name = "MIB", value_parser = value_parser!(u64).range(..=1_048_576))]
     pub log_rotate_mib: Option<u64>,
@@ -63,6 +66,7 @@ impl Logging {
             log_json: Given::flag(self.log_json.clone().map(Some)),
             log_rate: Given::flag(self.log_rate.map(Whole)),
             log_burst: Given::flag(self.log_burst.map(Whole)),
+            log_budget: Given::flag(self.log_budget.map(Whole)),
             log_rotate_mib: Given::flag(self.log_rotate_mib.map(Whole)),
             log_rotate_hours: Given::flag(self.log_rotate_hours.map(Whole)),
             log_keep: Given::flag(self.log_keep.map(Whole)),

@@ -83,6 +83,10 @@ keys! {
     log_rate: Whole<0, 1_000_000> = "log.rate", Restart, "--log-rate", Whole(100);
     /// Lines that a rule may cause at once.
     log_burst: Whole<1, 1_000_000> = "log.burst", Restart, "--log-burst", Whole(1000);
+    /// Records a second that all rules together may cause: what logging may take of the
+    /// machine, whoever floods it. Captured packets have as many of their own. What is
+    /// beyond is lost, counted and told. 0: no bound.
+    log_budget: Whole<0, 10_000_000> = "log.budget", Restart, "--log-budget", Whole(20_000);
     /// Turn the log files over before they are longer than so many MiB. 0: never.
     log_rotate_mib: Whole<0, 1_048_576> = "log.rotate-mib", Restart, "--log-rotate-mib", Whole(0);
     /// Turn the log files over when they are so many hours old. 0: never.

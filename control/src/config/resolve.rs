@@ -63,6 +63,7 @@ impl Settings {
         LogSettings {
             rate: self.log_rate.value.0 as u32,
             burst: self.log_burst.value.0 as u32,
+            budget: self.log_budget.value.0 as u32,
             trace_rate: self.trace_rate.value.0 as u32,
             nflog_rate: self.nflog_rate.value.0 as u32,
             json: self.log_json.value.clone(),

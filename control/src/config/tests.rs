@@ -64,6 +64,7 @@ file = "log/it"
 json = "log/json"
 rate = 5
 burst = 6
+budget = 20
 rotate-mib = 7
 rotate-hours = 8
 keep = 9

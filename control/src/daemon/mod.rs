@@ -378,6 +378,7 @@ impl Daemon {
         let (file, ports) = (config.log.as_deref(), config.ports.clone());
         let log = LogThread::start(file, &config.logging, &outlets, ports)
             .map_err(system("log thread"))?;
+        log.desk().open_book(store.log_book());
         let spreads: Vec<_> = config.ports.iter().map(|port| LinkInfo::spread(port)).collect();
         let (workers, faults) = (opened.workers, config.faults);
         let fleet =
@@ -430,11 +431,14 @@ impl Daemon {
 
 /// The queues of the workers.
 fn outlets(logging: &LogSettings) -> Outlets {
-    let outlets = Outlets::new(LOG_QUEUE, REQUEST_QUEUE).with_rates(Rates::new(
+    let rates = Rates::new(
         Rate::new(logging.rate, logging.burst),
         Rate::new(logging.nflog_rate, logging.nflog_rate),
         Rate::new(logging.trace_rate, logging.trace_rate),
-    ));
+    );
+    // More at once would find no room.
+    let budget = Rate::new(logging.budget, logging.budget.min(LOG_QUEUE as u32));
+    let outlets = Outlets::new(LOG_QUEUE, REQUEST_QUEUE).with_rates(rates.within(budget));
     match logging.captures {
         Some(_) => outlets.with_captures(CAPTURE_QUEUE),
         None => outlets,

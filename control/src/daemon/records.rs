@@ -18,20 +18,22 @@ pub(super) fn report(workers: &[WorkerSight], desk: &LogDesk, settings: &LogSett
     let (outlook, tops) = (desk.outlook(), desk.tops());
     let ((captured, captures_lost), (json_written, json_lost)) = (desk.captures(), desk.json());
     let (lines_written, lines_lost) = (desk.written(), desk.lost());
-    let (mut queued, mut queue_full, mut suppressed) = (0, 0, 0);
+    let (mut queued, mut unqueued, mut over_budget, mut suppressed) = (0, 0, 0, 0);
     for worker in workers {
         queued += worker.stats.logged.get();
-        queue_full += worker.stats.log_lost.get();
+        over_budget += worker.stats.log_over_budget.get();
+        unqueued += worker.stats.log_lost.get();
         suppressed += worker.stats.log_suppressed.get();
     }
     let (written, lost) = (lines_written + captured, lines_lost + captures_lost);
     LogReport {
-        emitted: queued + queue_full + suppressed,
+        emitted: queued + unqueued + suppressed,
         written,
         suppressed,
-        dropped: queue_full + lost,
+        dropped: unqueued + lost,
         waiting: queued.saturating_sub(written + lost),
-        queue_full,
+        over_budget,
+        queue_full: unqueued.saturating_sub(over_budget),
         lines: OutletInfo {
             place: outlook.path.map(|path| path.display().to_string()),
             written: lines_written,
@@ -53,6 +55,7 @@ pub(super) fn report(workers: &[WorkerSight], desk: &LogDesk, settings: &LogSett
         writer: desk.way().to_owned(),
         rate: settings.rate,
         burst: settings.burst,
+        budget: settings.budget,
         sources: tops.sources.into_iter().map(heavy).collect(),
         rules: tops.rules.into_iter().map(heavy).collect(),
     }

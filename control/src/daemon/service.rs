@@ -225,6 +225,7 @@ impl Service {
                 None => Refusal::Apply(error),
             }
         })?;
+        self.log.open_book(self.store.log_book());
         Ok(Done { installed, findings: parsed.findings, parse: parsed.took })
     }
 
@@ -234,8 +235,7 @@ impl Service {
             return Err(Failure::new(Code::BadRequest, "apply needs rules, rules6 or sets"));
         }
         let how = How { written_counters: apply.counters, all_sets: true };
-        let applied = self.change(&texts, how, apply.session, apply.force)?;
-        Ok(Response::Applied(applied))
+        Ok(Response::Applied(self.change(&texts, how, apply.session, apply.force)?))
     }
 
     fn explain(&self, words: &[String]) -> Result<Response, Failure> {

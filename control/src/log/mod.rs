@@ -116,6 +116,9 @@ impl Entry {
         let start = record.frame.len().min(record.parsed.l3.into());
         let end = record.frame.len().min(start + usize::from(record.parsed.l3_len));
         let packet = &record.frame[start..end];
+        let mut kept = ArrayVec::new();
+        let fits = kept.try_extend_from_slice(&packet[..packet.len().min(KEPT)]);
+        debug_assert!(fits.is_ok());
         let mut prefix = ArrayString::new();
         // A prefix is short enough; one that were not would be cut.
         let _ = write!(prefix, "{}", record.prefix());
@@ -138,7 +141,7 @@ impl Entry {
             owner: record.owner,
             length: record.parsed.l3_len,
             link: link.copied(),
-            packet: packet.iter().copied().take(KEPT).collect(),
+            packet: kept,
         }
     }
 }
@@ -214,7 +217,8 @@ struct Line(String);
 impl Line {
     fn put(&mut self, text: fmt::Arguments<'_>) {
         if self.0.len() < LINE {
-            self.0.push_str(&text.to_string());
+            // A string takes all that is written to it.
+            let _ = self.0.write_fmt(text);
             if self.0.len() > LINE {
                 let end = (0..=LINE).rev().find(|&at| self.0.is_char_boundary(at));
                 self.0.truncate(end.unwrap_or(0));
@@ -249,16 +253,22 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// Bytes as pairs of digits with colons between them.
+/// Bytes of a link-layer header as pairs of digits with colons between them.
 struct Colons<'a>(&'a [u8]);
 
 impl fmt::Display for Colons<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, byte) in self.0.iter().enumerate() {
-            let colon = if index == 0 { "" } else { ":" };
-            write!(f, "{colon}{byte:02x}")?;
+        // At once: a formatted byte each costs more than all the rest of a line.
+        let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble & 15)]);
+        let mut text = ArrayString::<{ 3 * LINK }>::new();
+        for byte in self.0.iter().take(LINK) {
+            if !text.is_empty() {
+                text.push(':');
+            }
+            text.push(digit(byte >> 4));
+            text.push(digit(*byte));
         }
-        Ok(())
+        f.write_str(&text)
     }
 }
 

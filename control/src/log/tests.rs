@@ -2,11 +2,12 @@
 //! the kernel cannot be asked: records without input, long lines, short copies.
 //! `tests/log_kernel.rs` compares many more with the live kernel.
 
-use dataplane::packet::Mac;
+use dataplane::packet::{Mac, Parsed};
 use dataplane::policy::report::AuditKind;
 use dataplane::policy::target::LogTarget;
 use dataplane::wire::build::{ETH_DST, Packet};
 use dataplane::wire::{Frame, parse, proto};
+use dataplane::worker::line_bytes;
 use proptest::prelude::*;
 
 use super::*;
@@ -17,6 +18,16 @@ fn logged(frame: &[u8], verbose: bool, ports: [Option<u8>; 2], mark: u32) -> Ent
     let mut mac = [0; 6];
     mac.copy_from_slice(&frame[..6]);
     let Ok(Frame::Ip(parsed)) = parse(frame, Mac(mac)) else { panic!("not IP") };
+    logged_as(frame, &parsed, verbose, ports, mark)
+}
+
+fn logged_as(
+    frame: &[u8],
+    parsed: &Parsed,
+    verbose: bool,
+    ports: [Option<u8>; 2],
+    mark: u32,
+) -> Entry {
     let target = LogTarget {
         level: 4,
         prefix: if verbose { "B:" } else { "A:" }.into(),
@@ -33,7 +44,7 @@ fn logged(frame: &[u8], verbose: bool, ports: [Option<u8>; 2], mark: u32) -> Ent
         output: ports[1].map(PortId),
         has_link_header: ports[0].is_some(),
         mark,
-        ..LogRecord::plain(Report::Log(&target), frame, &parsed)
+        ..LogRecord::plain(Report::Log(&target), frame, parsed)
     })
 }
 
@@ -200,5 +211,26 @@ proptest! {
         let Ok(Frame::Ip(_)) = parse(&frame, ETH_DST) else { return Ok(()) };
         let text = line(&logged(&frame, VERBOSE, [Some(0), Some(1)], 1), name);
         prop_assert!(text.len() <= LINE && text.chars().all(|c| c.is_ascii_graphic() || c == ' '));
+    }
+
+    /// Workers keep the headers only: the line is that of the whole frame.
+    #[test]
+    fn what_a_worker_keeps_shows_the_same_line(
+        mut bytes in proptest::collection::vec(any::<u8>(), 0..600),
+        number in prop_oneof![Just(proto::TCP), Just(proto::UDP), Just(proto::UDPLITE), any::<u8>()],
+        (v6, later, tcp_words) in any::<(bool, bool, u8)>(),
+    ) {
+        let (a, b) = if v6 { ("2001:db8::1", "2001:db8::2") } else { ("198.18.0.1", "198.18.0.2") };
+        if let Some(byte) = bytes.get_mut(12) {
+            *byte = tcp_words;
+        }
+        let mut frame = Packet::raw(a, b, number, &bytes).build();
+        if later && !v6 {
+            frame[21] = 1;
+        }
+        let Ok(Frame::Ip(parsed)) = parse(&frame, ETH_DST) else { return Ok(()) };
+        let kept = frame.len().min(line_bytes(&parsed));
+        let cut = logged_as(&frame[..kept], &parsed, VERBOSE, [Some(0), Some(1)], 1);
+        prop_assert_eq!(line(&cut, name), line(&logged(&frame, VERBOSE, [Some(0), Some(1)], 1), name));
     }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use crossbeam_queue::ArrayQueue;
 
-use super::records::{About, CAPTURE_BYTES, Capture, Entry, LINE_BYTES, LogEntry, Rates};
+use super::records::{self, About, CAPTURE_BYTES, Capture, Entry, LogEntry, Rates};
 use super::waiting::WaitingRoom;
 use crate::clock::Nanos;
 use crate::effects::{Answer, Effects, LogRecord, Report};
-use crate::logbook::LogBook;
+use crate::logbook::{Gate, LogBook};
 use crate::packet::{Family, PortId};
 use crate::policy::scene::Sender;
 use crate::port::host::HostQueue;
@@ -165,19 +165,28 @@ impl Surroundings<'_> {
         rate.is_none_or(admits).then_some(About::Reporter(reporter))
     }
 
-    /// Queues a record; one that finds no room costs no copy.
+    /// Queues a record; one over the budget or without room costs no copy.
     fn hand_on<const BYTES: usize>(
         &self,
-        queue: &ArrayQueue<Entry<BYTES>>,
+        (queue, gate): (&ArrayQueue<Entry<BYTES>>, &Gate),
         record: &LogRecord<'_>,
         about: About,
         limit: usize,
     ) {
-        let handed =
-            !queue.is_full() && queue.push(Entry::new(record, about, self.book, limit)).is_ok();
-        match handed {
-            true => self.stats.logged.add(1),
-            false => self.stats.log_lost.add(1),
+        let budget = self.outlets.rates.budget.as_ref();
+        let within = budget.is_none_or(|rate| gate.admits(record.now, rate));
+        let handed = within
+            && !queue.is_full()
+            && queue.push(Entry::new(record, about, self.book, limit)).is_ok();
+        if handed {
+            return self.stats.logged.add(1);
+        }
+        self.stats.log_lost.add(1);
+        if !within {
+            self.stats.log_over_budget.add(1);
+        }
+        if let About::Reporter(index) = about {
+            self.book.lose(index, self.worker);
         }
     }
 }
@@ -221,13 +230,17 @@ impl Effects for Surroundings<'_> {
         let Some(about) = self.admit(record) else {
             return self.stats.log_suppressed.add(1);
         };
+        let rates = &self.outlets.rates;
         match (record.report, &self.outlets.captures) {
             (Report::Nflog(nflog), Some(captures)) => {
                 let size = nflog.size.map_or(CAPTURE_BYTES, |size| size as usize);
                 let limit = usize::from(record.parsed.l3).saturating_add(size);
-                self.hand_on(captures, record, about, limit);
+                self.hand_on((captures, &rates.capture_gate), record, about, limit);
             }
-            _ => self.hand_on(&self.outlets.log, record, about, LINE_BYTES),
+            _ => {
+                let limit = records::line_bytes(record.parsed);
+                self.hand_on((&self.outlets.log, &rates.line_gate), record, about, limit);
+            }
         }
     }
     fn want_neighbour(&mut self, port: PortId, family: Family, next_hop: u128) {

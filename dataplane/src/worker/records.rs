@@ -10,15 +10,20 @@ use crate::clock::Nanos;
 use crate::conntrack::{ConnView, CtState, Tracking};
 use crate::effects::{LogRecord, Place, Report, Traced};
 use crate::logbook::{Gate, LogBook, Rate};
-use crate::packet::{Parsed, PortId};
+use crate::packet::{L4Class, Parsed, PortId};
 use crate::policy::scene::Owner;
 use crate::policy::walk::RuleRef;
 use crate::policy::{ChainId, CounterId, Hook, TableId};
+use crate::wire::proto;
 
 /// Bytes of a logged frame that are kept: every header that a line can show.
 pub const LINE_BYTES: usize = 512;
 /// Bytes of a captured frame that are kept at most.
 pub const CAPTURE_BYTES: usize = 2048;
+/// The longest TCP header, with all options.
+const MOST_TCP_HEADER: usize = 60;
+/// A UDP header.
+const UDP_HEADER: usize = 8;
 /// Rules that jumped to the reporting one; outer ones of deeper walks are not told.
 pub const CALLERS: usize = 6;
 
@@ -31,15 +36,38 @@ pub struct Rates {
     pub nflog: Option<Rate>,
     /// By all traced packets together.
     pub trace: Option<Rate>,
-    /// Counts what `trace` allows.
+    /// By all of them, for lines and for captures each: what making and taking them may
+    /// cost in all. What is beyond it is lost, and counted.
+    pub budget: Option<Rate>,
+    /// Count what `trace` and `budget` allow.
     pub(super) trace_gate: Gate,
+    pub(super) line_gate: Gate,
+    pub(super) capture_gate: Gate,
 }
 
 impl Rates {
     /// By LOG and AUDIT rules, by NFLOG rules, by traced packets; `None` is no limit.
     pub fn new(log: Option<Rate>, nflog: Option<Rate>, trace: Option<Rate>) -> Self {
-        Self { log, nflog, trace, trace_gate: Gate::default() }
+        Self { log, nflog, trace, ..Self::default() }
     }
+
+    /// With a bound for all of them.
+    #[must_use]
+    pub fn within(self, budget: Option<Rate>) -> Self {
+        Self { budget, ..self }
+    }
+}
+
+/// Bytes of a frame that its line can show: the headers of TCP and UDP; of what may quote
+/// other packets, or is cut short, all that is kept.
+pub fn line_bytes(parsed: &Parsed) -> usize {
+    let header = match parsed.proto {
+        _ if parsed.l4_class == L4Class::Odd => return LINE_BYTES,
+        proto::TCP => MOST_TCP_HEADER,
+        proto::UDP | proto::UDPLITE => UDP_HEADER,
+        _ => return LINE_BYTES,
+    };
+    (usize::from(parsed.l4) + header).min(LINE_BYTES)
 }
 
 /// What a record is about.

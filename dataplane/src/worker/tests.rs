@@ -486,6 +486,31 @@ fn a_rule_that_reports_too_much_is_kept_back_and_every_hit_is_counted_once() {
     assert_eq!(worker.book.suppressed(0), 65);
 }
 
+/// All rules together have a budget: what is beyond is lost, told by rule, and costs no copy.
+#[test]
+fn what_is_over_the_budget_is_lost_and_counted_once() {
+    let mut worker = worker(LogAll::new(&log_target()));
+    let rates = Rates::default().within(Rate::new(10, 5));
+    worker.outlets = Outlets::new(8, 4).with_rates(rates);
+    let mut handed = 0;
+    // The eight that fit the queue are never all of the budget's.
+    for (second, expected) in [(1, 5), (1, 0), (2, 5), (100, 5)] {
+        for _ in 0..20 {
+            inject(&mut worker, A, &udp(10));
+        }
+        worker.turn(Nanos::from_secs(second));
+        assert_eq!(worker.outlets.log.len(), expected);
+        while worker.outlets.log.pop().is_some() {
+            handed += 1;
+        }
+    }
+    let stats = worker.stats();
+    let counted = [&stats.logged, &stats.log_suppressed, &stats.log_lost, &stats.log_over_budget]
+        .map(|cell| cell.get());
+    assert_eq!(counted, [handed, 0, 80 - handed, 80 - handed]);
+    assert_eq!((worker.book.lost(0), worker.book.suppressed(0)), (80 - handed, 0));
+}
+
 #[test]
 fn log_hits_are_queued_whole_and_losses_are_counted() {
     let target = log_target();
@@ -496,12 +521,13 @@ fn log_hits_are_queued_whole_and_losses_are_counted() {
     worker.turn(Nanos::SECOND);
     let stats = worker.stats();
     assert_eq!((stats.logged.get(), stats.log_lost.get()), (4, 6));
+    assert_eq!((stats.log_over_budget.get(), worker.book.lost(0)), (0, 6));
     let entry = worker.outlets.log.pop().expect("four were queued");
     let record = entry.record();
     assert!(matches!(record.report, Report::Log(found) if *found == target));
     assert_eq!((record.now, record.mark, record.hook), (Nanos::SECOND, 7, Hook::Forward));
     assert_eq!((record.input, record.output), (Some(A), Some(B)));
-    assert_eq!(record.frame, &udp(1000)[..512], "the headers, not the payload");
+    assert_eq!(record.frame, &udp(1000)[..42], "the headers, not the payload");
     assert_eq!(record.parsed.l3_len, 1028);
 }
 

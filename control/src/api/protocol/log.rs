@@ -12,10 +12,13 @@ pub struct LogReport {
     pub written: u64,
     /// Kept back by the limits.
     pub suppressed: u64,
-    /// Lost: `queue_full` and what files could not take.
+    /// Lost: `over_budget`, `queue_full` and what files could not take.
     pub dropped: u64,
     /// On their way to the files.
     pub waiting: u64,
+    /// Of the dropped: more than all rules together may cause.
+    #[serde(default)]
+    pub over_budget: u64,
     /// Of the dropped: no room in a queue.
     pub queue_full: u64,
     /// Lines, by kernel's form.
@@ -32,6 +35,9 @@ pub struct LogReport {
     pub rate: u32,
     /// And at once.
     pub burst: u32,
+    /// Records a second that all rules together may cause; 0: no bound.
+    #[serde(default)]
+    pub budget: u32,
     /// The networks whose packets cause the most records, the heaviest first.
     pub sources: Vec<HeavyInfo>,
     /// The rules that cause the most.

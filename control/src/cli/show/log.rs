@@ -19,14 +19,20 @@ pub(super) fn show(socket: &Socket, output: &Output) -> Result<(), Exit> {
 }
 
 fn render(report: &LogReport) -> String {
-    let LogReport { emitted, written, suppressed, dropped, waiting, queue_full, .. } = report;
+    let LogReport { emitted, written, suppressed, dropped, waiting, .. } = report;
+    let LogReport { over_budget, queue_full, .. } = report;
     let mut text = format!(
         "{emitted} records emitted = {written} written + {suppressed} suppressed + \
-         {dropped} dropped ({queue_full} for want of room) + {waiting} waiting\n"
+         {dropped} dropped ({over_budget} over the budget, {queue_full} for want of room) + \
+         {waiting} waiting\n"
     );
     text += &match report.rate {
         0 => "no limit for a rule".to_owned(),
         rate => format!("{rate} a second for each rule after a burst of {}", report.burst),
+    };
+    text += &match report.budget {
+        0 => String::new(),
+        budget => format!(", {budget} a second for all of them"),
     };
     text += &format!(", files by {}\n\n", report.writer);
     let mut table = Table::new(&[

@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use dataplane::logbook::LogBook;
 
 use super::locked;
 use super::sink::{Fate, Sink, Trouble};
@@ -29,6 +31,8 @@ pub(in crate::daemon) struct LogDesk {
     tops: Mutex<Tops>,
     traces: Mutex<TraceRing>,
     order: Mutex<Option<Order>>,
+    /// Books of policies that came into force.
+    books: Mutex<Vec<Arc<LogBook>>>,
     pub(super) stop: AtomicBool,
 }
 
@@ -154,6 +158,15 @@ impl LogDesk {
         *locked(&self.order) = Some(Order::TurnTo(target));
     }
 
+    /// A policy came into force: what its rules do not report is told from now on, also
+    /// of rules that no record ever comes from.
+    pub(in crate::daemon) fn open_book(&self, book: Arc<LogBook>) {
+        locked(&self.books).push(book);
+    }
+
+    pub(super) fn books(&self) -> Vec<Arc<LogBook>> {
+        std::mem::take(&mut locked(&self.books))
+    }
     pub(super) fn order(&self) -> Option<Order> {
         locked(&self.order).take()
     }

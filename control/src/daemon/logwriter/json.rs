@@ -221,11 +221,11 @@ pub(super) fn line(
     serde_json::to_string(&line).unwrap_or_default()
 }
 
-/// A line about records that a limit kept back.
-pub(super) fn suppressed(unix_us: u64, rule: &str, prefix: &str, records: u64) -> String {
+/// A line about records that a limit kept back (`suppressed`) or that found no room (`lost`).
+pub(super) fn missing(unix_us: u64, what: &str, rule: &str, prefix: &str, records: u64) -> String {
     let line = serde_json::json!({
         "time": timestamp(unix_us),
-        "report": "suppressed",
+        "report": what,
         "rule": rule,
         "prefix": prefix,
         "records": records,

@@ -1,5 +1,6 @@
 //! LOG lines as a syslog daemon writes the kernel's.
 
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dataplane::clock::{self, Nanos, monotonic};
@@ -8,18 +9,28 @@ use dataplane::packet::PortId;
 
 use crate::log;
 
+/// Bytes of a time without its fraction: `2000-02-29T00:00:00`.
+const SECONDS_LEN: usize = 19;
+
 /// Audit records so far.
 static AUDITED: AtomicU64 = AtomicU64::new(0);
 
 /// Turns a record into a line without its line end, appended to the buffer.
-pub(in crate::daemon) type Format = dyn Fn(&LogRecord<'_>, &mut Vec<u8>) + Send;
+pub(in crate::daemon) type Format = dyn FnMut(&LogRecord<'_>, &mut Vec<u8>) + Send;
 
 /// Lines as a syslog daemon writes the kernel's: time, host, `kernel:`, and what
 /// the kernel says. `ports` are the names of the ports by id.
 pub(in crate::daemon) fn kernel_lines(ports: Vec<String>) -> Box<Format> {
     let host = host();
+    // The calendar is asked once a second.
+    let (mut second, mut date) = (u64::MAX, String::new());
     Box::new(move |record, out| {
         let wall = wall_us(record);
+        if second != wall / 1_000_000 {
+            second = wall / 1_000_000;
+            date = timestamp(wall);
+            date.truncate(SECONDS_LEN);
+        }
         let name = |port: PortId| match port {
             PortId::LOOPBACK => "lo",
             port => ports.get(port.index()).map_or("", String::as_str),
@@ -31,7 +42,9 @@ pub(in crate::daemon) fn kernel_lines(ports: Vec<String>) -> Box<Format> {
             }
             _ => log::line(&log::Entry::copy(record), name),
         };
-        out.extend_from_slice(format!("{} {host} kernel: {line}", timestamp(wall)).as_bytes());
+        let micros = wall % 1_000_000;
+        // A vector takes all that is written to it.
+        let _ = write!(out, "{date}.{micros:06}+00:00 {host} kernel: {line}");
     })
 }
 

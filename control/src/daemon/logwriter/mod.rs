@@ -21,14 +21,14 @@ mod top;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dataplane::clock::{self, Nanos, monotonic};
 use dataplane::conntrack::ConnView;
 use dataplane::effects::{LogRecord, Report};
-use dataplane::logbook::{LogBook, Reports};
+use dataplane::logbook::{LogBook, Reporter, Reports};
 use dataplane::packet::PortId;
 use dataplane::worker::{About, LogRecordEntry as Entry, Outlets};
 
@@ -69,6 +69,8 @@ pub struct LogSettings {
     pub rate: u32,
     /// Lines that a rule may cause at once.
     pub burst: u32,
+    /// Records a second that all rules together may cause; 0: no bound.
+    pub budget: u32,
     /// Lines a second about traced packets; 0: no limit.
     pub trace_rate: u32,
     /// Packets a second that an NFLOG rule may capture; 0: no limit.
@@ -106,9 +108,14 @@ impl LogThread {
         let mut writer = Writer::new(path, settings, ports);
         let (desk, outlets) = (Arc::clone(&writer.desk), outlets.clone());
         writer.tell();
-        let thread = std::thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || writer.run(&outlets))?;
+        let (starting, started) = mpsc::channel::<()>();
+        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+            yield_to_workers();
+            // Who starts it may have given up a moment later what that takes.
+            drop(starting);
+            writer.run(&outlets);
+        })?;
+        let _started = started.recv();
         Ok(Self { desk, thread })
     }
 
@@ -131,8 +138,44 @@ impl LogThread {
 /// A log book, and what was told of what its rules did not report.
 struct Tab {
     book: Arc<LogBook>,
-    told: Vec<u64>,
-    weighed: Vec<u64>,
+    /// By reporter.
+    rules: Vec<TabRule>,
+}
+
+/// One rule of a book.
+struct TabRule {
+    name: Arc<str>,
+    told: Missing,
+    weighed: u64,
+}
+
+/// Records of a rule that were not handed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Missing {
+    suppressed: u64,
+    lost: u64,
+}
+
+impl Missing {
+    fn of(book: &LogBook, reporter: usize) -> Self {
+        let index = reporter as u32;
+        Self { suppressed: book.suppressed(index), lost: book.lost(index) }
+    }
+
+    fn all(self) -> u64 {
+        self.suppressed + self.lost
+    }
+}
+
+impl Tab {
+    fn new(book: &Arc<LogBook>) -> Self {
+        let rule = |reporter: &Reporter| {
+            let (table, chain) = book.chain(reporter.family, reporter.chain);
+            let name = json::rule_name(reporter.family, table.name(), chain, reporter.number);
+            TabRule { name: name.into(), told: Missing::default(), weighed: 0 }
+        };
+        Self { rules: book.reporters().iter().map(rule).collect(), book: Arc::clone(book) }
+    }
 }
 
 struct Writer {
@@ -149,7 +192,7 @@ struct Writer {
     tabs: Vec<Tab>,
     /// Since the start, and since the last line about them.
     sources: [Sketch<Prefix>; 2],
-    rules: [Sketch<String>; 2],
+    rules: [Sketch<Arc<str>>; 2],
     top_every: Option<Nanos>,
     next_top: Nanos,
     next_sweep: Nanos,
@@ -272,36 +315,43 @@ impl Writer {
     /// Counts a record for its source and its rule, with what was kept back since the
     /// rule's last one: for want of better knowledge, that was from the same source.
     fn weigh<const BYTES: usize>(&mut self, entry: &Entry<BYTES>) {
-        let mut weight = 1;
-        if let About::Reporter(index) = entry.about {
-            let tab = self.tab(&entry.book);
-            let suppressed = tab.book.suppressed(index);
-            let before = std::mem::replace(&mut tab.weighed[index as usize], suppressed);
-            weight += suppressed.saturating_sub(before);
-        }
         let parsed = &entry.parsed;
+        let (rule, weight) = match entry.about {
+            About::Reporter(index) => {
+                let tab = self.tab(&entry.book);
+                let missing = Missing::of(&tab.book, index as usize).all();
+                let rule = &mut tab.rules[index as usize];
+                let before = std::mem::replace(&mut rule.weighed, missing);
+                (Arc::clone(&rule.name), 1 + missing.saturating_sub(before))
+            }
+            About::Trace(_) => {
+                let (table, chain) = entry.book.chain(parsed.family, entry.chain);
+                let name = json::rule_name(parsed.family, table.name(), chain, entry.number);
+                (name.into(), 1)
+            }
+        };
         let source = Prefix::of(parsed.family, parsed.src);
-        let (table, chain) = entry.book.chain(parsed.family, entry.chain);
-        let rule = json::rule_name(parsed.family, table.name(), chain, entry.number);
         for sketch in &mut self.sources {
             sketch.add(source, weight);
         }
         for sketch in &mut self.rules {
-            sketch.add(rule.clone(), weight);
+            sketch.add(Arc::clone(&rule), weight);
         }
     }
 
     fn tab(&mut self, book: &Arc<LogBook>) -> &mut Tab {
         let found = self.tabs.iter().rposition(|tab| Arc::ptr_eq(&tab.book, book));
         let at = found.unwrap_or_else(|| {
-            let zeros = vec![0; book.reporters().len()];
-            self.tabs.push(Tab { book: Arc::clone(book), told: zeros.clone(), weighed: zeros });
+            self.tabs.push(Tab::new(book));
             self.tabs.len() - 1
         });
         &mut self.tabs[at]
     }
 
     fn obey(&mut self) {
+        for book in self.desk.books() {
+            self.tab(&book);
+        }
         let order = self.desk.order();
         match order {
             None => {}
@@ -358,13 +408,13 @@ impl Writer {
         if last || now >= self.next_publish {
             self.next_publish = now + PUBLISH;
             let sources = self.sources[0].heaviest(HEAVIEST, Prefix::name);
-            let rules = self.rules[0].heaviest(HEAVIEST, String::clone);
+            let rules = self.rules[0].heaviest(HEAVIEST, |rule| rule.to_string());
             self.desk.publish(Tops { sources, rules });
         }
         if let Some(every) = self.top_every.filter(|_| now >= self.next_top) {
             self.next_top = now + every;
             let sources = self.sources[1].heaviest(HEAVIEST, Prefix::name);
-            let rules = self.rules[1].heaviest(HEAVIEST, String::clone);
+            let rules = self.rules[1].heaviest(HEAVIEST, |rule| rule.to_string());
             self.sources[1].clear();
             self.rules[1].clear();
             if self.json.is_some() && !sources.is_empty() {
@@ -382,29 +432,32 @@ impl Writer {
         let mut remarks = Vec::new();
         for tab in &mut self.tabs {
             for (index, reporter) in tab.book.reporters().iter().enumerate() {
-                let suppressed = tab.book.suppressed(index as u32);
-                let before = std::mem::replace(&mut tab.told[index], suppressed);
-                if suppressed == before {
-                    continue;
-                }
-                let (table, chain) = tab.book.chain(reporter.family, reporter.chain);
-                let rule = json::rule_name(reporter.family, table.name(), chain, reporter.number);
+                let missing = Missing::of(&tab.book, index);
+                let rule = &mut tab.rules[index];
+                let before = std::mem::replace(&mut rule.told, missing);
                 let prefix = match &reporter.reports {
                     Reports::Log(log) => log.prefix.clone(),
                     Reports::Nflog(nflog) => nflog.prefix.clone(),
                     Reports::Audit(_) => Box::default(),
                 };
-                remarks.push((rule, prefix, suppressed - before));
+                for (what, now, then) in [
+                    ("suppressed", missing.suppressed, before.suppressed),
+                    ("lost", missing.lost, before.lost),
+                ] {
+                    if now > then {
+                        remarks.push((what, Arc::clone(&rule.name), prefix.clone(), now - then));
+                    }
+                }
             }
         }
         // Whom no worker holds on to any more has said its last.
         self.tabs.retain(|tab| Arc::strong_count(&tab.book) > 1);
-        for (rule, prefix, records) in remarks {
-            let text = format!("suppressed {records} lines of rule {rule} \"{prefix}\"");
+        for (what, rule, prefix, records) in remarks {
+            let text = format!("{what} {records} lines of rule {rule} \"{prefix}\"");
             let _uncounted = self.sink.write(&lines::remark(&text), now, &mut self.way);
             if self.json.is_some() {
                 self.flush_json(true);
-                let line = json::suppressed(clock::wall_us(), &rule, &prefix, records);
+                let line = json::missing(clock::wall_us(), what, &rule, &prefix, records);
                 self.json_batch.extend_from_slice(line.as_bytes());
                 self.json_batch.push(b'\n');
                 self.flush_json(false);
@@ -417,6 +470,16 @@ impl Writer {
         let json = self.json.as_ref().and_then(Sink::trouble).map(|trouble| trouble.why.clone());
         let captures = self.captures.as_ref().and_then(Captures::trouble);
         self.desk.tell(&self.sink, json, captures);
+    }
+}
+
+/// Takes a core only where nobody else wants it: a flood of records must not cost the
+/// workers theirs.
+fn yield_to_workers() {
+    const LEAST: i32 = 19;
+    // Of this thread alone. Where that is not possible, the budget still bounds it.
+    if let Err(error) = rustix::process::setpriority_process(None, LEAST) {
+        tracing::info!("the log thread's priority cannot be lowered: {error}");
     }
 }
 

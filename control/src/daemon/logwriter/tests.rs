@@ -72,7 +72,7 @@ fn names() -> Vec<String> {
 
 #[test]
 fn lines_are_the_kernels_with_time_and_host() {
-    let format = kernel_lines(names());
+    let mut format = kernel_lines(names());
     // Longer than what an entry keeps of a frame, too.
     for payload in [10, 1400] {
         let mut line = Vec::new();
@@ -365,6 +365,34 @@ fn what_limits_keep_back_is_told_and_counts_for_its_source() {
     let heavy = |name: &str| vec![Heavy { name: name.to_owned(), records: 10, error: 0 }];
     assert_eq!(tops.sources, heavy("198.18.1.0/24"));
     assert_eq!(tops.rules, heavy("v4 filter:FORWARD:1"));
+}
+
+/// A rule of which every record is kept back or lost is told of, too.
+#[test]
+fn a_rule_of_which_no_record_comes_is_told() {
+    let place = Place::new("untold");
+    let json = place.0.join("json");
+    let settings = LogSettings { json: Some(json.clone()), ..LogSettings::default() };
+    let one = entry(10);
+    let log = start(&place.log(), &settings, &queue(0));
+    let desk = Arc::clone(log.desk());
+    desk.open_book(Arc::clone(&one.book));
+    let rate = Rate::new(1, 1).unwrap();
+    assert!(one.book.admits(0, 0, START, &rate), "by a worker that loses it");
+    one.book.lose(0, 0);
+    assert!(!one.book.admits(0, 0, START, &rate));
+    assert!(!one.book.admits(0, 0, START, &rate));
+    log.finish(Nanos::from_secs(10));
+    assert_eq!((desk.written(), desk.lost()), (0, 0), "remarks are no records");
+    let text = place.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    let rule = "lines of rule v4 filter:FORWARD:1 \"seen: \"";
+    assert!(lines[0].ends_with(&format!("portcullis: suppressed 2 {rule}")), "{text}");
+    assert!(lines[1].ends_with(&format!("portcullis: lost 1 {rule}")), "{text}");
+    let told = json_of(&json);
+    assert_eq!((&told[0]["report"], &told[0]["records"]), (&"suppressed".into(), &2.into()));
+    assert_eq!((&told[1]["report"], &told[1]["records"]), (&"lost".into(), &1.into()));
 }
 
 #[test]
