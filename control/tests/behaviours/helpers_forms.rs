@@ -270,16 +270,16 @@ fn irc_offers() {
 }
 
 /// A generator for damage; the same every time.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % bound.max(1)
     }
     /// The text with a few bytes changed, added, repeated or missing.
-    fn damaged(&mut self, text: &[u8]) -> Vec<u8> {
+    pub(super) fn damaged(&mut self, text: &[u8]) -> Vec<u8> {
         const BYTES: &[u8] = b"0159,.:;|()<>@ \t\r\n=\"aPv[]\0\xff";
         let mut text = text.to_vec();
         for _ in 0..=self.below(3) {

@@ -18,6 +18,8 @@ mod fragments;
 mod helpers;
 mod helpers_forms;
 mod helpers_sip;
+mod helpers_small;
+mod helpers_snmp;
 mod listed;
 mod matches;
 mod nat;

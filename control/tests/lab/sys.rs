@@ -116,6 +116,8 @@ impl RawSocket {
         let fd = socket(family, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
         if v6 {
             set_option(&fd, libc::IPPROTO_IPV6, IPV6_HDRINCL, 1)?;
+        } else {
+            set_option(&fd, libc::SOL_SOCKET, libc::SO_BROADCAST, 1)?;
         }
         Ok(Self { fd, v6 })
     }

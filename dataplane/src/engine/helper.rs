@@ -11,6 +11,8 @@ pub(super) fn assist(world: &World<'_>, packet: &mut Packet<'_>) -> Result<(), E
     if packet.tracking.conn.is_none() || packet.input == Some(PortId::LOOPBACK) {
         return Ok(());
     }
+    let own = packet.output.filter(|port| packet.input.is_none() && *port != PortId::LOOPBACK);
+    let own = own.map(|port| helper::Own { addresses: &world.network.port(port).addresses });
     let Packet { frame, parsed, tracking, .. } = packet;
-    helper::assist(world.conntrack, tracking, frame, parsed, world.now).map_err(End::Drop)
+    helper::assist(world.conntrack, tracking, frame, parsed, own, world.now).map_err(End::Drop)
 }

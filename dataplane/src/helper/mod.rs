@@ -10,14 +10,20 @@
 //! Whatever a helper reads comes from strangers: every read is bounded, nothing
 //! here panics, and the work is linear in the packet's length.
 
+mod amanda;
+mod broadcast;
 mod ftp;
 mod irc;
 mod rewrite;
+mod sane;
 pub mod seqadj;
 mod sip;
+mod snmp;
 #[cfg(test)]
 mod tests;
 mod tftp;
+
+use std::net::IpAddr;
 
 use crate::clock::Nanos;
 use crate::conntrack::{
@@ -39,11 +45,19 @@ struct Visit<'a, 'f> {
     state: CtState,
     frame: &'a mut FrameBuf<'f>,
     parsed: &'a mut Parsed,
+    own: Option<Own<'a>>,
+}
+
+/// The way out of a packet that this machine itself sends.
+#[derive(Clone, Copy, Debug)]
+pub struct Own<'a> {
+    /// Addresses of the port that it leaves by, and the lengths of their prefixes.
+    pub addresses: &'a [(IpAddr, u8)],
 }
 
 /// Shows a packet to its connection's helper, if it has one, and adjusts its
 /// sequence numbers, if that connection's are shifted. Packets of other
-/// connections pay for one look at its status.
+/// connections pay for one look at its status. `own`: for what this machine sends.
 ///
 /// # Errors
 /// The packet must be dropped: a helper could not follow it
@@ -55,6 +69,7 @@ pub fn assist(
     tracking: &Tracking,
     frame: &mut FrameBuf<'_>,
     parsed: &mut Parsed,
+    own: Option<Own<'_>>,
     now: Nanos,
 ) -> Result<(), DropReason> {
     let Some(id) = tracking.conn else { return Ok(()) };
@@ -74,17 +89,24 @@ pub fn assist(
         && let Some(kind) = conntrack.helper(id)
     {
         let Tracking { direction, state, .. } = *tracking;
-        let visit = Visit { conntrack, now, conn, direction, state, frame, parsed };
+        let mut visit = Visit { conntrack, now, conn, direction, state, frame, parsed, own };
         match kind {
             HelperKind::Ftp => ftp::help(visit),
             HelperKind::Tftp => tftp::help(visit),
             HelperKind::Irc => irc::help(visit),
             HelperKind::Sip => sip::help(visit),
+            HelperKind::Amanda => amanda::help(visit),
+            HelperKind::Sane => sane::help(visit),
+            HelperKind::NetbiosNs => {
+                broadcast::names(&visit);
+                Ok(())
+            }
+            HelperKind::Snmp => {
+                broadcast::snmp(&visit);
+                snmp::translate(&mut visit)
+            }
+            HelperKind::SnmpTrap => snmp::translate(&mut visit),
             // Refused where rules are read.
-            HelperKind::Amanda => Ok(()),
-            HelperKind::Sane => Ok(()),
-            HelperKind::NetbiosNs => Ok(()),
-            HelperKind::Snmp | HelperKind::SnmpTrap => Ok(()),
             HelperKind::Pptp => Ok(()),
             HelperKind::Ras => Ok(()),
             HelperKind::Q931 => Ok(()),

@@ -32,6 +32,14 @@ pub(super) fn tcp(visit: &mut Visit<'_, '_>, cut: Cut, with: &[u8]) -> Result<()
     Ok(())
 }
 
+/// Replaces bytes of a datagram's payload.
+///
+/// # Errors
+/// As [`payload`].
+pub(super) fn datagram(visit: &mut Visit<'_, '_>, cut: Cut, with: &[u8]) -> Result<(), DropReason> {
+    payload(visit.frame, visit.parsed, cut, with)
+}
+
 /// Replaces bytes of a packet's payload, whatever its protocol.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ mod ftp;
 mod hostile;
 mod others;
 mod shifts;
+mod small;
 
 use crate::clock::Nanos;
 use crate::conntrack::{Config, Conntrack, CtState, Tracking, Tuple, status};
@@ -93,7 +94,7 @@ impl Rig {
             }
         }
         let mut buf = FrameBuf::new(&mut frame, len);
-        assist(&self.ct, &tracking, &mut buf, &mut parsed, self.now)?;
+        assist(&self.ct, &tracking, &mut buf, &mut parsed, None, self.now)?;
         self.ct.confirm(&mut tracking, self.now)?;
         let frame = buf.to_vec();
         let seen = self::parsed(&frame);

@@ -51,7 +51,7 @@ const fn flow(
     Flow { client, server, proto, from }
 }
 
-const FLOWS: [Flow; 20] = [
+const FLOWS: [Flow; 25] = [
     flow(("198.18.1.2", 4000), ("198.18.2.2", 21), proto::TCP, 0),
     flow(("198.18.1.2", 4001), ("198.18.2.2", 6667), proto::TCP, 0),
     flow(("198.18.1.2", 5060), ("198.18.2.2", 5060), proto::UDP, 0),
@@ -72,6 +72,11 @@ const FLOWS: [Flow; 20] = [
     flow(("2001:db8:1::2", 4002), ("2001:db8:2::2", 69), proto::UDP, 0),
     flow(("2001:db8:1::2", 4003), ("2001:db8:2::2", 80), proto::TCP, 0),
     flow(("2001:db8:1::2", 0), ("2001:db8:2::2", 0), proto::ICMPV6, 0),
+    flow(("198.18.1.2", 4010), ("198.18.2.2", 10_080), proto::UDP, 0),
+    flow(("198.18.1.2", 4011), ("198.18.2.2", 6566), proto::TCP, 0),
+    flow(("198.18.1.2", 4012), ("198.18.2.2", 161), proto::UDP, 0),
+    flow(("198.18.1.2", 4013), ("198.18.2.2", 162), proto::UDP, 0),
+    flow(("2001:db8:1::2", 4010), ("2001:db8:2::2", 10_080), proto::UDP, 0),
 ];
 
 /// A flow's ends as the gateway shows them to each side, once it has.

@@ -28,9 +28,15 @@ const HELPERS: &str = "\
 -A PREROUTING -p tcp --dport 5060 -j CT --helper sip
 -A PREROUTING -p udp --dport 5060 -j CT --helper sip
 -A PREROUTING -p udp --dport 69 -j CT --helper tftp
+-A PREROUTING -p udp --dport 10080 -j CT --helper amanda
+-A PREROUTING -p tcp --dport 6566 -j CT --helper sane
 ";
 /// What IPv6 does not have.
-const V4_RAW: &str = "-A PREROUTING -p tcp --dport 6667 -j CT --helper irc\n";
+const V4_RAW: &str = "\
+-A PREROUTING -p tcp --dport 6667 -j CT --helper irc
+-A PREROUTING -p udp --dport 161 -j CT --helper snmp
+-A PREROUTING -p udp --dport 162 -j CT --helper snmp_trap
+";
 const V4_MANGLE: &str = "-A PREROUTING -p tcp --dport 91 -j ECN --ecn-tcp-remove\n";
 const PROXIED: &str = "-A PREROUTING -p tcp --dport 80 --syn -j CT --notrack\n";
 const ZONED: &str = "\

@@ -66,11 +66,11 @@ const HELPERS: &[(&str, &[u8], bool, Option<HelperKind>)] = &[
     ("Q.931", &[TCP], true, None),
     ("H.245", &[UDP], true, None),
     ("pptp", &[TCP], false, None),
-    ("amanda", &[UDP], true, None),
-    ("netbios-ns", &[UDP], false, None),
-    ("sane", &[TCP], true, None),
-    ("snmp", &[UDP], false, None),
-    ("snmp_trap", &[UDP], false, None),
+    ("amanda", &[UDP], true, Some(HelperKind::Amanda)),
+    ("netbios-ns", &[UDP], false, Some(HelperKind::NetbiosNs)),
+    ("sane", &[TCP], true, Some(HelperKind::Sane)),
+    ("snmp", &[UDP], false, Some(HelperKind::Snmp)),
+    ("snmp_trap", &[UDP], false, Some(HelperKind::SnmpTrap)),
 ];
 
 /// CT, or NOTRACK, which has no options.
