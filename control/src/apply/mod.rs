@@ -28,7 +28,7 @@ use dataplane::snapshot::Snapshot;
 use thiserror::Error;
 
 use crate::api::protocol::AccountEntry;
-use crate::compile::{self, CounterMap, DynamicState, Limits, Piece, SavedLimit};
+use crate::compile::{self, CounterMap, DynamicState, Imported, Limits, Piece, SavedLimit};
 use crate::model::{Counters, Ruleset};
 use crate::selfcheck::{self, Budget, SelfCheckError};
 
@@ -158,6 +158,7 @@ impl PolicyStore {
         let written = change.written_counters;
         let first = DynamicState::with_sets(sets);
         let (running, _) = prepare(change, Before::Nothing(&first), &ports, workers, limits)?;
+        running.dynamic.begin(monotonic());
         let base = match written {
             true => written_counters(&running),
             false => vec![(0, 0); running.identities.len()],
@@ -212,6 +213,7 @@ impl PolicyStore {
         drop(current);
 
         let start = monotonic();
+        running.dynamic.begin(start);
         let old = self.publish(running, continues, written);
         let published = monotonic();
         timing.publish = published - start;
@@ -313,15 +315,15 @@ impl PolicyStore {
         running.dynamic.accounts(reset)
     }
 
-    /// What the running policy's rules share by name, as it is now.
+    /// What the running policy's rules share by name, and amounts that they own, as they are now.
     pub fn export_pieces(&self, now: Nanos) -> Vec<Piece> {
         let running = Arc::clone(&self.state().running);
         running.dynamic.export_pieces(now)
     }
 
-    /// Makes what the running policy's rules share what it was `elapsed` ago; returns
-    /// how many pieces.
-    pub fn import_pieces(&self, pieces: &[Piece], elapsed: Nanos, now: Nanos) -> usize {
+    /// Makes what the running policy's rules share, and what they own, what it was
+    /// `elapsed` ago.
+    pub fn import_pieces(&self, pieces: &[Piece], elapsed: Nanos, now: Nanos) -> Imported {
         let running = Arc::clone(&self.state().running);
         running.dynamic.import_pieces(pieces, elapsed, now)
     }

@@ -70,7 +70,7 @@ pub enum What {
     /// Counters per worker, and drops by reason.
     #[command(after_help = "Example:\n  portcullis show stats --json")]
     Stats,
-    /// Every limit, hashlimit, recent and connlimit in force, and how far it is used up.
+    /// Every limit, hashlimit, recent, connlimit, quota and IDLETIMER in force, and how far it is used up.
     #[command(after_help = "Examples:
   portcullis show limits
   portcullis show limits ssh")]

@@ -40,9 +40,10 @@ pub(super) fn render(status: &Status) -> String {
         }
         (None, false) => "restored: nothing; there was no file\n".to_owned(),
         (None, true) => format!(
-            "restored: {} connections and {} limits, saved {} s before{}; {} had expired, {} were stale, {} lost\n",
+            "restored: {} connections, {} limits and {} amounts of rules, saved {} s before{}; {} had expired, {} were stale, {} lost\n",
             back.connections,
             back.limits,
+            back.amounts,
             back.age_ms / 1000,
             if back.clean { "" } else { " (the daemon before was killed)" },
             back.expired,

@@ -18,9 +18,9 @@ use dataplane::policy::tally::RecentTable;
 use dataplane::sets::Registry;
 
 use super::StateError;
-use super::measure::Measures;
-use super::meta::Metas;
-use super::pieces::{MAX_PIECE, Piece};
+use super::measure::{self, Measures};
+use super::meta::{self, Metas};
+use super::pieces::{Imported, Left, MAX_NAME, MAX_PIECE, Piece};
 use super::sets::Sets;
 use super::tally::Tallies;
 use crate::api::protocol::AccountEntry;
@@ -135,9 +135,9 @@ impl DynamicState {
         Ok(made)
     }
 
-    /// Every idle timer with its label, and what is left of it; `None`: it has run out.
-    pub fn idle_timers(&self, now: Nanos) -> Vec<(String, Option<Nanos>)> {
-        self.metas.timers().map(|(label, timer)| (label.to_owned(), timer.left(now))).collect()
+    /// The policy is in force from now on: idle timers run.
+    pub fn begin(&self, now: Nanos) {
+        self.metas.begin(now);
     }
 
     /// What `-m nfacct` has counted, by name; `reset`: begins again from zero.
@@ -161,10 +161,26 @@ impl DynamicState {
         saved
     }
 
-    /// What rules share by name, for the state file. A piece that is too long is left out.
+    /// What rules share by name, and amounts that they own, for the state file. A piece
+    /// that is too long is left out.
     pub fn export_pieces(&self, now: Nanos) -> Vec<Piece> {
         let mut pieces = self.tallies.export(now);
-        pieces.retain(|piece| piece.bytes.len() <= MAX_PIECE);
+        pieces.extend(self.measures.export(now));
+        pieces.extend(self.metas.export(now));
+        for (key, occurrences) in &self.rules {
+            let mut rule = None;
+            for (occurrence, cells) in occurrences.iter().enumerate() {
+                for (cell, found) in cells.iter().enumerate() {
+                    let name = || {
+                        let rule = rule.get_or_insert_with(|| key.name());
+                        format!("{occurrence} {cell} {rule}")
+                    };
+                    pieces.extend(measure::saved::own(name, found));
+                }
+            }
+        }
+        let fits = |piece: &Piece| piece.bytes.len() <= MAX_PIECE && piece.name.len() <= MAX_NAME;
+        pieces.retain(fits);
         pieces
     }
 
@@ -177,17 +193,36 @@ impl DynamicState {
         lists
     }
 
-    /// Takes back what was shared by a name that still is, as it was `elapsed` ago.
-    /// Returns how many pieces.
-    pub fn import_pieces(&self, pieces: &[Piece], elapsed: Nanos, now: Nanos) -> usize {
-        pieces.iter().filter(|piece| self.tallies.import(piece, elapsed, now)).count()
+    /// Takes back what was shared by a name that still is, or owned by a rule that still
+    /// stands, as it was `elapsed` ago. Before the first packet.
+    pub fn import_pieces(&self, pieces: &[Piece], elapsed: Nanos, now: Nanos) -> Imported {
+        let known = self.by_name();
+        let mut imported = Imported::default();
+        for piece in pieces {
+            let outcome = match piece.kind.as_str() {
+                measure::saved::QUOTA | measure::saved::NTH => {
+                    let found = owner(&known, &piece.name).ok_or(Left::Unclaimed);
+                    found.and_then(|found| measure::saved::put_own(piece, found))
+                }
+                measure::saved::ACCOUNT | measure::saved::ESTIMATOR => {
+                    self.measures.import(piece, elapsed, now)
+                }
+                meta::IDLE_TIMER => self.metas.import(piece, elapsed, now),
+                _ => self.tallies.import(piece, elapsed, now),
+            };
+            imported.note(piece, outcome);
+        }
+        imported
+    }
+
+    fn by_name(&self) -> ByName<'_> {
+        self.rules.iter().map(|(key, cells)| (key.name(), &**cells)).collect()
     }
 
     /// Makes the buckets of rules that still stand what they were `elapsed` ago.
     /// Returns how many.
     pub fn import(&self, saved: &[SavedLimit], elapsed: Nanos, now: Nanos) -> usize {
-        let known: HashMap<String, _> =
-            self.rules.iter().map(|(key, cells)| (key.name(), cells)).collect();
+        let known = self.by_name();
         let found = saved.iter().filter(|limit| {
             let cells = known.get(&limit.rule).and_then(|all| all.get(limit.occurrence as usize));
             let cell = cells.and_then(|cells| cells.get(limit.cell as usize));
@@ -197,6 +232,17 @@ impl DynamicState {
         });
         found.count()
     }
+}
+
+/// The matches of each rule, by the rule's whole key.
+type ByName<'a> = HashMap<String, &'a [Vec<Match>]>;
+
+/// The match that a piece of this name belongs to: occurrence, number, rule.
+fn owner<'a>(known: &ByName<'a>, name: &str) -> Option<&'a Match> {
+    let (occurrence, rest) = name.split_once(' ')?;
+    let (cell, rule) = rest.split_once(' ')?;
+    let cells = known.get(rule)?.get(occurrence.parse::<usize>().ok()?)?;
+    cells.get(cell.parse::<usize>().ok()?)
 }
 
 /// One bucket outside its policy.

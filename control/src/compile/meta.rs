@@ -11,13 +11,19 @@ use dataplane::policy::tee::TeeTarget;
 
 use super::StateError;
 use super::measure::Measures;
+use super::pieces::{Left, Piece, Reading, Words};
 use crate::model::MetaSpec;
 
 /// What rules share by name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Metas {
-    timers: BTreeMap<Box<str>, Arc<IdleTimer>>,
+    /// Each with the time that the last rule gives it.
+    timers: BTreeMap<Box<str>, (Arc<IdleTimer>, Nanos)>,
 }
+
+/// The kind of the pieces of IDLETIMER.
+pub(super) const IDLE_TIMER: &str = "idletimer";
+const VERSION: u16 = 1;
 
 impl Metas {
     /// The target, with what it shares taken from `previous`, from what this policy has
@@ -35,9 +41,11 @@ impl Metas {
             }
             MetaSpec::Classify(class) => Target::Meta(MetaTarget::Classify(*class)),
             MetaSpec::IdleTimer { label, timeout_s, .. } => {
-                let kept = || previous.timers.get(label).cloned().unwrap_or_default();
-                let timer = Arc::clone(self.timers.entry(label.clone()).or_insert_with(kept));
                 let timeout = Nanos::from_secs(u64::from(*timeout_s));
+                let kept = || previous.timers.get(label).cloned().unwrap_or_default();
+                let (timer, last) = self.timers.entry(label.clone()).or_insert_with(kept);
+                *last = timeout;
+                let timer = Arc::clone(timer);
                 Target::Meta(MetaTarget::IdleTimer { timer, timeout })
             }
             MetaSpec::Tee { gateway, output } => {
@@ -51,8 +59,30 @@ impl Metas {
         })
     }
 
-    /// Every idle timer with its label.
-    pub(super) fn timers(&self) -> impl Iterator<Item = (&str, &Arc<IdleTimer>)> {
-        self.timers.iter().map(|(label, timer)| (&**label, timer))
+    /// Starts the timers that never ran, as loading their rules does.
+    pub(super) fn begin(&self, now: Nanos) {
+        self.timers.values().for_each(|(timer, timeout)| timer.begin(now, *timeout));
+    }
+
+    /// What there is to keep.
+    pub(super) fn export(&self, now: Nanos) -> impl Iterator<Item = Piece> {
+        self.timers.iter().map(move |(label, (timer, _))| {
+            let mut words = Words::default();
+            words.u64(timer.left(now).unwrap_or_default().0);
+            let (kind, name) = (IDLE_TIMER.to_owned(), label.to_string());
+            Piece { kind, name, version: VERSION, bytes: words.0 }
+        })
+    }
+
+    /// Takes back what was kept, if a rule still names it.
+    pub(super) fn import(&self, piece: &Piece, elapsed: Nanos, now: Nanos) -> Result<(), Left> {
+        let (timer, timeout) = self.timers.get(piece.name.as_str()).ok_or(Left::Unclaimed)?;
+        if piece.version != VERSION {
+            return Err(Left::Version(piece.version));
+        }
+        let mut reading = Reading(&piece.bytes);
+        let left = reading.u64().filter(|_| reading.is_done()).ok_or(Left::Malformed)?;
+        timer.start(now, Nanos(left).min(*timeout).saturating_sub(elapsed));
+        Ok(())
     }
 }

@@ -35,7 +35,7 @@ use crate::model::{self, MatchBody, Ruleset, Span, TargetSpec};
 pub use counters::{ChainCounters, CounterMap};
 pub(crate) use dynamic::write_words;
 pub use dynamic::{DynamicState, SavedLimit};
-pub use pieces::Piece;
+pub use pieces::{Imported, Piece};
 
 /// Upper bounds on what one policy may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

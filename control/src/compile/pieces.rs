@@ -3,10 +3,15 @@
 //! Whoever keeps state by name gives it a kind of its own, says it in bytes with
 //! [`Words`] and reads it back, all of it or nothing, with [`Reading`]. Times are ages at
 //! the moment of saving. A piece of a kind, name or version that nobody asks for any more
-//! is passed over.
+//! is left out, and [`Imported`] says so.
+
+use thiserror::Error;
 
 /// Longest piece in bytes; a longer one is not kept.
 pub const MAX_PIECE: usize = 64 << 20;
+
+/// Longest name in bytes; a piece with a longer one is not kept.
+pub const MAX_NAME: usize = u16::MAX as usize;
 
 /// One table, list or counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +24,48 @@ pub struct Piece {
     pub version: u16,
     /// What it holds.
     pub bytes: Vec<u8>,
+}
+
+/// Why a piece is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Left {
+    /// No rule has what it belongs to, or not with the same settings.
+    #[error("no rule has it any more")]
+    Unclaimed,
+    /// Written by another build.
+    #[error("it is of version {0}, which this build does not read")]
+    Version(u16),
+    /// Not what this build writes.
+    #[error("it makes no sense")]
+    Malformed,
+}
+
+/// What became of the pieces of a state file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Pieces that go on.
+    pub taken: u64,
+    /// Pieces that no rule asks for any more.
+    pub unclaimed: u64,
+    /// Pieces that could not be read.
+    pub refused: u64,
+    /// The first of these: its kind and name, and why.
+    pub first_refused: Option<(String, String, Left)>,
+}
+
+impl Imported {
+    /// Counts what became of `piece`.
+    pub fn note(&mut self, piece: &Piece, outcome: Result<(), Left>) {
+        match outcome {
+            Ok(()) => self.taken += 1,
+            Err(Left::Unclaimed) => self.unclaimed += 1,
+            Err(why) => {
+                self.refused += 1;
+                let first = || (piece.kind.clone(), piece.name.clone(), why);
+                self.first_refused.get_or_insert_with(first);
+            }
+        }
+    }
 }
 
 /// The bytes of a piece being written; numbers are little-endian.

@@ -17,7 +17,7 @@ use dataplane::policy::tally::{
 };
 
 use super::StateError;
-use super::pieces::Piece;
+use super::pieces::{Left, Piece};
 use crate::model::{Chain, MatchBody, Ruleset, TallySpec};
 
 /// What rules share by name.
@@ -162,19 +162,19 @@ impl Tallies {
         recents.chain(hashes).collect()
     }
 
-    /// Takes back what was kept; whether anything here is of that kind and name.
-    pub(super) fn import(&self, piece: &Piece, elapsed: Nanos, now: Nanos) -> bool {
+    /// Takes back what was kept, if anything here is of that kind and name.
+    pub(super) fn import(&self, piece: &Piece, elapsed: Nanos, now: Nanos) -> Result<(), Left> {
         match piece.kind.as_str() {
             saved::RECENT => {
                 let table = self.recents.get(piece.name.as_str());
-                table.is_some_and(|table| saved::put_recent(piece, table, elapsed, now))
+                saved::put_recent(piece, table.ok_or(Left::Unclaimed)?, elapsed, now)
             }
             kind => {
                 let families = [Family::V4, Family::V6];
                 let family = families.into_iter().find(|&family| saved::hash_kind(family) == kind);
                 let table = family
                     .and_then(|family| self.hashes.get(&(family, piece.name.as_str().into())));
-                table.is_some_and(|table| saved::put_hash(piece, table, elapsed, now))
+                saved::put_hash(piece, table.ok_or(Left::Unclaimed)?, elapsed, now)
             }
         }
     }

@@ -59,7 +59,7 @@ use crate::config::Configured;
 use crate::diagnostics::Finding;
 use crate::guard::Session;
 use crate::net::Mirror;
-use crate::state::{self, Keeper, Place, Refusal, Restored, Saving, Sources, StateError};
+use crate::state::{self, Keeper, Place, Restored, Saving, Sources, StateError};
 pub use error::DaemonError;
 use error::system;
 pub use failure::{Failure, FailureError};
@@ -473,9 +473,18 @@ fn restore_state(
 
 /// What the operator should know of the state that was found.
 fn state_note(place: &Place, restored: &Restored) -> Option<String> {
-    let (refusal, aside): &(Refusal, PathBuf) = restored.refused.as_ref()?;
-    let (path, aside) = (place.path().display(), aside.display());
-    Some(format!("state file {path} was refused: {refusal}; starting clean, it is now {aside}"))
+    let path = place.path().display();
+    if let Some((refusal, aside)) = &restored.refused {
+        let aside = aside.display();
+        return Some(format!(
+            "state file {path} was refused: {refusal}; starting clean, it is now {aside}"
+        ));
+    }
+    let refused = restored.pieces.refused;
+    let (kind, name, why) = restored.pieces.first_refused.as_ref()?;
+    Some(format!(
+        "state file {path}: {refused} amounts of rules begin anew, the first of them {kind} {name}: {why}"
+    ))
 }
 
 fn keep_state(

@@ -63,6 +63,9 @@ fn restored(restored: Restored) -> RestoredInfo {
         stale: restored.stale,
         lost: restored.no_room + restored.clashed,
         limits: restored.limits,
+        amounts: restored.pieces.taken,
+        amounts_unclaimed: restored.pieces.unclaimed,
+        amounts_refused: restored.pieces.refused,
         expectations: restored.expectations,
         took_us: micros(restored.took),
     }

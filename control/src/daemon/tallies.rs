@@ -6,16 +6,18 @@ use std::net::IpAddr;
 use classifier::Address;
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::packet::Family;
+use dataplane::policy::measure::MeasureMatch;
+use dataplane::policy::meta::MetaTarget;
 use dataplane::policy::tally::hashlimit::Row;
 use dataplane::policy::tally::{HashTable, RecentTable, TICK_NS, TallyMatch, ticks};
-use dataplane::policy::{FamilyPolicy, Match};
+use dataplane::policy::{FamilyPolicy, Match, Target};
 
 use crate::api::protocol::{
     FamilyName, HashInfo, HashRow, LimitInfo, RecentAddress, RecentChange, RecentList,
 };
 use crate::api::{Code, Failure, Response};
 use crate::apply::{PolicyStore, PolicyView};
-use crate::model::{MatchBody, TallySpec};
+use crate::model::{MatchBody, MeasureSpec, MetaSpec, TallySpec, TargetSpec};
 
 /// Entries of one table that are told.
 const ROWS: usize = 10_000;
@@ -139,12 +141,15 @@ impl Found {
             .flat_map(|table| table.chains.iter().map(move |chain| (table, chain)));
         for ((table, chain), compiled) in chains.zip(&policy.chains) {
             for (index, (rule, made)) in chain.rules.iter().zip(&compiled.rules).enumerate() {
+                let place = || format!("{} {} {}", table.id.name(), chain.name, index + 1);
                 let bodies = rule.matches.iter().map(|spec| &spec.body);
                 let bodies = bodies
                     .filter(|body| !matches!(body, MatchBody::Comment(_) | MatchBody::Empty(_)));
                 for (body, made) in bodies.zip(&made.matches) {
-                    let place = format!("{} {} {}", table.id.name(), chain.name, index + 1);
-                    self.one(name, body, made, place);
+                    self.one(name, body, made, place());
+                }
+                if let (TargetSpec::Meta(spec), Target::Meta(made)) = (&rule.target, &made.target) {
+                    self.timer(spec, made, place());
                 }
             }
         }
@@ -159,6 +164,7 @@ impl Found {
             rules: 1,
             used,
             most,
+            left_s: None,
         };
         match (body, made) {
             (_, Match::Limit(cell)) => {
@@ -192,8 +198,37 @@ impl Found {
                 let info = LimitInfo { family: None, ..info("recent", used, most) };
                 self.shared(("recent", 0, name.to_string()), info);
             }
+            (
+                MatchBody::Measure(MeasureSpec::Quota { bytes, .. }),
+                Match::Measure(MeasureMatch::Quota(quota)),
+            ) => {
+                let used = bytes.saturating_sub(quota.value.left());
+                self.limits.push(info("quota", used, *bytes));
+            }
             _ => {}
         }
+    }
+
+    /// What IDLETIMER keeps running, by its label.
+    fn timer(&mut self, spec: &MetaSpec, made: &MetaTarget, rule: String) {
+        let (MetaSpec::IdleTimer { label, timeout_s, .. }, MetaTarget::IdleTimer { timer, .. }) =
+            (spec, made)
+        else {
+            return;
+        };
+        let (most, left) = (u64::from(*timeout_s), timer.left(self.now).unwrap_or_default());
+        let left_s = left.0 / Nanos::SECOND.0;
+        let info = LimitInfo {
+            kind: "idletimer".to_owned(),
+            family: None,
+            name: None,
+            rule,
+            rules: 1,
+            used: most.saturating_sub(left.0.div_ceil(Nanos::SECOND.0)),
+            most,
+            left_s: Some(left_s),
+        };
+        self.shared(("idletimer", 0, label.to_string()), info);
     }
 
     /// Notes something with a name; whether it is the first of it.
@@ -226,4 +261,52 @@ fn table_of(family: FamilyName, name: String, table: &HashTable, now: Nanos) -> 
     };
     let entries = rows.len() as u64;
     HashInfo { family, name, entries, rows: rows.iter().take(ROWS).map(told).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::Change;
+    use crate::iptables::{TableNames, parse};
+
+    #[test]
+    fn idle_timers_and_quotas_are_told_by_label_and_rule() {
+        let text = "*mangle\n-A FORWARD -j IDLETIMER --timeout 600 --label lan\n\
+            -A FORWARD -m quota --quota 1000\n-A FORWARD -j IDLETIMER --timeout 600 --label lan\n\
+            -A FORWARD -j IDLETIMER --timeout 60 --label wan\nCOMMIT\n";
+        let names = TableNames::well_known();
+        let v4 = parse(text, "rules", Family::V4, &names).expect("good rules").ruleset;
+        let change = Change { v4: Some(v4), ..Change::default() };
+        let store = PolicyStore::open(change, vec!["p0".to_owned()], 1).unwrap();
+        store.read(|view| {
+            let chains = &view.snapshot().policy.v4.chains;
+            let rules = chains.iter().flat_map(|chain| &chain.rules);
+            let mut targets = rules.map(|rule| &rule.target);
+            let Some(Target::Meta(MetaTarget::IdleTimer { timer, .. })) = targets.nth_back(0)
+            else {
+                panic!("the last rule's timer");
+            };
+            timer.start(Nanos(0), Nanos(1));
+        });
+        let Ok(Response::Limits { limits, .. }) = limits(&store, None) else { panic!("limits") };
+        let told: Vec<_> = limits
+            .iter()
+            .map(|info| (info.kind.as_str(), info.name.as_deref(), info.rules, info.most))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("idletimer", Some("lan"), 2, 600),
+                ("quota", None, 1, 1000),
+                ("idletimer", Some("wan"), 1, 60)
+            ]
+        );
+        let left = limits[0].left_s.unwrap();
+        assert!((590..600).contains(&left) && limits[0].used <= 10, "runs since it was loaded");
+        assert_eq!((limits[2].left_s, limits[2].used), (Some(0), 60), "has run out");
+        assert_eq!((limits[1].used, limits[1].left_s), (0, None));
+        let json = serde_json::to_string(&limits[2]).unwrap();
+        assert!(json.contains(r#""kind":"idletimer","name":"wan""#), "{json}");
+        assert!(json.contains(r#""left_s":0"#), "{json}");
+    }
 }

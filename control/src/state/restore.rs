@@ -12,7 +12,7 @@ use dataplane::packet::{Family, PortId};
 
 use super::format::{Contents, Refusal};
 use super::{Place, StateError, failed, mapped};
-use crate::compile::{Piece, SavedLimit};
+use crate::compile::{Imported, Piece, SavedLimit};
 
 /// What came of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,8 +40,8 @@ pub struct Restored {
     pub expectations: u64,
     /// Buckets of rules that still stand.
     pub limits: u64,
-    /// Pieces of what rules share by name.
-    pub pieces: u64,
+    /// What rules share by name, and amounts that they own.
+    pub pieces: Imported,
     /// What it took.
     pub took: Nanos,
 }
@@ -55,7 +55,7 @@ pub fn restore(
     place: &Place,
     conntrack: &Conntrack,
     network: &Network,
-    dynamic: impl FnOnce(&[SavedLimit], &[Piece], Nanos, Nanos) -> (usize, usize),
+    dynamic: impl FnOnce(&[SavedLimit], &[Piece], Nanos, Nanos) -> (usize, Imported),
 ) -> Result<Restored, StateError> {
     let now = monotonic();
     let path = place.path();
@@ -84,7 +84,7 @@ pub fn restore(
     let saved: Vec<SavedLimit> = contents.limits().filter_map(Result::ok).collect();
     let pieces: Vec<Piece> = contents.pieces().filter_map(Result::ok).collect();
     let (limits, pieces) = dynamic(&saved, &pieces, restored.age, now);
-    (restored.limits, restored.pieces) = (limits as u64, pieces as u64);
+    (restored.limits, restored.pieces) = (limits as u64, pieces);
     restored.took = monotonic().saturating_sub(now);
     Ok(restored)
 }

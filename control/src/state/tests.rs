@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use super::expected::{self, Expected};
 use super::format::{self, Contents, Header, Refusal, Section};
 use super::{Keeper, Place, Restored, Saving, Sources, StateError, restore, save};
-use crate::compile::{Piece, SavedLimit};
+use crate::compile::{Imported, Piece, SavedLimit};
 
 /// A directory of one test.
 struct Directory(PathBuf);
@@ -330,11 +330,11 @@ fn a_table_comes_back_from_the_file() {
     let take = |saved: &[SavedLimit], pieces: &[Piece], _, _| {
         limits = saved.to_vec();
         assert_eq!(pieces, [piece()]);
-        (saved.len(), pieces.len())
+        (saved.len(), Imported { taken: pieces.len() as u64, ..Imported::default() })
     };
     let restored = restore(&place, &after, &network, take).unwrap();
     assert_eq!(
-        (restored.connections, restored.limits + restored.pieces, restored.clean),
+        (restored.connections, restored.limits + restored.pieces.taken, restored.clean),
         (3, 2, true)
     );
     assert_eq!(limits, [limit()]);
@@ -350,10 +350,11 @@ fn a_table_comes_back_from_the_file() {
     assert_eq!(faces(&new), faces(&old));
     assert_eq!(new[1].master, Some(new[0].number), "masters are known by their new names");
     // What is there already stays, and what is there twice is counted.
-    let again = restore(&place, &after, &network, |_, _, _, _| (0, 0)).unwrap();
+    let again = restore(&place, &after, &network, |_, _, _, _| (0, Imported::default())).unwrap();
     assert_eq!((again.connections, again.clashed), (0, 3));
     let small = table(2);
-    let restored = restore(&place, &small, &network, |_, _, _, _| (0, 0)).unwrap();
+    let restored =
+        restore(&place, &small, &network, |_, _, _, _| (0, Imported::default())).unwrap();
     assert_eq!((restored.connections, restored.no_room), (2, 1));
 }
 
@@ -372,7 +373,8 @@ fn what_makes_no_sense_any_more_stays_behind() {
     let restored = |connections: &[Saved], clean, names: &[&str], address| -> Restored {
         fs::write(directory.file(), file_of(connections, &[], clean)).unwrap();
         let table = table(64);
-        restore(&place, &table, &network(names, address), |_, _, _, _| (0, 0)).unwrap()
+        restore(&place, &table, &network(names, address), |_, _, _, _| (0, Imported::default()))
+            .unwrap()
     };
     let both = ["g0", "g1"];
     std::thread::sleep(std::time::Duration::from_millis(2));
@@ -402,7 +404,7 @@ fn a_damaged_file_is_put_aside_and_nothing_of_it_used() {
     assert_eq!(restored.refused, Some((refusal, aside.clone())));
     assert!(table.is_empty() && !directory.file().exists());
     assert_eq!(fs::read(aside).unwrap(), file, "whoever wants to know why can look");
-    let nothing = restore(&place, &table, &network, |_, _, _, _| (0, 0)).unwrap();
+    let nothing = restore(&place, &table, &network, |_, _, _, _| (0, Imported::default())).unwrap();
     assert_eq!(nothing, Restored::default());
 }
 
@@ -418,7 +420,12 @@ fn a_draft_that_was_left_behind_is_not_read_and_does_not_disturb() {
     fs::write(&draft, b"PCSTATE\nhalf of it").unwrap();
     let after = table(64);
     let network = network(&["g0"], "203.0.113.1");
-    assert_eq!(restore(&place, &after, &network, |_, _, _, _| (0, 0)).unwrap().connections, 1);
+    assert_eq!(
+        restore(&place, &after, &network, |_, _, _, _| (0, Imported::default()))
+            .unwrap()
+            .connections,
+        1
+    );
     save(&place, &sources(&after, Vec::new()), true, 1 << 22).unwrap();
     assert!(!draft.exists());
     assert!(fs::metadata(directory.file()).unwrap().len() < 1000, "no longer than it need be");
@@ -479,7 +486,10 @@ fn timeout_policies_are_known_by_name() {
     let mut gone = udp(2, 2);
     gone.set_timeouts(Some(TimeoutsId(0)));
     fs::write(directory.file(), file_of(&[ours, gone], &[], true)).unwrap();
-    restore(&place, &table, &network(&["g0"], "203.0.113.1"), |_, _, _, _| (0, 0)).unwrap();
+    restore(&place, &table, &network(&["g0"], "203.0.113.1"), |_, _, _, _| {
+        (0, Imported::default())
+    })
+    .unwrap();
     let saved = saved_in(&table);
     let policies: Vec<_> = saved.iter().map(Saved::timeouts).collect();
     assert_eq!(policies, [Some(TimeoutsId(0)), None]);
@@ -504,8 +514,10 @@ fn a_hundred_thousand_connections_are_saved_and_restored_at_a_bounded_cost() {
     let gentle = save(&place, &sources(&before, Vec::new()), false, 0).unwrap();
     let hasty = save(&place, &sources(&before, Vec::new()), true, gentle.bytes as usize).unwrap();
     let after = table(131_072);
-    let restored =
-        restore(&place, &after, &network(&["g0"], "203.0.113.1"), |_, _, _, _| (0, 0)).unwrap();
+    let restored = restore(&place, &after, &network(&["g0"], "203.0.113.1"), |_, _, _, _| {
+        (0, Imported::default())
+    })
+    .unwrap();
     eprintln!("gentle: {gentle:?}\nhasty: {hasty:?}\nrestored: {:?}", restored.took);
     assert_eq!((gentle.connections, restored.connections), (100_000, 100_000));
     assert_eq!(gentle.bytes, hasty.bytes);

@@ -27,7 +27,7 @@ pub enum MetaTarget {
 /// A timer that runs out when no packet came for a while.
 #[derive(Debug, Default)]
 pub struct IdleTimer {
-    /// When it runs out; 0: no packet came yet.
+    /// When it runs out; 0: never started.
     deadline: AtomicU64,
 }
 
@@ -35,6 +35,14 @@ impl IdleTimer {
     /// Starts it anew.
     pub fn start(&self, now: Nanos, timeout: Nanos) {
         self.deadline.store((now + timeout).0, Ordering::Relaxed);
+    }
+
+    /// Starts it, unless it has been before.
+    pub fn begin(&self, now: Nanos, timeout: Nanos) {
+        let deadline = (now + timeout).0;
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        // Whoever was first has started it later than `now`.
+        let _ = self.deadline.compare_exchange(0, deadline, success, failure);
     }
 
     /// What is left of it; `None` once it has run out.

@@ -156,6 +156,16 @@ pub struct RestoredInfo {
     pub lost: u64,
     /// `limit` buckets of rules that still stand.
     pub limits: u64,
+    /// Lists of `recent`, tables of `hashlimit`, quotas, turns of `nth`, accounts,
+    /// estimators and idle timers that go on.
+    #[serde(default)]
+    pub amounts: u64,
+    /// Those that no rule asks for any more.
+    #[serde(default)]
+    pub amounts_unclaimed: u64,
+    /// Those that could not be read; the rules begin anew.
+    #[serde(default)]
+    pub amounts_refused: u64,
     /// Expectations that still hold.
     pub expectations: u64,
     /// Microseconds that it took.

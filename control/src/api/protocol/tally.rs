@@ -51,9 +51,9 @@ pub enum RecentChange {
 /// A limit in force.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct LimitInfo {
-    /// `limit`, `hashlimit`, `recent` or `connlimit`.
+    /// `limit`, `hashlimit`, `recent`, `connlimit`, `quota` or `idletimer`.
     pub kind: String,
-    /// The rules' family; lists of `recent` belong to both.
+    /// The rules' family; lists of `recent` and idle timers belong to both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<FamilyName>,
     /// The name of what rules share.
@@ -63,10 +63,13 @@ pub struct LimitInfo {
     pub rule: String,
     /// Rules that use it.
     pub rules: u64,
-    /// Packets spent, entries, addresses, connections.
+    /// Packets spent, entries, addresses, connections, bytes, seconds without a packet.
     pub used: u64,
     /// How many of these there can be.
     pub most: u64,
+    /// Seconds until an idle timer runs out; 0: it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_s: Option<u64>,
 }
 
 /// An entry of a table of `-m hashlimit`.

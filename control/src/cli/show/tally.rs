@@ -36,6 +36,7 @@ fn render(limits: &[LimitInfo]) -> String {
         ("name", Align::Left),
         ("used", Align::Right),
         ("of", Align::Right),
+        ("left", Align::Right),
         ("rules", Align::Right),
         ("first rule", Align::Left),
     ]);
@@ -51,6 +52,7 @@ fn render(limits: &[LimitInfo]) -> String {
             limit.name.clone().unwrap_or_default(),
             limit.used.to_string(),
             limit.most.to_string(),
+            limit.left_s.map_or_else(String::new, |left| format!("{left} s")),
             limit.rules.to_string(),
             limit.rule.clone(),
         ]);
@@ -77,4 +79,31 @@ pub(super) fn recent(list: Option<&str>, socket: &Socket, output: &Output) -> Re
     }
     output.raw(&text);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_timers_tell_the_time_that_is_left() {
+        let timer = |left_s, used| LimitInfo {
+            kind: "idletimer".to_owned(),
+            family: None,
+            name: Some("lan".to_owned()),
+            rule: "mangle FORWARD 1".to_owned(),
+            rules: 2,
+            used,
+            most: 600,
+            left_s: Some(left_s),
+        };
+        let quota = LimitInfo { kind: "quota".to_owned(), left_s: None, ..timer(0, 90) };
+        let text = render(&[timer(587, 12), timer(0, 600), quota]);
+        let rows: Vec<Vec<&str>> =
+            text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[0][..6], ["kind", "family", "name", "used", "of", "left"]);
+        assert_eq!(rows[1][..7], ["idletimer", "both", "lan", "12", "600", "587", "s"]);
+        assert_eq!(rows[2][3..7], ["600", "600", "0", "s"]);
+        assert_eq!(rows[3][3..6], ["90", "600", "2"], "nothing in the column");
+    }
 }

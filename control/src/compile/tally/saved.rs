@@ -7,7 +7,7 @@ use dataplane::policy::tally::rate::Bucket;
 use dataplane::policy::tally::recent::Seen;
 use dataplane::policy::tally::{HashTable, RecentTable, TICK_NS, ticks};
 
-use crate::compile::pieces::{Piece, Reading, Words};
+use crate::compile::pieces::{Left, Piece, Reading, Words};
 
 /// The kind of `-m recent`'s pieces.
 pub(super) const RECENT: &str = "recent";
@@ -47,23 +47,33 @@ pub(super) fn recent(name: &str, table: &RecentTable, now: Nanos) -> Piece {
     Piece { kind: RECENT.to_owned(), name: name.to_owned(), version: VERSION, bytes: words.0 }
 }
 
-/// Puts a saved list into an empty one; returns whether it was one.
-pub(super) fn put_recent(piece: &Piece, table: &RecentTable, elapsed: Nanos, now: Nanos) -> bool {
-    let now = (now.0 / TICK_NS).wrapping_sub(elapsed.0 / TICK_NS);
+/// All of a piece's entries, none of a piece that is not of this version.
+fn all<T>(piece: &Piece, read: impl Fn(&mut Reading<'_>) -> Option<T>) -> Result<Vec<T>, Left> {
+    if piece.version != VERSION {
+        return Err(Left::Version(piece.version));
+    }
     let mut reading = Reading(&piece.bytes);
     let mut all = Vec::new();
     while !reading.is_done() {
-        let Some(seen) = read_seen(&mut reading, now) else { return false };
-        all.push(seen);
+        all.push(read(&mut reading).ok_or(Left::Malformed)?);
     }
-    if piece.version != VERSION {
-        return false;
-    }
+    Ok(all)
+}
+
+/// Puts a saved list in the place of what is there.
+pub(super) fn put_recent(
+    piece: &Piece,
+    table: &RecentTable,
+    elapsed: Nanos,
+    now: Nanos,
+) -> Result<(), Left> {
+    let now = (now.0 / TICK_NS).wrapping_sub(elapsed.0 / TICK_NS);
+    let all = all(piece, |reading| read_seen(reading, now))?;
     table.flush();
     // The oldest give way, should there be too many.
     let skipped = all.len().saturating_sub(table.entries() as usize);
     table.restore(&all[skipped..]);
-    true
+    Ok(())
 }
 
 fn read_seen(reading: &mut Reading<'_>, now: u64) -> Option<Seen> {
@@ -103,21 +113,19 @@ pub(super) fn hash(family: Family, name: &str, table: &HashTable, now: Nanos) ->
     Piece { kind, name: name.to_owned(), version: VERSION, bytes: words.0 }
 }
 
-/// Puts a saved table into an empty one; returns whether it was one.
-pub(super) fn put_hash(piece: &Piece, table: &HashTable, elapsed: Nanos, now: Nanos) -> bool {
+/// Puts a saved table in the place of what is there.
+pub(super) fn put_hash(
+    piece: &Piece,
+    table: &HashTable,
+    elapsed: Nanos,
+    now: Nanos,
+) -> Result<(), Left> {
     let (elapsed, now) = (elapsed.0 / TICK_NS, ticks(now));
-    let mut reading = Reading(&piece.bytes);
-    let mut rows = Vec::new();
-    while !reading.is_done() {
-        let Some(row) = read_row(&mut reading, elapsed, now) else { return false };
-        rows.extend(row);
-    }
-    if piece.version != VERSION {
-        return false;
-    }
+    let rows = all(piece, |reading| read_row(reading, elapsed, now))?;
+    let rows: Vec<Row> = rows.into_iter().flatten().collect();
     table.flush();
     table.restore(&rows, now);
-    true
+    Ok(())
 }
 
 /// One row; nothing inside, if its time is over.

@@ -6,6 +6,7 @@ use dataplane::policy::Match;
 use dataplane::policy::tally::{RecentMatch, RecentTable, TallyMatch};
 
 use super::Tallies;
+use crate::compile::pieces::{Left, Piece};
 use crate::iptables::{TableNames, parse};
 use crate::model::{MatchBody, Ruleset, TallySpec};
 
@@ -73,7 +74,7 @@ fn a_list_comes_back_older() {
     assert_eq!(pieces.len(), 1);
     let (after, matches) = made(&lines, &Tallies::default());
     let (elapsed, now) = (Nanos::from_secs(10), Nanos::from_secs(100));
-    assert!(after.import(&pieces[0], elapsed, now));
+    after.import(&pieces[0], elapsed, now).unwrap();
     let list = table(&matches[0]).list();
     let seconds: Vec<Vec<u64>> = list
         .iter()
@@ -86,9 +87,19 @@ fn a_list_comes_back_older() {
     assert_eq!(seconds, [[86, 87, 88, 89], [86, 87, 88, 89]]);
     assert_eq!(list.iter().map(|seen| seen.last() / 250).collect::<Vec<_>>(), [89, 89]);
     assert_eq!((list[0].address, list[1].family), (7, Family::V6));
+    let whole = table(&matches[0]).list();
     for cut in 1..pieces[0].bytes.len() {
         let mut piece = pieces[0].clone();
         piece.bytes.truncate(cut);
-        after.import(&piece, elapsed, now);
+        match after.import(&piece, elapsed, now) {
+            // Between two entries.
+            Ok(()) => after.import(&pieces[0], elapsed, now).unwrap(),
+            Err(why) => assert_eq!(why, Left::Malformed),
+        }
+        assert_eq!(table(&matches[0]).list(), whole, "cut at {cut}: all or nothing");
     }
+    let newer = Piece { version: 9, ..pieces[0].clone() };
+    assert_eq!(after.import(&newer, elapsed, now), Err(Left::Version(9)));
+    let other = Piece { name: "b".to_owned(), ..pieces[0].clone() };
+    assert_eq!(after.import(&other, elapsed, now), Err(Left::Unclaimed));
 }

@@ -31,6 +31,11 @@ impl Nth {
         before.is_ok_and(|passed| passed >= last)
     }
 
+    /// Of how many packets it takes one.
+    pub fn every(&self) -> u32 {
+        self.every
+    }
+
     /// Packets that went by since one was taken.
     pub fn passed(&self) -> u32 {
         self.passed.load(Ordering::Relaxed)

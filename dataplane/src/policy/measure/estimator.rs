@@ -47,6 +47,12 @@ pub struct EstimatorState {
     pub average_bytes: u64,
     /// Average packets per second, times 256.
     pub average_packets: u64,
+    /// How long the present interval has lasted.
+    pub age: Nanos,
+    /// Bytes in it so far.
+    pub bytes: u64,
+    /// Packets in it so far.
+    pub packets: u64,
 }
 
 impl Estimator {
@@ -89,21 +95,46 @@ impl Estimator {
         (read(&self.average_bytes), read(&self.average_packets))
     }
 
-    /// For the state file.
-    pub fn export(&self, now: Nanos) -> EstimatorState {
+    /// For the state file; `None` before the first packet.
+    pub fn export(&self, now: Nanos) -> Option<EstimatorState> {
         self.close(now);
-        EstimatorState {
-            average_bytes: self.average_bytes.load(Ordering::Relaxed),
-            average_packets: self.average_packets.load(Ordering::Relaxed),
-        }
+        let read = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let closed = read(&self.closed);
+        // A worker may close an interval meanwhile; what it takes is not counted twice.
+        let (last_bytes, last_packets) = (read(&self.last_bytes), read(&self.last_packets));
+        (closed != 0).then(|| EstimatorState {
+            average_bytes: read(&self.average_bytes),
+            average_packets: read(&self.average_packets),
+            age: now.saturating_sub(Nanos(closed)),
+            bytes: read(&self.bytes).saturating_sub(last_bytes),
+            packets: read(&self.packets).saturating_sub(last_packets),
+        })
     }
 
-    /// Goes on from averages that [`Estimator::export`] gave `elapsed` ago.
-    pub fn import(&self, state: EstimatorState, elapsed: Nanos) {
-        let idle = elapsed.0 / self.interval();
-        let fade = |average| self.faded(average, idle);
-        self.average_bytes.store(fade(state.average_bytes), Ordering::Relaxed);
-        self.average_packets.store(fade(state.average_packets), Ordering::Relaxed);
+    /// Goes on from what [`Estimator::export`] gave `elapsed` ago. Before the first packet.
+    pub fn import(&self, state: EstimatorState, elapsed: Nanos, now: Nanos) {
+        let age = state.age.0.saturating_add(elapsed.0);
+        let ended = age / self.interval();
+        for (new, count, last, from, average) in [
+            (state.bytes, &self.bytes, &self.last_bytes, state.average_bytes, &self.average_bytes),
+            (
+                state.packets,
+                &self.packets,
+                &self.last_packets,
+                state.average_packets,
+                &self.average_packets,
+            ),
+        ] {
+            let (open, faded) = match ended.checked_sub(1) {
+                Some(idle) => (0, self.faded(self.averaged(from, new), idle)),
+                None => (new, from),
+            };
+            count.store(open, Ordering::Relaxed);
+            last.store(0, Ordering::Relaxed);
+            average.store(faded, Ordering::Relaxed);
+        }
+        let began = now.0.saturating_sub(age % self.interval()).max(1);
+        self.closed.store(began, Ordering::Relaxed);
     }
 
     fn interval(&self) -> u64 {
@@ -261,16 +292,48 @@ mod tests {
 
     #[test]
     fn long_silence_is_the_same_in_one_step_or_many() {
-        let state = EstimatorState { average_bytes: 1 << 40, average_packets: 1 << 30 };
+        let (average_bytes, average_packets) = (1 << 40, 1 << 30);
+        let (age, bytes, packets) = (Nanos(0), 0, 0);
+        let state = EstimatorState { average_bytes, average_packets, age, bytes, packets };
         let (one, many) = (estimator(0, 10), estimator(0, 10));
         let elapsed = Nanos::from_secs(1_000);
-        one.import(state, elapsed);
-        many.import(state, Nanos(0));
         let start = Nanos::from_secs(5);
-        many.closed.store(start.0, Ordering::Relaxed);
+        one.import(state, elapsed, start);
+        many.import(state, Nanos(0), start);
         (1..=1_000).for_each(|s| many.close(start + Nanos::from_secs(s)));
-        let (one, many) = (one.export(start), many.export(start + elapsed));
+        let (one, many) = (one.export(start).unwrap(), many.export(start + elapsed).unwrap());
         assert!(one.average_bytes.abs_diff(many.average_bytes) <= 1 << 11, "{one:?} {many:?}");
+    }
+
+    #[test]
+    fn an_estimator_goes_on_elsewhere_as_if_nothing_had_happened() {
+        let start = Nanos::from_secs(50);
+        for elapsed in [0, 100, 250, 5_000].map(Nanos::from_millis) {
+            let (here, there) = (estimator(0, 3), estimator(0, 3));
+            assert_eq!(here.export(start), None);
+            for ms in 0..1_100 {
+                here.add(100, start + Nanos::from_millis(ms));
+            }
+            let saved = start + Nanos::from_millis(1_100);
+            let state = here.export(saved).unwrap();
+            assert_eq!((state.age, state.packets), (Nanos::from_millis(100), 100));
+            // Another machine's clock began elsewhere.
+            let (now, other) = (saved + elapsed, Nanos::from_secs(7));
+            there.import(state, elapsed, other);
+            for ms in [0, 149, 150, 400, 10_000].map(Nanos::from_millis) {
+                assert_eq!(there.rates(other + ms), here.rates(now + ms), "{elapsed:?} {ms:?}");
+            }
+        }
+        let bad = EstimatorState {
+            average_bytes: u64::MAX,
+            average_packets: u64::MAX,
+            age: Nanos(u64::MAX),
+            bytes: u64::MAX,
+            packets: u64::MAX,
+        };
+        let there = estimator(5, 1);
+        there.import(bad, Nanos(u64::MAX), Nanos(0));
+        there.rates(Nanos(u64::MAX));
     }
 
     #[test]
