@@ -1,48 +1,26 @@
 //! `-m length`.
 
-use dataplane::policy::matches::{Match, Neg, Range};
+use dataplane::policy::matches::{Match, Range};
 
-use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, negatable, required,
-};
+use super::one::Kind;
+use crate::iptables::extension::{Context, Operand, Problem, negatable};
 use crate::iptables::value;
-use crate::model::{MatchBody, Rule, Span};
+use crate::model::MatchBody;
 
-const OPTIONS: &[Opt] = &[negatable("length", 0)];
+pub(super) const LENGTH: Kind<Range<u16>> = Kind {
+    name: "length",
+    options: &[negatable("length", 0)],
+    option: "--length",
+    protocol: None,
+    read,
+    made: |length| MatchBody::Plain(Match::Length(length)),
+};
 
-#[derive(Default)]
-pub(super) struct Length {
-    length: Option<Neg<Range<u16>>>,
-}
-
-impl Module for Length {
-    fn name(&self) -> &'static str {
-        "length"
-    }
-
-    fn options(&self) -> &'static [Opt] {
-        OPTIONS
-    }
-
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
-        let (low, high) = value::range(operand.text, 0xffff).ok_or_else(|| {
-            operand.bad(format!("`{}' is no length or LOW:HIGH (0-65535)", operand.text))
-        })?;
-        let value = Range { low: low as u16, high: high as u16 };
-        super::warn_reversed(&value, operand, context);
-        self.length = Some(Neg { negated: operand.negated, value });
-        Ok(())
-    }
-}
-
-impl MatchModule for Length {
-    fn finish(&self, at: Span, _seen: u32, _rule: &Rule) -> Result<MatchBody, Problem> {
-        let length = self.length.ok_or_else(|| required(at, "length", "--length"))?;
-        Ok(MatchBody::Plain(Match::Length(length)))
-    }
+fn read(operand: &Operand<'_>, context: &mut Context<'_>) -> Result<Range<u16>, Problem> {
+    let (low, high) = value::range(operand.text, 0xffff).ok_or_else(|| {
+        operand.bad(format!("`{}' is no length or LOW:HIGH (0-65535)", operand.text))
+    })?;
+    let value = Range { low: low as u16, high: high as u16 };
+    super::warn_reversed(&value, operand, context);
+    Ok(value)
 }

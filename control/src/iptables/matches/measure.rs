@@ -5,6 +5,7 @@ use dataplane::policy::matches::Neg;
 use dataplane::policy::measure::cluster::MAX_NODES;
 use dataplane::policy::measure::{ClusterMatch, MeasureMatch};
 
+use super::one::Kind;
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
     Context, MatchModule, Module, Operand, Opt, Problem, bit, negatable, plain, required,
@@ -20,69 +21,23 @@ fn number(operand: &Operand<'_>, low: u64, high: u64) -> Result<u64, Problem> {
 
 const MAX_U32: u64 = u32::MAX as u64;
 
-/// `-m quota`.
-#[derive(Default)]
-pub(super) struct Quota(Option<Neg<u64>>);
+pub(super) const QUOTA: Kind<u64> = Kind {
+    name: "quota",
+    options: &[negatable("quota", 0)],
+    option: "--quota",
+    protocol: None,
+    read: |operand, _| number(operand, 0, u64::MAX),
+    made: |Neg { negated, value }| MatchBody::Measure(MeasureSpec::Quota { negated, bytes: value }),
+};
 
-impl Module for Quota {
-    fn name(&self) -> &'static str {
-        "quota"
-    }
-
-    fn options(&self) -> &'static [Opt] {
-        const { &[negatable("quota", 0)] }
-    }
-
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
-        let value = number(operand, 0, u64::MAX)?;
-        self.0 = Some(Neg { negated: operand.negated, value });
-        Ok(())
-    }
-}
-
-impl MatchModule for Quota {
-    fn finish(&self, at: Span, _seen: u32, _rule: &Rule) -> Result<MatchBody, Problem> {
-        let Neg { negated, value } = self.0.ok_or_else(|| required(at, "quota", "--quota"))?;
-        Ok(MatchBody::Measure(MeasureSpec::Quota { negated, bytes: value }))
-    }
-}
-
-/// `-m cpu`.
-#[derive(Default)]
-pub(super) struct Cpu(Option<Neg<u32>>);
-
-impl Module for Cpu {
-    fn name(&self) -> &'static str {
-        "cpu"
-    }
-
-    fn options(&self) -> &'static [Opt] {
-        const { &[negatable("cpu", 0)] }
-    }
-
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
-        let value = number(operand, 0, MAX_U32)? as u32;
-        self.0 = Some(Neg { negated: operand.negated, value });
-        Ok(())
-    }
-}
-
-impl MatchModule for Cpu {
-    fn finish(&self, at: Span, _seen: u32, _rule: &Rule) -> Result<MatchBody, Problem> {
-        let cpu = self.0.ok_or_else(|| required(at, "cpu", "--cpu"))?;
-        Ok(MatchBody::Plain(Match::Measure(MeasureMatch::Cpu(cpu))))
-    }
-}
+pub(super) const CPU: Kind<u32> = Kind {
+    name: "cpu",
+    options: &[negatable("cpu", 0)],
+    option: "--cpu",
+    protocol: None,
+    read: |operand, _| number(operand, 0, MAX_U32).map(|cpu| cpu as u32),
+    made: |cpu| MatchBody::Plain(Match::Measure(MeasureMatch::Cpu(cpu))),
+};
 
 const NODES: u8 = 0;
 const NODE: u8 = 1;

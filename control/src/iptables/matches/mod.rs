@@ -24,6 +24,7 @@ mod measure;
 mod mh;
 mod multiport;
 mod numbers;
+mod one;
 mod options;
 mod owner;
 mod pkttype;
@@ -51,6 +52,7 @@ use dataplane::policy::matches::{Neg, Range};
 use super::extension::{Context, MatchModule, Operand, Problem};
 use crate::diagnostics::Code;
 use numbers::{header_length, unless_all, warn_unread};
+use one::One;
 
 pub(crate) use addrtype::KINDS as ADDRESS_KINDS;
 pub(crate) use connbytes::{DIRECTIONS as CONNBYTES_DIRECTIONS, UNITS as CONNBYTES_UNITS};
@@ -82,7 +84,7 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
         "hashlimit" => Box::new(hashlimit::HashLimit::new(family)),
         "helper" => Box::new(helper::Helper::default()),
         "iprange" => Box::new(iprange::IpRange::default()),
-        "length" => Box::new(length::Length::default()),
+        "length" => Box::new(One::new(&length::LENGTH)),
         "limit" => Box::new(limit::Limit::default()),
         "mac" => Box::new(mac::Mac::default()),
         "mark" => Box::new(mark::Mark::new(false)),
@@ -104,8 +106,8 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
         "bpf" => Box::new(bpf::Bpf::default()),
         "statistic" => Box::new(statistic::Statistic::default()),
         "time" => Box::new(time::Time::default()),
-        "quota" => Box::new(measure::Quota::default()),
-        "cpu" => Box::new(measure::Cpu::default()),
+        "quota" => Box::new(One::new(&measure::QUOTA)),
+        "cpu" => Box::new(One::new(&measure::CPU)),
         "cluster" => Box::new(measure::Cluster::default()),
         "nfacct" => Box::new(measure::Nfacct::default()),
         "rateest" => Box::new(rateest::Rateest::default()),
@@ -115,7 +117,7 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
         "ah" => Box::new(ipsec::Ah::new(family)),
         "esp" => Box::new(ipsec::Esp::default()),
         "ipcomp" => Box::new(ipsec::Ipcomp::default()),
-        "tcpmss" => Box::new(tcpmss::TcpMss::default()),
+        "tcpmss" => Box::new(One::new(&tcpmss::TCPMSS)),
         "ecn" => Box::new(ecn::Ecn::default()),
         "eui64" if !v4 => Box::new(ipv6header::Eui64),
         "ipv6header" if !v4 => Box::new(ipv6header::Ipv6Header::default()),
