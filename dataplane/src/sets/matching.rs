@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::bitmap::Found;
-use super::element::Extras;
+use super::element::{Element, Extras};
 use super::lookup::{self, Answer};
 use super::probe::{self, PortNames, Sides};
 use super::registry::Slot;
@@ -127,31 +127,28 @@ impl SetTarget {
         }
     }
 
-    /// Whether it was added. A list takes it into the first member that does.
     fn add(&self, bound: &Bound, packet: &PacketView<'_>) -> bool {
-        let set = bound.slot.load();
-        if !applies(&set, bound.sides, packet) {
-            return false;
-        }
-        if let Body::List(list) = &set.body {
-            let members = list.members();
-            let current = members.iter().filter(|member| !member.is_over(packet.now));
-            let bounds =
-                current.map(|member| Bound { slot: Arc::clone(member.slot()), sides: bound.sides });
-            return { bounds }.any(|bound| self.add(&bound, packet));
-        }
-        let element = probe::element(set.spec().kind, bound.sides, &self.names, packet);
-        let Some(mut element) = element else { return false };
-        if let Body::Hash(store) = &set.body {
-            element = lookup::as_added(set.spec(), store, &element);
-            if lookup::is_null(set.spec().kind, &element) {
+        self.change(bound, packet, &|set, element| {
+            let hashed = matches!(set.body, Body::Hash(_));
+            if hashed && lookup::is_null(set.spec().kind, element) {
                 return false;
             }
-        }
-        set.put(&element, &self.extras(packet), self.exist, false, packet.now).is_ok()
+            set.put(element, &self.extras(packet), self.exist, false, packet.now).is_ok()
+        })
     }
 
     fn del(&self, bound: &Bound, packet: &PacketView<'_>) -> bool {
+        self.change(bound, packet, &|set, element| set.take(element, packet.now).is_ok())
+    }
+
+    /// Changes the packet's element in the set; whether that could be done. Of a list,
+    /// in the first member that it can be done in.
+    fn change(
+        &self,
+        bound: &Bound,
+        packet: &PacketView<'_>,
+        change: &impl Fn(&Set, &Element) -> bool,
+    ) -> bool {
         let set = bound.slot.load();
         if !applies(&set, bound.sides, packet) {
             return false;
@@ -161,14 +158,14 @@ impl SetTarget {
             let current = members.iter().filter(|member| !member.is_over(packet.now));
             let bounds =
                 current.map(|member| Bound { slot: Arc::clone(member.slot()), sides: bound.sides });
-            return { bounds }.any(|bound| self.del(&bound, packet));
+            return { bounds }.any(|bound| self.change(&bound, packet, change));
         }
         let element = probe::element(set.spec().kind, bound.sides, &self.names, packet);
         let Some(mut element) = element else { return false };
         if let Body::Hash(store) = &set.body {
             element = lookup::as_added(set.spec(), store, &element);
         }
-        set.take(&element, packet.now).is_ok()
+        change(&set, &element)
     }
 
     fn map(&self, map: &MapSet, packet: &mut PacketView<'_>) {
