@@ -200,6 +200,23 @@ fn a_policy_is_checked_without_any_port() {
     }
 }
 
+#[test]
+fn translated_prefixes_are_what_later_rules_see() {
+    let text = "*mangle\n:PREROUTING DROP [0:0]\n\
+        -A PREROUTING -d 2001:db8:1::/48 -j DNPT --src-pfx 2001:db8:1::/48 --dst-pfx 2001:db8:2::/48\n\
+        -A PREROUTING -d 2001:db8:1::/48 -j DROP\n-A PREROUTING -d 2001:db8:2::/48 -j ACCEPT\n\
+        -A INPUT -s 2001:db8:3::/48 -j SNPT --src-pfx 2001:db8:3::/48 --dst-pfx 2001:db8:4::/48\n\
+        -A INPUT -s 2001:db8:3::/48 -j DROP\n-A INPUT -s 2001:db8:4::/48 -j MARK --set-mark 7\n\
+        COMMIT\n";
+    let names = crate::iptables::TableNames::well_known();
+    let rules = crate::iptables::parse(text, "rules", Family::V6, &names).unwrap().ruleset;
+    let compiled = compile_one(&rules);
+    let (v4, ports) = (Ruleset::empty(Family::V4), ports());
+    let input = Input { v4: &v4, v6: &rules, ports: &ports, limits: Limits::default() };
+    let report = check(input, &compiled, Budget::default()).unwrap();
+    assert_eq!(report.rules, 6);
+}
+
 /// A fault of the compiler, put into a compiled policy.
 type Fault = fn(&mut dataplane::policy::CompiledRule<u32>) -> bool;
 

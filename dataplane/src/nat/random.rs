@@ -1,10 +1,10 @@
-//! The generator behind port choices: small, seeded, one a worker.
+//! The generator behind port choices and the throws of rules: small, seeded, one a worker.
 
 use super::affinity::Home;
 
 /// splitmix64. Ports need spreading, not secrecy that outlives a guess: whoever
 /// must not foretell them seeds every worker with real randomness.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Random(u64);
 
 impl Random {

@@ -1,8 +1,9 @@
 //! What rules may ask of the world besides the packet and its connection.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use crate::clock::Nanos;
+use crate::nat::Random;
 
 /// The same for a whole burst.
 #[derive(Clone, Copy, Debug)]
@@ -64,20 +65,16 @@ impl Sender {
 
 /// A generator of chances: equal seeds give equal throws.
 #[derive(Clone, Debug, Default)]
-pub struct Dice(Cell<u64>);
+pub struct Dice(RefCell<Random>);
 
 impl Dice {
     /// From a seed.
     pub const fn new(seed: u64) -> Self {
-        Self(Cell::new(seed))
+        Self(RefCell::new(Random::new(seed)))
     }
 
     /// 32 bits.
     pub fn throw(&self) -> u32 {
-        let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.0.set(state);
-        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed >> 32) as u32
+        (self.0.borrow_mut().word() >> 32) as u32
     }
 }

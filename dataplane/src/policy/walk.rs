@@ -11,7 +11,7 @@ use classifier::{Address, Classifier, Key};
 use super::eval::{Outcome, PacketView};
 use super::header::{self, Failure};
 use super::report::ReportTarget;
-use super::target::{ConnmarkTarget, CtTarget, RejectWith, Target};
+use super::target::{ConnmarkTarget, CtTarget, HeaderTarget, RejectWith, Target};
 use super::tee::Copies;
 use super::{Chain, ChainId, ChainPolicy, CompiledRule, FamilyPolicy, Hook, TableId};
 use crate::conntrack::{CtState, Template, Tracking};
@@ -151,8 +151,10 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                         return failure.into();
                     }
                     // SNPT and DNPT change addresses.
-                    key.src = A::from_u128(packet.parsed.src);
-                    key.dst = A::from_u128(packet.parsed.dst);
+                    if let Target::Header(HeaderTarget::Prefix(_)) = rule.target {
+                        key.src = A::from_u128(packet.parsed.src);
+                        key.dst = A::from_u128(packet.parsed.dst);
+                    }
                 }
             }
         }
