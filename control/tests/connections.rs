@@ -11,7 +11,7 @@ use dataplane::clock::{Nanos, monotonic};
 use serde_json::Value;
 
 mod netns;
-use netns::{Namespace, join};
+use netns::{Namespace, Row};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -55,22 +55,7 @@ impl Drop for Lab {
 
 impl Lab {
     fn new() -> Self {
-        let (client, gateway, server) =
-            (Namespace::new("a"), Namespace::new("gw"), Namespace::new("b"));
-        join((&client, "a0"), (&gateway, "g0"), 1);
-        join((&server, "b0"), (&gateway, "g1"), 1);
-        client.run("ip addr add 198.18.1.2/24 dev a0; ip route add default via 198.18.1.1");
-        server.run("ip addr add 198.18.2.2/24 dev b0; ip route add default via 198.18.2.1");
-        gateway.run("ip addr add 198.18.1.1/24 dev g0; ip addr add 198.18.2.1/24 dev g1");
-        client.run("ip addr add 2001:db8:1::2/64 dev a0 nodad");
-        client.run("ip route add default via 2001:db8:1::1");
-        server.run("ip addr add 2001:db8:2::2/64 dev b0 nodad");
-        server.run("ip route add default via 2001:db8:2::1");
-        gateway.run("ip addr add 2001:db8:1::1/64 dev g0 nodad");
-        gateway.run("ip addr add 2001:db8:2::1/64 dev g1 nodad");
-        let serial = gateway.name().replace("pcd-", "");
-        let directory = std::env::temp_dir().join(format!("portcullis-connections-{serial}"));
-        std::fs::create_dir_all(&directory).unwrap();
+        let Row { client, gateway, server, directory } = Row::routed_twice("connections");
         let lab = Self { client, gateway, server, directory, daemon: None };
         lab.file("rules.v4", GATE);
         lab.file("rules.v6", GATE6);

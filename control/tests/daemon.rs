@@ -13,7 +13,7 @@ use dataplane::clock::{Nanos, monotonic};
 use serde_json::Value;
 
 mod netns;
-use netns::{Namespace, join};
+use netns::{Namespace, Row};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -92,31 +92,19 @@ impl Drop for Running {
 }
 
 impl Lab {
+    fn of(row: Row) -> Self {
+        let Row { client, gateway, server, directory } = row;
+        Self { client, gateway, server, directory, daemon: None }
+    }
+
     /// Both sides in one namespace each; addresses are the caller's business.
     fn bare(queues: u32) -> Self {
-        let (client, gateway, server) =
-            (Namespace::new("a"), Namespace::new("gw"), Namespace::new("b"));
-        join((&client, "a0"), (&gateway, "g0"), queues);
-        join((&server, "b0"), (&gateway, "g1"), queues);
-        let serial = gateway.name().replace("pcd-", "");
-        let directory = std::env::temp_dir().join(format!("portcullis-daemon-{serial}"));
-        std::fs::create_dir_all(&directory).unwrap();
-        Self { client, gateway, server, directory, daemon: None }
+        Self::of(Row::bare("daemon", queues))
     }
 
     /// A gateway with addresses on both sides.
     fn routed() -> Self {
-        let lab = Self::bare(1);
-        lab.client.run("ip addr add 198.18.1.2/24 dev a0; ip route add default via 198.18.1.1");
-        lab.server.run("ip addr add 198.18.2.2/24 dev b0; ip route add default via 198.18.2.1");
-        lab.gateway.run("ip addr add 198.18.1.1/24 dev g0; ip addr add 198.18.2.1/24 dev g1");
-        lab.client.run("ip addr add 2001:db8:1::2/64 dev a0 nodad");
-        lab.client.run("ip route add default via 2001:db8:1::1");
-        lab.server.run("ip addr add 2001:db8:2::2/64 dev b0 nodad");
-        lab.server.run("ip route add default via 2001:db8:2::1");
-        lab.gateway.run("ip addr add 2001:db8:1::1/64 dev g0 nodad");
-        lab.gateway.run("ip addr add 2001:db8:2::1/64 dev g1 nodad");
-        lab
+        Self::of(Row::routed_twice("daemon"))
     }
 
     /// A transparent pair: both sides in one subnet.

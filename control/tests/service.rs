@@ -11,7 +11,7 @@ use std::time::Duration;
 use dataplane::clock::{Nanos, monotonic};
 
 mod netns;
-use netns::{Namespace, join, shell};
+use netns::{Namespace, Row, join, shell};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -59,16 +59,7 @@ impl Drop for Lab {
 
 impl Lab {
     fn new() -> Self {
-        let (client, gateway, server) =
-            (Namespace::new("a"), Namespace::new("gw"), Namespace::new("b"));
-        join((&client, "a0"), (&gateway, "g0"), 1);
-        join((&server, "b0"), (&gateway, "g1"), 1);
-        client.run("ip addr add 198.18.1.2/24 dev a0; ip route add default via 198.18.1.1");
-        server.run("ip addr add 198.18.2.2/24 dev b0; ip route add default via 198.18.2.1");
-        gateway.run("ip addr add 198.18.1.1/24 dev g0; ip addr add 198.18.2.1/24 dev g1");
-        let serial = gateway.name().replace("pcd-", "");
-        let directory = std::env::temp_dir().join(format!("portcullis-service-{serial}"));
-        std::fs::create_dir_all(&directory).unwrap();
+        let Row { client, gateway, server, directory } = Row::routed("service");
         let socket = directory.join("notify");
         let manager = UnixDatagram::bind(&socket).unwrap();
         std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o777)).unwrap();

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::{Value, json};
 
 mod netns;
-use netns::{Namespace, join};
+use netns::{Namespace, Row};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -41,15 +41,7 @@ impl Drop for Lab {
 
 impl Lab {
     fn new() -> Self {
-        let (client, gateway, server) =
-            (Namespace::new("a"), Namespace::new("gw"), Namespace::new("b"));
-        join((&client, "a0"), (&gateway, "g0"), 1);
-        join((&server, "b0"), (&gateway, "g1"), 1);
-        client.run("ip addr add 198.18.1.2/24 dev a0; ip route add default via 198.18.1.1");
-        server.run("ip addr add 198.18.2.2/24 dev b0; ip route add default via 198.18.2.1");
-        gateway.run("ip addr add 198.18.1.1/24 dev g0; ip addr add 198.18.2.1/24 dev g1");
-        let serial = gateway.name().replace("pcd-", "");
-        let directory = std::env::temp_dir().join(format!("portcullis-sets-{serial}"));
+        let Row { client, gateway, server, directory } = Row::routed("sets");
         std::fs::create_dir_all(directory.join("sets")).unwrap();
         let lab = Self { client, gateway, _server: server, directory, daemon: None };
         lab.write("rules.v4", RULES);

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -78,6 +79,50 @@ impl Drop for Namespace {
         let _ = Command::new("sh")
             .args(["-c", &format!("ip netns pids {name} | xargs -r kill -9; ip netns del {name}")])
             .output();
+    }
+}
+
+/// Client, gateway and server in a row (`a0`-`g0`, `g1`-`b0`), and a directory for files.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) client: Namespace,
+    pub(crate) gateway: Namespace,
+    pub(crate) server: Namespace,
+    pub(crate) directory: PathBuf,
+}
+
+impl Row {
+    /// Without addresses. `test` is part of the directory's name.
+    pub(crate) fn bare(test: &str, queues: u32) -> Self {
+        let (client, gateway, server) =
+            (Namespace::new("a"), Namespace::new("gw"), Namespace::new("b"));
+        join((&client, "a0"), (&gateway, "g0"), queues);
+        join((&server, "b0"), (&gateway, "g1"), queues);
+        let serial = gateway.name().replace("pcd-", "");
+        let directory = std::env::temp_dir().join(format!("portcullis-{test}-{serial}"));
+        std::fs::create_dir_all(&directory).expect("a directory can be made");
+        Self { client, gateway, server, directory }
+    }
+
+    /// 198.18.1.0/24 and 198.18.2.0/24, the gateway between them.
+    pub(crate) fn routed(test: &str) -> Self {
+        let row = Self::bare(test, 1);
+        row.client.run("ip addr add 198.18.1.2/24 dev a0; ip route add default via 198.18.1.1");
+        row.server.run("ip addr add 198.18.2.2/24 dev b0; ip route add default via 198.18.2.1");
+        row.gateway.run("ip addr add 198.18.1.1/24 dev g0; ip addr add 198.18.2.1/24 dev g1");
+        row
+    }
+
+    /// The same with 2001:db8:1::/64 and 2001:db8:2::/64.
+    pub(crate) fn routed_twice(test: &str) -> Self {
+        let row = Self::routed(test);
+        row.client.run("ip addr add 2001:db8:1::2/64 dev a0 nodad");
+        row.client.run("ip route add default via 2001:db8:1::1");
+        row.server.run("ip addr add 2001:db8:2::2/64 dev b0 nodad");
+        row.server.run("ip route add default via 2001:db8:2::1");
+        row.gateway.run("ip addr add 2001:db8:1::1/64 dev g0 nodad");
+        row.gateway.run("ip addr add 2001:db8:2::1/64 dev g1 nodad");
+        row
     }
 }
 
