@@ -7,16 +7,17 @@
 //! `PORTCULLIS_TEST_SEED` another seed.
 
 mod netns;
+mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use dataplane::packet::Family;
 use netns::Namespace;
 use portcullis::check;
 use portcullis::diagnostics::Severity;
 use portcullis::iptables::{TableNames, parse, print};
+use tools::Picker;
 
 /// Differences that are meant and documented: words of the line, words of what we say.
 const ON_PURPOSE: &[(&str, &str, &str)] = &[
@@ -30,7 +31,6 @@ const ON_PURPOSE: &[(&str, &str, &str)] = &[
     ("--notrack", "cannot be used together", "nothing is tracked that the option speaks of"),
     ("-j NETMAP", "is no network mask", "stored as a single address"),
     ("-j CLASSIFY", "is no class", "numbers above 16 bits are cut by the tools"),
-    ("--oif", "none of the ports", "an interface that is no port gets no copy"),
 ];
 
 /// One module of the table.
@@ -89,76 +89,47 @@ fn options(field: &'static str) -> Options {
     Options { name: name.trim_start_matches('!'), negatable, good: list(good), bad: list(bad) }
 }
 
-/// A small generator of choices; the same in every run.
-struct Picker(u64);
+/// Rules out of the table.
+struct Rules(Picker);
 
-impl Picker {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
-    }
-    fn of<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
-    }
-
+impl Rules {
     /// A rule with this module, most often as it should be.
     fn rule(&mut self, module: &Module) -> String {
         let mut used = Vec::new();
-        let count = module.options.len().min(1 + self.below(3));
+        let count = module.options.len().min(1 + self.0.below(3));
         while used.len() < count {
-            let at = self.below(module.options.len());
-            if !used.contains(&at) || self.below(12) == 0 {
+            let at = self.0.below(module.options.len());
+            if !used.contains(&at) || self.0.below(12) == 0 {
                 used.push(at);
             }
         }
-        let wrong = (self.below(4) == 0).then(|| self.below(used.len().max(1)));
-        let mut words = vec![format!("-A {}", self.of(&module.chains))];
-        if !module.needs.is_empty() && self.below(10) != 0 {
+        let wrong = (self.0.below(4) == 0).then(|| self.0.below(used.len().max(1)));
+        let mut words = vec![format!("-A {}", self.0.of(&module.chains))];
+        if !module.needs.is_empty() && self.0.below(10) != 0 {
             words.push(module.needs.to_owned());
         }
         words.push(format!("{} {}", if module.target { "-j" } else { "-m" }, module.name));
-        if !module.always.is_empty() && self.below(8) != 0 {
+        if !module.always.is_empty() && self.0.below(8) != 0 {
             words.push(module.always.to_owned());
         }
         for (index, at) in used.into_iter().enumerate() {
             let option = &module.options[at];
             let bad = wrong == Some(index) && !option.bad.is_empty();
-            let operand = self.of(if bad { &option.bad } else { &option.good });
-            let negated = self.below(6) == 0 && (option.negatable || self.below(4) == 0);
-            let missing = self.below(40) == 0;
+            let operand = self.0.of(if bad { &option.bad } else { &option.good });
+            let negated = self.0.below(6) == 0 && (option.negatable || self.0.below(4) == 0);
+            let missing = self.0.below(40) == 0;
             let bang = if negated { "! " } else { "" };
             let operand = if missing { "" } else { operand };
             words.push(format!("{bang}{} {operand}", option.name).trim().to_owned());
         }
-        if self.below(25) == 0 {
+        if self.0.below(25) == 0 {
             words.push("--nosuch".to_owned());
         }
-        if !module.target && self.below(3) != 0 {
+        if !module.target && self.0.below(3) != 0 {
             words.push("-j ACCEPT".to_owned());
         }
         words.join(" ")
     }
-}
-
-/// What one tool prints after loading each file, or nothing.
-fn kernel(
-    namespace: &Namespace,
-    directory: &Path,
-    tool: &str,
-    files: usize,
-) -> Vec<Option<String>> {
-    let place = directory.display();
-    namespace.run(&format!(
-        "cd {place} && for f in *.rules; do \
-           if {tool}-restore < $f > /dev/null 2>&1; \
-           then {tool}-save -t $(cat $f.table) 2>/dev/null | grep -v '^#' > $f.{tool}; fi; \
-           {tool} -t $(cat $f.table) -F 2>/dev/null; done; true"
-    ));
-    let read = |index: usize| {
-        fs::read_to_string(PathBuf::from(format!("{place}/{index:05}.rules.{tool}"))).ok()
-    };
-    (0..files).map(read).collect()
 }
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -167,13 +138,14 @@ fn setting(name: &str, default: u64) -> u64 {
 
 /// Files of one family: table, module, text.
 fn files(family: Family) -> Vec<(&'static str, &'static str, String)> {
-    let mut picker = Picker(setting("PORTCULLIS_TEST_SEED", 0xc0ffee) + family as u64);
+    let seed = setting("PORTCULLIS_TEST_SEED", 0xc0ffee) + family as u64;
+    let mut rules = Rules(Picker(seed));
     let lines = setting("PORTCULLIS_COVERAGE_LINES", 24) as usize;
     let mut seen = BTreeSet::new();
     let mut files = Vec::new();
     for module in modules().iter().filter(|module| module.families.contains(&family)) {
         for _ in 0..lines {
-            let rule = picker.rule(module);
+            let rule = rules.rule(module);
             if seen.insert(rule.clone()) {
                 let text = format!("*{}\n{rule}\nCOMMIT\n", module.table);
                 files.push((module.table, module.name, text));
@@ -189,18 +161,18 @@ fn run(family: Family, prefix: &str) {
     fs::create_dir_all(&directory).unwrap();
     let files = files(family);
     for (index, (table, _, text)) in files.iter().enumerate() {
-        fs::write(directory.join(format!("{index:05}.rules")), text).unwrap();
-        fs::write(directory.join(format!("{index:05}.rules.table")), table).unwrap();
+        tools::write(&directory, index, table, text);
     }
     let namespace = Namespace::new("coverage");
-    let tools = ["legacy", "nft"]
-        .map(|tool| kernel(&namespace, &directory, &format!("{prefix}-{tool}"), files.len()));
+    let told = ["legacy", "nft"].map(|tool| {
+        tools::printed(&namespace, &directory, &format!("{prefix}-{tool}"), files.len())
+    });
     fs::remove_dir_all(&directory).unwrap();
     let names = TableNames::of_host();
     let mut sums: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     let mut wrong = Vec::new();
     for (index, (_, module, text)) in files.iter().enumerate() {
-        let theirs: Vec<&String> = tools.iter().filter_map(|tool| tool[index].as_ref()).collect();
+        let theirs: Vec<&String> = told.iter().filter_map(|tool| tool[index].as_ref()).collect();
         let sum = sums.entry(module).or_default();
         let complaint = match load(text, family, &names) {
             Ok(printed) => {

@@ -4,15 +4,17 @@
 
 mod accepts;
 mod netns;
+mod tools;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dataplane::packet::Family;
 use netns::Namespace;
 use portcullis::diagnostics::Severity;
 use portcullis::iptables::{TableNames, parse, print};
+use tools::Picker;
 
 /// Names a variable that holds another seed, for longer runs by hand.
 const SEED: &str = "PORTCULLIS_TEST_SEED";
@@ -298,27 +300,17 @@ const REJECT_V6: &[&str] = &[
     "-j REJECT --reject-with icmp-port-unreachable",
 ];
 
-/// A small generator of choices; the same in every run.
-struct Picker(u64);
+/// Lines out of the lists above.
+struct Lines(Picker);
 
-impl Picker {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
-    }
-
-    fn of(&mut self, parts: &[&'static str]) -> &'static str {
-        parts[self.below(parts.len())]
-    }
-
+impl Lines {
     /// One of the lists, by weight.
     fn weighted<'l>(
         &mut self,
         lists: &[&'l [&'static str]],
         weights: &[usize],
     ) -> &'l [&'static str] {
-        let mut at = self.below(weights.iter().sum());
+        let mut at = self.0.below(weights.iter().sum());
         for (list, weight) in lists.iter().zip(weights) {
             match at.checked_sub(*weight) {
                 None => return list,
@@ -334,25 +326,25 @@ impl Picker {
             Family::V4 => (V4, MATCHES_V4, REJECT_V4),
             Family::V6 => (V6, MATCHES_V6, REJECT_V6),
         };
-        let (table, chain) = match self.below(24) {
-            0 | 1 => ("mangle", self.of(&["PREROUTING", "POSTROUTING", "FORWARD"])),
-            2..5 => ("raw", self.of(&["PREROUTING", "OUTPUT", "U"])),
-            5..12 => ("nat", self.of(&["PREROUTING", "POSTROUTING", "INPUT", "OUTPUT", "U"])),
+        let (table, chain) = match self.0.below(24) {
+            0 | 1 => ("mangle", self.0.of(&["PREROUTING", "POSTROUTING", "FORWARD"])),
+            2..5 => ("raw", self.0.of(&["PREROUTING", "OUTPUT", "U"])),
+            5..12 => ("nat", self.0.of(&["PREROUTING", "POSTROUTING", "INPUT", "OUTPUT", "U"])),
             12 => ("security", "FORWARD"),
-            _ => ("filter", self.of(&["INPUT", "FORWARD", "FORWARD", "FORWARD", "OUTPUT", "U"])),
+            _ => ("filter", self.0.of(&["INPUT", "FORWARD", "FORWARD", "FORWARD", "OUTPUT", "U"])),
         };
         let mut words = vec!["-A", chain];
         for slot in BASE.iter().chain(own) {
-            if self.below(2) == 0 {
-                words.push(self.of(slot));
+            if self.0.below(2) == 0 {
+                words.push(self.0.of(slot));
             }
         }
-        for _ in 0..self.below(3) {
+        for _ in 0..self.0.below(3) {
             let lists = [MATCHES, accepts::MATCHES, accepts::place::MATCHES, matches];
             let place = accepts::place::MATCHES.len();
             let weights = [MATCHES.len(), accepts::MATCHES.len(), 2 * place, 3 * matches.len()];
             let list = self.weighted(&lists, &weights);
-            words.push(self.of(list));
+            words.push(self.0.of(list));
         }
         let own = match (table, family) {
             ("nat", Family::V4) => [accepts::NAT, accepts::NAT_V4],
@@ -367,44 +359,29 @@ impl Picker {
             _ => [24, 3, 3, 1, 1, 1],
         };
         let list = self.weighted(&everything, &weights);
-        words.push(self.of(list));
-        if self.below(6) == 0 {
+        words.push(self.0.of(list));
+        if self.0.below(6) == 0 {
             // Options may stand in any order.
-            let (a, b) = (2 + self.below(words.len() - 2), 2 + self.below(words.len() - 2));
+            let (a, b) = (2 + self.0.below(words.len() - 2), 2 + self.0.below(words.len() - 2));
             words.swap(a, b);
         }
         words.retain(|word| !word.is_empty());
         let line = words.join(" ");
-        if chain != "U" || self.below(2) == 0 {
+        if chain != "U" || self.0.below(2) == 0 {
             return (table, line);
         }
         // Hooks count through user chains.
         let caller = match table {
-            "nat" => self.of(&["PREROUTING", "POSTROUTING", "INPUT", "OUTPUT"]),
+            "nat" => self.0.of(&["PREROUTING", "POSTROUTING", "INPUT", "OUTPUT"]),
             _ => "OUTPUT",
         };
         (table, format!("{line}\n-A {caller} -j U"))
     }
 }
 
-/// What one of the kernel's tools did with each file: what it prints, or nothing.
-fn kernel(namespace: &Namespace, directory: &Path, tool: &str) -> Vec<Option<String>> {
-    let directory = directory.display();
-    namespace.run(&format!(
-        "cd {directory} && for f in *.rules; do \
-           if {tool}-restore < $f > /dev/null 2>&1; \
-           then {tool}-save -t $(cat $f.table) 2>/dev/null | grep -v '^#' > $f.{tool}; fi; done"
-    ));
-    let read = |index: usize| {
-        let path = PathBuf::from(format!("{directory}/{index:05}.rules.{tool}"));
-        fs::read_to_string(path).ok()
-    };
-    (0..LINES).map(read).collect()
-}
-
 fn compare(family: Family, prefix: &str, directory: &Path) -> (Vec<String>, usize) {
     let seed = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed);
-    let mut picker = Picker(seed + family as u64);
+    let mut picker = Lines(Picker(seed + family as u64));
     let mut seen = BTreeSet::new();
     let mut lines = Vec::new();
     while lines.len() < LINES {
@@ -418,19 +395,16 @@ fn compare(family: Family, prefix: &str, directory: &Path) -> (Vec<String>, usiz
         .map(|(table, line)| format!("*{table}\n:U - [0:0]\n{line}\nCOMMIT\n"))
         .collect();
     for (index, text) in texts.iter().enumerate() {
-        fs::write(directory.join(format!("{index:05}.rules")), text).unwrap();
-        fs::write(directory.join(format!("{index:05}.rules.table")), lines[index].0).unwrap();
+        tools::write(directory, index, lines[index].0, text);
     }
     let namespace = Namespace::new("accepts");
-    let tools: Vec<_> = ["legacy", "nft"]
-        .iter()
-        .map(|tool| kernel(&namespace, directory, &format!("{prefix}-{tool}")))
-        .collect();
+    let told = ["legacy", "nft"]
+        .map(|tool| tools::printed(&namespace, directory, &format!("{prefix}-{tool}"), LINES));
     let names = TableNames::of_host();
     let (mut wrong, mut loaded) = (Vec::new(), 0);
     for (index, text) in texts.iter().enumerate() {
         let ours = parse(text, "generated", family, &names);
-        let theirs: Vec<&String> = tools.iter().filter_map(|tool| tool[index].as_ref()).collect();
+        let theirs: Vec<&String> = told.iter().filter_map(|tool| tool[index].as_ref()).collect();
         let complaint = match &ours {
             Ok(parsed) => {
                 loaded += 1;
