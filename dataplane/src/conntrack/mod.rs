@@ -182,6 +182,9 @@ pub struct Tracking {
     /// True when this packet created `conn` and it is not yet in the table:
     /// the owner must `confirm` or `discard` it.
     pub unconfirmed: bool,
+    /// True when the packet is INVALID for another reason than its checksum, which was
+    /// looked at and found right.
+    pub summed: bool,
 }
 
 impl Tracking {
@@ -191,6 +194,7 @@ impl Tracking {
         direction: Direction::Original,
         conn: None,
         unconfirmed: false,
+        summed: false,
     };
     /// Exempt from tracking.
     pub const UNTRACKED: Self = Self { state: CtState::Untracked, ..Self::NONE };

@@ -35,7 +35,7 @@ impl Visit<'_> {
     /// Applies the packet to its locked entry.
     pub(super) fn apply(&self, entry: &Locked<'_>) -> Effect {
         if !verify::holds(self.parsed, self.l4, self.sums) {
-            return Effect::Invalid(None);
+            return Effect::Unsound;
         }
         let effect = match (self.parsed.proto, self.parsed.family) {
             (proto::TCP, _) => self.tcp(entry),
@@ -77,7 +77,8 @@ impl Visit<'_> {
             Effect::Invalid(Some(lowered)) if entry.status() & FIXED_TIMEOUT == 0 => {
                 entry.set_deadline(self.now.0.saturating_add(lowered.0));
             }
-            Effect::Invalid(_) | Effect::Pass | Effect::Kill | Effect::Reopen => {}
+            Effect::Unsound | Effect::Invalid(_) | Effect::Pass | Effect::Kill | Effect::Reopen => {
+            }
         }
     }
 

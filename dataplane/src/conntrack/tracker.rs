@@ -180,6 +180,11 @@ impl Conntrack {
         Tracking::NONE
     }
 
+    /// `summed`: its checksum was looked at.
+    fn invalid_but_sound(&self, summed: bool) -> Tracking {
+        Tracking { summed, ..self.invalid() }
+    }
+
     fn icmp_error(&self) -> Tracking {
         self.count(Count::IcmpError, 1);
         self.invalid()
@@ -204,6 +209,7 @@ impl Conntrack {
                 direction: hit.direction,
                 conn: Some(hit.id),
                 unconfirmed: false,
+                summed: false,
             },
             None => self.icmp_error(),
         }
@@ -224,6 +230,7 @@ impl Conntrack {
     }
 
     fn flow(&self, tuple: &Tuple, key: &Key, visit: Visit<'_>) -> Result<Tracking, DropReason> {
+        let sums = visit.sums;
         // Each further turn follows the death of the entry found before.
         loop {
             let Some(hit) = self.seek(tuple, key, visit.terms.zones, visit.now) else {
@@ -233,7 +240,7 @@ impl Conntrack {
             let before = Before { status: entry.status(), state: entry.state() };
             let visit = Visit { direction: hit.direction, ..visit };
             let effect = visit.apply(&entry);
-            let passes = !matches!(effect, Effect::Invalid(_) | Effect::Reopen);
+            let passes = !matches!(effect, Effect::Unsound | Effect::Invalid(_) | Effect::Reopen);
             if passes && hit.direction == Direction::Reply && before.status & SEEN_REPLY == 0 {
                 entry.add_status(SEEN_REPLY);
                 self.answered(&entry);
@@ -244,7 +251,8 @@ impl Conntrack {
             }
             let before = before.status;
             match effect {
-                Effect::Invalid(_) => return Ok(self.invalid()),
+                Effect::Unsound => return Ok(self.invalid()),
+                Effect::Invalid(_) => return Ok(self.invalid_but_sound(sums)),
                 Effect::Reopen => {
                     self.store.kill(hit.id);
                     continue;
@@ -261,7 +269,7 @@ impl Conntrack {
                 Direction::Original => CtState::New,
             };
             let (direction, conn) = (hit.direction, Some(hit.id));
-            return Ok(Tracking { state, direction, conn, unconfirmed: false });
+            return Ok(Tracking { state, direction, conn, unconfirmed: false, summed: false });
         }
     }
 
@@ -296,7 +304,8 @@ impl Conntrack {
         drop(entry);
         if !matches!(effect, Effect::Accept { .. } | Effect::Pass) {
             self.store.discard(id);
-            return Ok(self.invalid());
+            let sound = effect != Effect::Unsound;
+            return Ok(self.invalid_but_sound(sound && visit.sums));
         }
         if let Some(expected) = &expected {
             self.follow(id, expected, visit.now);
@@ -306,6 +315,7 @@ impl Conntrack {
             direction: Direction::Original,
             conn: Some(id),
             unconfirmed: true,
+            summed: false,
         })
     }
 
@@ -359,7 +369,7 @@ impl Conntrack {
                 let onward = direction == Direction::Original;
                 let unconfirmed = onward && !self.is_confirmed(conn);
                 let state = CtState::Related;
-                Ok(Tracking { state, direction, conn: Some(conn), unconfirmed })
+                Ok(Tracking { state, direction, conn: Some(conn), unconfirmed, summed: false })
             }
             None => self.track(parsed, frame, true, now),
         }

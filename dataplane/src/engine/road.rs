@@ -400,6 +400,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             subject.unwrap_or_else(|| conntrack.subject(parsed, frame, terms.zones.original));
         let tracked = conntrack.track_subject(&subject, parsed, frame, ours, &terms, *now);
         packet.tracking = tracked.map_err(End::Drop)?;
+        packet.verified |= packet.tracking.summed;
         if parsed.proto == proto::SCTP && !ours && conntrack.verifies_checksums() {
             // The kernel joins the header to take the checksum out of it.
             frame.join(usize::from(parsed.l4) + sctp::HEADER);

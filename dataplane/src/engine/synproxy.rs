@@ -265,6 +265,7 @@ fn as_reply(tracking: &Tracking) -> Tracking {
             direction: Direction::Reply,
             conn,
             unconfirmed: false,
+            summed: false,
         },
     }
 }

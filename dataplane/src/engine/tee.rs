@@ -56,7 +56,10 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         });
         let on_link = |port, address| {
             let mtu = network.port(port).mtu;
-            Some(Hop { port, next_hop: (family, address), mtu, mac: None })
+            // Any port's broadcast address means everybody on this one.
+            let everybody = network.broadcast_way(address).filter(|_| family == Family::V4);
+            let next_hop = everybody.map_or((family, address), |(_, everybody)| everybody);
+            Some(Hop { port, next_hop, mtu, mac: None })
         };
         match (unicast, target.output) {
             (Some((route, port)), wanted) if wanted.is_none_or(|wanted| wanted == port) => {

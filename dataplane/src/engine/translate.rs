@@ -129,10 +129,13 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let Some(face) = self.world.conntrack.face(conn) else { return Ok(()) };
         let direction = packet.tracking.direction;
         let received = packet.input.is_some_and(|port| port != PortId::LOOPBACK);
-        let verified = received && self.world.conntrack.verifies_checksums();
+        let summed = received && self.world.conntrack.verifies_checksums();
+        let verified = summed || packet.verified;
         let (ip, l4) = ip_packet(packet);
         let changed = errors::translate(ip, l4, &face, direction, manip, verified);
         let changed = changed.map_err(End::Drop)?;
+        // One of our own is looked at in OUTPUT, and not again when SNPT has changed it.
+        packet.verified = true;
         if changed {
             refresh(packet);
         }

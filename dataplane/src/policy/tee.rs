@@ -95,7 +95,8 @@ impl Copies {
         let parsed =
             Parsed { l3: ethernet::HEADER as u16, l4: packet.parsed.l4 - shift, ..*packet.parsed };
         use CtState::{Established, New, Related};
-        let verified = matches!(packet.tracking.state, New | Established | Related);
+        let tracking = &packet.tracking;
+        let verified = tracking.summed || matches!(tracking.state, New | Established | Related);
         self.taken.push(Taken { target, parsed, hook, verified, mark, len });
     }
 

@@ -64,6 +64,8 @@ pub(super) enum Effect {
     Pass,
     /// Passes, and the entry is deleted.
     Kill,
+    /// INVALID: its lengths or its checksum do not hold.
+    Unsound,
     /// INVALID; the deadline may be lowered to this much from now.
     Invalid(Option<Nanos>),
     /// The entry is deleted and the packet starts afresh.
