@@ -21,7 +21,6 @@ use tools::Picker;
 
 /// Differences that are meant and documented: words of the line, words of what we say.
 const ON_PURPOSE: &[(&str, &str, &str)] = &[
-    ("-m realm", "`realm' is not supported", "realms of routes are not mirrored"),
     ("ANYCAST", "--limit-iface-in and --limit-iface-out", "routes by interface are not mirrored"),
     ("--weekdays 8", "is no such day", "the tools take it for no day at all"),
     ("-opts", "is no option", "the tools keep the low bits"),

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use dataplane::fib::{
-    InputRoute, Mode, Network, PortInfo, Query, RouteEntry, RouteKind, RuleEntry, Topology,
+    InputRoute, Mode, Network, PortInfo, Query, Realms, RouteEntry, RouteKind, RuleEntry, Topology,
 };
 use dataplane::packet::{Family, PktType, PortId};
 use dataplane::verdict::DropReason;
@@ -115,6 +115,7 @@ fn any_route() -> impl Strategy<Value = RouteEntry> {
                 prefsrc: None,
                 devices: 0,
                 anycast: false,
+                realms: Realms::default(),
             }
         })
 }
@@ -136,6 +137,7 @@ fn any_rule() -> impl Strategy<Value = RuleEntry> {
                 to: to.filter(own),
                 iif,
                 table,
+                realms: Realms::default(),
             }
         })
 }
@@ -294,6 +296,7 @@ fn by(to: &str, len: u8, via: &str, port: u8) -> RouteEntry {
         prefsrc: None,
         devices: 0,
         anycast: false,
+        realms: Realms::default(),
     }
 }
 

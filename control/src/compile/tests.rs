@@ -112,6 +112,7 @@ fn matches_alone(rule: &Rule, frame: &[u8], state: CtState) -> bool {
         output: "eth1",
         has_link_header: true,
         path_mtu: 1500,
+        realms: Default::default(),
         mark: 0,
         tracked: Tracked { state, ..Tracked::NONE },
         template: None,

@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{Config, CtState};
-use dataplane::fib::{Mode, NeighbourEntry, Network, PortInfo, RouteEntry, RouteKind, Topology};
+use dataplane::fib::{
+    Mode, NeighbourEntry, Network, PortInfo, Realms, RouteEntry, RouteKind, Topology,
+};
 use dataplane::packet::{Family, Mac, PktType, PortId};
 use dataplane::sets::{Registry, SetError};
 use dataplane::wire::{self, Frame};
@@ -266,6 +268,7 @@ fn made_up(description: &Description) -> Topology {
         prefsrc: None,
         devices: 0,
         anycast: false,
+        realms: Realms::default(),
     };
     match (index(&description.input), index(&description.output)) {
         (_, Some(output)) => {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use dataplane::conntrack::{Conntrack, CtState, Face, Template};
-use dataplane::fib::{InputRoute, LOOPBACK_MTU, Mode, Query, RouteKind};
+use dataplane::fib::{InputRoute, LOOPBACK_MTU, Mode, Query, Realms, RouteKind};
 use dataplane::packet::{Parsed, PortId};
 use dataplane::policy::{ChainPolicy, Hook, TableId};
 use dataplane::verdict::DropReason;
@@ -87,6 +87,7 @@ impl<'a> Walk<'a> {
                 output: "",
                 has_link_header: source != Source::Host,
                 path_mtu: u32::MAX,
+                realms: Realms::default(),
                 mark: 0,
                 tracked: Tracked::NONE,
                 template: None,
@@ -288,7 +289,9 @@ impl<'a> Walk<'a> {
             (to, other.map(Some))
         } else {
             let Parsed { pkt_type, proto, .. } = self.parsed;
-            match network.input(input, &self.query(), pkt_type, proto) {
+            let way = network.input(input, &self.query(), pkt_type, proto);
+            self.subject.realms = network.realms_arrived(&self.query(), &way);
+            match way {
                 InputRoute::Deliver => ("host".to_owned(), Some(None)),
                 InputRoute::Forward { .. } if *network.mode() == Mode::Host => {
                     (DropReason::NotForwarded.name().to_owned(), None)
@@ -303,6 +306,10 @@ impl<'a> Walk<'a> {
 
     fn route_output(&mut self) -> Option<Option<PortId>> {
         let route = self.replay.network().route(&self.query());
+        self.subject.realms = route.map_or(Realms::default(), |route| match route.kind {
+            RouteKind::Unicast(_) => route.realms(),
+            _ => Realms::default(),
+        });
         let (to, port) = match route.map(|route| route.kind) {
             Some(RouteKind::Unicast(port)) => (self.name(port), Some(Some(port))),
             Some(RouteKind::Local) => ("host".to_owned(), Some(None)),

@@ -28,7 +28,7 @@ use std::collections::HashMap;
 
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{Conntrack, CtState, Tuple};
-use dataplane::fib::Network;
+use dataplane::fib::{Network, Realms};
 use dataplane::policy::scene::{Dice, Owner};
 use dataplane::policy::target::{
     ConnmarkTarget, CtTarget, HelperKind, MarkTarget, NatTarget, RejectWith, SynproxyTarget,
@@ -120,6 +120,8 @@ pub struct Subject<'f> {
     pub has_link_header: bool,
     /// Smallest MTU in bytes of its way there and back, once it is routed.
     pub path_mtu: u32,
+    /// The realms that it comes from and goes to.
+    pub realms: Realms,
     /// The packet's mark.
     pub mark: u32,
     /// Tracking.

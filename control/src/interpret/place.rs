@@ -22,6 +22,10 @@ pub(super) fn compare(at: At, wanted: &PlaceMatch, subject: &Subject<'_>) -> Com
     match wanted {
         PlaceMatch::AddrType(wanted) => address_type(at, wanted, subject, network),
         PlaceMatch::RpFilter(wanted) => reverse_path(at, wanted, subject, network),
+        PlaceMatch::Realm(wanted) => {
+            let holds = subject.realms.0 & wanted.mask == wanted.value;
+            at.need(holds != wanted.invert, "--realm", Actual::Bits(subject.realms.0))
+        }
         PlaceMatch::Owner(wanted) => owner(at, wanted, subject),
         PlaceMatch::Ipsec(wanted) => at.need(wanted.none, "--pol", Actual::State("none")),
     }

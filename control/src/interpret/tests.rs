@@ -59,6 +59,7 @@ fn subject(frame: &[u8]) -> Subject<'_> {
         output: "eth1",
         has_link_header: true,
         path_mtu: 1500,
+        realms: Default::default(),
         mark: 0,
         tracked: Tracked::NONE,
         template: None,

@@ -132,12 +132,6 @@ const REFUSED_MATCHES: &[Refused] = &[
         "use `-m statistic --mode random --probability P'",
     ),
     refused(
-        "realm",
-        "the realms of routes are not mirrored: the kernel puts them together from the route, the \
-         rule and the way back",
-        "compare addresses, a set of the networks, or a mark",
-    ),
-    refused(
         "socket",
         "the sockets of this machine cannot be looked through from outside its kernel at the time \
          a packet arrives",

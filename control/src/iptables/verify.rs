@@ -190,6 +190,10 @@ fn match_hooks(body: &Match) -> Option<(&'static str, &'static [Hook])> {
             ("the owner match", &[Hook::Output, Hook::Postrouting])
         }
         Match::Place(PlaceMatch::RpFilter(_)) => ("the rpfilter match", &[Hook::Prerouting]),
+        // The kernel asks the packet's route.
+        Match::Place(PlaceMatch::Realm(_)) => {
+            ("the realm match", &[Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting])
+        }
         Match::Place(PlaceMatch::Ipsec(ipsec)) => match ipsec.direction {
             IpsecDirection::In => ("--dir in", INWARD),
             IpsecDirection::Out => ("--dir out", OUTWARD),

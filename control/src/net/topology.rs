@@ -10,7 +10,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use dataplane::fib::{Mode, NeighbourEntry, PortInfo, RouteEntry, RouteKind, RuleEntry, Topology};
+use dataplane::fib::{
+    Mode, NeighbourEntry, PortInfo, Realms, RouteEntry, RouteKind, RuleEntry, Topology,
+};
 use dataplane::packet::{Mac, PortId};
 use netlink_packet_route::route::RouteType;
 use thiserror::Error;
@@ -201,14 +203,15 @@ impl Builder<'_> {
             self.notes.push(Note::SourceSpecific { to });
             return None;
         }
-        let (kind, via) = match route.kind {
+        let own = route.hops.first().map_or(Realms::default(), |hop| hop.realms);
+        let (kind, via, realms) = match route.kind {
             RouteType::Unicast => self.unicast(route)?,
-            RouteType::Local | RouteType::Anycast => (RouteKind::Local, None),
-            RouteType::Broadcast => (RouteKind::Broadcast, None),
-            RouteType::BlackHole => (RouteKind::Blackhole, None),
-            RouteType::Unreachable => (RouteKind::Unreachable, None),
-            RouteType::Prohibit => (RouteKind::Prohibit, None),
-            RouteType::Throw => (RouteKind::Throw, None),
+            RouteType::Local | RouteType::Anycast => (RouteKind::Local, None, own),
+            RouteType::Broadcast => (RouteKind::Broadcast, None, own),
+            RouteType::BlackHole => (RouteKind::Blackhole, None, own),
+            RouteType::Unreachable => (RouteKind::Unreachable, None, own),
+            RouteType::Prohibit => (RouteKind::Prohibit, None, own),
+            RouteType::Throw => (RouteKind::Throw, None, own),
             // Multicast is not forwarded; the rest the kernel does not route by.
             _ => return None,
         };
@@ -226,19 +229,20 @@ impl Builder<'_> {
                 .filter_map(|hop| self.device(hop.link?))
                 .fold(0, |a, b| a | b),
             anycast: route.kind == RouteType::Anycast,
+            realms,
         })
     }
 
-    /// Where a unicast route leads; `None` when no hop is alive.
-    fn unicast(&mut self, route: &Route) -> Option<(RouteKind, Option<IpAddr>)> {
+    /// Where a unicast route leads, and that hop's realms; `None` when no hop is alive.
+    fn unicast(&mut self, route: &Route) -> Option<(RouteKind, Option<IpAddr>, Realms)> {
         if route.encapsulated {
             self.notes.push(Note::Encapsulated { to: route.to });
-            return Some((RouteKind::Foreign, None));
+            return Some((RouteKind::Foreign, None, Realms::default()));
         }
         let untold = |hop: &Hop| hop.link.is_none() && hop.via.is_none();
         if let Some(id) = route.nexthop_object.filter(|_| route.hops.iter().all(untold)) {
             self.notes.push(Note::NextHopObject { to: route.to, id });
-            return Some((RouteKind::Foreign, None));
+            return Some((RouteKind::Foreign, None, Realms::default()));
         }
         let port = |hop: &Hop| hop.link.and_then(|link| self.port_of(link));
         let alive = || route.hops.iter().filter(|hop| !hop.dead);
@@ -250,7 +254,7 @@ impl Builder<'_> {
         if alive().count() > 1 {
             self.notes.push(Note::Multipath { to: route.to, chosen: chosen.via });
         }
-        Some((kind, chosen.via))
+        Some((kind, chosen.via, chosen.realms))
     }
 
     fn rules(&self, ports: &[String]) -> Result<Vec<RuleEntry>, TopologyError> {
@@ -287,6 +291,7 @@ impl Builder<'_> {
             to: rule.to,
             iif,
             table: rule.table,
+            realms: rule.realms,
         }))
     }
 

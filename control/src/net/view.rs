@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use dataplane::fib::Realms;
 use dataplane::packet::{Family, Mac};
 use netlink_packet_core::Nla;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
@@ -13,7 +14,7 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop,
-    RouteNextHopFlags, RouteType, RouteVia,
+    RouteNextHopFlags, RouteRealm, RouteType, RouteVia,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -61,6 +62,7 @@ pub(super) struct Hop {
     pub(super) dead: bool,
     /// The device has no carrier.
     pub(super) carrier_lost: bool,
+    pub(super) realms: Realms,
 }
 
 /// One route.
@@ -96,6 +98,7 @@ pub(super) struct Rule {
     /// Only packets of our own have an output interface when they are routed.
     pub(super) has_output: bool,
     pub(super) l3mdev: bool,
+    pub(super) realms: Realms,
     /// The first feature that a [`dataplane::fib::RuleEntry`] cannot say.
     pub(super) unsupported: Option<&'static str>,
 }
@@ -328,6 +331,7 @@ fn route(message: &RouteMessage) -> Option<Route> {
         via: None,
         dead: header.flags.contains(RouteFlags::Dead),
         carrier_lost: header.flags.contains(RouteFlags::Linkdown),
+        realms: Realms::default(),
     };
     for attribute in &message.attributes {
         match attribute {
@@ -337,6 +341,7 @@ fn route(message: &RouteMessage) -> Option<Route> {
             RouteAttribute::PrefSource(address) => route.prefsrc = ip(address),
             RouteAttribute::Oif(index) => single.link = Some(*index),
             RouteAttribute::Gateway(address) => single.via = ip(address),
+            RouteAttribute::Realm(found) => single.realms = realms(*found),
             RouteAttribute::Via(address) => single.via = via(address),
             RouteAttribute::EncapType(_) => route.encapsulated = true,
             RouteAttribute::NhId(id) => route.nexthop_object = Some(*id),
@@ -362,15 +367,21 @@ fn hop(next_hop: &RouteNextHop) -> Hop {
         via: None,
         dead: next_hop.flags.contains(RouteNextHopFlags::Dead),
         carrier_lost: next_hop.flags.contains(RouteNextHopFlags::Linkdown),
+        realms: Realms::default(),
     };
     for attribute in &next_hop.attributes {
         match attribute {
             RouteAttribute::Gateway(address) => hop.via = ip(address),
+            RouteAttribute::Realm(found) => hop.realms = realms(*found),
             RouteAttribute::Via(address) => hop.via = via(address),
             _ => {}
         }
     }
     hop
+}
+
+fn realms(found: RouteRealm) -> Realms {
+    Realms(u32::from(found.source) << 16 | u32::from(found.destination))
 }
 
 fn rule(message: &RuleMessage) -> Option<Rule> {
@@ -385,6 +396,7 @@ fn rule(message: &RuleMessage) -> Option<Rule> {
         input: None,
         has_output: false,
         l3mdev: false,
+        realms: Realms::default(),
         unsupported: None,
     };
     let (mut mark, mut mask) = (None, None);
@@ -399,6 +411,7 @@ fn rule(message: &RuleMessage) -> Option<Rule> {
             RuleAttribute::Iifname(name) => rule.input = Some(name.clone()),
             RuleAttribute::Oifname(_) => rule.has_output = true,
             RuleAttribute::L3MDev(on) => rule.l3mdev = *on,
+            RuleAttribute::Realm(found) => rule.realms = realms(*found),
             other => rule.unsupported = rule.unsupported.or(unsupported_selector(other)),
         }
     }
@@ -428,8 +441,8 @@ fn unsupported_selector(attribute: &RuleAttribute) -> Option<&'static str> {
         RuleAttribute::IpProtocol(_) => Some("ipproto"),
         RuleAttribute::SourcePortRange(_) => Some("sport"),
         RuleAttribute::DestinationPortRange(_) => Some("dport"),
-        // Who installed it, its realm, and alignment padding do not select packets.
-        RuleAttribute::Protocol(_) | RuleAttribute::Realm(_) => None,
+        // Who installed it, and alignment padding do not select packets.
+        RuleAttribute::Protocol(_) => None,
         RuleAttribute::Other(other) => (other.kind() > LAST_KNOWN).then_some("an unknown selector"),
         _ => Some("an unknown selector"),
     }

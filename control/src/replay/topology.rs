@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::path::Path;
 
-use dataplane::fib::{Mode, NeighbourEntry, PortInfo, RouteEntry, RouteKind, RuleEntry, Topology};
+use dataplane::fib::{
+    Mode, NeighbourEntry, PortInfo, Realms, RouteEntry, RouteKind, RuleEntry, Topology,
+};
 use dataplane::packet::{Family, MAX_PORTS, Mac, PortId};
 use dataplane::reply::limit::Settings;
 use serde::Deserialize;
@@ -135,6 +137,7 @@ struct Route {
     metric: Option<u32>,
     mtu: Option<Spanned<u32>>,
     src: Option<Spanned<String>>,
+    realms: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -147,6 +150,7 @@ struct Rule {
     to: Option<Spanned<String>>,
     iif: Option<Spanned<String>>,
     family: Option<Spanned<String>>,
+    realms: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -350,6 +354,7 @@ impl Checker {
             prefsrc: route.src.as_ref().map(same_family).transpose()?,
             devices: 0,
             anycast: false,
+            realms: route.realms.as_ref().map_or(Ok(Realms::default()), realms)?,
         })
     }
 
@@ -384,6 +389,7 @@ impl Checker {
                 to,
                 iif: rule.iif.as_ref().map(|port| self.find(port)).transpose()?,
                 table: rule.table,
+                realms: rule.realms.as_ref().map_or(Ok(Realms::default()), realms)?,
             });
         }
         Ok(())
@@ -409,6 +415,7 @@ fn default_rules(rules: &mut Vec<RuleEntry>) {
             to: None,
             iif: None,
             table,
+            realms: Realms::default(),
         }));
     }
     rules.sort_by_key(|rule| rule.priority);
@@ -467,6 +474,16 @@ fn mtu(mtu: &Spanned<u32>) -> Result<u32, Fault> {
     match *mtu.get_ref() {
         value @ 68..=65535 => Ok(value),
         value => Err(fault(mtu, Problem::Mtu(value))),
+    }
+}
+
+/// `TO`, or `FROM/TO`.
+fn realms(text: &Spanned<String>) -> Result<Realms, Fault> {
+    let (from, to) = text.get_ref().split_once('/').unwrap_or(("0", text.get_ref()));
+    let number = |text: &str| text.parse::<u16>().ok().filter(|_| !text.starts_with('+'));
+    match (number(from), number(to)) {
+        (Some(from), Some(to)) => Ok(Realms(u32::from(from) << 16 | u32::from(to))),
+        _ => Err(fault(text, Problem::Realms(text.get_ref().clone()))),
     }
 }
 

@@ -4,7 +4,7 @@ use classifier::Address;
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{Conntrack, CtState, Direction, Template, Tracking, status};
 use dataplane::effects::{Effects, LogRecord, Step};
-use dataplane::fib::Network;
+use dataplane::fib::{Network, Realms};
 use dataplane::frame::FrameBuf;
 use dataplane::packet::{Family, Parsed, PortId};
 use dataplane::policy::eval::PacketView;
@@ -152,6 +152,7 @@ impl CompiledSide {
             conntrack,
             network: &self.network,
             way_mtu: WAY_MTU,
+            realms: Realms::default(),
             now: probe.now,
             hook,
             scene: Scene { utc_offset: probe.utc_offset, minutes_west: 0, cpu: 0, dice: &dice },
@@ -219,6 +220,7 @@ pub(crate) fn interpreted(
         output: name(probe.output),
         has_link_header: true,
         path_mtu: WAY_MTU,
+        realms: Realms::default(),
         mark: probe.mark,
         tracked,
         template: None,

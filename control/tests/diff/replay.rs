@@ -40,12 +40,19 @@ pub fn topology(default_routes: bool, links: bool) -> String {
             lab::REMOTE_MTU
         )
         .expect("writing to a string");
+        if !to.contains(':') {
+            writeln!(text, "realms = \"{}\"", lab::REMOTE_REALMS).expect("writing to a string");
+        }
     }
     for (v6, to) in [(false, "0.0.0.0/0"), (true, "::/0")] {
         if default_routes {
             let via = address(v6, 2, 254);
             write!(text, "[[route]]\nto = \"{to}\"\nvia = \"{via}\"\ndev = \"eth2\"\n")
                 .expect("writing to a string");
+            if !v6 {
+                writeln!(text, "realms = \"{}\"", lab::DEFAULT_REALMS)
+                    .expect("writing to a string");
+            }
         }
     }
     for (kind, to, port) in lab::SPECIAL.into_iter().filter(|_| links) {
@@ -56,9 +63,11 @@ pub fn topology(default_routes: bool, links: bool) -> String {
     for v6 in [false, true].into_iter().filter(|_| links) {
         let (mark, table) = lab::MARKED;
         let (to, via) = (if v6 { "::/0" } else { "0.0.0.0/0" }, address(v6, 1, 254));
+        let realms =
+            if v6 { String::new() } else { format!("realms = \"{}\"\n", lab::MARKED_REALMS) };
         write!(
             text,
-            "[[rule]]\nfwmark = \"{mark}\"\ntable = {table}\npriority = 1000\nfamily = \"{}\"\n\
+            "[[rule]]\n{realms}fwmark = \"{mark}\"\ntable = {table}\npriority = 1000\nfamily = \"{}\"\n\
              [[route]]\nto = \"{to}\"\nvia = \"{via}\"\ndev = \"eth1\"\ntable = {table}\n",
             if v6 { "v6" } else { "v4" }
         )

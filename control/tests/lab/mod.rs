@@ -41,6 +41,12 @@ const SINK_GROUP: u16 = 77;
 /// Host parts of the neighbours on every port's network.
 pub const NEIGHBOURS: [u8; 3] = [10, 11, 254];
 
+/// The realms, FROM/TO, of the IPv4 routes to [`REMOTE`], of the default route, and of
+/// the rule for [`MARKED`].
+pub const REMOTE_REALMS: &str = "3/5";
+pub const DEFAULT_REALMS: &str = "0/9";
+pub const MARKED_REALMS: &str = "4/2";
+
 /// MAC address of a router port.
 pub const fn port_mac(port: usize) -> [u8; 6] {
     [2, 0, 0, 0, port as u8 + 1, 1]
@@ -141,7 +147,8 @@ impl Lab {
     pub fn add_default_routes(&self) {
         for (v6, option) in [(false, "-4"), (true, "-6")] {
             let gateway = address(v6, 2, 254).to_string();
-            let args = [option, "route", "add", "default", "via", &gateway, "dev", "eth2"];
+            let mut args = vec![option, "route", "add", "default", "via", &gateway, "dev", "eth2"];
+            args.extend(["realms", DEFAULT_REALMS].iter().filter(|_| !v6));
             self.gw.run("ip", &args, "").expect("a default route");
         }
         self.drain();
@@ -168,7 +175,9 @@ impl Lab {
         for (v6, option) in [(false, "-4"), (true, "-6")] {
             let via = address(v6, 1, 254);
             let (mark, table) = MARKED;
-            let rule = format!("{option} rule add fwmark {mark} table {table} priority 1000");
+            let realms = if v6 { String::new() } else { format!(" realms {MARKED_REALMS}") };
+            let rule =
+                format!("{option} rule add fwmark {mark} table {table} priority 1000{realms}");
             let route = format!("{option} route add default via {via} dev eth1 table {table}");
             for line in [rule, route] {
                 let words: Vec<&str> = line.split(' ').collect();
@@ -366,7 +375,9 @@ fn plug(gw: &Namespace, far: &Namespace) {
         }
     }
     for (net, gateway) in REMOTE {
-        writeln!(gw_batch, "route add {net} via {gateway} dev eth2 mtu {REMOTE_MTU}")
+        let v6 = net.contains(':');
+        let realms = if v6 { String::new() } else { format!(" realms {REMOTE_REALMS}") };
+        writeln!(gw_batch, "route add {net} via {gateway} dev eth2 mtu {REMOTE_MTU}{realms}")
             .expect("string");
     }
     for port in 0..PORTS {

@@ -2,7 +2,8 @@
 
 use classifier::Address;
 
-use super::road::{End, Hop, Packet, Road};
+use super::road::{End, Packet, Road};
+use super::way::Hop;
 use crate::effects::Effects;
 use crate::packet::{Family, Mac};
 use crate::reply::Message;

@@ -16,10 +16,11 @@
 use classifier::Address;
 
 use super::Slot;
-use super::road::{End, Hop, Packet, Road};
+use super::road::{End, Packet, Road};
+use super::way::Hop;
 use crate::conntrack::status::{DST_NAT, SRC_NAT};
 use crate::effects::{Answer, Effects};
-use crate::fib::{Query, Route, RouteKind, is_link_local};
+use crate::fib::{Query, Realms, Route, RouteKind, is_link_local};
 use crate::packet::{Mac, Parsed, PortId};
 use crate::verdict::Disposition;
 use crate::wire::proto;
@@ -94,11 +95,12 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         match route {
             Some(route) => {
                 let next_hop = route.next_hop(query.family, query.dst);
-                Hop { port, next_hop, mtu: network.mtu(&route, port), mac: None }
+                Hop::by(network, &route, port, next_hop)
             }
             None => {
                 let next_hop = (query.family, query.dst);
-                Hop { port, next_hop, mtu: network.port(port).mtu, mac: None }
+                let (mtu, realms) = (network.port(port).mtu, Realms::default());
+                Hop { port, next_hop, mtu, mac: None, realms }
             }
         }
     }

@@ -22,6 +22,7 @@ mod road;
 mod synproxy;
 mod tee;
 mod translate;
+mod way;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,8 @@
 
 use classifier::Address;
 
-use super::road::{End, Hop, Packet, Road};
+use super::road::{End, Packet, Road};
+use super::way::Hop;
 use crate::effects::Effects;
 use crate::fib::{Query, RouteKind};
 use crate::packet::{Family, PortId};

@@ -9,7 +9,8 @@
 use classifier::Address;
 
 use super::World;
-use super::road::{Hop, Packet, Road};
+use super::road::{Packet, Road};
+use super::way::Hop;
 use crate::conntrack::{CtState, status};
 use crate::effects::Effects;
 use crate::fib::{LOOPBACK_MTU, Mode, Query, RouteKind, is_link_local};
@@ -155,9 +156,8 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         }
         let (source, port, route) =
             network.error_source(family, src, dst, (near, wire.is_some()))?;
-        let mtu = network.mtu(&route, port);
-        let hop = Some(Hop { port, next_hop: route.next_hop(family, src), mtu, mac: None });
-        Some(Way { source, hop, mtu, prefix_len: route.prefix_len })
+        let hop = Hop::by(network, &route, port, route.next_hop(family, src));
+        Some(Way { source, hop: Some(hop), mtu: hop.mtu, prefix_len: route.prefix_len })
     }
 
     /// The port that a packet of our own belongs to where addresses mean one link: the

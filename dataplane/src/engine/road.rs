@@ -8,12 +8,13 @@
 use classifier::Address;
 
 use super::handed::Handed;
+use super::way::Hop;
 use super::{Ended, Scratch, World, egress, helper};
 use crate::conntrack::{CtState, Subject, Template, Tracking};
 use crate::effects::Effects;
-use crate::fib::{InputRoute, LOOPBACK_MTU, Mode, Query, RouteKind};
+use crate::fib::{LOOPBACK_MTU, Mode, Query, Realms};
 use crate::frame::FrameBuf;
-use crate::packet::{Family, Fragment, Mac, Parsed, PktType, PortId};
+use crate::packet::{Family, Fragment, Parsed, PktType, PortId};
 use crate::policy::eval::PacketView;
 use crate::policy::scene::{Owner, Scene, Sender};
 use crate::policy::walk::{RuleRef, Verdict, Walker};
@@ -39,6 +40,8 @@ pub(super) struct Packet<'f> {
     pub(super) next_hop: Option<(Family, u128)>,
     /// MTU in bytes of its way out, once routed.
     pub(super) way_mtu: u32,
+    /// What its route, and the way back to its source, say of it.
+    pub(super) realms: Realms,
     /// The packet's mark.
     pub(super) mark: u32,
     /// For this machine's own packets: what its kernel decided about it.
@@ -78,6 +81,7 @@ impl<'f> Packet<'f> {
             output: None,
             next_hop: None,
             way_mtu: u32::MAX,
+            realms: Realms::default(),
             mark: 0,
             handed: None,
             subject: None,
@@ -100,6 +104,7 @@ impl<'f> Packet<'f> {
         self.output = Some(hop.map_or(PortId::LOOPBACK, |hop| hop.port));
         self.next_hop = hop.map(|hop| hop.next_hop);
         self.way_mtu = hop.map_or(LOOPBACK_MTU, |hop| hop.mtu);
+        self.realms = hop.map_or(Realms::default(), |hop| hop.realms);
     }
 
     /// What a table may change that makes OUTPUT ask for the way again.
@@ -113,19 +118,6 @@ impl<'f> Packet<'f> {
         let Parsed { family, src, dst, .. } = self.parsed;
         Query { family, src, dst, iif: None, mark: self.mark }
     }
-}
-
-/// Where a packet goes next, once routed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hop {
-    /// The port it leaves on.
-    pub(super) port: PortId,
-    /// The next hop's family and address.
-    pub(super) next_hop: (Family, u128),
-    /// Longest IP packet in bytes that may leave in one piece.
-    pub(super) mtu: u32,
-    /// The next hop's link-layer address, where the kernel has chosen the way.
-    pub(super) mac: Option<Mac>,
 }
 
 /// Why a packet left the road before its end.
@@ -227,8 +219,10 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         if packet.routed_by() != routed_by {
             // The rest of OUTPUT still sees the first decision's port.
             hop = self.route_again(packet, hop)?;
+            packet.realms = hop.map_or(Realms::default(), |hop| hop.realms);
         }
         hop = self.translate_own(packet, hop)?;
+        packet.realms = hop.map_or(Realms::default(), |hop| hop.realms);
         self.hook(packet, Hook::Output, &[TableId::Filter, TableId::Security])?;
         if self.stays_here(packet, hop) {
             return Err(End::Drop(DropReason::TtlExpired));
@@ -326,63 +320,6 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         self.confirm(packet)
     }
 
-    /// The routing decision for a packet from a port.
-    fn route_input(&self, packet: &Packet<'_>, input: PortId) -> Result<Option<Hop>, End> {
-        let parsed = &packet.parsed;
-        let query = Query { iif: Some(input), ..packet.query() };
-        match self.world.network.input(input, &query, parsed.pkt_type, parsed.proto) {
-            InputRoute::Deliver => Ok(None),
-            InputRoute::Forward { .. } if *self.world.network.mode() == Mode::Host => {
-                Err(End::Drop(DropReason::NotForwarded))
-            }
-            InputRoute::Forward { port, next_hop, mtu, .. } => {
-                Ok(Some(Hop { port, next_hop, mtu, mac: None }))
-            }
-            // A packet that goes no further never gets beyond its source's scope.
-            InputRoute::Drop { reason: DropReason::MartianSource, answer: Some(_) }
-                if parsed.ttl <= 1 =>
-            {
-                Err(End::Refused(DropReason::TtlExpired, Message::time_exceeded(parsed.family)))
-            }
-            InputRoute::Drop { reason, answer: None } => Err(End::Drop(reason)),
-            InputRoute::Drop { reason, answer: Some((kind, code)) } => {
-                Err(End::Refused(reason, Message { kind, code, word: 0 }))
-            }
-        }
-    }
-
-    /// The routing decision for a packet of our own; `None`: to this machine itself.
-    pub(super) fn route_output(&self, query: &Query) -> Result<Option<Hop>, End> {
-        let network = self.world.network;
-        let said =
-            |(port, next_hop)| Hop { port, next_hop, mtu: network.port(port).mtu, mac: None };
-        if let Some(way) = network.group_way(query) {
-            return Ok(Some(said(way)));
-        }
-        let Some(route) = network.route(query) else {
-            return Err(End::Drop(DropReason::NoRoute));
-        };
-        match route.kind {
-            RouteKind::Unicast(port) if network.confines(query.family, query.src, port) => {
-                Err(End::Drop(DropReason::MartianSource))
-            }
-            RouteKind::Unicast(port) => {
-                let next_hop = route.next_hop(query.family, query.dst);
-                Ok(Some(Hop { port, next_hop, mtu: network.mtu(&route, port), mac: None }))
-            }
-            RouteKind::Local => Ok(None),
-            RouteKind::Foreign => Err(End::Drop(DropReason::RouteForeign)),
-            RouteKind::Broadcast => match network.broadcast_way(query.dst) {
-                Some(way) => Ok(Some(said(way))),
-                None => Err(End::Drop(DropReason::NotForwarded)),
-            },
-            RouteKind::Blackhole
-            | RouteKind::Unreachable
-            | RouteKind::Prohibit
-            | RouteKind::Throw => Err(End::Drop(DropReason::RouteRefused)),
-        }
-    }
-
     /// Tracks the packet, unless its family is not tracked, a rule exempts it or its
     /// connection is known (answers that the router itself makes carry the connection of the
     /// packet that they answer).
@@ -445,6 +382,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             conntrack: self.world.conntrack,
             network: self.world.network,
             way_mtu: packet.way_mtu,
+            realms: packet.realms,
             now: self.world.now,
             hook,
             scene: Scene {

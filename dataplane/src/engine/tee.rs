@@ -2,10 +2,11 @@
 
 use classifier::Address;
 
-use super::road::{Hop, Packet, Road};
+use super::road::{Packet, Road};
+use super::way::Hop;
 use crate::conntrack::Tracking;
 use crate::effects::Effects;
-use crate::fib::{Query, RouteKind, is_link_local};
+use crate::fib::{Query, Realms, RouteKind, is_link_local};
 use crate::frame::FrameBuf;
 use crate::packet::{Family, Parsed};
 use crate::policy::Hook;
@@ -55,16 +56,16 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             _ => None,
         });
         let on_link = |port, address| {
-            let mtu = network.port(port).mtu;
+            let (mtu, realms) = (network.port(port).mtu, Realms::default());
             // Any port's broadcast address means everybody on this one.
             let everybody = network.broadcast_way(address).filter(|_| family == Family::V4);
             let next_hop = everybody.map_or((family, address), |(_, everybody)| everybody);
-            Some(Hop { port, next_hop, mtu, mac: None })
+            Some(Hop { port, next_hop, mtu, mac: None, realms })
         };
         match (unicast, target.output) {
             (Some((route, port)), wanted) if wanted.is_none_or(|wanted| wanted == port) => {
                 let next_hop = route.next_hop(family, target.gateway);
-                Some(Hop { port, next_hop, mtu: network.mtu(&route, port), mac: None })
+                Some(Hop::by(network, &route, port, next_hop))
             }
             (_, Some(port)) if family == Family::V4 => on_link(port, dst),
             (_, Some(port)) if is_link_local(family, target.gateway) => {

@@ -9,7 +9,8 @@
 use classifier::Address;
 
 use super::Scratch;
-use super::road::{End, Hop, Packet, Road};
+use super::road::{End, Packet, Road};
+use super::way::Hop;
 use crate::conntrack::{ConnId, CtState, Direction, Face, status};
 use crate::effects::Effects;
 use crate::nat::{self, Home, Luck, Manip, errors, resolve, rewrite};

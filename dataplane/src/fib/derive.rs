@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::network::{address_bits, family_of, is_link_local, span};
-use super::{PortInfo, RouteEntry, RouteKind, RuleEntry, Topology};
+use super::{PortInfo, Realms, RouteEntry, RouteKind, RuleEntry, Topology};
 use crate::packet::{Family, Mac, PortId};
 
 /// Table "local".
@@ -116,6 +116,7 @@ fn entry(to: (IpAddr, u8), kind: RouteKind, table: u32) -> RouteEntry {
         prefsrc: None,
         devices: 0,
         anycast: false,
+        realms: Realms::default(),
     }
 }
 
@@ -177,6 +178,7 @@ pub(super) fn complete_rules(family: Family, rules: &[RuleEntry]) -> Vec<RuleEnt
                 to: None,
                 iif: None,
                 table,
+                realms: Realms::default(),
             });
         }
     }

@@ -69,7 +69,8 @@ impl Network {
         let martian = InputRoute::silent(DropReason::MartianSource);
         if is_multicast(dst) || dst == u32::MAX || src == 0 {
             let joined = || !is_multicast(dst) || self.has_joined(port, Family::V4, query.dst);
-            return match src != 0 && (own || self.refused_source(query)) {
+            let unnamed = Query { dst: 0, ..*query };
+            return match src != 0 && (own || self.refused_source(&unnamed, None)) {
                 true => martian,
                 false if joined() => InputRoute::Deliver,
                 false => InputRoute::silent(DropReason::NotForwarded),
@@ -79,10 +80,9 @@ impl Network {
             return InputRoute::answered(DropReason::NoRoute, 3, 0);
         };
         let martian_source = match route.kind {
-            RouteKind::Unicast(_)
-            | RouteKind::Foreign
-            | RouteKind::Local
-            | RouteKind::Broadcast => own || self.refused_source(query),
+            RouteKind::Unicast(out) => own || self.refused_source(query, Some(out)),
+            RouteKind::Broadcast => own || self.refused_source(&Query { dst: 0, ..*query }, None),
+            RouteKind::Foreign | RouteKind::Local => own || self.refused_source(query, None),
             _ => false,
         };
         if martian_source {
@@ -95,14 +95,13 @@ impl Network {
         }
     }
 
-    /// The kernel's full source check, made when policy rules exist: it also
+    /// The kernel's full source check, made when policy rules or realms exist: it also
     /// refuses broadcast addresses, and all that is routed to this machine itself.
-    fn refused_source(&self, query: &Query) -> bool {
-        if !self.custom_rules_v4() {
+    fn refused_source(&self, query: &Query, out: Option<PortId>) -> bool {
+        if !self.checks_sources_v4() {
             return false;
         }
-        let back = Query { src: query.dst, dst: query.src, mark: 0, ..*query };
-        let kind = self.route(&back).map(|route| route.kind);
+        let kind = self.way_to_source(query, out).map(|route| route.kind);
         matches!(kind, Some(RouteKind::Broadcast | RouteKind::Local))
     }
 

@@ -9,8 +9,10 @@ mod derive;
 mod groups;
 mod input;
 mod kinds;
+mod link;
 mod lpm;
 mod network;
+mod realms;
 mod source;
 
 #[cfg(test)]
@@ -22,6 +24,7 @@ pub use input::InputRoute;
 pub use kinds::KindV6;
 pub(crate) use network::is_link_local;
 pub use network::{Network, NetworkError, Query, Route};
+pub use realms::Realms;
 
 use crate::packet::{Family, Mac, PortId};
 
@@ -103,6 +106,8 @@ pub struct RouteEntry {
     pub devices: u64,
     /// A local route of type anycast.
     pub anycast: bool,
+    /// Its realms, as `ip route ... realms` sets them (IPv4).
+    pub realms: Realms,
 }
 
 /// One `ip rule`.
@@ -122,6 +127,8 @@ pub struct RuleEntry {
     pub iif: Option<PortId>,
     /// Table to look in.
     pub table: u32,
+    /// Its realms (IPv4).
+    pub realms: Realms,
 }
 
 /// One neighbour.

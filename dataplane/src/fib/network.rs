@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::groups::group_mac;
 use super::kinds::devices;
 use super::lpm::{Lpm, Span};
+use super::realms::Realms;
 use super::{Mode, PortInfo, RouteEntry, RouteKind, RuleEntry, Topology, derive};
 use crate::packet::{Family, MAX_PORTS, Mac, PortId};
 
@@ -64,14 +65,17 @@ pub struct Route {
     pub devices: u64,
     /// A local route of type anycast.
     pub anycast: bool,
+    /// Its realms, and those of the policy rule that led to it.
+    pub realms: (Realms, Realms),
 }
 
 impl Route {
     /// One without a gateway, on `port`.
-    fn straight(kind: RouteKind, port: PortId, table: u32, prefix_len: u8) -> Self {
+    pub(super) fn straight(kind: RouteKind, port: PortId, table: u32, prefix_len: u8) -> Self {
         let devices = port.bit();
         let (via, mtu, prefsrc, anycast) = (None, None, None, false);
-        Self { kind, via, mtu, prefsrc, table, prefix_len, devices, anycast }
+        let realms = Default::default();
+        Self { kind, via, mtu, prefsrc, table, prefix_len, devices, anycast, realms }
     }
 
     /// The next hop towards `dst`: the gateway, or `dst` itself.
@@ -89,6 +93,7 @@ struct Rule {
     to: Option<Span>,
     iif: Option<PortId>,
     table: usize,
+    realms: Realms,
 }
 
 #[derive(Debug)]
@@ -104,6 +109,8 @@ struct Routes {
     routes: Vec<Route>,
     /// Whether policy rules other than the kernel's defaults exist.
     custom_rules: bool,
+    /// Whether any route or rule has a realm.
+    realms: bool,
     /// Where table "local" is in `tables`.
     local: Option<usize>,
 }
@@ -269,29 +276,15 @@ impl Network {
         Some(routes.routes[index as usize])
     }
 
-    pub(super) fn custom_rules_v4(&self) -> bool {
-        self.v4.custom_rules
+    /// Whether the kernel looks up the way to every IPv4 source.
+    pub(super) fn checks_sources_v4(&self) -> bool {
+        self.v4.custom_rules || self.v4.realms
     }
 
-    /// IPv6 link-local destinations never leave the link they came from.
-    fn link_local_route(&self, query: &Query) -> Option<Route> {
-        let port = query.iif?;
-        if self.is_link_local_of(port, query.dst) {
-            return Some(Route::straight(RouteKind::Local, port, derive::LOCAL, 128));
-        }
-        let linked = self.link_local.iter().any(|&(owner, _)| owner == port);
-        linked.then(|| self.link_route(query, port))
-    }
-
-    /// The route to an IPv6 link-local destination on `port`: straight onto the link,
-    /// unless policy rules name a table with another way on that port.
-    pub fn link_route(&self, query: &Query, port: PortId) -> Route {
-        let (kind, table, prefix_len) = (RouteKind::Unicast(port), derive::MAIN, 64);
-        let link = Route::straight(kind, port, table, prefix_len);
-        let nearer = |route: &Route| {
-            route.kind == link.kind && (route.table != link.table || route.prefix_len >= prefix_len)
-        };
-        self.listed_route(query).filter(nearer).unwrap_or(link)
+    /// Whether any IPv4 route or rule has a realm.
+    #[inline]
+    pub fn has_realms(&self) -> bool {
+        self.v4.realms
     }
 }
 
@@ -345,7 +338,9 @@ impl Routes {
                     Family::V6 => all[&key],
                 },
                 anycast: entry.anycast,
+                realms: (entry.realms, Realms::default()),
             });
+            built.realms |= entry.realms.is_set();
         }
         let mut tables: Vec<_> = prefixes.into_iter().collect();
         tables.sort_by_key(|&(number, _)| number);
@@ -362,6 +357,7 @@ impl Routes {
     fn index_rules(&mut self, rules: Vec<RuleEntry>) {
         for rule in rules {
             self.custom_rules |= !derive::is_default_rule(&rule);
+            self.realms |= rule.realms.is_set();
             if let Some(table) = self.tables.iter().position(|t| t.number == rule.table) {
                 self.rules.push(Rule {
                     mark: rule.fwmark.unwrap_or((0, 0)),
@@ -369,6 +365,7 @@ impl Routes {
                     to: rule.to.map(span),
                     iif: rule.iif,
                     table,
+                    realms: rule.realms,
                 });
             }
         }
@@ -381,8 +378,9 @@ impl Routes {
                 continue;
             }
             let Some(index) = self.tables[rule.table].lpm.get(query.dst) else { continue };
-            let route = self.routes[index as usize];
+            let mut route = self.routes[index as usize];
             if route.kind != RouteKind::Throw {
+                route.realms.1 = rule.realms;
                 return Some(route);
             }
         }

@@ -51,6 +51,7 @@ fn route(to: &str, via: Option<&str>, kind: RouteKind, table: u32) -> RouteEntry
         prefsrc: None,
         devices: 0,
         anycast: false,
+        realms: Realms::default(),
     }
 }
 
@@ -99,6 +100,7 @@ fn topology() -> Topology {
             to: None,
             iif: None,
             table: 100,
+            realms: Realms::default(),
         }],
         neighbours: vec![
             NeighbourEntry {
@@ -210,6 +212,7 @@ fn route_localnet() {
         to: None,
         iif: None,
         table: 100,
+        realms: Realms::default(),
     };
     let mut ruled = plain.clone();
     ruled.rules.push(full);

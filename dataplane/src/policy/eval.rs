@@ -14,7 +14,7 @@ use super::scene::{Owner, Scene, Sender};
 use super::{BaseMatch, Hook, NO_INTERFACE};
 use crate::clock::Nanos;
 use crate::conntrack::{ConnView, Conntrack, Direction, Template, Tracking, status};
-use crate::fib::Network;
+use crate::fib::{Network, Realms};
 use crate::frame::FrameBuf;
 use crate::packet::{Family, Fragment, Parsed, PortId};
 
@@ -63,6 +63,8 @@ pub struct PacketView<'a> {
     pub network: &'a Network,
     /// MTU in bytes of the packet's way out, once it is routed.
     pub way_mtu: u32,
+    /// What its route, and the way back to its source, say of it.
+    pub realms: Realms,
     /// When.
     pub now: Nanos,
     /// At which hook.

@@ -56,6 +56,7 @@ fn view<'a>(
         conntrack,
         network: nowhere(),
         way_mtu: 1500,
+        realms: crate::fib::Realms::default(),
         now: Nanos::from_secs(1000),
         hook: Hook::Forward,
         scene: Scene::still(),

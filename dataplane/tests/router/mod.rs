@@ -5,7 +5,9 @@ use dataplane::clock::Nanos;
 use dataplane::conntrack::{Config, Conntrack};
 use dataplane::effects::{Effects, LogRecord};
 use dataplane::engine::{Engine, Slot, World};
-use dataplane::fib::{Mode, NeighbourEntry, Network, PortInfo, RouteEntry, RouteKind, Topology};
+use dataplane::fib::{
+    Mode, NeighbourEntry, Network, PortInfo, Realms, RouteEntry, RouteKind, Topology,
+};
 use dataplane::packet::{Family, PortId};
 use dataplane::policy::target::Target;
 use dataplane::policy::{
@@ -176,6 +178,7 @@ fn topology(routes: &[(&str, u8, RouteKind)]) -> Topology {
                 prefsrc: None,
                 devices: 0,
                 anycast: false,
+                realms: Realms::default(),
             })
             .collect(),
         rules: Vec::new(),

@@ -30,6 +30,7 @@ mod owner;
 mod pkttype;
 mod policy;
 mod rateest;
+mod realm;
 mod recent;
 mod rpfilter;
 mod rt;
@@ -93,6 +94,7 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
         "pkttype" => Box::new(pkttype::PktTypeMatch::default()),
         "owner" => Box::new(owner::Owner::default()),
         "policy" => Box::new(policy::Policy::default()),
+        "realm" if v4 => Box::new(realm::Realm::default()),
         "rpfilter" => Box::new(rpfilter::RpFilter::default()),
         "set" => Box::new(set::Set::default()),
         "recent" => Box::new(recent::Recent::new(family)),

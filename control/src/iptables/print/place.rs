@@ -4,6 +4,7 @@ use dataplane::packet::Family;
 use dataplane::policy::matches::{Neg, Range};
 use dataplane::policy::place::{
     AddrTypeMatch, IpsecDirection, IpsecElement, IpsecMatch, Limit, OwnerMatch, PlaceMatch,
+    RealmMatch,
 };
 
 use super::{bang, push};
@@ -23,6 +24,7 @@ pub(super) fn body(out: &mut String, found: &PlaceMatch, family: Family) {
             ];
             flags.iter().filter(|(given, _)| *given).for_each(|(_, text)| out.push_str(text));
         }
+        PlaceMatch::Realm(found) => realm(out, *found),
         PlaceMatch::Owner(found) => owner(out, *found),
         PlaceMatch::Ipsec(found) => ipsec(out, found, family),
     }
@@ -40,6 +42,16 @@ fn address_type(out: &mut String, found: AddrTypeMatch) {
         None => {}
         Some(Limit::Input) => out.push_str(" --limit-iface-in"),
         Some(Limit::Output) => out.push_str(" --limit-iface-out"),
+    }
+}
+
+/// 0 has a name wherever iproute2 is installed, which the tools print.
+fn realm(out: &mut String, RealmMatch { value, mask, invert }: RealmMatch) {
+    let bang = bang(invert);
+    match (value, mask) {
+        (0, u32::MAX) => push(out, format_args!(" -m realm {bang}--realm cosmos")),
+        (_, u32::MAX) => push(out, format_args!(" -m realm {bang}--realm {value:#x}")),
+        _ => push(out, format_args!(" -m realm {bang}--realm {value:#x}/{mask:#x}")),
     }
 }
 

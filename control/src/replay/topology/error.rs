@@ -78,6 +78,9 @@ pub enum Problem {
     /// A mark that is not VALUE or VALUE/MASK.
     #[error("`{0}` is no mark (VALUE or VALUE/MASK)")]
     Fwmark(String),
+    /// Realms that cannot be read.
+    #[error("`{0}` is no realm (TO or FROM/TO, numbers below 65536)")]
+    Realms(String),
     /// A route type that does not exist.
     #[error("unknown route type `{0}` (unicast, blackhole, unreachable, prohibit or throw)")]
     RouteType(String),

@@ -18,9 +18,20 @@ pub(super) fn extension(rng: &mut Rng, spot: &Place<'_>, _parts: &[String]) -> O
     let filters = spot.chain == "PREROUTING" && matches!(spot.table, "raw" | "mangle");
     Some(match rng.below(10) {
         0..5 if filters => reverse_path(rng),
+        0..5 if !spot.v6 && ROUTED.contains(&spot.chain) => realm(rng),
         0 | 1 => ipsec(rng, spot),
         _ => address_type(rng, spot),
     })
+}
+
+/// Where a packet has a route.
+const ROUTED: [&str; 4] = ["INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+
+/// Of what the lab's routes and rules have, mostly.
+fn realm(rng: &mut Rng) -> String {
+    let known = ["5", "9", "2", "0", "0x30005", "0x90000", "0x50005", "0x50009", "0x40002"];
+    let mask = rng.pick(&["", "/0xffff", "/0xffff0000", "/0xf", "/0xffffffff"]);
+    format!("-m realm {}--realm {}{mask}", not(rng), rng.pick(&known))
 }
 
 fn address_type(rng: &mut Rng, spot: &Place<'_>) -> String {
@@ -102,7 +113,7 @@ fn ipsec(rng: &mut Rng, spot: &Place<'_>) -> String {
 /// From and to networks with special routes, and from addresses that are somewhere else.
 pub(super) fn packets(rng: &mut Rng, rules: &RulesetText) -> Vec<Packet> {
     let text = rules.text();
-    if !text.contains("addrtype") && !text.contains("rpfilter") {
+    if !["addrtype", "rpfilter", "realm"].iter().any(|name| text.contains(name)) {
         return Vec::new();
     }
     (0..4 + rng.below(12)).map(|_| packet(rng, rules.v6)).collect()

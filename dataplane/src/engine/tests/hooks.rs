@@ -237,7 +237,17 @@ fn marks_route_and_do_not_leak_between_packets() {
 
 fn rule(priority: u32, fwmark: Option<(u32, u32)>, table: u32) -> crate::fib::RuleEntry {
     let family = crate::packet::Family::V4;
-    crate::fib::RuleEntry { family, priority, fwmark, from: None, to: None, iif: None, table }
+    let realms = Default::default();
+    crate::fib::RuleEntry {
+        family,
+        priority,
+        fwmark,
+        from: None,
+        to: None,
+        iif: None,
+        table,
+        realms,
+    }
 }
 
 #[test]

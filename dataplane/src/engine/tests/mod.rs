@@ -17,7 +17,9 @@ use std::net::IpAddr;
 use super::{Engine, Slot, World};
 use crate::clock::Nanos;
 use crate::conntrack::{Config, Conntrack};
-use crate::fib::{Mode, NeighbourEntry, Network, PortInfo, RouteEntry, RouteKind, Topology};
+use crate::fib::{
+    Mode, NeighbourEntry, Network, PortInfo, Realms, RouteEntry, RouteKind, Topology,
+};
 use crate::packet::{Mac, PortId};
 use crate::policy::testing::{Builder, Indexing, Recorder, join};
 use crate::policy::{ChainId, FamilyPolicy, Policy};
@@ -85,6 +87,7 @@ pub(super) fn route(to: (&str, u8), kind: RouteKind) -> RouteEntry {
         prefsrc: None,
         devices: 0,
         anycast: false,
+        realms: Realms::default(),
     }
 }
 

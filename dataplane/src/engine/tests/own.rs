@@ -1,7 +1,7 @@
 //! The machine's own packets.
 
 use super::*;
-use crate::fib::RuleEntry;
+use crate::fib::{Realms, RuleEntry};
 use crate::packet::Family;
 use crate::policy::matches::{Match, Neg};
 use crate::policy::target::{MarkTarget, RejectWith, Target};
@@ -70,6 +70,7 @@ fn detour() -> Topology {
         to: None,
         iif: None,
         table,
+        realms: Realms::default(),
     };
     topology.rules = vec![rule(0, None, 255), rule(9, Some((1, 1)), 100), rule(32766, None, 254)];
     let detour = RouteEntry {

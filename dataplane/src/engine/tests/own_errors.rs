@@ -3,7 +3,7 @@
 //! (`seeds_that_once_differed` in `control/tests/differential.rs` has the packets).
 
 use super::*;
-use crate::fib::RuleEntry;
+use crate::fib::{Realms, RuleEntry};
 use crate::packet::Family;
 use crate::policy::matches::Range;
 use crate::policy::target::{MarkTarget, NatRange, NatTarget, RejectWith, Target};
@@ -280,6 +280,7 @@ fn marked_gateway(port: PortId, gateway: &str) -> Rig {
         to: None,
         iif: None,
         table,
+        realms: Realms::default(),
     };
     topology.rules = vec![rule(0, None, 255), rule(9, Some((1, 1)), 100), rule(32766, None, 254)];
     let gateway = Some(ip(gateway));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::Nanos;
 use crate::conntrack::{Config, Conntrack, Template, Tracking};
-use crate::fib::{Mode, Network, PortInfo, Topology};
+use crate::fib::{Mode, Network, PortInfo, Realms, Topology};
 use crate::frame::FrameBuf;
 use crate::packet::{Mac, PortId};
 use crate::policy::Hook;
@@ -63,6 +63,7 @@ fn changed(frame: &[u8], room: usize, target: HeaderTarget) -> Result<Vec<u8>, D
         conntrack: &conntrack,
         network: &network,
         way_mtu: 1500,
+        realms: Realms::default(),
         now: Nanos(1),
         hook: Hook::Forward,
         scene: Scene::still(),

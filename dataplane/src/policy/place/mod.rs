@@ -3,11 +3,13 @@
 mod addrtype;
 mod ipsec;
 mod owner;
+mod realm;
 mod rpfilter;
 
 pub use addrtype::{AddrTypeMatch, Limit, address_type};
 pub use ipsec::{IpsecDirection, IpsecElement, IpsecMatch};
 pub use owner::OwnerMatch;
+pub use realm::RealmMatch;
 pub use rpfilter::RpFilterMatch;
 
 use super::eval::{Outcome, PacketView};
@@ -19,6 +21,8 @@ pub enum PlaceMatch {
     AddrType(AddrTypeMatch),
     /// `-m rpfilter`.
     RpFilter(RpFilterMatch),
+    /// `-m realm`.
+    Realm(RealmMatch),
     /// `-m owner`.
     Owner(OwnerMatch),
     /// `-m policy`: holds if it asks for no transformation.
@@ -31,6 +35,7 @@ impl PlaceMatch {
         match self {
             Self::AddrType(kind) => kind.matches(packet).into(),
             Self::RpFilter(filter) => filter.matches(packet).into(),
+            Self::Realm(realm) => realm.matches(packet).into(),
             Self::Owner(owner) => owner.evaluate(packet),
             Self::Ipsec(ipsec) => ipsec.none.into(),
         }
