@@ -433,7 +433,8 @@ fn on_purpose(complaint: &str) -> bool {
     ["is not supported", "this jump closes a loop", "`99999' is no port"]
         .iter()
         .any(|known| complaint.contains(known))
-        || complaint.contains("refused: --dir ") && complaint.contains("-A U ")
+        || ["refused: --dir ", "refused: --physdev-"].iter().any(|at| complaint.contains(at))
+            && complaint.contains("-A U ")
         || complaint.contains("refused: the tcp match needs") && complaint.contains("! -p tcp")
 }
 

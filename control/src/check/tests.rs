@@ -35,3 +35,18 @@ fn what_cannot_be_read_or_compiled_is_refused() {
     let sets = run(&request, &TableNames::well_known());
     assert_eq!(codes(&sets[0]), [Code::Unreadable]);
 }
+
+#[test]
+fn ports_of_a_bridge_are_asked_for_in_other_modes_only() {
+    use dataplane::fib::Mode;
+    use dataplane::packet::PortId;
+    let text = "*filter\n-A FORWARD -m physdev ! --physdev-in eth0 -j DROP\nCOMMIT\n";
+    let names = TableNames::well_known();
+    let rules = crate::iptables::parse(text, "rules.v4", Family::V4, &names).unwrap().ruleset;
+    assert!(mode::refusals(&rules, "rules.v4", &Mode::Routed).is_empty());
+    let bridge = Mode::Bridge(vec![(PortId(0), PortId(1))]);
+    let refused = mode::refusals(&rules, "rules.v4", &bridge);
+    assert_eq!(refused.len(), 1);
+    assert_eq!((refused[0].line, refused[0].column), (2, 15));
+    assert!(refused[0].remedy.is_some());
+}

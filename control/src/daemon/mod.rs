@@ -192,7 +192,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     let texts = Texts::read(config.rules.as_deref(), config.rules6.as_deref(), &config.sets)
         .map_err(|findings| refused(findings, Texts::default()))?;
     let conntrack = Arc::new(conntrack_table(&config)?);
-    let parsed = policy::parse(&texts, config.counters, &conntrack)
+    let parsed = policy::parse(&texts, config.counters, &conntrack, &config.mode)
         .map_err(|findings| refused(findings, texts.clone()))?;
     let files =
         FromFiles::read(&texts.sets).map_err(|findings| refused(findings, texts.clone()))?;

@@ -12,8 +12,9 @@ use super::error::DaemonError;
 use super::policy::Texts;
 use super::service::Service;
 use crate::apply::Change;
+use crate::check::mode::plain_matches;
 use crate::diagnostics::{Code, Finding, Severity};
-use crate::model::{MatchBody, Ruleset, Span};
+use crate::model::{Ruleset, Span};
 
 /// Where a policy asks.
 #[derive(Clone, Debug, Default)]
@@ -61,11 +62,7 @@ impl Questions {
 }
 
 fn asked(rules: &Ruleset) -> impl Iterator<Item = Span> {
-    let rules = rules.tables.iter().flat_map(|table| &table.chains).flat_map(|chain| &chain.rules);
-    rules.flat_map(|rule| &rule.matches).filter_map(|found| match found.body {
-        MatchBody::Plain(Match::Place(PlaceMatch::Owner(_))) => Some(found.span),
-        _ => None,
-    })
+    plain_matches(rules, |one| matches!(one, Match::Place(PlaceMatch::Owner(_))))
 }
 
 impl Service {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::Conntrack;
+use dataplane::fib::Mode;
 use dataplane::packet::Family;
 
 use super::sets::read_sources;
@@ -78,11 +79,12 @@ pub struct Parsed {
 }
 
 /// Parses both texts; the errors of both are reported together. `conntrack`
-/// knows the timeout policies that they may name.
+/// knows the timeout policies that they may name, and `mode` is that of the ports.
 pub fn parse(
     texts: &Texts,
     written_counters: bool,
     conntrack: &Conntrack,
+    mode: &Mode,
 ) -> Result<Parsed, Vec<Finding>> {
     let start = monotonic();
     let names = TableNames::of_host().with_timeout_policies(conntrack.timeout_policies());
@@ -91,6 +93,7 @@ pub fn parse(
         let source = source.as_ref()?;
         match iptables::parse(&source.text, &source.name, family, &names) {
             Ok(parsed) => {
+                findings.extend(check::mode::refusals(&parsed.ruleset, &source.name, mode));
                 findings.extend(parsed.findings);
                 Some(parsed.ruleset)
             }

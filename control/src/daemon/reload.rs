@@ -231,7 +231,8 @@ impl Service {
         texts: &Texts,
         written_counters: bool,
     ) -> Result<policy::Parsed, Vec<Finding>> {
-        let parsed = policy::parse(texts, written_counters, self.conntrack())?;
+        let network = self.network().network;
+        let parsed = policy::parse(texts, written_counters, self.conntrack(), network.mode())?;
         self.allow_owners(&parsed.change, texts)?;
         Ok(parsed)
     }

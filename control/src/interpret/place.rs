@@ -4,7 +4,7 @@ use dataplane::fib::{Network, Query, RouteKind};
 use dataplane::packet::{Family, PortId};
 use dataplane::policy::matches::{Neg, Range};
 use dataplane::policy::place::{
-    AddrTypeMatch, Limit, OwnerMatch, PlaceMatch, RpFilterMatch, address_type as kind,
+    AddrTypeMatch, Limit, OwnerMatch, PhysdevMatch, PlaceMatch, RpFilterMatch, address_type as kind,
 };
 
 use super::matching::{At, Compared};
@@ -27,6 +27,7 @@ pub(super) fn compare(at: At, wanted: &PlaceMatch, subject: &Subject<'_>) -> Com
             at.need(holds != wanted.invert, "--realm", Actual::Bits(subject.realms.0))
         }
         PlaceMatch::Owner(wanted) => owner(at, wanted, subject),
+        PlaceMatch::Physdev(wanted) => bridge_ports(at, wanted),
         PlaceMatch::Ipsec(wanted) => at.need(wanted.none, "--pol", Actual::State("none")),
     }
 }
@@ -182,6 +183,23 @@ fn asks_around(subject: &Subject<'_>) -> bool {
         && (packet.family == Family::V6
             || packet.dst as u32 == u32::MAX
             || [first, second, third] == [224, 0, 0])
+}
+
+/// No packet passes a bridge of the kernel's: whatever is asked must be negated.
+fn bridge_ports(at: At, wanted: &PhysdevMatch) -> Compared {
+    let not_bridged = Actual::State("not bridged");
+    for (option, asked) in [
+        ("--physdev-is-in", wanted.is_in),
+        ("--physdev-is-out", wanted.is_out),
+        ("--physdev-is-bridged", wanted.is_bridged),
+        ("--physdev-in", wanted.input.as_ref().map(|name| name.negated)),
+        ("--physdev-out", wanted.output.as_ref().map(|name| name.negated)),
+    ] {
+        if let Some(negated) = asked {
+            at.need(negated, option, not_bridged)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whose socket sent it. Without a socket everything that is asked for must be asked the

@@ -26,7 +26,6 @@ const MATCHES: &[&str] = &[
     "hl",
     "mh",
     "nfacct",
-    "physdev",
     "quota",
     "rateest",
     "recent",

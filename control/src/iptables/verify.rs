@@ -189,6 +189,11 @@ fn match_hooks(body: &Match) -> Option<(&'static str, &'static [Hook])> {
         Match::Place(PlaceMatch::Owner(_)) => {
             ("the owner match", &[Hook::Output, Hook::Postrouting])
         }
+        Match::Place(PlaceMatch::Physdev(ports)) if ports.asks_way_out() => {
+            const ELSEWHERE: &[Hook] =
+                &[Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Postrouting];
+            ("--physdev-out or --physdev-is-out without --physdev-is-bridged", ELSEWHERE)
+        }
         Match::Place(PlaceMatch::RpFilter(_)) => ("the rpfilter match", &[Hook::Prerouting]),
         // The kernel asks the packet's route.
         Match::Place(PlaceMatch::Realm(_)) => {

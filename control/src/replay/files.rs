@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dataplane::clock::Nanos;
+use dataplane::fib::Mode;
 use dataplane::packet::Family;
 use dataplane::policy::report::ReportTarget;
 use dataplane::sets::Registry;
@@ -15,6 +16,7 @@ use dataplane::sets::Registry;
 use super::capture::{self, CaptureError, Writer};
 use super::topology::{TopologyError, TopologyFile};
 use super::{Fed, Replay, ReplayError, Setup, Source};
+use crate::check;
 use crate::diagnostics::{Finding, has_errors};
 use crate::ipset::{self, Stage};
 use crate::iptables::{self, Names};
@@ -136,6 +138,9 @@ fn open(job: &Job) -> Result<(Replay, iptables::TableNames), JobError> {
     let names = names.with_timeout_policies(setup.conntrack.timeout_policies());
     setup.v4 = read_rules(job.rules.as_deref(), Family::V4, &names)?;
     setup.v6 = read_rules(job.rules6.as_deref(), Family::V6, &names)?;
+    let mode = &topology.topology.mode;
+    refuse_by_mode(job.rules.as_deref(), &setup.v4, mode)?;
+    refuse_by_mode(job.rules6.as_deref(), &setup.v6, mode)?;
     setup.sets = Arc::new(read_sets(&job.sets, job.seed, Nanos(0), &names)?);
     Ok((Replay::new(setup)?, names))
 }
@@ -148,6 +153,17 @@ fn unreadable(file: &Path) -> impl FnOnce(std::io::Error) -> JobError {
 fn unwritable(file: &Path) -> impl FnOnce(std::io::Error) -> JobError {
     let file = file.to_owned();
     move |source| JobError::Write { file, source }
+}
+
+/// Refuses what cannot be asked in this mode.
+fn refuse_by_mode(file: Option<&Path>, rules: &Ruleset, mode: &Mode) -> Result<(), JobError> {
+    let Some(file) = file else { return Ok(()) };
+    let findings = check::mode::refusals(rules, &file.to_string_lossy(), mode);
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let text = iptables::read_file(file).map_err(unreadable(file))?;
+    Err(JobError::Rules { file: file.to_owned(), text, findings })
 }
 
 /// Reads one policy; an absent file is an empty one.

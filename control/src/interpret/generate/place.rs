@@ -3,8 +3,8 @@
 use dataplane::packet::Family;
 use dataplane::policy::matches::{Match, Neg, Range};
 use dataplane::policy::place::{
-    AddrTypeMatch, IpsecDirection, IpsecElement, IpsecMatch, Limit, OwnerMatch, PlaceMatch,
-    RpFilterMatch, address_type as kind,
+    AddrTypeMatch, IpsecDirection, IpsecElement, IpsecMatch, Limit, OwnerMatch, PhysdevMatch,
+    PlaceMatch, RpFilterMatch, address_type as kind,
 };
 use proptest::option::weighted;
 use proptest::prelude::*;
@@ -12,7 +12,7 @@ use proptest::sample::{select, subsequence};
 
 /// One of them, as FORWARD may have it.
 pub(crate) fn any_place(family: Family) -> BoxedStrategy<Match> {
-    prop_oneof![3 => address_type(family), 1 => reverse_path(), 1 => ipsec(family), 1 => owner()]
+    prop_oneof![3 => address_type(family), 1 => reverse_path(), 1 => ipsec(family), 1 => owner(), 1 => physdev()]
         .prop_map(Match::Place)
         .boxed()
 }
@@ -77,6 +77,18 @@ fn ipsec(family: Family) -> impl Strategy<Value = PlaceMatch> {
         let strict = elements.len() > 1;
         let elements = elements.into();
         PlaceMatch::Ipsec(Box::new(IpsecMatch { direction, none, strict, elements }))
+    })
+}
+
+fn physdev() -> impl Strategy<Value = PlaceMatch> {
+    let flag = || weighted(0.3, any::<bool>());
+    let name = || weighted(0.4, negated("[a-z]{1,6}[0-9]?[+]?".prop_map(Into::into)));
+    (flag(), name(), flag(), name(), flag()).prop_map(|(is_in, input, is_out, output, bridged)| {
+        // One of them must be there, and OUTPUT must not ask for the way out.
+        let is_in = is_in.or(Some(true).filter(|_| input.is_none()));
+        let asks = is_out.is_some() || output.is_some();
+        let is_bridged = if asks { Some(false) } else { bridged };
+        PlaceMatch::Physdev(Box::new(PhysdevMatch { is_in, input, is_out, output, is_bridged }))
     })
 }
 

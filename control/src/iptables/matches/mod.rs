@@ -27,6 +27,7 @@ mod numbers;
 mod one;
 mod options;
 mod owner;
+mod physdev;
 mod pkttype;
 mod policy;
 mod rateest;
@@ -92,6 +93,7 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
         "connmark" => Box::new(mark::Mark::new(true)),
         "multiport" => Box::new(multiport::Multiport::default()),
         "pkttype" => Box::new(pkttype::PktTypeMatch::default()),
+        "physdev" => Box::new(physdev::Physdev::default()),
         "owner" => Box::new(owner::Owner::default()),
         "policy" => Box::new(policy::Policy::default()),
         "realm" if v4 => Box::new(realm::Realm::default()),

@@ -3,8 +3,8 @@
 use dataplane::packet::Family;
 use dataplane::policy::matches::{Neg, Range};
 use dataplane::policy::place::{
-    AddrTypeMatch, IpsecDirection, IpsecElement, IpsecMatch, Limit, OwnerMatch, PlaceMatch,
-    RealmMatch,
+    AddrTypeMatch, IpsecDirection, IpsecElement, IpsecMatch, Limit, OwnerMatch, PhysdevMatch,
+    PlaceMatch, RealmMatch,
 };
 
 use super::{bang, push};
@@ -26,6 +26,7 @@ pub(super) fn body(out: &mut String, found: &PlaceMatch, family: Family) {
         }
         PlaceMatch::Realm(found) => realm(out, *found),
         PlaceMatch::Owner(found) => owner(out, *found),
+        PlaceMatch::Physdev(found) => physdev(out, found),
         PlaceMatch::Ipsec(found) => ipsec(out, found, family),
     }
 }
@@ -97,6 +98,25 @@ fn ipsec_element(out: &mut String, element: &IpsecElement, family: Family) {
         let mask = if mask == "/32" || mask == "/128" { String::new() } else { mask };
         push(out, format_args!(" {}{option} {address}{mask}", bang(negated)));
     }
+}
+
+fn physdev(out: &mut String, found: &PhysdevMatch) {
+    out.push_str(" -m physdev");
+    let flag = |out: &mut String, option: &str, asked: Option<bool>| {
+        if let Some(negated) = asked {
+            push(out, format_args!(" {}--physdev-is-{option}", bang(negated)));
+        }
+    };
+    let name = |out: &mut String, option: &str, asked: &Option<Neg<Box<str>>>| {
+        if let Some(Neg { negated, value }) = asked {
+            push(out, format_args!(" {}--physdev-{option} {value}", bang(*negated)));
+        }
+    };
+    flag(out, "in", found.is_in);
+    name(out, "in", &found.input);
+    flag(out, "out", found.is_out);
+    name(out, "out", &found.output);
+    flag(out, "bridged", found.is_bridged);
 }
 
 fn owner(out: &mut String, found: OwnerMatch) {

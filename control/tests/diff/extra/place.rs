@@ -20,6 +20,7 @@ pub(super) fn extension(rng: &mut Rng, spot: &Place<'_>, _parts: &[String]) -> O
         0..5 if filters => reverse_path(rng),
         0..5 if !spot.v6 && ROUTED.contains(&spot.chain) => realm(rng),
         0 | 1 => ipsec(rng, spot),
+        2 => bridge_ports(rng, spot),
         _ => address_type(rng, spot),
     })
 }
@@ -32,6 +33,28 @@ fn realm(rng: &mut Rng) -> String {
     let known = ["5", "9", "2", "0", "0x30005", "0x90000", "0x50005", "0x50009", "0x40002"];
     let mask = rng.pick(&["", "/0xffff", "/0xffff0000", "/0xf", "/0xffffffff"]);
     format!("-m realm {}--realm {}{mask}", not(rng), rng.pick(&known))
+}
+
+/// Every answer is the same here and there: no packet passes a bridge.
+fn bridge_ports(rng: &mut Rng, spot: &Place<'_>) -> String {
+    let outward = spot.chain == "OUTPUT" || spot.chain.starts_with('o');
+    let options: &[&str] = match outward {
+        true => &["in e0", "in +", "is-in", "is-bridged"],
+        false => &["in e0", "in +", "is-in", "is-bridged", "out e1", "is-out"],
+    };
+    let first = rng.below(options.len());
+    let mut text = format!("-m physdev {}--physdev-{}", inverted(rng), options[first]);
+    let second = rng.below(options.len());
+    let word = |at: usize| options[at].split(' ').next();
+    if word(first) != word(second) {
+        text += &format!(" {}--physdev-{}", inverted(rng), options[second]);
+    }
+    text
+}
+
+/// Mostly: else nothing holds.
+fn inverted(rng: &mut Rng) -> &'static str {
+    if rng.chance(75) { "! " } else { "" }
 }
 
 fn address_type(rng: &mut Rng, spot: &Place<'_>) -> String {

@@ -3,12 +3,14 @@
 mod addrtype;
 mod ipsec;
 mod owner;
+mod physdev;
 mod realm;
 mod rpfilter;
 
 pub use addrtype::{AddrTypeMatch, Limit, address_type};
 pub use ipsec::{IpsecDirection, IpsecElement, IpsecMatch};
 pub use owner::OwnerMatch;
+pub use physdev::PhysdevMatch;
 pub use realm::RealmMatch;
 pub use rpfilter::RpFilterMatch;
 
@@ -27,6 +29,8 @@ pub enum PlaceMatch {
     Owner(OwnerMatch),
     /// `-m policy`: holds if it asks for no transformation.
     Ipsec(Box<IpsecMatch>),
+    /// `-m physdev`.
+    Physdev(Box<PhysdevMatch>),
 }
 
 impl PlaceMatch {
@@ -38,6 +42,7 @@ impl PlaceMatch {
             Self::Realm(realm) => realm.matches(packet).into(),
             Self::Owner(owner) => owner.evaluate(packet),
             Self::Ipsec(ipsec) => ipsec.none.into(),
+            Self::Physdev(ports) => ports.holds_unbridged().into(),
         }
     }
 
