@@ -329,6 +329,7 @@ file = "log"
 json = "log.json"
 rate = 7
 burst = 8
+budget = 17
 rotate-mib = 9
 rotate-hours = 10
 keep = 11
