@@ -17,6 +17,7 @@ mod datagrams;
 mod fragments;
 mod helpers;
 mod helpers_forms;
+mod helpers_pptp;
 mod helpers_sip;
 mod helpers_small;
 mod helpers_snmp;

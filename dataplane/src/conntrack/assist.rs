@@ -105,8 +105,15 @@ impl Conntrack {
         };
         let Some(address) = follow.address else {
             // As the master: from where its peer is known, to the master's own end.
-            setup(&nat::only(back.dst), Manip::Source);
-            setup(&at(back.src, follow.port), Manip::Destination);
+            // The key that changes is the client's, whichever end of the flow that is.
+            let keyed = expected.by == HelperKind::Pptp;
+            if keyed && follow.direction == Direction::Original {
+                setup(&at(back.dst, follow.port), Manip::Source);
+                setup(&nat::only(back.src), Manip::Destination);
+            } else {
+                setup(&nat::only(back.dst), Manip::Source);
+                setup(&at(back.src, follow.port), Manip::Destination);
+            }
             return;
         };
         setup(&at(address, follow.port), Manip::Destination);
@@ -149,6 +156,7 @@ impl Conntrack {
 
     /// Collects expectations that are over, and returns how many.
     pub fn sweep_expectations(&self, now: Nanos) -> usize {
+        self.store.keymap.collect(|master| self.lives(master, now));
         self.expectations.collect(now, |master| self.lives(master, now))
     }
 
@@ -267,21 +275,22 @@ impl fmt::Display for ExpectRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Expectation { tuple, mask, by, class, .. } = &self.expectation;
         let address = |bits: u128| Shown(tuple.family, bits);
-        let ports = |(sport, dport): (u16, u16)| match tuple.proto {
+        let ports = |proto: u8, (sport, dport): (u16, u16)| match proto {
             proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => {
                 Some(format!("sport={sport} dport={dport} "))
             }
+            proto::GRE => Some(format!("srckey=0x{sport:x} dstkey=0x{dport:x} ")),
             _ => None,
         };
-        let shown = |pair| ports(pair).unwrap_or_default();
+        let shown = |proto, pair| ports(proto, pair).unwrap_or_default();
         write!(f, "{} proto={} ", self.timeout_s, tuple.proto)?;
         write!(f, "src={} dst={} ", address(tuple.src), address(tuple.dst))?;
-        f.write_str(&shown((tuple.sport, tuple.dport)))?;
+        f.write_str(&shown(tuple.proto, (tuple.sport, tuple.dport)))?;
         write!(f, "mask-src={} mask-dst={} ", address(mask.address), address(u128::MAX))?;
-        f.write_str(&shown((mask.port, u16::MAX)))?;
+        f.write_str(&shown(tuple.proto, (mask.port, u16::MAX)))?;
         let master = &self.master.original;
         write!(f, "master-src={} master-dst={} ", address(master.src), address(master.dst))?;
-        f.write_str(&shown((master.sport, master.dport)))?;
+        f.write_str(&shown(master.proto, (master.sport, master.dport)))?;
         for (set, name) in
             [(self.expectation.permanent, "PERMANENT"), (self.expectation.inactive, "INACTIVE")]
         {

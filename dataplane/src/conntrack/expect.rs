@@ -365,11 +365,21 @@ impl Expectations {
             .collect()
     }
 
+    /// Ends the expectation that `tuple` would meet, if any.
+    pub(super) fn remove_met(&self, tuple: &Tuple, now: Nanos) -> bool {
+        let found = self.find(tuple, now, |one| one.matches(tuple));
+        found.is_some_and(|found| self.remove(found.id()))
+    }
+
+    pub(super) fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
     fn scaled(&self, hash: u64) -> usize {
         ((u128::from(hash) * self.slots.chains() as u128) >> 64) as usize
     }
 
-    fn home_of_tuple(&self, tuple: &Tuple) -> usize {
+    pub(super) fn home_of_tuple(&self, tuple: &Tuple) -> usize {
         let mut hasher = SipHasher13::new_with_key(&self.hash_key);
         hasher.write_u128(tuple.dst);
         hasher.write_u64(
@@ -381,7 +391,7 @@ impl Expectations {
         self.scaled(hasher.finish())
     }
 
-    fn home_of_master(&self, master: ConnId) -> usize {
+    pub(super) fn home_of_master(&self, master: ConnId) -> usize {
         let mut hasher = SipHasher13::new_with_key(&self.hash_key);
         hasher.write_u64(master.number());
         self.scaled(hasher.finish())

@@ -1,6 +1,7 @@
 //! ICMP and ICMPv6: which messages are tracked by themselves, which speak of
 //! another connection, and of which.
 
+use super::keymap::Keymap;
 use super::tuple::Tuple;
 use crate::packet::{Family, Fragment, Parsed};
 use crate::wire::{be16, ipv6, proto};
@@ -20,20 +21,20 @@ pub(super) enum Message {
 }
 
 /// Sorts a message of the family's own ICMP.
-pub(super) fn classify(parsed: &Parsed, l4: &[u8], zone: u16) -> Message {
+pub(super) fn classify(parsed: &Parsed, l4: &[u8], zone: u16, keymap: &Keymap) -> Message {
     let Some(header) = l4.first_chunk::<8>() else { return Message::Invalid };
     let (kind, code) = (header[0], header[1]);
     match parsed.family {
-        Family::V4 => classify_v4(kind, &l4[8..], zone),
+        Family::V4 => classify_v4(kind, &l4[8..], zone, keymap),
         Family::V6 => classify_v6(parsed, kind, code, l4, zone),
     }
 }
 
-fn classify_v4(kind: u8, quoted: &[u8], zone: u16) -> Message {
+fn classify_v4(kind: u8, quoted: &[u8], zone: u16, keymap: &Keymap) -> Message {
     const LAST_KNOWN: u8 = 18;
     match kind {
         // Unreachable, source quench, redirect, time exceeded, parameter problem.
-        3 | 4 | 5 | 11 | 12 => about(Family::V4, quoted, zone),
+        3 | 4 | 5 | 11 | 12 => about(quoted_v4(quoted, zone, keymap)),
         0..=LAST_KNOWN => Message::Flow,
         _ => Message::Invalid,
     }
@@ -46,11 +47,11 @@ fn classify_v6(parsed: &Parsed, kind: u8, code: u8, l4: &[u8], zone: u16) -> Mes
         130..=136 | 143 | 151 | 152 => Message::Untracked,
         REDIRECT if parsed.ttl == 255 && code == 0 && is_link_local(parsed.src) => {
             match redirected(l4) {
-                Some(quoted) => about(Family::V6, quoted, zone),
+                Some(quoted) => about(quoted_v6(quoted, zone)),
                 None => Message::Flow,
             }
         }
-        0..128 => about(Family::V6, &l4[8..], zone),
+        0..128 => about(quoted_v6(&l4[8..], zone)),
         _ => Message::Flow,
     }
 }
@@ -71,16 +72,13 @@ fn redirected(l4: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// A message about the flow that `quoted`, an IP packet cut short, belonged to.
-fn about(family: Family, quoted: &[u8], zone: u16) -> Message {
-    let tuple = match family {
-        Family::V4 => quoted_v4(quoted, zone),
-        Family::V6 => quoted_v6(quoted, zone),
-    };
+/// A message about the flow of the quoted packet.
+fn about(tuple: Option<Tuple>) -> Message {
     tuple.and_then(|tuple| tuple.inverted()).map_or(Message::Invalid, Message::About)
 }
 
-fn quoted_v4(quoted: &[u8], zone: u16) -> Option<Tuple> {
+/// The tuple of an IP packet cut short. (PPTP is IPv4's alone.)
+fn quoted_v4(quoted: &[u8], zone: u16, keymap: &Keymap) -> Option<Tuple> {
     let header = quoted.first_chunk::<20>()?;
     if be16(header, 6) & 0x1fff != 0 {
         return None;
@@ -89,7 +87,8 @@ fn quoted_v4(quoted: &[u8], zone: u16) -> Option<Tuple> {
     let address = |at: usize| {
         u128::from(u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
     };
-    Tuple::from_l4(Family::V4, header[9], (address(12), address(16)), l4, zone)
+    let tuple = Tuple::from_l4(Family::V4, header[9], (address(12), address(16)), l4, zone)?;
+    Some(tuple.with_sender(l4, keymap))
 }
 
 fn quoted_v6(quoted: &[u8], zone: u16) -> Option<Tuple> {

@@ -10,11 +10,12 @@
 //! `icmp`, `verify`, `tcp`, `sctp`, `protocol` (what a packet does to an entry),
 //! `tracker` (the packet's road through it all), `room` and `quota` (what happens when
 //! it gets full, and who is to blame), `nat` (what translation asks and decides), `expect` (connections to come, kept in `slots`),
-//! `assist` (what helpers do), `view` (what others see of it), `events` (what they
+//! `assist` (what helpers do), `calls` and `keymap` (PPTP's GRE connections and their keys), `view` (what others see of it), `events` (what they
 //! are told), `saved` (connections outside the table), `template` and `timeouts`
 //! (what CT rules ask for), `config` and `knobs` (the kernel's sysctls).
 
 mod assist;
+mod calls;
 mod clash;
 mod config;
 mod events;
@@ -23,6 +24,7 @@ mod extra;
 mod facts;
 mod icmp;
 mod index;
+mod keymap;
 mod knobs;
 mod nat;
 mod protocol;
@@ -47,6 +49,7 @@ mod verify;
 mod view;
 
 pub use assist::ExpectRow;
+pub(crate) use calls::Calls;
 pub use config::{Config, ConfigError, ConntrackError, setting_name};
 pub use events::{Event, EventKind, TooManyListeners, Watch, change};
 pub use expect::{ExpectError, ExpectId, Expectation, Follow, Limits, SourceMask};

@@ -208,6 +208,7 @@ impl Conntrack {
         entry.set_proto(&protocol);
         drop(entry);
         link(store, id, now)?;
+        self.name_again(id);
         Ok(id)
     }
 

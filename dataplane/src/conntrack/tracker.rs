@@ -6,6 +6,7 @@ use super::config::{Config, ConntrackError, Setting, Settings};
 use super::events::Before;
 use super::expect::Expectations;
 use super::icmp::{self, Message};
+use super::keymap::Keymap;
 use super::protocol::Visit;
 use super::quota::Quotas;
 use super::record::Locked;
@@ -22,6 +23,7 @@ use super::tuple::{Direction, Key, Tuple};
 use super::{ConnId, CtState, Tracking, verify};
 use crate::clock::Nanos;
 use crate::packet::{Family, L4Class, Parsed};
+use crate::policy::target::HelperKind;
 use crate::synproxy::Cookies;
 use crate::verdict::DropReason;
 use crate::wire::proto;
@@ -83,8 +85,10 @@ impl Conntrack {
     /// `max` is beyond what a table can hold.
     pub fn new(config: Config) -> Result<Self, ConntrackError> {
         let capacity = config.max_entries();
+        let mut store = Store::new(capacity, config.hash_key())?;
+        store.keymap = Keymap::new(config.max_expected(), config.hash_key());
         let table = Self {
-            store: Store::new(capacity, config.hash_key())?,
+            store,
             cookies: Cookies::new(&config.hash_key()),
             settings: Settings::new(&config),
             named: Named::new(&config),
@@ -105,14 +109,14 @@ impl Conntrack {
         let l4 = parsed.l4_bytes(frame);
         let key = |tuple: &Tuple| tuple.key(self.store.hash_key());
         if parsed.l4_class != L4Class::LaterFragment && speaks_icmp(parsed) {
-            match icmp::classify(parsed, l4, zone) {
+            match icmp::classify(parsed, l4, zone, &self.store.keymap) {
                 Message::Invalid => return Subject(Kind::Invalid),
                 Message::Untracked => return Subject(Kind::Untracked),
                 Message::About(tuple) => return Subject(Kind::About(tuple, key(&tuple))),
                 Message::Flow => {}
             }
         }
-        match Tuple::of(parsed, frame, zone) {
+        match Tuple::read(parsed, l4, zone, Some(&self.store.keymap)) {
             Some(tuple) => Subject(Kind::Flow(tuple, key(&tuple))),
             None => Subject(Kind::Invalid),
         }
@@ -157,6 +161,14 @@ impl Conntrack {
         now: Nanos,
     ) -> Result<Tracking, DropReason> {
         let l4 = parsed.l4_bytes(frame);
+        // Whose GRE packets are whose may have been said since.
+        let subject = match subject.0 {
+            Kind::Flow(Tuple { proto: proto::GRE, zone, .. }, _)
+            | Kind::About(Tuple { proto: proto::GRE, zone, .. }, _) => {
+                &self.subject(parsed, frame, zone)
+            }
+            _ => subject,
+        };
         let sums = !local_output && self.settings.is_on(Setting::Checksum);
         match &subject.0 {
             Kind::Invalid => Ok(self.invalid()),
@@ -308,6 +320,9 @@ impl Conntrack {
             return Ok(self.invalid_but_sound(sound && visit.sums));
         }
         if let Some(expected) = &expected {
+            if expected.by == HelperKind::Pptp {
+                self.call_met(expected, visit.now);
+            }
             self.follow(id, expected, visit.now);
         }
         Ok(Tracking {

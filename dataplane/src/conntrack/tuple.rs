@@ -5,6 +5,7 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
+use super::keymap::Keymap;
 use crate::packet::{Family, L4Class, Parsed};
 use crate::wire::{be16, proto};
 
@@ -53,11 +54,28 @@ pub struct Tuple {
 impl Tuple {
     /// The tuple of a packet, as tracking reads it. `None`: not trackable.
     pub fn of(parsed: &Parsed, frame: &[u8], zone: u16) -> Option<Self> {
+        Self::read(parsed, parsed.l4_bytes(frame), zone, None)
+    }
+
+    /// The same of a packet with this layer 4, where GRE flows were announced in `keymap`.
+    pub(super) fn read(
+        parsed: &Parsed,
+        l4: &[u8],
+        zone: u16,
+        keymap: Option<&Keymap>,
+    ) -> Option<Self> {
         if parsed.l4_class == L4Class::LaterFragment {
             return None;
         }
         let addresses = (parsed.src, parsed.dst);
-        Self::from_l4(parsed.family, parsed.proto, addresses, parsed.l4_bytes(frame), zone)
+        let tuple = Self::from_l4(parsed.family, parsed.proto, addresses, l4, zone)?;
+        Some(keymap.map_or(tuple, |keymap| tuple.with_sender(l4, keymap)))
+    }
+
+    /// The same with its sender's key, if it is of enhanced GRE and that is known.
+    pub(super) fn with_sender(self, l4: &[u8], keymap: &Keymap) -> Self {
+        let named = self.proto == proto::GRE && l4.len() >= 8 && is_enhanced(l4);
+        if named { Self { sport: keymap.sender(&self), ..self } } else { self }
     }
 
     /// The tuple that `l4`, the start of a layer 4 header, completes. Four
@@ -198,12 +216,16 @@ impl Key {
 /// versions are told apart by addresses alone.
 fn gre_keys(l4: &[u8]) -> Option<(u16, u16)> {
     let Some(header) = l4.first_chunk::<4>() else { return Some((0, 0)) };
-    if header[1] & 7 != 1 {
+    if !is_enhanced(header) {
         return Some((0, 0));
     }
     let Some(header) = l4.first_chunk::<8>() else { return Some((0, 0)) };
     const PPP: u16 = 0x880b;
     (be16(header, 2) == PPP).then(|| (0, be16(header, 6)))
+}
+
+fn is_enhanced(gre: &[u8]) -> bool {
+    gre[1] & 7 == 1
 }
 
 fn invert_icmp(type_and_code: u16, pair: fn(u8) -> Option<u8>) -> Option<u16> {

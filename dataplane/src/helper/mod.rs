@@ -14,6 +14,7 @@ mod amanda;
 mod broadcast;
 mod ftp;
 mod irc;
+mod pptp;
 mod rewrite;
 mod sane;
 pub mod seqadj;
@@ -106,8 +107,8 @@ pub fn assist(
                 snmp::translate(&mut visit)
             }
             HelperKind::SnmpTrap => snmp::translate(&mut visit),
+            HelperKind::Pptp => pptp::help(visit),
             // Refused where rules are read.
-            HelperKind::Pptp => Ok(()),
             HelperKind::Ras => Ok(()),
             HelperKind::Q931 => Ok(()),
             HelperKind::H245 => Ok(()),

@@ -4,6 +4,7 @@ mod expectations;
 mod ftp;
 mod hostile;
 mod others;
+mod pptp;
 mod shifts;
 mod small;
 

@@ -2,7 +2,7 @@
 
 use super::{Luck, Manip, pool};
 use crate::clock::Nanos;
-use crate::conntrack::{Conntrack, Face, Tuple};
+use crate::conntrack::{Conntrack, Face, Tuple, status};
 use crate::policy::target::NatRange;
 use crate::wire::proto;
 
@@ -178,6 +178,14 @@ impl Choice<'_> {
                 given.or_else(class).map(|(low, count)| (field, low, count))
             }
             // GRE keys change only for connections that PPTP has announced.
+            proto::GRE if self.face.status & status::EXPECTED != 0 => {
+                let field = match self.manip {
+                    Manip::Source => Field::Source,
+                    Manip::Destination => Field::Destination,
+                };
+                let (low, count) = given.unwrap_or((1, 65535));
+                Some((field, low, count))
+            }
             _ => None,
         }
     }

@@ -34,6 +34,7 @@ const HELPERS: &str = "\
 /// What IPv6 does not have.
 const V4_RAW: &str = "\
 -A PREROUTING -p tcp --dport 6667 -j CT --helper irc
+-A PREROUTING -p tcp --dport 1723 -j CT --helper pptp
 -A PREROUTING -p udp --dport 161 -j CT --helper snmp
 -A PREROUTING -p udp --dport 162 -j CT --helper snmp_trap
 ";

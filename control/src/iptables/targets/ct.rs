@@ -65,7 +65,7 @@ const HELPERS: &[(&str, &[u8], bool, Option<HelperKind>)] = &[
     ("RAS", &[UDP], true, None),
     ("Q.931", &[TCP], true, None),
     ("H.245", &[UDP], true, None),
-    ("pptp", &[TCP], false, None),
+    ("pptp", &[TCP], false, Some(HelperKind::Pptp)),
     ("amanda", &[UDP], true, Some(HelperKind::Amanda)),
     ("netbios-ns", &[UDP], false, Some(HelperKind::NetbiosNs)),
     ("sane", &[TCP], true, Some(HelperKind::Sane)),

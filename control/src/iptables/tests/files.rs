@@ -387,7 +387,7 @@ fn translations_know_their_tables_and_hooks() {
 #[test]
 fn refusals_about_connections_say_where_and_what_instead() {
     for (line, code, column, remedy) in [
-        ("-A U -p tcp -j CT --helper pptp", Code::UnsupportedTarget, 28, "allow the connections"),
+        ("-A U -p udp -j CT --helper H.245", Code::UnsupportedTarget, 28, "allow the connections"),
         ("-A U -p tcp -j CT --helper nosuch", Code::BadValue, 28, "ftp tftp irc sip"),
         ("-A U -p udp -j CT --helper ftp", Code::NeedsProtocol, 28, "-p tcp"),
         ("-A U -j CT --zone 65536", Code::BadValue, 19, "mark"),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::conntrack::{Tuple, status};
 
-const SAMPLES: [(HelperKind, &str); 12] = [
+const SAMPLES: [(HelperKind, &str); 14] = [
     (HelperKind::Ftp, "PORT 198,18,1,5,200,10\r\n"),
     (HelperKind::Ftp, "EPRT |1|198.18.1.5|51210|\r\n"),
     (HelperKind::Irc, "PRIVMSG bob :\x01DCC SEND file 3323068677 5000 77\x01\r\n"),
@@ -31,6 +31,11 @@ const SAMPLES: [(HelperKind, &str); 12] = [
     (HelperKind::Tftp, "\0\x01file\0octet\0"),
     (HelperKind::Sip, "BYE sip:x SIP/2.0\r\nCSeq: 2 BYE\r\n\r\n"),
     (HelperKind::Amanda, "CONNECT DATA 5001 MESG 65535 INDEX 7 STATE 5004\n"),
+    (HelperKind::Pptp, "\0\x10\0\x01\x1a+<M\0\x06\0\0\0\0\0\x01\x01\0\0\0"),
+    (
+        HelperKind::Pptp,
+        "\0\x20\0\x01\x1a+<M\0\x08\0\0\0\x09\0\x07\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+    ),
     (HelperKind::Sane, "\0\0\0\x07\0\0\0\x01"),
     (HelperKind::Sane, "\0\0\0\0\0\0\x20\x01"),
     // An answer with a value of no kind.
