@@ -57,6 +57,14 @@ pub fn differences(case: &Case, kernel: &Observation, ours: &Observation) -> Vec
             None => format!("log lines: kernel {theirs}, ours {own}"),
         });
     }
+    let missing = |here: &[String], there: &[String]| -> Vec<String> {
+        here.iter().filter(|line| !there.contains(line)).cloned().collect()
+    };
+    let theirs = missing(&kernel.elements, &ours.elements);
+    let own = missing(&ours.elements, &kernel.elements);
+    if !theirs.is_empty() || !own.is_empty() {
+        all.push(format!("elements: only the kernel's {theirs:?}, only ours {own:?}"));
+    }
     for (theirs, own) in kernel.printed.iter().zip(&ours.printed).filter(|(a, b)| a != b) {
         all.push(format!("printed: kernel `{theirs}`, ours `{own}`"));
     }

@@ -1,5 +1,6 @@
 //! The kernel's side of a case.
 
+use super::extra::{sets, tally};
 use super::packets::Entry;
 use super::rules::{RulesetText, log_tag};
 use super::{Case, Observation, read_connection, read_saved};
@@ -12,7 +13,15 @@ use crate::lab::{Lab, Sent};
 /// The complaint of `iptables-restore`, when it refuses the rules.
 pub fn run(lab: &Lab, case: &Case) -> Result<(Observation, Vec<u64>), String> {
     let v6 = case.rules.v6;
-    lab.restore(v6, &case.rules.text())?;
+    let text = case.rules.text();
+    if tally::is_kept(&text) {
+        reset(lab, v6)?;
+    }
+    let named = sets::are_named(&text);
+    if named {
+        lab.router().run("ipset", &["restore"], &sets::text(true))?;
+    }
+    lab.restore(v6, &text)?;
     lab.flush_conntrack();
     // What the last rules may have held back (a TEE, say) is not this case's.
     drop(lab.drain());
@@ -36,7 +45,12 @@ pub fn run(lab: &Lab, case: &Case) -> Result<(Observation, Vec<u64>), String> {
     let delivered = lab.delivered() - delivered;
     let (counters, printed) = read_saved(&lab.save(v6));
     let connections = connections.iter().filter_map(|row| read_connection(row)).collect();
-    Ok((Observation { sent, counters, connections, delivered, logged, printed }, times))
+    let saved = match named {
+        true => lab.router().run("ipset", &["save"], "")?,
+        false => String::new(),
+    };
+    let elements = sets::elements(&saved);
+    Ok((Observation { sent, counters, connections, delivered, logged, printed, elements }, times))
 }
 
 /// Leaves nothing of the last case behind.

@@ -90,6 +90,8 @@ pub struct Observation {
     pub logged: Vec<String>,
     /// The rules as printed afterwards, without comments and counters.
     pub printed: Vec<String>,
+    /// The elements of all sets, if the rules name any.
+    pub elements: Vec<String>,
 }
 
 /// Reads counters and rules from `iptables-save -c` output.

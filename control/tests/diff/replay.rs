@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::extra::sets;
 use super::packets::Entry;
 use super::rules::log_tag;
 use super::{Case, Observation, kernel, read_connection, read_saved};
@@ -126,6 +127,10 @@ pub fn run(case: &Case, times: &[u64]) -> Result<Observation, String> {
     command.arg("replay").arg("--topology").arg(scratch.join("topo.toml"));
     let rules_option = if case.rules.v6 { "--rules6" } else { "--rules" };
     command.arg(rules_option).arg(scratch.join(rules_name));
+    if sets::are_named(&case.rules.text()) {
+        write("sets.in", sets::text(false).as_bytes());
+        command.arg("--sets").arg(scratch.join("sets.in"));
+    }
     for port in (0..lab::PORTS).map(Some).chain([None]) {
         let name = port.map_or("host".to_owned(), |port| format!("eth{port}"));
         let enters = |entry: Entry| match (port, entry) {
@@ -204,8 +209,8 @@ fn observe(out: &Path, times: &[u64], rules_name: &str) -> Observation {
     }
     let saved = std::fs::read_to_string(out.join(rules_name)).expect("the rules with counters");
     let (counters, printed) = read_saved(&saved);
-    let table = std::fs::read_to_string(out.join("conntrack.txt")).unwrap_or_default();
-    let log = std::fs::read_to_string(out.join("log.txt")).unwrap_or_default();
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap_or_default();
+    let (table, log) = (read("conntrack.txt"), read("log.txt"));
     let tag = log_tag();
     let tagged = log.lines().filter_map(|line| line.find(&tag).map(|at| &line[at..]));
     Observation {
@@ -215,5 +220,6 @@ fn observe(out: &Path, times: &[u64], rules_name: &str) -> Observation {
         connections: table.lines().filter_map(read_connection).collect(),
         delivered: read_capture(&out.join("host.pcap")).len() as u64,
         printed,
+        elements: sets::elements(&read("sets.save")),
     }
 }

@@ -6,6 +6,9 @@
 pub mod payload;
 mod place;
 pub mod protocol;
+mod reports;
+pub mod sets;
+pub mod tally;
 pub mod targets;
 
 use super::packets::{Entry, Packet};
@@ -20,9 +23,10 @@ pub type MakeTarget = fn(&mut Rng, &Place<'_>, &[String]) -> Option<String>;
 pub type MakePackets = fn(&mut Rng, &RulesetText) -> Vec<Packet>;
 
 /// One entry for each group that has matches.
-const MATCHES: &[MakeMatch] = &[payload::extension, place::extension, protocol::matches];
+const MATCHES: &[MakeMatch] =
+    &[payload::extension, place::extension, protocol::matches, sets::extension, tally::extension];
 /// One entry for each group that has targets.
-const TARGETS: &[MakeTarget] = &[targets::target];
+const TARGETS: &[MakeTarget] = &[targets::target, targets::target, sets::target, reports::target];
 /// One entry for each group that needs packets of its own.
 const PACKETS: &[MakePackets] = &[place::packets, protocol::packets];
 
@@ -52,6 +56,25 @@ pub fn decorate(rng: &mut Rng, ruleset: &mut RulesetText, conntrack: bool) {
                 }
             }
         }
+    }
+    keep_from_circling(ruleset);
+}
+
+/// A copy of a packet to this machine itself comes back over `lo` when OUTPUT makes the
+/// kernel route it anew, and is copied again, without end: no TEE on the way in then.
+fn keep_from_circling(ruleset: &mut RulesetText) {
+    let changes = ["MARK", "TOS", "DSCP", "ECN", "TTL", "HL ", "NPT", "--map-mark"];
+    let reroutes = ruleset.tables.iter().filter(|table| table.name == "mangle").any(|table| {
+        let own = |name: &str| name == "OUTPUT" || name.starts_with('o');
+        let rules = table.chains.iter().filter(|chain| own(&chain.name));
+        let mut targets = rules.flat_map(|chain| &chain.rules).map(|rule| &rule.target);
+        targets.any(|target| changes.iter().any(|change| target.contains(change)))
+    });
+    let chains = ruleset.tables.iter_mut().flat_map(|table| &mut table.chains);
+    let inward = |name: &str| matches!(name, "PREROUTING" | "INPUT") || name.starts_with('u');
+    for chain in chains.filter(|chain| reroutes && inward(&chain.name)) {
+        let copies = chain.rules.iter_mut().filter(|rule| rule.target.contains("-j TEE"));
+        copies.for_each(|rule| rule.target.clear());
     }
 }
 
