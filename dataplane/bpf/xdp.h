@@ -11,6 +11,7 @@
 // A tag with VLAN id 0 is a mere priority: the kernel takes the frame for an
 // untagged one and forwards it, so it is judged by what is behind the tag.
 // Frames too short to tell are redirected: the engine counts why it drops them.
+// Of what would be redirected, block.h drops what a rule would drop at once.
 //
 // While the daemon is away (no socket, or a worker that does not turn), what
 // would be redirected is left to the kernel or dropped, as CLOSED says.
@@ -30,7 +31,7 @@ enum {
 	PASSED_LINK,   // not plain IP
 	PASSED_LOCAL,  // to an address of this machine
 	PASSED_GROUP,  // broadcast, multicast, neighbour discovery
-	BLOCKED,       // source on the blocklist
+	BLOCKED,       // dropped for a rule, see block.h
 	NO_SOCKET_HIT, // no socket, or a worker that has not begun: passed or dropped as CLOSED says
 	PASSED_MANAGEMENT,
 	SILENT_HIT,    // the worker has stopped turning: likewise
@@ -40,10 +41,6 @@ enum {
 MAP(counters, MAP_PERCPU_ARRAY, u32, u64, 64 * CAUSES, 0); // slot * CAUSES + cause
 MAP(ports, MAP_HASH, u32, u32, 64, 0);                     // interface index -> slot
 MAP(sockets, MAP_XSK, u32, u32, 64, 0);                    // slot * QUEUES + queue
-MAP(block4, MAP_HASH, u32, u8, 1, 0);
-MAP(block6, MAP_HASH, struct address6, u8, 1, 0);
-MAP(block4_net, MAP_LPM_TRIE, struct prefix4, u8, 1, MAP_NO_PREALLOC);
-MAP(block6_net, MAP_LPM_TRIE, struct prefix6, u8, 1, MAP_NO_PREALLOC);
 
 struct ethernet {
 	u8 destination[6];
@@ -63,6 +60,8 @@ struct tag {
 
 enum { TYPE_VLAN = ORDER16(0x8100), TYPE_QINQ = ORDER16(0x88a8), VLAN_ID = ORDER16(0x0fff) };
 enum { TAGS_MAX = 2 }; // as many as the engine looks behind
+
+#include "block.h"
 
 INLINE int is_tag(u16 type)
 {
@@ -150,11 +149,6 @@ INLINE u32 judge4(void *at, void *end)
 	u32 list = management_list();
 	if (list && is_management4(list, ip, end))
 		return PASSED_MANAGEMENT;
-	if (BLOCKLIST) {
-		struct prefix4 from = { 32, ip->source };
-		if (map_lookup(&block4, &from.address) || map_lookup(&block4_net, &from))
-			return BLOCKED;
-	}
 	if (!ROUTED)
 		return REDIRECTED;
 	if (HOST)
@@ -172,11 +166,6 @@ INLINE u32 judge6(void *at, void *end)
 	u32 list = management_list();
 	if (list && is_management6(list, ip, end))
 		return PASSED_MANAGEMENT;
-	if (BLOCKLIST) {
-		struct prefix6 from = { 128, ip->source };
-		if (map_lookup(&block6, &from.address) || map_lookup(&block6_net, &from))
-			return BLOCKED;
-	}
 	if (!ROUTED)
 		return (list & LISTS_IPV6) && finds_manager(ip, end) ? PASSED_GROUP : REDIRECTED;
 	struct address6 to = ip->destination;
@@ -257,9 +246,7 @@ int portcullis(struct xdp_md *frame)
 
 	u32 cause = judge(data, end);
 	long verdict = XDP_PASS;
-	if (cause == BLOCKED) {
-		verdict = XDP_DROP;
-	} else if (cause == REDIRECTED) {
+	if (cause == REDIRECTED) {
 		u32 queue = frame->rx_queue_index;
 		verdict = away;
 		// A queue beyond the stride would be another port's.
@@ -267,6 +254,9 @@ int portcullis(struct xdp_md *frame)
 			cause = NO_SOCKET_HIT;
 		} else if (BEAT_LIMIT && silent(queue)) {
 			cause = turns(queue) ? SILENT_HIT : NO_SOCKET_HIT;
+		} else if (BLOCKLIST && blocks(data, end, *slot, *slot * QUEUES + queue)) {
+			cause = BLOCKED;
+			verdict = XDP_DROP;
 		} else {
 			verdict = redirect_map(&sockets, *slot * QUEUES + queue, away);
 			if (verdict != XDP_REDIRECT)

@@ -25,10 +25,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Wraps a policy for `workers` workers, all counters zero.
+    /// Wraps a policy for `workers` workers, all counters zero. There is one block more, for
+    /// what is [counted elsewhere](Self::elsewhere).
     pub fn new(generation: u64, policy: Policy, workers: usize) -> Self {
         let len = policy.counters as usize;
-        let counters = (0..workers).map(|_| RuleCounters::new(len)).collect();
+        let counters = (0..=workers).map(|_| RuleCounters::new(len)).collect();
         let (extensions, tees) = (policy.extensions(), policy.tees());
         let log = Arc::new(LogBook::new(generation, &policy, workers));
         Self { generation, policy, extensions, tees, log, counters }
@@ -38,7 +39,12 @@ impl Snapshot {
     pub fn counters(&self, worker: usize) -> &RuleCounters {
         &self.counters[worker]
     }
-    /// Packets and bytes of a counter over all workers.
+    /// The counter block for packets that meet a rule before any worker sees them; it has
+    /// one writer, too.
+    pub fn elsewhere(&self) -> &RuleCounters {
+        &self.counters[self.counters.len() - 1]
+    }
+    /// Packets and bytes of a counter over all workers, and elsewhere.
     pub fn count(&self, counter: CounterId) -> (u64, u64) {
         self.counters
             .iter()

@@ -251,6 +251,12 @@ impl RuleCounters {
     pub fn bump(&self, counter: crate::policy::CounterId, bytes: u64) {
         self.0[counter.0 as usize].bump(bytes);
     }
+    /// Counts many packets, of so many bytes together.
+    pub fn add(&self, counter: crate::policy::CounterId, packets: u64, bytes: u64) {
+        let pair = &self.0[counter.0 as usize];
+        pair.packets.add(packets);
+        pair.bytes.add(bytes);
+    }
     /// Packets and bytes of a rule or policy.
     pub fn get(&self, counter: crate::policy::CounterId) -> (u64, u64) {
         self.0[counter.0 as usize].get()

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod applied;
+mod blocklist;
 mod config;
 mod connections;
 mod log;
@@ -21,6 +22,7 @@ use thiserror::Error;
 
 pub use accounts::AccountEntry;
 pub use applied::{Applied, Stages, VersionInfo};
+pub use blocklist::{BlockRuleInfo, BlocklistInfo};
 pub use config::{ConfigChange, ConfigEntry, ConfigInfo, Reload, Reloaded};
 pub use connections::{
     AddressFilter, ConntrackDelete, ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackRow,
@@ -128,6 +130,8 @@ pub enum Request {
     },
     /// The management list.
     ShowManagement {},
+    /// Which rules the XDP program carries out.
+    ShowBlocklist {},
     /// What `-m nfacct` counts, by name.
     ShowAccounts {
         /// Begin again from zero.
@@ -288,6 +292,8 @@ pub enum Response {
         /// By name.
         entries: Vec<AccountEntry>,
     },
+    /// To `show_blocklist`.
+    Blocklist(BlocklistInfo),
     /// To `show_management`.
     Management {
         /// In the list's order.

@@ -55,6 +55,7 @@ fn every_documented_request_is_understood_and_said_the_same_way() {
         "save_rules",
         "set_settings",
         "show_accounts",
+        "show_blocklist",
         "show_config",
         "show_conntrack",
         "show_expect",
@@ -91,6 +92,7 @@ fn every_documented_answer_is_understood_and_said_the_same_way() {
     let all = [
         "accounts",
         "applied",
+        "blocklist",
         "config",
         "conntrack",
         "deleted",

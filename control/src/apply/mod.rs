@@ -10,11 +10,12 @@
 //! stay exact across a change: the old snapshot keeps counting until the last
 //! worker has left it, and its counts are read where they belong until then.
 
+mod ahead;
 mod identity;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use dataplane::clock::{Nanos, monotonic};
@@ -32,6 +33,7 @@ use crate::compile::{self, CounterMap, DynamicState, Imported, Limits, Piece, Sa
 use crate::model::{Counters, Ruleset};
 use crate::selfcheck::{self, Budget, SelfCheckError};
 
+pub use ahead::Ahead;
 use identity::Identity;
 
 /// Why a change was refused. The old policy runs on.
@@ -135,6 +137,7 @@ pub struct PolicyStore {
     limits: Limits,
     change: Mutex<()>,
     state: Mutex<State>,
+    ahead: OnceLock<Arc<dyn Ahead>>,
 }
 
 impl PolicyStore {
@@ -165,7 +168,8 @@ impl PolicyStore {
         };
         let publisher = Publisher::new(Arc::clone(&running.snapshot));
         let state = State { publisher, running: Arc::new(running), base, draining: None };
-        Ok(Self { ports, workers, limits, change: Mutex::new(()), state: Mutex::new(state) })
+        let (change, state, ahead) = (Mutex::new(()), Mutex::new(state), OnceLock::new());
+        Ok(Self { ports, workers, limits, change, state, ahead })
     }
 
     /// A view for one more worker.
@@ -212,9 +216,11 @@ impl PolicyStore {
         let generation = running.snapshot.generation;
         drop(current);
 
+        self.ahead(|ahead| ahead.leave());
         let start = monotonic();
         running.dynamic.begin(start);
         let old = self.publish(running, continues, written);
+        self.ahead(|ahead| ahead.enter(&self.current()));
         let published = monotonic();
         timing.publish = published - start;
         // A long policy takes milliseconds to free: not while the state is locked. It also
@@ -283,6 +289,7 @@ impl PolicyStore {
 
     /// The running policy with its counters.
     pub fn read<T>(&self, view: impl FnOnce(&PolicyView<'_>) -> T) -> T {
+        self.ahead(|ahead| ahead.fold());
         let state = self.state();
         let running = Arc::clone(&state.running);
         let count = |id: CounterId| {

@@ -85,6 +85,9 @@ pub struct Args {
     /// Whether frames may cross without a copy [default: auto].
     #[arg(long, value_enum)]
     pub zero_copy: Option<ZeroCopyName>,
+    /// Most addresses of source blocklists in the XDP program; 0 for none.
+    #[arg(long = "xdp-blocklist", value_name = "N")]
+    pub xdp_blocklist: Option<u64>,
     /// What becomes of the traffic while the daemon is away, stuck or dead: the kernel
     /// carries on, or it is dropped, but for management, ARP and neighbour discovery
     /// [default: closed in mode routed, else open].
@@ -203,6 +206,7 @@ impl Args {
             attach: Given::flag(self.xdp),
             management: Given::flag(managers),
             zero_copy: Given::flag(self.zero_copy),
+            blocklist: Given::flag(self.xdp_blocklist.map(Whole)),
             host_road: Given::flag(self.host_road),
             on_failure: Given::flag(self.on_failure.map(Some)),
             pin_dir: Given::flag(self.pin_dir.clone()),

@@ -1,6 +1,7 @@
 //! `portcullis show`: the policy, ports, statistics and connections of the running daemon.
 
 mod accounts;
+mod blocklist;
 mod log;
 mod management;
 mod ports;
@@ -59,6 +60,9 @@ pub enum What {
     /// Who gets in whatever the policy says, and how many packets did.
     #[command(after_help = "Example:\n  portcullis show management")]
     Management,
+    /// Which rules the XDP program carries out ahead of the engine, and why not the others.
+    #[command(after_help = "Example:\n  portcullis show blocklist")]
+    Blocklist,
     /// What `-m nfacct` counts, by name.
     #[command(after_help = "Examples:
   portcullis show nfacct
@@ -191,6 +195,7 @@ pub fn run(args: Args, output: &Output) -> Exit {
         What::Stats => stats(&socket, output),
         What::Nfacct(which) => accounts::show(which, &socket, output),
         What::Log => log::show(&socket, output),
+        What::Blocklist => blocklist::show(&socket, output),
         What::Management => management::show(&socket, output),
         What::Status => status(&socket, output),
         What::Limits { table } => tally::limits(table.as_deref(), &socket, output),

@@ -6,6 +6,7 @@
 //! rule by its place in the text. The result is not yet trusted: `selfcheck`
 //! compares it with `interpret` before it may be published.
 
+pub mod blocklist;
 mod chains;
 mod counters;
 mod dynamic;

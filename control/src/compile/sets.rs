@@ -105,6 +105,9 @@ impl Sets {
         if let Some(bound) = &add {
             bound.slot.expect_packets();
         }
+        for bound in add.iter().chain(&del) {
+            bound.slot.expect_changes();
+        }
         let names = Arc::clone(&self.names);
         Ok(SetTarget { add, exist: spec.exist, timeout_s: spec.timeout_s, del, map, names })
     }

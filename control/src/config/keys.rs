@@ -39,6 +39,11 @@ keys! {
     /// Whether frames may cross without a copy.
     zero_copy: ZeroCopyName = "xdp.zero-copy", Restart, "--zero-copy", ZeroCopyName::Auto;
 
+    /// Most addresses, of each family, that the XDP program drops by itself for source
+    /// blocklists that are proven to come first (`show blocklist`). 0: the engine drops them.
+    blocklist: Whole<0, 16_777_216> = "xdp.blocklist", Restart, "--xdp-blocklist",
+        Whole(2_097_152);
+
     /// Whether this machine's own packets go through the policy (INPUT, OUTPUT) too;
     /// needed for NAT to its own addresses.
     host_road: HostRoadName = "host.road", Restart, "--host-road", HostRoadName::Auto;

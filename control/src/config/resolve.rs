@@ -164,6 +164,7 @@ impl Configured {
                 AttachName::Native => AttachChoice::Native,
                 AttachName::Generic => AttachChoice::Generic,
             },
+            blocklist: settings.blocklist.value.0 as u32,
             copy: match settings.zero_copy.value {
                 ZeroCopyName::Auto => CopyMode::Auto,
                 ZeroCopyName::Force => CopyMode::ZeroCopy,

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use dataplane::clock::{monotonic, utc_offset};
-use dataplane::conntrack::Conntrack;
+use dataplane::conntrack::{Config, Conntrack};
 
 use crate::api::protocol::{
     AddressFilter, ConntrackDelete, ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackRow,
@@ -100,4 +100,14 @@ fn whole_filter(query: ConntrackQuery) -> ConntrackFilter {
         dport: dport.or(filter.dport),
         ..filter
     }
+}
+
+/// The settings in force, for a table beside the real one.
+pub(super) fn beside(conntrack: &Conntrack) -> Config {
+    let mut config = Config::new([0; 16]);
+    for (name, value) in conntrack.entries() {
+        let set = config.set(name, value);
+        debug_assert!(set.is_ok(), "a value that is in force is possible: {name}");
+    }
+    config
 }

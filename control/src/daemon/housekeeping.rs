@@ -97,7 +97,9 @@ impl NetworkSide {
         };
         // A new local address stays with the kernel before it is routed to.
         let kept = self.program.set_local(update.local, update.broadcasts);
+        self.program.blocking().prepare(&network);
         drop(self.networks.publish(Arc::clone(&network)));
+        self.program.blocking().adopt(&network);
         let notes = update.notes.iter().map(ToString::to_string).collect();
         service.set_network(NetworkInForce { network, notes });
         match kept {

@@ -12,6 +12,7 @@
 //! Threads: one worker for each queue, the control thread and its connections,
 //! the log thread, the state thread, and housekeeping on the main thread.
 
+mod blocklist;
 mod connections;
 mod error;
 pub(crate) mod failure;
@@ -40,8 +41,8 @@ mod watchdog;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::{self, ConfigError, Conntrack};
@@ -60,6 +61,7 @@ use crate::diagnostics::Finding;
 use crate::guard::Session;
 use crate::net::Mirror;
 use crate::state::{self, Keeper, Place, Restored, Saving, Sources, StateError};
+use blocklist::Blocking;
 pub use error::DaemonError;
 use error::system;
 pub use failure::{Failure, FailureError};
@@ -107,6 +109,8 @@ pub struct Config {
     pub attach: AttachChoice,
     /// Whether frames may cross without a copy.
     pub copy: CopyMode,
+    /// Most addresses, of each family, that the XDP program drops by itself.
+    pub blocklist: u32,
     /// What holds when the daemon fails.
     pub failure: Failure,
     /// The control socket.
@@ -366,14 +370,15 @@ impl Daemon {
         };
         let note = place.as_ref().and_then(|place| state_note(place, &restored));
         guard::tell_at_start(&config, &store, &network, &conntrack);
-        let mut wanted = wanted_ports(&config, workers);
+        let mut wanted = ports::wanted(&config, workers, &store);
         wanted.broadcasts = update.broadcasts;
         wanted.needs_owners = asks_owners;
-        let opened = afxdp::open_pinned(&wanted, update.local, Some(pins))?;
+        let mut opened = afxdp::open_pinned(&wanted, update.local, Some(pins))?;
         let board = Arc::new(PortBoard::at_start(&config, &opened));
-        let program = ProgramSight(Arc::new(Mutex::new(opened.program)));
+        let maps = opened.program.take_blocklist();
         // All BPF is loaded, and no thread runs yet.
         sandbox::narrow()?;
+        let program = ProgramSight::new(opened.program, Blocking::start(maps, &config));
         let outlets = outlets(&config.logging);
         let (file, ports) = (config.log.as_deref(), config.ports.clone());
         let log = LogThread::start(file, &config.logging, &outlets, ports)
@@ -385,6 +390,7 @@ impl Daemon {
             Fleet::start(workers, &store, &networks, &conntrack, &outlets, &spreads, faults)
                 .map_err(system("worker thread"))?;
         program.settle().map_err(FailureError::from)?;
+        program.blocking().follow(&store, &network);
         let store = Arc::new(store);
         let keeper = place
             .map(|place| keep_state(place, &config, &conntrack, &store, restored))
@@ -443,19 +449,6 @@ fn outlets(logging: &LogSettings) -> Outlets {
         Some(_) => outlets.with_captures(CAPTURE_QUEUE),
         None => outlets,
     }
-}
-
-/// How the ports are to be taken.
-fn wanted_ports(config: &Config, workers: usize) -> afxdp::Config {
-    let mut wanted = afxdp::Config::new(config.ports.iter().cloned(), workers);
-    wanted.attach = config.attach;
-    wanted.copy = config.copy;
-    wanted.routed = !matches!(config.mode, Mode::Bridge(_));
-    wanted.on_failure = config.failure.on_failure;
-    wanted.beat_limit = config.failure.watchdog;
-    wanted.host = config.host;
-    wanted.management = config.management.clone();
-    wanted
 }
 
 fn restore_state(

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dataplane::clock::{Nanos, monotonic};
-use dataplane::conntrack::{self, ConfigError, Conntrack};
+use dataplane::conntrack::{ConfigError, Conntrack};
 use dataplane::fib::Network;
 use dataplane::packet::Family;
 
-use super::connections::Table;
+use super::connections::{Table, beside};
 use super::fleet::WorkerSight;
 use super::logwriter::{LogDesk, LogSettings};
 use super::policy::{self, Texts};
@@ -104,7 +104,9 @@ impl Service {
         let mut stats = views::stats(&self.workers, &self.conntrack, &self.log);
         (stats.uptime_ms, stats.generation) = (self.uptime_ms(), self.store.generation());
         stats.retired = self.store.retired();
-        stats.xdp = self.program.totals(self.network().network.ports().len());
+        let ports = self.network().network.ports().len();
+        stats.xdp = self.program.totals(ports);
+        self.program.blocking().add_to_stats(&mut stats, ports);
         stats
     }
 
@@ -255,7 +257,7 @@ impl Service {
         let sets = crate::ipset::twin(self.sets.registry(), monotonic(), explain::NOW);
         let sets = sets.map_err(|error| refused(error.into()))?;
         let explanation =
-            explain::explain(&v4, &v6, &sets, network, self.tracking(), &packet, &names)
+            explain::explain(&v4, &v6, &sets, network, beside(&self.conntrack), &packet, &names)
                 .map_err(refused)?;
         let manager = self.manager_of(&packet).map(|entry| entry.to_string());
         let past = manager.as_ref().map_or_else(String::new, |entry| {
@@ -267,16 +269,6 @@ impl Service {
             explanation: serde_json::to_value(&explanation)
                 .map_err(|error| Failure::new(Code::Internal, error.to_string()))?,
         }))
-    }
-
-    /// The settings in force, for a table beside the real one.
-    fn tracking(&self) -> conntrack::Config {
-        let mut config = conntrack::Config::new([0; 16]);
-        for (name, value) in self.conntrack.entries() {
-            let set = config.set(name, value);
-            debug_assert!(set.is_ok(), "a value that is in force is possible: {name}");
-        }
-        config
     }
 
     fn version(&self) -> VersionInfo {
@@ -381,10 +373,12 @@ impl Handler for Service {
             Request::ShowPorts {} => {
                 let counters = |port| self.program.counters(port);
                 let mut ports = views::ports(&self.network(), &self.workers, &self.board, counters);
+                self.program.blocking().add_to_ports(&mut ports);
                 ports.notes = self.notes();
                 ports.failure = Some(self.failure());
                 Ok(Response::Ports(ports))
             }
+            Request::ShowBlocklist {} => Ok(Response::Blocklist(self.program.blocking().info())),
             Request::ShowManagement {} => Ok(self.management()),
             Request::ShowAccounts { reset } => {
                 Ok(Response::Accounts { entries: self.store.accounts(reset) })

@@ -11,15 +11,26 @@ use dataplane::port::management::List;
 
 use dataplane::port::management::Counted;
 
+use super::blocklist::Blocking;
 use crate::net::PrefixList;
 
 /// The XDP program, shared between the network side and whoever reads counters.
 #[derive(Clone, Debug)]
-pub(super) struct ProgramSight(pub(super) Arc<Mutex<Program>>);
+pub(super) struct ProgramSight {
+    pub(super) program: Arc<Mutex<Program>>,
+    blocking: Blocking,
+}
 
 impl ProgramSight {
+    pub(super) fn new(program: Program, blocking: Blocking) -> Self {
+        Self { program: Arc::new(Mutex::new(program)), blocking }
+    }
+    /// What it carries out ahead of the engine.
+    pub(super) fn blocking(&self) -> &Blocking {
+        &self.blocking
+    }
     fn read(&self, port: PortId) -> ProgramCounters {
-        let program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         program.counters(port).unwrap_or_default()
     }
     /// Says what is local; `broadcasts` are among the prefixes.
@@ -28,31 +39,31 @@ impl ProgramSight {
         prefixes: PrefixList,
         broadcasts: Vec<Ipv4Addr>,
     ) -> Result<(), BpfError> {
-        let mut program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         // Known as what they are before they are local.
         program.set_broadcasts(broadcasts)?;
         program.set_local(prefixes)
     }
     /// Puts another management list in force, at once for every packet.
     pub(super) fn set_management(&self, list: &List) -> Result<(), BpfError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).set_management(list)
+        self.program.lock().unwrap_or_else(PoisonError::into_inner).set_management(list)
     }
     /// Whether a port's link stays when the daemon ends, and whether it was there before.
     pub(super) fn pin(&self, port: PortId) -> (bool, bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pin(port)
+        self.program.lock().unwrap_or_else(PoisonError::into_inner).pin(port)
     }
     /// Why nobody sees whose packets of this machine are, if so.
     pub(super) fn owners_untold(&self) -> Option<String> {
-        let program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         program.owners_untold().map(str::to_owned)
     }
     /// The start has succeeded.
     pub(super) fn settle(&self) -> Result<(), PinError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).settle()
+        self.program.lock().unwrap_or_else(PoisonError::into_inner).settle()
     }
     /// The management list; empty when its counts cannot be read.
     pub(super) fn management(&self) -> Vec<Counted> {
-        let program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         program.management().unwrap_or_default()
     }
     /// What it did with the frames of one port, by name.

@@ -11,6 +11,7 @@ mod bitmap;
 mod checked;
 mod element;
 mod error;
+mod follow;
 mod index;
 mod key;
 mod list;
@@ -29,6 +30,7 @@ mod tests;
 
 pub use element::{Beside, Element, Entry, Extras, Iface, SkbInfo};
 pub use error::SetError;
+pub use follow::Follower;
 pub use matching::{Bound, MapSet, SetMatch, SetTarget};
 pub use name::SetName;
 pub use probe::{PortNames, Sides};

@@ -30,6 +30,8 @@ pub struct Slot {
     references: AtomicU32,
     /// Whether packets may add to what is in it.
     expects_packets: AtomicBool,
+    /// Whether packets may change what is in it.
+    expects_changes: AtomicBool,
 }
 
 impl Slot {
@@ -39,7 +41,14 @@ impl Slot {
             set: ArcSwap::new(set),
             references: AtomicU32::new(0),
             expects_packets: AtomicBool::new(false),
+            expects_changes: AtomicBool::new(false),
         }
+    }
+
+    /// Says that packets may change what is in it, now and in what it is swapped for.
+    pub fn expect_changes(&self) {
+        self.expects_changes.store(true, Ordering::Relaxed);
+        self.load().expect_changes();
     }
 
     /// Sets room aside for elements that packets add, now and in what it is swapped for.
@@ -53,7 +62,12 @@ impl Slot {
         if self.expects_packets.load(Ordering::Relaxed) {
             set.reserve();
         }
-        self.set.swap(set)
+        if self.expects_changes.load(Ordering::Relaxed) {
+            set.expect_changes();
+        }
+        let old = self.set.swap(set);
+        old.note_replaced();
+        old
     }
 
     /// Its name.
@@ -265,6 +279,9 @@ impl Registry {
                 set.add_member(self, element, extras, exist, now)?;
                 if slot.expects_packets.load(Ordering::Relaxed) {
                     set.reserve();
+                }
+                if slot.expects_changes.load(Ordering::Relaxed) {
+                    set.expect_changes();
                 }
                 Ok(())
             }

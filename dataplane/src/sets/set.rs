@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::bitmap::{self, Bitmap, Found};
 use super::element::{Element, Entry, Extras};
 use super::error::SetError;
+use super::follow::Followed;
 use super::list::List;
 use super::lookup::{self, Answer};
 use super::name::SetName;
@@ -53,6 +54,7 @@ pub struct Set {
     pub(super) body: Body,
     /// By row; only those count whose row says so.
     comments: Mutex<HashMap<u32, Box<str>>>,
+    pub(super) followed: Followed,
 }
 
 impl Set {
@@ -67,7 +69,7 @@ impl Set {
             kind if kind.is_hash() => Body::Hash(Store::new(&spec, seed)),
             _ => Body::Bitmap(Bitmap::new(&spec)?),
         };
-        Ok(Self { spec, body, comments: Mutex::default() })
+        Ok(Self { spec, body, comments: Mutex::default(), followed: Followed::default() })
     }
 
     /// How it was created.
@@ -112,7 +114,9 @@ impl Set {
     ) -> Result<(), SetError> {
         self.check_extras(extras)?;
         let element = &self.checked(element)?;
-        self.put(element, extras, exist, true, now)
+        self.put(element, extras, exist, true, now)?;
+        self.followed.tell(|follower| follower.added(self, element, extras.nomatch));
+        Ok(())
     }
 
     /// Of a packet's own making if not `may_allocate`.
@@ -158,7 +162,10 @@ impl Set {
     /// # Errors
     /// As the kernel's.
     pub fn del(&self, element: &Element, now: Nanos) -> Result<(), SetError> {
-        self.take(&self.checked(element)?, now)
+        let element = &self.checked(element)?;
+        self.take(element, now)?;
+        self.followed.tell(|follower| follower.removed(self, element));
+        Ok(())
     }
 
     pub(super) fn take(&self, element: &Element, now: Nanos) -> Result<(), SetError> {
@@ -201,6 +208,7 @@ impl Set {
             Body::List(list) => list.flush(),
         }
         self.comments.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.followed.tell(|follower| follower.cleared(self));
     }
 
     /// Takes out what expired, and mends what coming and going wore out.
@@ -219,6 +227,14 @@ impl Set {
     pub(super) fn tidy_members(&self) {
         if let Body::List(list) = &self.body {
             list.tidy();
+        }
+    }
+
+    /// Says that packets change it, and what is in it if it is a list.
+    pub(super) fn expect_changes(&self) {
+        match &self.body {
+            Body::List(list) => list.members().iter().for_each(|it| it.slot().expect_changes()),
+            Body::Hash(_) | Body::Bitmap(_) => self.note_packets(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! are needed.
 
 mod beats;
+mod blocklist;
 mod closed;
 mod hostile;
 mod lab;
@@ -18,8 +19,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::packet::PortId;
 use dataplane::port::afxdp::{
-    AfxdpError, AfxdpPort, AttachChoice, BlocklistSize, BpfError, Config, CopyMode, LinkInfo,
-    MAX_MTU, OnFailure, Opened, Program, open,
+    AfxdpError, AfxdpPort, AttachChoice, Config, CopyMode, LinkInfo, MAX_MTU, OnFailure, Opened,
+    Program, open,
 };
 use dataplane::port::fault::{FaultPort, Faults, PerMillion};
 use dataplane::port::{
@@ -504,34 +505,6 @@ fn without_sockets_the_configured_verdict_applies() {
         let counters = program.counters(A).expect("the counters are read");
         assert!(counters.no_socket >= 3, "{counters:?}");
     }
-}
-
-#[test]
-fn the_blocklist_drops_sources() {
-    let _alone = alone();
-    let lab = Lab::new(1);
-    let (host, network) = ("198.18.1.2".parse().expect("an address"), "198.18.0.0");
-    let network = (network.parse().expect("an address"), 15);
-    let off = routed(&["f0"]);
-    let local = [("198.18.1.1".parse().expect("an address"), 32)];
-    let mut opened = inside(&lab.boxed(), || open(&off, local)).expect("the box opens");
-    assert!(matches!(opened.program.block((host, 32)), Err(BpfError::NoBlocklist)));
-    drop(opened);
-    let on = Config { blocklist: Some(BlocklistSize { hosts: 1, prefixes: 1 }), ..off };
-    let mut opened = inside(&lab.boxed(), || open(&on, local)).expect("the box opens");
-    assert!(lab.ping(&lab.left(), "198.18.1.1"), "an empty blocklist drops nothing");
-    for prefix in [(host, 32), network] {
-        opened.program.block(prefix).expect("there is room");
-        assert!(!lab.ping(&lab.left(), "198.18.1.1"), "{prefix:?}");
-        opened.program.unblock(prefix).expect("it is there");
-        opened.program.unblock(prefix).expect("it need not be there");
-        assert!(lab.ping(&lab.left(), "198.18.1.1"));
-    }
-    opened.program.block((host, 32)).expect("there is room");
-    let other = "198.18.1.3".parse().expect("an address");
-    assert!(matches!(opened.program.block((other, 32)), Err(BpfError::Full("block4"))));
-    let counters = opened.program.counters(A).expect("the counters are read");
-    assert_eq!(counters.blocked, 6, "{counters:?}");
 }
 
 #[test]

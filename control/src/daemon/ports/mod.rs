@@ -24,15 +24,17 @@ use std::{io, mem};
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::fib::Mode;
 use dataplane::packet::PortId;
-use dataplane::port::afxdp::{AfxdpError, BoundSocket, Closing, LinkInfo, PortOpener};
+use dataplane::port::afxdp::{self, AfxdpError, BoundSocket, Closing, LinkInfo, PortOpener};
 use dataplane::worker::PortOrder;
 
 pub(super) use board::{PortBoard, SocketSights};
 pub(super) use report::Reports;
 
+use super::blocklist::Blocking;
 use super::fleet::WorkerSight;
 use super::preflight::{self, Holds};
 use super::{Config, ProgramSight};
+use crate::apply::PolicyStore;
 
 /// Longest time between two looks at the devices.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -40,6 +42,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOK_SOON: Duration = Duration::from_millis(2);
 /// How long a port stays out after something failed that may fail again.
 const REST: Nanos = Nanos::SECOND;
+
+/// How the ports are to be taken.
+pub(super) fn wanted(config: &Config, workers: usize, store: &PolicyStore) -> afxdp::Config {
+    let mut wanted = afxdp::Config::new(config.ports.iter().cloned(), workers);
+    wanted.attach = config.attach;
+    wanted.copy = config.copy;
+    wanted.routed = !matches!(config.mode, Mode::Bridge(_));
+    wanted.on_failure = config.failure.on_failure;
+    wanted.beat_limit = config.failure.watchdog;
+    wanted.host = config.host;
+    wanted.management = config.management.clone();
+    wanted.blocklist = store.read(|view| Blocking::wants(config, &view.snapshot().policy));
+    wanted
+}
 
 /// Says that the network has changed.
 pub(super) type Bell = SyncSender<()>;
@@ -218,7 +234,7 @@ impl Keeping {
             State::Leaving { .. } => {}
             State::InService(LinkInfo { ifindex, .. }) => match self.parts.opener.look(port) {
                 Ok(link) if link.ifindex == ifindex => {
-                    if !self.parts.opener.is_whole(&self.parts.program.0, port) {
+                    if !self.parts.opener.is_whole(&self.parts.program.program, port) {
                         self.withdraw(port, "its BPF programs were taken off".to_owned(), now);
                     }
                 }
@@ -231,7 +247,7 @@ impl Keeping {
             State::Out => match self.parts.opener.look(port) {
                 Ok(link) => self.try_open(index, link, now),
                 Err(error) => {
-                    self.parts.opener.close(&self.parts.program.0, port);
+                    self.parts.opener.close(&self.parts.program.program, port);
                     self.is_out(port, said(&error), now);
                 }
             },
@@ -241,7 +257,7 @@ impl Keeping {
     /// Takes a port out of service.
     fn withdraw(&mut self, port: PortId, why: String, now: Nanos) {
         // First, so that the kernel gets what is still to come.
-        self.parts.opener.close(&self.parts.program.0, port);
+        self.parts.opener.close(&self.parts.program.program, port);
         let workers = self.parts.workers.len();
         for worker in 0..workers {
             self.order(worker, PortOrder::Withdraw(port));
@@ -280,7 +296,7 @@ impl Keeping {
         let hold = preflight::hold_one(&link.name, link.ifindex);
         let hold = hold.map_err(|error| error.to_string())?;
         let opener = &mut self.parts.opener;
-        let sockets = opener.open(&self.parts.program.0, port, link).map_err(|e| said(&e))?;
+        let sockets = opener.open(&self.parts.program.program, port, link).map_err(|e| said(&e))?;
         self.berths[port.index()].hold = Some(hold);
         Ok(sockets)
     }

@@ -62,6 +62,7 @@ const FREE: &[(&str, &[Call])] = &[
             SYS_restart_syscall SYS_clone3
         ],
     ),
+    ("a BPF program has left what it was at before rules change", calls![SYS_membarrier]),
     (
         "signals, and a panic's abort",
         calls![

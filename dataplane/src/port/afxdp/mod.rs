@@ -38,7 +38,10 @@ pub use link::LinkInfo;
 pub use opener::PortOpener;
 pub use pins::{PinError, PinKind, Pinned, Pins};
 pub use port::AfxdpPort;
-pub use program::{BlocklistSize, BpfError, OnFailure, Program, ProgramConfig, ProgramCounters};
+pub use program::blocklist;
+pub use program::{
+    Blocklist, BlocklistSize, BpfError, OnFailure, Program, ProgramConfig, ProgramCounters,
+};
 pub use ring::RingLayoutError;
 pub use socket::{BoundSocket, Closed, Closing, Observer};
 
@@ -106,7 +109,8 @@ pub struct Config {
     pub management: List,
     /// What [`Program::set_broadcasts`] is given before the first attachment.
     pub broadcasts: Vec<Ipv4Addr>,
-    /// Room for blocked sources; `None` switches the blocklist off.
+    /// Room for blocked sources; `None` switches the blocklist off. Without memory for it,
+    /// it is off too: see [`Program::take_blocklist`].
     pub blocklist: Option<BlocklistSize>,
     /// Whether this machine's own packets take the host road through the engine,
     /// Not in bridge mode.
@@ -205,14 +209,19 @@ pub fn open_pinned(
     let local: Vec<_> = local.into_iter().collect();
     let links = inspect(config)?;
     let has_host = config.routed && config.host != HostChoice::Off;
-    let mut program = Program::load(ProgramConfig {
+    let mut wanted = ProgramConfig {
         routed: config.routed,
         host: has_host,
         on_failure: config.on_failure,
         beat_limit: config.beat_limit,
         queues: config.workers as u32,
         blocklist: config.blocklist,
-    })?;
+    };
+    let mut program = match Program::load(wanted) {
+        // There may be no memory for it.
+        Err(_) if wanted.blocklist.take().is_some() => Program::load(wanted),
+        loaded => loaded,
+    }?;
     if let Some(why) = program.owners_untold().filter(|_| config.needs_owners) {
         return Err(AfxdpError::OwnersUntold { why: why.to_owned() });
     }

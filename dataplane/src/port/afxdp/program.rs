@@ -1,11 +1,12 @@
 //! The BPF programs: loading them, their maps, and their attachment to devices.
 //!
 //! One loaded instance serves all ports and their maps are shared, so a
-//! blocklist or a change of local addresses is written once. Attachment is by
+//! change of local addresses is written once. Attachment is by
 //! `bpf_link` only: it ends with this process, whatever ends it, unless the link is
 //! pinned (`keeping.rs`). `host.rs` attaches the programs of the host road,
-//! `management.rs` writes the management list.
+//! `management.rs` writes the management list, `blocklist.rs` the sources to drop.
 
+pub mod blocklist;
 mod host;
 mod keeping;
 mod management;
@@ -21,6 +22,7 @@ use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 
+pub use blocklist::{Blocklist, BlocklistSize};
 use management::ManagementMaps;
 
 use super::beat::{Beat, Beats};
@@ -53,7 +55,7 @@ pub enum BpfError {
     /// The object lacks a part that this code expects.
     #[error("the XDP program has no {0}: it is of another version")]
     Missing(&'static str),
-    /// More local addresses or blocked sources than the map was made for.
+    /// More than the map was made for.
     #[error("the map {0} of the XDP program is full")]
     Full(&'static str),
     /// The beats, or the answers on loopback, cannot be mapped.
@@ -62,9 +64,6 @@ pub enum BpfError {
     /// There are no random numbers.
     #[error("random numbers: {0}")]
     Random(#[source] io::Error),
-    /// The blocklist was not switched on when the program was loaded.
-    #[error("the blocklist is switched off")]
-    NoBlocklist,
 }
 
 /// What happens to what the engine would decide while the daemon is away: no socket takes
@@ -76,15 +75,6 @@ pub enum OnFailure {
     Open,
     /// It is dropped.
     Closed,
-}
-
-/// Room in the blocklist maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlocklistSize {
-    /// Single addresses of each family.
-    pub hosts: u32,
-    /// Prefixes of each family.
-    pub prefixes: u32,
 }
 
 /// What is fixed when the program is loaded.
@@ -101,7 +91,7 @@ pub struct ProgramConfig {
     pub beat_limit: Nanos,
     /// Queues that a port can have at most.
     pub queues: u32,
-    /// Drops sources that are on the blocklist, if given.
+    /// Room for blocked sources; without any, none is looked up.
     pub blocklist: Option<BlocklistSize>,
 }
 
@@ -116,7 +106,7 @@ pub struct ProgramCounters {
     pub passed_local: u64,
     /// Left to the kernel: broadcast, multicast, neighbour discovery.
     pub passed_group: u64,
-    /// Dropped: the source is on the blocklist.
+    /// Dropped for a rule: the source is on its blocklist.
     pub blocked: u64,
     /// No socket was bound, or its worker had not begun: passed or dropped as configured.
     pub no_socket: u64,
@@ -142,7 +132,7 @@ pub struct Program {
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, u64>,
     local: Addresses,
-    blocked: Addresses,
+    blocklist: Option<Blocklist>,
     management: ManagementMaps,
     current_local: BTreeSet<(IpAddr, u8)>,
     beats: Beats,
@@ -175,7 +165,8 @@ impl Program {
         program(&mut ebpf)?.load()?;
         let egress = host::Egress::choose(&mut ebpf, config.host, untold)?;
         let local = Addresses::take(&mut ebpf, ["local4", "local6", "local4_net", "local6_net"])?;
-        let blocked = Addresses::take(&mut ebpf, ["block4", "block6", "block4_net", "block6_net"])?;
+        let blocklist =
+            config.blocklist.map(|size| Blocklist::take(&mut ebpf, size)).transpose()?;
         // It stays where it is: the tcx programs, loaded later, refer to it.
         let [Some(Map::Array(beats)), Some(Map::Array(looped))] =
             ["beats", "looped"].map(|name| ebpf.map(name))
@@ -200,7 +191,7 @@ impl Program {
             sockets: take(&mut ebpf, "sockets")?.try_into()?,
             counters: take(&mut ebpf, "counters")?.try_into()?,
             local,
-            blocked,
+            blocklist,
             management: ManagementMaps::take(&mut ebpf)?,
             ebpf,
             current_local: BTreeSet::new(),
@@ -302,20 +293,9 @@ impl Program {
         Ok(())
     }
 
-    /// Puts a source prefix on the blocklist.
-    ///
-    /// # Errors
-    /// [`BpfError`] when the blocklist is off or full.
-    pub fn block(&mut self, prefix: (IpAddr, u8)) -> Result<(), BpfError> {
-        self.config.blocklist.ok_or(BpfError::NoBlocklist)?;
-        self.blocked.insert(prefix)
-    }
-    /// Takes a source prefix off the blocklist; no error when it is not on it.
-    ///
-    /// # Errors
-    /// [`BpfError`] when the map refuses.
-    pub fn unblock(&mut self, prefix: (IpAddr, u8)) -> Result<(), BpfError> {
-        self.blocked.remove(prefix)
+    /// Gives away the maps of the blocklist, once, if it was switched on.
+    pub fn take_blocklist(&mut self) -> Option<Blocklist> {
+        self.blocklist.take()
     }
 
     /// What the program did with the frames of a port, over all CPUs.
@@ -347,7 +327,7 @@ fn prepare(config: ProgramConfig, kernel: Option<&Btf>) -> Result<Ebpf, BpfError
     let host = u32::from(config.host);
     let closed = u32::from(config.on_failure == OnFailure::Closed);
     let blocklist = u32::from(config.blocklist.is_some());
-    let size = config.blocklist.unwrap_or(BlocklistSize { hosts: 1, prefixes: 1 });
+    let size = config.blocklist.unwrap_or_default();
     let passport = if config.host { passport()? } else { 0 };
     let ebpf = EbpfLoader::new()
         .btf(kernel)
@@ -359,10 +339,10 @@ fn prepare(config: ProgramConfig, kernel: Option<&Btf>) -> Result<Ebpf, BpfError
         .override_global("QUEUES", &config.queues, true)
         .override_global("BLOCKLIST", &blocklist, true)
         .map_max_entries("sockets", MAX_PORTS as u32 * config.queues)
-        .map_max_entries("block4", size.hosts)
-        .map_max_entries("block6", size.hosts)
-        .map_max_entries("block4_net", size.prefixes)
-        .map_max_entries("block6_net", size.prefixes)
+        .map_max_entries("block4", size.hosts[0].max(1))
+        .map_max_entries("block6", size.hosts[1].max(1))
+        .map_max_entries("block4_net", size.nets.max(1))
+        .map_max_entries("block6_net", size.nets.max(1))
         .load(OBJECT)?;
     Ok(ebpf)
 }
