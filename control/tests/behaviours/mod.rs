@@ -12,11 +12,16 @@ pub mod script;
 pub mod store;
 pub mod topology;
 
+#[path = "../../../dataplane/src/helper/h323/tests/messages.rs"]
+pub mod h323_messages;
+
 mod combined;
 mod datagrams;
 mod fragments;
 mod helpers;
 mod helpers_forms;
+mod helpers_h323;
+mod helpers_h323_forms;
 mod helpers_pptp;
 mod helpers_sip;
 mod helpers_small;

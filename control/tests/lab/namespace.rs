@@ -97,10 +97,22 @@ impl Namespace {
                 .unwrap_or_else(|error| panic!("sysctl {path} = {value}: {error}"));
         });
     }
-    /// Reads a file below the namespace's `/proc/net`.
+    /// Reads a file below the namespace's `/proc/net`, in pieces as large as the kernel
+    /// makes them: where the next one begins is counted in a table that all namespaces
+    /// share, and others change it meanwhile.
     pub fn proc_net(&self, name: &str) -> String {
-        self.enter(|| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")))
-            .unwrap_or_else(|error| panic!("/proc/net/{name}: {error}"))
+        use std::io::Read as _;
+        let read = || -> std::io::Result<String> {
+            let mut file = std::fs::File::open(format!("/proc/thread-self/net/{name}"))?;
+            let (mut text, mut piece) = (Vec::new(), vec![0; 1 << 16]);
+            loop {
+                match file.read(&mut piece)? {
+                    0 => return String::from_utf8(text).map_err(std::io::Error::other),
+                    count => text.extend(&piece[..count]),
+                }
+            }
+        };
+        self.enter(read).unwrap_or_else(|error| panic!("/proc/net/{name}: {error}"))
     }
 }
 

@@ -116,6 +116,18 @@ impl Conntrack {
             }
             return;
         };
+        if expected.by == HelperKind::Q931 {
+            // A forwarded call comes from where it came from, or, to who is behind us,
+            // from where that one reaches us.
+            let Some(child) = self.view(id) else { return };
+            let from = match follow.direction {
+                Direction::Original => child.reply.src,
+                Direction::Reply => child.original.src,
+            };
+            setup(&nat::only(from), Manip::Source);
+            setup(&at(address, follow.port), Manip::Destination);
+            return;
+        }
         setup(&at(address, follow.port), Manip::Destination);
         let Some(child) = self.view(id) else { return };
         // A stream between two ends behind us comes from where its sender's own

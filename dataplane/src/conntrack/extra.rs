@@ -64,6 +64,8 @@ pub(crate) struct Memory {
     pub(crate) numbers: [[u32; 2]; 2],
     /// Whatever else.
     pub(crate) flags: u32,
+    /// More, for helpers that never shift a stream ([`HelperKind::keeps_lengths`]).
+    pub(crate) unshifted: [u32; 2],
 }
 
 /// Words of an [`Extra`].
@@ -81,7 +83,8 @@ mod word {
     /// translation's port plus one, 32-63 event mask.
     pub(super) const SMALL: usize = 7;
     /// Sequence shifts: per direction `position` (with what the helper remembers of the
-    /// direction above it) and then both shifts.
+    /// direction above it) and then both shifts. A helper that never shifts has two numbers
+    /// more instead of the positions: with one shift for all, nobody asks for those.
     pub(super) const SHIFTS: usize = 8;
     /// SYNPROXY: our cookie and the timestamp that we showed; then the clocks' difference, with the
     /// helper's flags above it.
@@ -264,7 +267,15 @@ impl Extras {
             let high = (self.0[word::SHIFTS + 2 * at] >> 32) as u32;
             [high, (self.0[word::HELPER] >> (32 * at)) as u32]
         };
-        Memory { numbers: [way(0), way(1)], flags: (self.0[word::SYNPROXY + 1] >> 32) as u32 }
+        let unshifted = match self.keeps_lengths() {
+            true => [0, 1].map(|at| self.0[word::SHIFTS + 2 * at] as u32),
+            false => [0; 2],
+        };
+        let flags = (self.0[word::SYNPROXY + 1] >> 32) as u32;
+        Memory { numbers: [way(0), way(1)], flags, unshifted }
+    }
+    fn keeps_lengths(&self) -> bool {
+        self.helper().is_some_and(HelperKind::keeps_lengths)
     }
     pub(super) fn set_memory(&mut self, memory: &Memory) {
         for (at, [high, other]) in memory.numbers.into_iter().enumerate() {
@@ -275,6 +286,12 @@ impl Extras {
         }
         let at = word::SYNPROXY + 1;
         self.0[at] = with_bits(self.0[at], 32, 32, u64::from(memory.flags));
+        for (at, number) in memory.unshifted.into_iter().enumerate() {
+            if self.keeps_lengths() {
+                let word = word::SHIFTS + 2 * at;
+                self.0[word] = with_bits(self.0[word], 0, 32, u64::from(number));
+            }
+        }
     }
 }
 
@@ -298,8 +315,9 @@ mod tests {
         extras.set_shift(Direction::Reply, back);
         extras.set_synproxy((1, 2, 3));
         extras.set_start(9);
-        extras.set_memory(&Memory { numbers: [[u32::MAX; 2]; 2], flags: 0 });
-        let memory = Memory { numbers: [[4, 5], [6, u32::MAX]], flags: u32::MAX - 1 };
+        extras.set_memory(&Memory { numbers: [[u32::MAX; 2]; 2], ..Memory::default() });
+        let memory =
+            Memory { numbers: [[4, 5], [6, u32::MAX]], flags: u32::MAX - 1, unshifted: [0; 2] };
         extras.set_memory(&memory);
         assert_eq!(extras.labels(), u128::MAX);
         assert_eq!(extras.master(), Some(ConnId(7)));
@@ -316,5 +334,18 @@ mod tests {
         extras.set_masquerade_port(None);
         assert_eq!((extras.master(), extras.timeouts()), (None, None));
         assert_eq!((extras.masquerade_port(), extras.helper()), (None, Some(HelperKind::Sip)));
+    }
+
+    #[test]
+    fn a_helper_that_never_shifts_has_two_numbers_more() {
+        let mut extras = Extras::default();
+        let shift = SeqShift { position: 0, before: 7, after: 7 };
+        extras.set_shift(Direction::Reply, shift);
+        extras.set_helper(Some(HelperKind::Q931));
+        let memory = Memory { numbers: [[1, 2], [3, 4]], flags: 5, unshifted: [6, u32::MAX] };
+        extras.set_memory(&memory);
+        assert_eq!(extras.memory(), memory);
+        let kept = extras.shift(Direction::Reply);
+        assert_eq!((kept.before, kept.after, kept.at(99)), (7, 7, 7));
     }
 }

@@ -13,6 +13,7 @@
 mod amanda;
 mod broadcast;
 mod ftp;
+mod h323;
 mod irc;
 mod pptp;
 mod rewrite;
@@ -32,10 +33,13 @@ use crate::conntrack::{
     SourceMask, Tracking, Tuple, status,
 };
 use crate::frame::FrameBuf;
-use crate::packet::{Fragment, Parsed};
+use crate::packet::{Family, Fragment, Parsed};
 use crate::policy::target::HelperKind;
 use crate::verdict::DropReason;
 use crate::wire::{proto, tcp};
+
+/// Whether packets to both addresses leave by one way: one port, and one next hop.
+pub type SameWay<'w> = dyn Fn(Family, [u128; 2]) -> bool + 'w;
 
 /// A packet beside its connection.
 struct Visit<'a, 'f> {
@@ -47,6 +51,7 @@ struct Visit<'a, 'f> {
     frame: &'a mut FrameBuf<'f>,
     parsed: &'a mut Parsed,
     own: Option<Own<'a>>,
+    same_way: &'a SameWay<'a>,
 }
 
 /// The way out of a packet that this machine itself sends.
@@ -58,7 +63,8 @@ pub struct Own<'a> {
 
 /// Shows a packet to its connection's helper, if it has one, and adjusts its
 /// sequence numbers, if that connection's are shifted. Packets of other
-/// connections pay for one look at its status. `own`: for what this machine sends.
+/// connections pay for one look at its status. `own`: for what this machine sends;
+/// `same_way`: for calls that are forwarded.
 ///
 /// # Errors
 /// The packet must be dropped: a helper could not follow it
@@ -72,6 +78,7 @@ pub fn assist(
     parsed: &mut Parsed,
     own: Option<Own<'_>>,
     now: Nanos,
+    same_way: &SameWay<'_>,
 ) -> Result<(), DropReason> {
     let Some(id) = tracking.conn else { return Ok(()) };
     let before = conntrack.status(id).unwrap_or(0);
@@ -90,7 +97,8 @@ pub fn assist(
         && let Some(kind) = conntrack.helper(id)
     {
         let Tracking { direction, state, .. } = *tracking;
-        let mut visit = Visit { conntrack, now, conn, direction, state, frame, parsed, own };
+        let mut visit =
+            Visit { conntrack, now, conn, direction, state, frame, parsed, own, same_way };
         match kind {
             HelperKind::Ftp => ftp::help(visit),
             HelperKind::Tftp => tftp::help(visit),
@@ -108,10 +116,9 @@ pub fn assist(
             }
             HelperKind::SnmpTrap => snmp::translate(&mut visit),
             HelperKind::Pptp => pptp::help(visit),
-            // Refused where rules are read.
-            HelperKind::Ras => Ok(()),
-            HelperKind::Q931 => Ok(()),
-            HelperKind::H245 => Ok(()),
+            HelperKind::Ras => h323::ras(visit),
+            HelperKind::Q931 => h323::q931(visit),
+            HelperKind::H245 => h323::h245(visit),
         }?;
     }
     // What a helper shifts in this packet begins behind it.

@@ -95,7 +95,7 @@ impl Rig {
             }
         }
         let mut buf = FrameBuf::new(&mut frame, len);
-        assist(&self.ct, &tracking, &mut buf, &mut parsed, None, self.now)?;
+        assist(&self.ct, &tracking, &mut buf, &mut parsed, None, self.now, &|_, _| false)?;
         self.ct.confirm(&mut tracking, self.now)?;
         let frame = buf.to_vec();
         let seen = self::parsed(&frame);

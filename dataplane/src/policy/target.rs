@@ -155,6 +155,10 @@ impl HelperKind {
         Self::Q931,
         Self::H245,
     ];
+    /// Whether nothing that it rewrites changes its length.
+    pub const fn keeps_lengths(self) -> bool {
+        matches!(self, Self::Ras | Self::Q931 | Self::H245)
+    }
     /// The name that `--helper` takes.
     pub const fn name(self) -> &'static str {
         match self {

@@ -311,7 +311,7 @@ fn raw() -> impl Strategy<Value = TargetSpec> {
     let id = prop_oneof![(1..=u16::MAX).prop_map(ZoneId::Fixed), Just(ZoneId::Mark)];
     let scopes = vec![ZoneScope::Both, ZoneScope::Original, ZoneScope::Reply];
     let zone = option::of((proptest::sample::select(scopes), id));
-    let helpers = vec![HelperKind::Ftp, HelperKind::Sip];
+    let helpers = vec![HelperKind::Ftp, HelperKind::Sip, HelperKind::Q931];
     let helper = option::of(proptest::sample::select(helpers));
     let events = (option::of(1..1024_u32), option::of(Just(1_u32)));
     let ct = (any::<bool>(), zone, helper, events).prop_map(|(notrack, zone, helper, events)| {

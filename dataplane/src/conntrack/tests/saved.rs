@@ -95,7 +95,7 @@ fn everything_a_connection_carries_comes_along() {
             extras.set_shift(Direction::Reply, shift);
             extras.set_synproxy((1, 2, 3));
             extras.set_start(lab.now.0 - 8_000_000_000);
-            extras.set_memory(&Memory { numbers: [[6, 7], [8, 9]], flags: 5 });
+            extras.set_memory(&Memory { numbers: [[6, 7], [8, 9]], flags: 5, ..Memory::default() });
         });
         entry.extra().account(Direction::Original, 1500);
     }

@@ -86,7 +86,7 @@ fn asked_of_all(kind: HelperKind, to: &str, own: Option<&[(IpAddr, u8)]>) -> Vec
     let len = frame.len();
     let mut buf = FrameBuf::new(&mut frame, len);
     let own = own.map(|addresses| Own { addresses });
-    assist(&rig.ct, &tracking, &mut buf, &mut parsed, own, rig.now).unwrap();
+    assist(&rig.ct, &tracking, &mut buf, &mut parsed, own, rig.now, &|_, _| false).unwrap();
     rig.ct.confirm(&mut tracking, rig.now).unwrap();
     rig.ct.expectations(rig.now).iter().map(ToString::to_string).collect()
 }
