@@ -3,7 +3,9 @@
 
 use super::expect::{Expectation, Follow};
 use super::extra::Memory;
-use super::status::{DST_NAT, SRC_NAT};
+use super::record::Locked;
+use super::status::{DST_NAT, EXPECTED, HELPER, SRC_NAT};
+use super::store::Store;
 use super::tuple::{Direction, Tuple};
 use super::{ConnId, Conntrack};
 use crate::clock::Nanos;
@@ -61,6 +63,38 @@ impl Calls {
 
 fn flow(between: &Tuple, sport: u16, dport: u16) -> Tuple {
     Tuple { sport, dport, proto: proto::GRE, ..*between }
+}
+
+impl Store {
+    /// The control connection whose PPTP calls end with `id`, and, if it is that itself,
+    /// their flows.
+    pub(super) fn calls_of(
+        &self,
+        id: ConnId,
+        locked: &Locked<'_>,
+    ) -> Option<(ConnId, Option<[Tuple; 2]>)> {
+        if locked.status() & (EXPECTED | HELPER) == 0 {
+            return None;
+        }
+        let extras = locked.extra().load();
+        let [original, reply] =
+            [Direction::Original, Direction::Reply].map(|way| locked.tuple(way));
+        if original.proto == proto::GRE {
+            return extras.master().map(|master| (master, None));
+        }
+        let calls = || Calls::of(&extras.memory()).flows([&original, &reply]);
+        (extras.helper() == Some(HelperKind::Pptp)).then(|| (id, Some(calls())))
+    }
+
+    pub(super) fn end_calls(&self, master: ConnId, flows: Option<[Tuple; 2]>) {
+        self.keymap.forget(master);
+        for flow in flows.into_iter().flatten() {
+            // Whether its time is up makes no difference.
+            if let Some(hit) = self.find(&flow.key(self.hash_key()), Nanos(0)) {
+                self.kill(hit.id);
+            }
+        }
+    }
 }
 
 impl Conntrack {

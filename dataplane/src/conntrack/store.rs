@@ -11,22 +11,17 @@
 //! freed record unused for a while (the free list is first in, first out).
 //! Handles outlive their connection harmlessly: see [`super::record`].
 
-use super::calls::Calls;
 use super::events::{Events, change};
 use super::extra::Extras;
 use super::index::{Entry, Index};
 use super::keymap::Keymap;
 use super::record::{Contents, Locked, Record};
 use super::sources::Sources;
-use super::status::{
-    ASSURED, CONFIRMED, DYING, EXPECTED, HELPER, SEEN_REPLY, SRC_NAT_DONE, STAMPED,
-};
+use super::status::{ASSURED, CONFIRMED, DYING, SEEN_REPLY, SRC_NAT_DONE, STAMPED};
 use super::sync::{AtomicU32, FreeList, Ordering};
 use super::tuple::{Direction, Key, Tuple};
 use super::{ConnId, ConntrackError, Zones};
 use crate::clock::Nanos;
-use crate::policy::target::HelperKind;
-use crate::wire::proto;
 
 /// Buckets that one early drop looks at.
 const EVICTION_RANGE: usize = 8;
@@ -319,32 +314,6 @@ impl Store {
             self.end_calls(master, flows);
         }
         true
-    }
-
-    /// The control connection whose PPTP calls end with `id`, and, if it is that itself,
-    /// their flows.
-    fn calls_of(&self, id: ConnId, locked: &Locked<'_>) -> Option<(ConnId, Option<[Tuple; 2]>)> {
-        if locked.status() & (EXPECTED | HELPER) == 0 {
-            return None;
-        }
-        let extras = locked.extra().load();
-        let [original, reply] =
-            [Direction::Original, Direction::Reply].map(|way| locked.tuple(way));
-        if original.proto == proto::GRE {
-            return extras.master().map(|master| (master, None));
-        }
-        let calls = || Calls::of(&extras.memory()).flows([&original, &reply]);
-        (extras.helper() == Some(HelperKind::Pptp)).then(|| (id, Some(calls())))
-    }
-
-    fn end_calls(&self, master: ConnId, flows: Option<[Tuple; 2]>) {
-        self.keymap.forget(master);
-        for flow in flows.into_iter().flatten() {
-            // Whether its time is up makes no difference.
-            if let Some(hit) = self.find(&flow.key(&self.hash_key), Nanos(0)) {
-                self.kill(hit.id);
-            }
-        }
     }
 
     fn tell_end(&self, id: ConnId) {
