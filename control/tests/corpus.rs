@@ -13,7 +13,7 @@ fn corpus_loads_as_the_kernels_tools_load_it() {
         // Not part of this repository.
         return;
     }
-    let rows = corpus::check(&directory, &TableNames::of_host()).unwrap();
+    let rows = corpus::check(&directory, None, &TableNames::of_host()).unwrap();
     let table = corpus::render(&rows);
     println!("{table}");
     let failures: Vec<_> = rows.iter().filter(|row| row.failure().is_some()).collect();

@@ -12,6 +12,7 @@ use std::path::Path;
 use dataplane::packet::Family;
 use thiserror::Error;
 
+use super::live::{self, Live};
 use super::{Checked, Sets, rules_file};
 use crate::diagnostics::{Code, Finding, Severity};
 use crate::iptables::{Names, print};
@@ -55,6 +56,10 @@ pub struct Row {
     pub kernel_legacy: String,
     /// Printed form against the twin.
     pub round_trip: RoundTrip,
+    /// What the running kernel did with it, if it was asked.
+    pub live: Option<Live>,
+    /// Printed form against what the running kernel's tools print.
+    pub live_round_trip: RoundTrip,
 }
 
 impl Row {
@@ -71,6 +76,10 @@ impl Row {
             Some("loads, but both kernel tools refuse it")
         } else if matches!(self.round_trip, RoundTrip::Differs(..)) {
             Some("prints differently from the kernel")
+        } else if self.refused.is_none() && self.live.as_ref().is_some_and(|live| !live.loads()) {
+            Some("loads, but this kernel refuses it")
+        } else if matches!(self.live_round_trip, RoundTrip::Differs(..)) {
+            Some("prints differently from this kernel")
         } else {
             None
         }
@@ -90,6 +99,7 @@ impl Row {
                 RoundTrip::Same => Some(true),
                 RoundTrip::Differs(..) => Some(false),
             },
+            "live": self.live.as_ref().map(Live::word),
             "failure": self.failure(),
         })
     }
@@ -102,11 +112,16 @@ impl Row {
     }
 }
 
-/// Checks every `.rules` file that the manifest names.
+/// Checks every `.rules` file that the manifest names; `results`: what the running kernel
+/// did with them.
 ///
 /// # Errors
 /// If there is no manifest to go by.
-pub fn check(directory: &Path, names: &dyn Names) -> Result<Vec<Row>, CorpusError> {
+pub fn check(
+    directory: &Path,
+    results: Option<&Path>,
+    names: &dyn Names,
+) -> Result<Vec<Row>, CorpusError> {
     let manifest = std::fs::read_to_string(directory.join("MANIFEST.tsv"))?;
     let mut lines = manifest.lines().map(|line| line.split('\t').collect::<Vec<_>>());
     let header = lines.next().unwrap_or_default();
@@ -131,6 +146,8 @@ pub fn check(directory: &Path, names: &dyn Names) -> Result<Vec<Row>, CorpusErro
             kernel_nft: cell(nft).to_string(),
             kernel_legacy: cell(legacy).to_string(),
             round_trip: RoundTrip::None,
+            live: results.and_then(|results| Live::read(results, cell(file))),
+            live_round_trip: RoundTrip::None,
         };
         let attempt = AssertUnwindSafe(|| one(&mut row, directory, family, names));
         row.panicked = catch_unwind(attempt).is_err();
@@ -144,9 +161,15 @@ fn one(row: &mut Row, directory: &Path, family: Family, names: &dyn Names) {
     let Checked { ruleset, findings, .. } = rules_file(&path, family, names, &Sets::assumed());
     row.refused = findings.into_iter().find(|finding| finding.severity == Severity::Error);
     let (Some(ruleset), None) = (ruleset, &row.refused) else { return };
+    let printed = print(&ruleset, names, None);
     let twin = std::fs::read_to_string(directory.join(format!("{}.saved", row.file)));
     if let Ok(twin) = twin {
-        row.round_trip = compare(&print(&ruleset, names, None), &twin);
+        row.round_trip = compare(&printed, &twin);
+    }
+    for saved in row.live.iter().flat_map(|live| &live.saved) {
+        if row.live_round_trip != RoundTrip::Same {
+            row.live_round_trip = compare(&printed, saved);
+        }
     }
 }
 
@@ -207,7 +230,8 @@ pub fn render(rows: &[Row]) -> String {
             RoundTrip::Same => "same",
             RoundTrip::Differs(..) => "DIFFERS",
         };
-        text(format!("{}\t{kernel}\t{round}\t{ours}", row.file));
+        let live = row.live.as_ref().map_or("-", Live::word);
+        text(format!("{}\t{kernel}\t{live}\t{round}\t{ours}", row.file));
     }
     let count = |wanted: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| wanted(row)).count();
     text(format!(
@@ -221,7 +245,8 @@ pub fn render(rows: &[Row]) -> String {
         count(&|row| row.refused.is_some() && !row.refused_for_good()),
         count(&|row| row.refused.is_some() && !row.kernel_loads()),
     ));
-    text(coverage(rows));
+    text(coverage_of(rows, "the kernel's tools load", &Row::kernel_loads));
+    live::render(rows).into_iter().for_each(&mut text);
     for row in rows {
         if let Some(failure) = row.failure() {
             text(format!("FAILED {}: {failure}", row.file));
@@ -233,17 +258,17 @@ pub fn render(rows: &[Row]) -> String {
     out
 }
 
-/// How much of what the kernel's tools load is loaded here.
-fn coverage(rows: &[Row]) -> String {
-    let theirs = || rows.iter().filter(|row| row.kernel_loads());
+/// How much of what somebody loads is loaded here.
+pub(super) fn coverage_of(rows: &[Row], who: &str, loads: &dyn Fn(&Row) -> bool) -> String {
+    let theirs = || rows.iter().filter(|row| loads(row));
     let ours = || theirs().filter(|row| row.refused.is_none() && !row.panicked);
     let share = |part: u64, whole: u64| part as f64 * 100.0 / whole.max(1) as f64;
     let (files, loaded) = (theirs().count() as u64, ours().count() as u64);
     let sum = |rows: &mut dyn Iterator<Item = &Row>| rows.map(|row| row.rules).sum::<u64>();
     let (rules, enforced) = (sum(&mut theirs()), sum(&mut ours()));
     format!(
-        "of {files} files ({rules} rules) that the kernel's tools load: {loaded} files ({:.1}%), \
-         {enforced} rules ({:.2}%)",
+        "of {files} files ({rules} rules) that {who}: {loaded} files ({:.1}%), {enforced} rules \
+         ({:.2}%)",
         share(loaded, files),
         share(enforced, rules),
     )

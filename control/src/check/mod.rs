@@ -1,6 +1,7 @@
 //! `portcullis check` as a library: do these files load, and if not, why and where?
 
 pub mod corpus;
+pub mod live;
 pub mod mode;
 #[cfg(test)]
 mod tests;

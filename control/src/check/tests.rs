@@ -50,3 +50,39 @@ fn ports_of_a_bridge_are_asked_for_in_other_modes_only() {
     assert_eq!((refused[0].line, refused[0].column), (2, 15));
     assert!(refused[0].remedy.is_some());
 }
+
+#[test]
+fn what_the_running_kernel_did_is_told_beside_the_table() {
+    let directory = std::env::temp_dir().join(format!("portcullis-live-{}", std::process::id()));
+    let (corpus, results) = (directory.join("corpus"), directory.join("results"));
+    for place in [&corpus, &results] {
+        std::fs::create_dir_all(place).unwrap();
+    }
+    let write = |place: &Path, name: &str, text: &str| std::fs::write(place.join(name), text);
+    let head = "file\tfamily\trules\tkernel_nft_test\tkernel_legacy_test\n";
+    let manifest = ["a", "b", "c"].map(|it| format!("{it}.rules\tv4\t1\tok\tok\n")).concat();
+    write(&corpus, "MANIFEST.tsv", &format!("{head}{manifest}")).unwrap();
+    let saved = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+                 -A INPUT -j DROP\nCOMMIT\n";
+    write(&corpus, "a.rules", saved).unwrap();
+    write(&corpus, "b.rules", saved).unwrap();
+    write(&corpus, "c.rules", "*filter\n-A INPUT -j NFQUEUE\nCOMMIT\n").unwrap();
+    write(&results, "a.rules.nft", saved).unwrap();
+    write(&results, "a.rules.legacy.error", "line 2 failed\n").unwrap();
+    write(&results, "b.rules.legacy.error", "line 3 failed\n").unwrap();
+    write(&results, "c.rules.nft", "").unwrap();
+    let rows = corpus::check(&corpus, Some(&results), &TableNames::well_known()).unwrap();
+    let table = corpus::render(&rows);
+    std::fs::remove_dir_all(&directory).unwrap();
+    let failures: Vec<_> = rows.iter().map(corpus::Row::failure).collect();
+    assert_eq!(failures, [None, Some("loads, but this kernel refuses it"), None]);
+    for expected in [
+        "a.rules\tboth\tnft\t-\tloads",
+        "of 2 files (2 rules) that this kernel loads: 1 files (50.0%), 1 rules (50.00%)",
+        "refused here, loaded there: c.rules (1 rules) 2:13 target NFQUEUE",
+        "loaded here, refused there: b.rules: line 3 failed",
+        "1 of the 1 files that load here and there print alike",
+    ] {
+        assert!(table.contains(expected), "{expected:?} is missing in\n{table}");
+    }
+}

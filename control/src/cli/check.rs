@@ -41,6 +41,9 @@ pub struct Args {
     /// Check a directory of rulesets against its MANIFEST.tsv.
     #[arg(long, value_name = "DIR", hide = true)]
     pub corpus: Option<PathBuf>,
+    /// With --corpus: a directory of what the running kernel did with the files.
+    #[arg(long, value_name = "DIR", hide = true, requires = "corpus")]
+    pub live: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -53,7 +56,7 @@ pub fn run(args: Args, output: &Output) -> Exit {
         }
     };
     if let Some(directory) = &args.corpus {
-        return run_corpus(directory, &names, output);
+        return run_corpus(directory, args.live.as_deref(), &names, output);
     }
     let (rules, rules6, sets) = (args.rules, args.rules6, args.sets);
     let request = check::Request { rules, rules6, sets, assume_sets: args.assume_sets };
@@ -112,8 +115,8 @@ fn count_rules(ruleset: &Ruleset) -> usize {
     chains.map(|chain| chain.rules.len()).sum()
 }
 
-fn run_corpus(directory: &Path, names: &TableNames, output: &Output) -> Exit {
-    let rows = match corpus::check(directory, names) {
+fn run_corpus(directory: &Path, live: Option<&Path>, names: &TableNames, output: &Output) -> Exit {
+    let rows = match corpus::check(directory, live, names) {
         Ok(rows) => rows,
         Err(error) => {
             output.error(format!("{}: {error}", directory.display()));
