@@ -85,6 +85,7 @@ fn measure(kind: SetType, count: usize, args: &Args) -> Result<Value, Box<dyn st
         set.add(element, &Extras::default(), true, NOW)?;
     }
     let load_ns = loading.elapsed_ns();
+    let loads = loads(&elements, kind, args)?;
     let mut rng = Rng(args.seed);
     let mut lookups = |there: bool| {
         let asked: Vec<Element> = (0..args.tries)
@@ -109,8 +110,24 @@ fn measure(kind: SetType, count: usize, args: &Args) -> Result<Value, Box<dyn st
         "load_ms": load_ns as f64 / 1e6, "memory_bytes": header.memory_bytes,
         "bytes_per_element": header.memory_bytes as f64 / f64::from(header.entries.max(1)),
         "hit_ns": hit_ns, "hits": hits, "miss_ns": miss_ns, "false_hits": misses,
-        "add_ns": add, "delete_ns": delete, "tries": args.tries,
+        "add_ns": add, "delete_ns": delete, "load_add_ns": loads, "tries": args.tries,
     }))
+}
+
+/// Each addition while a set grows to its size.
+fn loads(
+    elements: &[Element],
+    kind: SetType,
+    args: &Args,
+) -> Result<Value, Box<dyn std::error::Error>> {
+    let set = Set::new(spec(kind, elements.len()), args.seed)?;
+    let mut times_ns = Vec::with_capacity(elements.len());
+    for element in elements {
+        let watch = Stopwatch::start();
+        set.add(element, &Extras::default(), true, NOW)?;
+        times_ns.push(watch.elapsed_ns());
+    }
+    Ok(spread(times_ns))
 }
 
 /// Adds and deletes one element after the other: median, 99.9th percentile and worst.

@@ -58,8 +58,8 @@ const RULES: usize = 20;
 /// What takes turns.
 struct Turn {
     name: &'static str,
-    /// Whether there is a LOG rule.
-    logs: bool,
+    /// The first rule, if there is one more.
+    rule: &'static str,
     /// Lines a second that a rule may cause, and at once.
     rate: Option<(u32, u32)>,
     /// The same for all rules together.
@@ -68,14 +68,18 @@ struct Turn {
     drained: bool,
 }
 
+const LOG: &str = "-A FORWARD -p udp -j LOG --log-prefix \"flood: \"\n";
+const COUNT: &str = "-A FORWARD -p udp\n";
+
 impl Turn {
     const fn new(name: &'static str, rate: Option<(u32, u32)>, budget: Option<(u32, u32)>) -> Self {
-        Self { name, logs: true, rate, budget, drained: true }
+        Self { name, rule: LOG, rate, budget, drained: true }
     }
 }
 
-const SUBJECTS: [Turn; 5] = [
-    Turn { logs: false, ..Turn::new("no LOG", None, None) },
+const SUBJECTS: [Turn; 6] = [
+    Turn { rule: "", ..Turn::new("no LOG", None, None) },
+    Turn { rule: COUNT, ..Turn::new("a rule that only counts", None, None) },
     Turn::new("LOG", Some(DEFAULT), Some(BUDGET)),
     Turn::new("LOG without limit", None, Some(BUDGET)),
     Turn::new("LOG without limit and budget", None, None),
@@ -84,11 +88,8 @@ const SUBJECTS: [Turn; 5] = [
 
 type Error = Box<dyn std::error::Error>;
 
-fn rules(logs: bool) -> String {
-    let mut text = "*filter\n:FORWARD DROP [0:0]\n".to_owned();
-    if logs {
-        text += "-A FORWARD -p udp -j LOG --log-prefix \"flood: \"\n";
-    }
+fn rules(first: &str) -> String {
+    let mut text = "*filter\n:FORWARD DROP [0:0]\n".to_owned() + first;
     for port in 0..RULES {
         text += &format!("-A FORWARD -p udp -m udp --dport {} -j DROP\n", 10_000 + port);
     }
@@ -96,9 +97,9 @@ fn rules(logs: bool) -> String {
     text
 }
 
-fn snapshot(logs: bool) -> Result<Snapshot, Error> {
+fn snapshot(first: &str) -> Result<Snapshot, Error> {
     let names = TableNames::of_host();
-    let parsed = iptables::parse(&rules(logs), "bench", Family::V4, &names)
+    let parsed = iptables::parse(&rules(first), "bench", Family::V4, &names)
         .map_err(|findings| format!("{findings:?}"))?;
     let ports = ["a".to_owned(), "b".to_owned()];
     let v6 = Ruleset::empty(Family::V6);
@@ -140,7 +141,7 @@ struct Subject {
 
 impl Subject {
     fn new(turn: &Turn) -> Result<Self, Error> {
-        let snapshots = Publisher::new(Arc::new(snapshot(turn.logs)?));
+        let snapshots = Publisher::new(Arc::new(snapshot(turn.rule)?));
         let networks = Publisher::new(network()?);
         let conntrack = Arc::new(Conntrack::new(Config::new([7; 16]))?);
         let stats = Arc::new(WorkerStats::default());
@@ -220,7 +221,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     std::thread::scope(|scope| -> Result<(), Error> {
         for ((outlets, lines), turn) in queues.iter().zip(&lines).zip(&SUBJECTS) {
             let stop = &stop;
-            if turn.logs && turn.drained {
+            if turn.rule == LOG && turn.drained {
                 scope.spawn(move || drain(outlets, stop, lines));
             }
         }

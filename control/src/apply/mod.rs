@@ -162,6 +162,7 @@ impl PolicyStore {
         let first = DynamicState::with_sets(sets);
         let (running, _) = prepare(change, Before::Nothing(&first), &ports, workers, limits)?;
         running.dynamic.begin(monotonic());
+        running.dynamic.expect_packets();
         let base = match written {
             true => written_counters(&running),
             false => vec![(0, 0); running.identities.len()],
@@ -206,6 +207,7 @@ impl PolicyStore {
         let written = change.written_counters;
         let (running, mut timing) =
             prepare(change, Before::Policy(&current), &self.ports, self.workers, self.limits)?;
+        running.dynamic.expect_packets();
         let continues = if written {
             vec![None; running.identities.len()]
         } else {

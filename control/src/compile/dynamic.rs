@@ -60,6 +60,12 @@ impl DynamicState {
     pub fn sets(&self) -> &Arc<Registry> {
         self.sets.registry()
     }
+    /// Makes room in sets for what the policy's packets will add to them. A policy that
+    /// [`super::compile`] made has it; one for service is to have it once nothing can
+    /// refuse it any more.
+    pub fn expect_packets(&self) {
+        self.sets.expect_packets();
+    }
     /// The same sets, all of them empty, and no cells: for a policy that is tried and not
     /// put into service.
     pub fn twin(&self) -> Self {

@@ -260,10 +260,13 @@ pub struct Compiled {
 
 /// Compiles both families. Cells in `previous` whose rule is still there are kept.
 pub fn compile(input: Input<'_>, previous: &DynamicState) -> Result<Compiled, CompileError> {
-    compile_over(input, previous, Arc::clone(previous.sets()))
+    let compiled = compile_over(input, previous, Arc::clone(previous.sets()))?;
+    compiled.dynamic.expect_packets();
+    Ok(compiled)
 }
 
-/// The same, over other sets than those of `previous`.
+/// The same, over other sets than those of `previous`, and without room in them for what
+/// packets will add ([`DynamicState::expect_packets`]).
 pub fn compile_over(
     input: Input<'_>,
     previous: &DynamicState,

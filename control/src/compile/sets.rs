@@ -6,7 +6,7 @@ use arrayvec::ArrayString;
 use dataplane::packet::Family;
 use dataplane::policy::Match;
 use dataplane::sets::{
-    Bound, MapSet, PortNames, Reference, Registry, SetMatch, SetTarget, SetType,
+    Bound, MapSet, PortNames, Reference, Registry, SetMatch, SetTarget, SetType, Slot,
 };
 
 use super::StateError;
@@ -20,6 +20,8 @@ pub(super) struct Sets {
     names: Arc<PortNames>,
     /// One for each mention, as `ipset list` counts them.
     references: Vec<Reference>,
+    /// What packets will add to, once the policy is in force.
+    expecting: Vec<Arc<Slot>>,
 }
 
 impl Default for Sets {
@@ -31,7 +33,7 @@ impl Default for Sets {
 impl Sets {
     /// Those of `registry`.
     pub(super) fn of(registry: Arc<Registry>) -> Self {
-        Self { registry, names: Arc::new([]), references: Vec::new() }
+        Self { registry, names: Arc::new([]), references: Vec::new(), expecting: Vec::new() }
     }
 
     /// Says how interfaces are called.
@@ -71,7 +73,7 @@ impl Sets {
         let Bound { slot, sides } = self.bind(&spec.set, family)?;
         if slot.load().spec().kind == SetType::BitmapIpMac {
             // Packets fill in link-layer addresses.
-            slot.expect_packets();
+            self.expecting.push(Arc::clone(&slot));
         }
         Ok(Match::Set(SetMatch {
             slot,
@@ -86,7 +88,12 @@ impl Sets {
         }))
     }
 
-    /// The target, with room in the set for what packets will add.
+    /// Makes room in sets for what packets will add: a policy that is refused needs none.
+    pub(super) fn expect_packets(&self) {
+        self.expecting.iter().for_each(|slot| slot.expect_packets());
+    }
+
+    /// The target.
     pub(super) fn target(
         &mut self,
         spec: &SetTargetSpec,
@@ -103,7 +110,7 @@ impl Sets {
             }
         };
         if let Some(bound) = &add {
-            bound.slot.expect_packets();
+            self.expecting.push(Arc::clone(&bound.slot));
         }
         for bound in add.iter().chain(&del) {
             bound.slot.expect_changes();

@@ -47,12 +47,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::{self, ConfigError, Conntrack};
 use dataplane::fib::{Mode, Network};
-use dataplane::logbook::Rate;
 use dataplane::port::afxdp::{self, AttachChoice, CopyMode, LinkInfo, Pins};
 use dataplane::port::host::HostChoice;
 use dataplane::port::management::List;
 use dataplane::publish::Publisher;
-use dataplane::worker::{Outlets, Rates};
+use dataplane::worker::Outlets;
 
 use crate::api::Server;
 use crate::apply::PolicyStore;
@@ -160,12 +159,6 @@ impl NamedTimeouts {
     }
 }
 
-/// LOG hits that may wait for the log thread.
-const LOG_QUEUE: usize = 4096;
-/// Packets that may wait to be captured.
-const CAPTURE_QUEUE: usize = 2048;
-/// Neighbour requests and port events that may wait.
-const REQUEST_QUEUE: usize = 1024;
 /// Workers at most: there are so many beats.
 const WORKERS_MAX: u32 = 256;
 /// How long the log thread may take to write what is left at the end.
@@ -379,7 +372,7 @@ impl Daemon {
         // All BPF is loaded, and no thread runs yet.
         sandbox::narrow()?;
         let program = ProgramSight::new(opened.program, Blocking::start(maps, &config));
-        let outlets = outlets(&config.logging);
+        let outlets = records::outlets(&config.logging);
         let (file, ports) = (config.log.as_deref(), config.ports.clone());
         let log = LogThread::start(file, &config.logging, &outlets, ports)
             .map_err(system("log thread"))?;
@@ -432,22 +425,6 @@ impl Daemon {
             ports,
         };
         Ok((daemon, note))
-    }
-}
-
-/// The queues of the workers.
-fn outlets(logging: &LogSettings) -> Outlets {
-    let rates = Rates::new(
-        Rate::new(logging.rate, logging.burst),
-        Rate::new(logging.nflog_rate, logging.nflog_rate),
-        Rate::new(logging.trace_rate, logging.trace_rate),
-    );
-    // More at once would find no room.
-    let budget = Rate::new(logging.budget, logging.budget.min(LOG_QUEUE as u32));
-    let outlets = Outlets::new(LOG_QUEUE, REQUEST_QUEUE).with_rates(rates.within(budget));
-    match logging.captures {
-        Some(_) => outlets.with_captures(CAPTURE_QUEUE),
-        None => outlets,
     }
 }
 

@@ -1,10 +1,19 @@
-//! What `show log` shows, and what `trace` is told.
+//! The queues of records, what `show log` shows of them, and what `trace` is told.
+
+use dataplane::logbook::Rate;
+use dataplane::worker::{Outlets, Rates};
 
 use super::fleet::WorkerSight;
 use super::logwriter::{Heavy, LogDesk, LogSettings};
 use crate::api::Response;
 use crate::api::protocol::{HeavyInfo, LogReport, OutletInfo};
 
+/// LOG hits that may wait for the log thread.
+const LOG_QUEUE: usize = 4096;
+/// Packets that may wait to be captured.
+const CAPTURE_QUEUE: usize = 2048;
+/// Neighbour requests and port events that may wait.
+const REQUEST_QUEUE: usize = 1024;
 /// Lines about traced packets that are sent at once.
 const TRACES: u64 = 512;
 
@@ -66,4 +75,20 @@ pub(super) fn traces(desk: &LogDesk, from: Option<u64>, limit: Option<u64>) -> R
     let limit = limit.map_or(TRACES, |limit| limit.min(TRACES));
     let found = desk.traces(from, limit as usize);
     Response::Traces { lines: found.lines, next: found.next, missed: found.missed }
+}
+
+/// The queues of the workers.
+pub(super) fn outlets(logging: &LogSettings) -> Outlets {
+    let rates = Rates::new(
+        Rate::new(logging.rate, logging.burst),
+        Rate::new(logging.nflog_rate, logging.nflog_rate),
+        Rate::new(logging.trace_rate, logging.trace_rate),
+    );
+    // More at once would find no room.
+    let budget = Rate::new(logging.budget, logging.budget.min(LOG_QUEUE as u32));
+    let outlets = Outlets::new(LOG_QUEUE, REQUEST_QUEUE).with_rates(rates.within(budget));
+    match logging.captures {
+        Some(_) => outlets.with_captures(CAPTURE_QUEUE),
+        None => outlets,
+    }
 }

@@ -124,8 +124,8 @@ impl RecentList {
         let packet = &subject.packet;
         let now = subject.now.0 / TICK;
         let address = rule.mask & if rule.destination { packet.dst } else { packet.src };
-        let on_its_way = subject.hook == Hook::Forward
-            || (subject.hook == Hook::Postrouting && !subject.input.is_empty());
+        let goes_out = matches!(subject.hook, Hook::Forward | Hook::Output | Hook::Postrouting);
+        let on_its_way = goes_out && subject.owner.is_none();
         let ttl = if on_its_way { packet.ttl.wrapping_add(1) } else { packet.ttl };
         let same = |entry: &&RecentEntry| {
             entry.address == address

@@ -9,6 +9,7 @@
 //! suffice for every rule, evenly spaced ones are taken. The walk spends from
 //! `limit` buckets, so the policy handed in must not be the one in service.
 
+mod probe_elements;
 mod probes;
 #[cfg(test)]
 mod sets_tests;
@@ -107,7 +108,8 @@ pub fn compile_checked(
 }
 
 /// Checks what is about to enter service. When it owns buckets, which may be in
-/// service already, a twin with buckets of its own is checked in its place.
+/// service already, a twin with buckets of its own is checked in its place, over sets that
+/// hold what probes are.
 pub fn check_before_service(
     input: compile::Input<'_>,
     compiled: &Compiled,
@@ -116,7 +118,9 @@ pub fn check_before_service(
     if compiled.dynamic.is_empty() {
         return Ok(check(input, compiled, budget)?);
     }
-    let twin = compile::compile(input, &compiled.dynamic.twin())?;
+    let twin = compiled.dynamic.twin();
+    probe_elements::fill(twin.sets(), input.ports);
+    let twin = compile::compile(input, &twin)?;
     Ok(check(input, &twin, budget)?)
 }
 

@@ -53,14 +53,13 @@ impl Fields {
     /// The frame.
     pub(super) fn frame(&self, family: Family) -> Vec<u8> {
         let address = |bits: Option<u128>, default: u32| -> IpAddr {
+            let bits = bits.unwrap_or(default_address(family, default));
             match family {
-                Family::V4 => Ipv4Addr::from_bits(bits.map_or(default, |b| b as u32)).into(),
-                Family::V6 => {
-                    Ipv6Addr::from_bits(bits.unwrap_or(V6_BASE | u128::from(default))).into()
-                }
+                Family::V4 => Ipv4Addr::from_bits(bits as u32).into(),
+                Family::V6 => Ipv6Addr::from_bits(bits).into(),
             }
         };
-        let (sport, dport) = (self.sport.unwrap_or(40_000), self.dport.unwrap_or(40_000));
+        let (sport, dport) = (self.sport.unwrap_or(PORT), self.dport.unwrap_or(PORT));
         let l4 = match self.proto.unwrap_or(17) {
             6 => L4::Tcp(Tcp::new(sport, dport, self.flags.unwrap_or(0x10))),
             17 => L4::Udp { sport, dport, length: None, lite: false },
@@ -72,7 +71,7 @@ impl Fields {
             132 => L4::Sctp { sport, dport, tag: 1 },
             other => L4::Raw(other),
         };
-        let (src, dst) = (address(self.src, 0xc612_0101), address(self.dst, 0xc612_0201));
+        let (src, dst) = (address(self.src, SRC), address(self.dst, DST));
         let proto = self.proto.unwrap_or(17);
         // The builder gives an ICMP header its family's number: undo that for the other's.
         let l4 = match (family, proto) {
@@ -87,7 +86,19 @@ impl Fields {
     }
 }
 
+/// Where probes come from and go to if no rule says: the low bits in IPv6.
+pub(super) const SRC: u32 = 0xc612_0101;
+pub(super) const DST: u32 = 0xc612_0201;
+/// And both their ports.
+pub(super) const PORT: u16 = 40_000;
 const V6_BASE: u128 = 0x2001_0db8 << 96;
+
+pub(super) fn default_address(family: Family, low: u32) -> u128 {
+    match family {
+        Family::V4 => u128::from(low),
+        Family::V6 => V6_BASE | u128::from(low),
+    }
+}
 
 /// One way to each chain: the fields that its jumps ask for.
 pub(super) fn approaches<'m>(
@@ -159,6 +170,13 @@ pub(super) fn of_rule(rule: &Rule, outer: Fields, ports: &[String], family: Fami
     }
     if low.mark.is_some() {
         cross(&|probe| probe.mark = Some(0));
+    }
+    if rule.matches.iter().any(|spec| matches!(spec.body, MatchBody::Set(_))) {
+        // The other way round: sets hold where probes come from.
+        cross(&|probe| {
+            let [src, dst] = [SRC, DST].map(|low| Some(default_address(family, low)));
+            (probe.src, probe.dst) = (probe.dst.or(dst), probe.src.or(src));
+        });
     }
     cross(&|probe| probe.later_fragment = !probe.later_fragment);
     probes

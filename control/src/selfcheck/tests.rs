@@ -323,3 +323,48 @@ fn generated_frames_cover_every_class() {
         assert!(classes.iter().all(|&count| count > 10), "{family:?}: {classes:?}");
     }
 }
+
+/// Which side of a packet a rule asks a set about shows only where sets hold something.
+#[test]
+fn a_rule_that_asks_a_set_about_the_wrong_side_is_found() {
+    use dataplane::sets::{CreateSpec, Registry, SetName, SetType, Sides};
+    let named = |text: &str| SetName::new(text).unwrap();
+    for (kind, sides) in [
+        (SetType::HashIp, "src"),
+        (SetType::HashNet, "dst"),
+        (SetType::HashIpPort, "src,dst"),
+        (SetType::HashNetIface, "src,src"),
+        (SetType::HashNetNet, "src,dst"),
+    ] {
+        let sets = Registry::new(1);
+        sets.create(named("s"), CreateSpec::new(kind), false).unwrap();
+        let state = DynamicState::with_sets(std::sync::Arc::new(sets));
+        let text = format!(
+            "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m set --match-set s {sides} -j DROP\nCOMMIT\n"
+        );
+        let names = crate::iptables::TableNames::well_known();
+        let parsed = crate::iptables::parse(&text, "t", Family::V4, &names).unwrap();
+        let (v6, ports) = (Ruleset::empty(Family::V6), vec!["eth0".to_owned()]);
+        let limits = compile::Limits::default();
+        let input = compile::Input { v4: &parsed.ruleset, v6: &v6, ports: &ports, limits };
+        let compiled = compile::compile(input, &state).unwrap();
+        check_before_service(input, &compiled, Budget::default()).unwrap();
+        let twin = compiled.dynamic.twin();
+        probe_elements::fill(twin.sets(), &ports);
+        let mut wrong = compile::compile(input, &twin).unwrap();
+        let mut turned = 0;
+        let chains = wrong.policy.v4.chains.iter_mut();
+        for rule in chains.flat_map(|chain| chain.rules.iter_mut()) {
+            for body in rule.matches.iter_mut().chain(rule.residual.iter_mut()) {
+                if let dataplane::policy::Match::Set(set) = body {
+                    let sides: Vec<bool> =
+                        (0..set.sides.len()).map(|at| !set.sides.is_source(at)).collect();
+                    set.sides = Sides::new(&sides).unwrap();
+                    turned += 1;
+                }
+            }
+        }
+        assert!(turned > 0);
+        assert!(check(input, &wrong, Budget::default()).is_err(), "{}", kind.name());
+    }
+}

@@ -19,6 +19,20 @@ pub(super) enum Found {
     Unfilled,
 }
 
+/// Rows that are emptied under one lock.
+const PIECE: u32 = 4096;
+
+/// Whether a range is, or ends like, a network that holds more than one of `netmask`: the
+/// kernel takes no other along with a netmask.
+fn holds_networks(first: u32, last: u32, netmask: u8) -> bool {
+    let mask = |length: u32| u32::MAX.checked_shl(32 - length).unwrap_or(0);
+    let length = (1..=31).rev().find(|length| last & mask(*length) == first);
+    match length {
+        Some(length) => u32::from(netmask) > length,
+        None => (first, last) == (0, u32::MAX),
+    }
+}
+
 /// Elements of a bitmap type.
 #[derive(Debug)]
 pub(super) struct Bitmap {
@@ -51,6 +65,9 @@ impl Bitmap {
         let shift = 32 - u32::from(spec.netmask.unwrap_or(32));
         let host = if shift == 32 { u32::MAX } else { (1 << shift) - 1 };
         let (first, last) = (low & !host, high | host);
+        if spec.netmask.is_some_and(|netmask| !holds_networks(first, last, netmask)) {
+            return Err(SetError::NetmaskRange);
+        }
         let count = (u64::from(last) - u64::from(first) + 1) >> shift;
         if count > u64::from(CreateSpec::MAX_BITMAP) {
             return Err(SetError::RangeSize);
@@ -186,16 +203,16 @@ impl Bitmap {
         if over { Err(SetError::NotThere) } else { Ok(()) }
     }
 
-    fn rows(&self) -> impl Iterator<Item = (u32, Row<'_>)> {
-        (0..self.count).filter_map(|at| Some((at, self.slab.row(at)?)))
-    }
-
+    /// A piece at a time, so that nobody waits long.
     fn drop_where(&self, wanted: impl Fn(&Row<'_>) -> bool) {
-        let _writer = self.writer();
-        for (_, row) in self.rows() {
-            if row.state() & LIVE != 0 && wanted(&row) {
-                row.set_state(0);
-                self.live.fetch_sub(1, Ordering::Relaxed);
+        for from in (0..self.count).step_by(PIECE as usize) {
+            let _writer = self.writer();
+            let rows = from..self.count.min(from + PIECE);
+            for row in rows.filter_map(|at| self.slab.row(at)) {
+                if row.state() & LIVE != 0 && wanted(&row) {
+                    row.set_state(0);
+                    self.live.fetch_sub(1, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -210,9 +227,7 @@ impl Bitmap {
 
     /// Sets room aside for what packets add.
     pub(super) fn reserve(&self) {
-        for at in 0..self.count {
-            self.slab.prepare(at);
-        }
+        self.slab.prepare_to(self.count);
     }
 
     /// Elements from a row on, until `take` has enough; the next row.

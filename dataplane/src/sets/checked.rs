@@ -37,6 +37,8 @@ impl CreateSpec {
         if spec.netmask.is_some_and(|netmask| netmask == 0 || netmask > bits) {
             return Err(SetError::Parameter("netmask"));
         }
+        // A mask of all bits masks nothing, and is not listed.
+        spec.netmask = spec.netmask.filter(|netmask| *netmask < bits);
         if spec.bitmask == Some(0) || (spec.bitmask.is_some() && spec.netmask.is_some()) {
             return Err(SetError::Parameter("bitmask"));
         }

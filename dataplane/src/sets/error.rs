@@ -29,6 +29,9 @@ pub enum SetError {
     /// A creation parameter that the type does not have.
     #[error("this type of set has no {0}")]
     NoSuchParameter(&'static str),
+    /// A bitmap's range along with a netmask.
+    #[error("with a netmask, the range is a network that holds several of that mask")]
+    NetmaskRange,
     /// A bitmap's range that is inverted or holds more than 65536 elements.
     #[error("the range holds more than a bitmap can")]
     RangeSize,

@@ -104,6 +104,27 @@ impl Shape {
         packer.words
     }
 
+    /// Packs the only address of an element, or its only network: what packets ask most.
+    #[inline]
+    pub(super) fn pack_ip(&self, ip: u128, cidr: Option<u8>) -> Key {
+        let mut key = [ip as u64, (ip >> 64) as u64, 0, 0, 0];
+        if let Some(cidr) = cidr {
+            let (word, shift) = ((self.address_bits / 64) as usize, self.address_bits % 64);
+            key[word] |= u64::from(cidr) << shift;
+        }
+        key
+    }
+
+    /// Whether keys hold an interface, and so may be alike without being the same.
+    pub(super) fn has_iface(&self) -> bool {
+        self.kind == SetType::HashNetIface
+    }
+
+    /// Whether a key is no longer than a hash.
+    pub(super) fn is_short(&self) -> bool {
+        self.bits <= 32
+    }
+
     /// What was packed.
     pub(super) fn unpack(&self, key: &Key) -> Element {
         let mut packer = Packer { words: *key, at: 0 };
@@ -275,6 +296,9 @@ mod tests {
                     ..Element::default()
                 };
                 prop_assert_eq!(shape.unpack(&shape.pack(&element)), element, "{}", kind.name());
+                if matches!(kind, SetType::HashIp | SetType::HashNet) {
+                    prop_assert_eq!(shape.pack_ip(element.ip, element.cidr), shape.pack(&element));
+                }
             }
         }
     }

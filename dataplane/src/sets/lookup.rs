@@ -1,10 +1,16 @@
 //! How an element is found in a hash type: by every prefix length there is, longest first.
 
+use arrayvec::ArrayVec;
+
 use super::element::Element;
+use super::index::Table;
 use super::key::Key;
 use super::slab::{Ask, Mapped, NOMATCH};
 use super::spec::{CreateSpec, Part, SetType};
 use super::store::Store;
+
+/// Prefix lengths that are looked at together.
+const ABREAST: usize = 8;
 
 /// What a set says of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +79,68 @@ pub(super) fn exact(store: &Store, element: &Element, ask: &Ask, mapped: &mut Ma
     step(store, &key, ask, mapped).unwrap_or(Answer::No)
 }
 
+/// Asks the one row of that key, and no other: it may be met twice.
 #[inline]
 fn step(store: &Store, key: &Key, ask: &Ask, mapped: &mut Mapped) -> Option<Answer> {
-    store.visit(key, |row, state, there| {
-        let found = store.shape.same(there, key) && row.answers(ask, mapped);
-        found.then(|| Answer::of(state))
-    })
+    let (table, hash) = (store.table(), store.hash(key));
+    step_in(store, &table, (key, hash), ask, mapped)
+}
+
+#[inline]
+fn step_in(
+    store: &Store,
+    table: &Table,
+    (key, hash): (&Key, u32),
+    ask: &Ask,
+    mapped: &mut Mapped,
+) -> Option<Answer> {
+    let found = store.visit(table, hash, |row, state, there| {
+        if !store.shape.same(there, key) {
+            return None;
+        }
+        let answer = row.answers(ask, mapped).then(|| Answer::of(state));
+        // Several interfaces can be the one meant; of other keys there is one row.
+        (answer.is_some() || !store.shape.has_iface()).then_some(answer)
+    });
+    found.flatten()
+}
+
+/// A single address in a set of addresses.
+#[inline]
+fn single(store: &Store, ip: u128, ask: &Ask, mapped: &mut Mapped) -> Answer {
+    let key = store.shape.pack_ip(ip, None);
+    if !store.knows_by_hash() {
+        return step(store, &key, ask, mapped).unwrap_or(Answer::No);
+    }
+    match store.table().walk(store.hash(&key), |_| Some(())) {
+        Some(()) => Answer::Yes,
+        None => Answer::No,
+    }
+}
+
+/// A single address in every network, the most specific first. What is looked at first of
+/// each length is fetched for several at once: in a large set that is what takes time.
+#[inline]
+fn by_networks(store: &Store, ip: u128, ask: &Ask, mapped: &mut Mapped) -> Answer {
+    let (shape, table) = (&store.shape, store.table());
+    let mut lengths = store.lengths[0].iter();
+    loop {
+        let mut some = ArrayVec::<(Key, u32, bool), ABREAST>::new();
+        for length in lengths.by_ref().take(ABREAST) {
+            let key = shape.pack_ip(ip & shape.mask(length), Some(length));
+            let hash = store.hash(&key);
+            some.push((key, hash, table.is_vacant(hash)));
+        }
+        if some.is_empty() {
+            return Answer::No;
+        }
+        for (key, hash, vacant) in &some {
+            let found = || step_in(store, &table, (key, *hash), ask, mapped);
+            if let Some(answer) = (!vacant).then(found).flatten() {
+                return answer;
+            }
+        }
+    }
 }
 
 /// Looks for single addresses in every network.
@@ -92,11 +154,20 @@ pub(super) fn test(
 ) -> Answer {
     let shape = &store.shape;
     let all = shape.mask(shape.longest());
+    match spec.kind {
+        SetType::HashIp => {
+            return match spec.keeps(element.ip, all) {
+                0 => Answer::No,
+                ip => single(store, ip, ask, mapped),
+            };
+        }
+        SetType::HashNet => return by_networks(store, element.ip, ask, mapped),
+        _ => {}
+    }
     let element = masked(spec, all, element);
     match spec.kind {
-        kind if is_null(kind, &element) => Answer::No,
         SetType::HashNetIface => by_interface(store, &element, ask, mapped),
-        SetType::HashNet | SetType::HashNetPort => {
+        SetType::HashNetPort => {
             let found = store.lengths[0].iter().find_map(|length| {
                 let ip = element.ip & shape.mask(length);
                 let key = shape.pack(&Element { ip, cidr: Some(length), ..element });
@@ -137,7 +208,7 @@ fn by_interface(store: &Store, element: &Element, ask: &Ask, mapped: &mut Mapped
         let ip = element.ip & shape.mask(length);
         let key = shape.pack(&Element { ip, cidr: Some(length), ..*element });
         let mut listed = false;
-        let found = store.visit(&key, |row, state, there| {
+        let found = store.visit(&store.table(), store.hash(&key), |row, state, there| {
             let same_net = shape.same_net(there, &key);
             listed |= same_net;
             if !same_net || !shape.same(there, &key) {

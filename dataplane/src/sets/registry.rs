@@ -6,6 +6,7 @@
 
 mod adopt;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -126,7 +127,51 @@ pub struct Registry {
     seed: u64,
 }
 
-type Slots = Vec<Option<Arc<Slot>>>;
+/// Places by number, and their numbers by name.
+#[derive(Clone, Debug, Default)]
+struct Slots {
+    places: Vec<Option<Arc<Slot>>>,
+    numbers: HashMap<SetName, usize>,
+    /// No place before it is free.
+    free: usize,
+}
+
+impl Slots {
+    fn all(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        self.places.iter().flatten()
+    }
+
+    fn find(&self, name: &SetName) -> Option<&Arc<Slot>> {
+        self.places.get(*self.numbers.get(name)?)?.as_ref()
+    }
+
+    /// Into the first free place, or that of the name.
+    fn insert(&mut self, name: SetName, slot: Arc<Slot>) -> Result<(), SetError> {
+        let there = self.numbers.get(&name).copied();
+        let at = there.unwrap_or_else(|| {
+            let taken = self.places.iter().skip(self.free).take_while(|place| place.is_some());
+            self.free + taken.count()
+        });
+        if at == MAX_SETS {
+            return Err(SetError::TooManySets(MAX_SETS));
+        }
+        if at == self.places.len() {
+            self.places.push(None);
+        }
+        if there.is_none() {
+            self.free = at + 1;
+        }
+        self.places[at] = Some(slot);
+        self.numbers.insert(name, at);
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &SetName) -> Option<Arc<Slot>> {
+        let at = self.numbers.remove(name)?;
+        self.free = self.free.min(at);
+        self.places.get_mut(at)?.take()
+    }
+}
 
 impl Registry {
     /// No sets. Hashes depend on `seed`, which nobody outside should know.
@@ -150,7 +195,7 @@ impl Registry {
     fn is_held(slots: &Slots, slot: &Slot) -> bool {
         if slot.references() > 0 {
             // A member that was taken out of a list may wait there for its last reader.
-            slots.iter().flatten().for_each(|slot| slot.load().tidy_members());
+            slots.all().for_each(|slot| slot.load().tidy_members());
         }
         slot.references() > 0
     }
@@ -161,23 +206,17 @@ impl Registry {
     /// A name that is taken, parameters that are not possible.
     pub fn create(&self, name: SetName, spec: CreateSpec, exist: bool) -> Result<(), SetError> {
         let mut slots = self.slots();
-        if let Some(there) = find(&slots, &name) {
+        if let Some(there) = slots.find(&name) {
             let same = there.load().same_kind(&spec);
             return if exist && same { Ok(()) } else { Err(SetError::SetExists(name)) };
         }
         let set = Set::new(spec, self.seed)?;
-        let slot = Some(Arc::new(Slot::holding(name, Arc::new(set))));
-        match slots.iter().position(Option::is_none) {
-            Some(free) => slots[free] = slot,
-            None if slots.len() < MAX_SETS => slots.push(slot),
-            None => return Err(SetError::TooManySets(MAX_SETS)),
-        }
-        Ok(())
+        slots.insert(name, Arc::new(Slot::holding(name, Arc::new(set))))
     }
 
     /// The set's slot.
     pub fn get(&self, name: &SetName) -> Option<Arc<Slot>> {
-        find(&self.slots(), name).cloned()
+        self.slots().find(name).cloned()
     }
 
     /// The set's slot, or the error that says that there is none.
@@ -190,7 +229,7 @@ impl Registry {
 
     /// All slots, in the order in which the kernel lists sets.
     pub fn list(&self) -> Vec<Arc<Slot>> {
-        self.slots().iter().flatten().cloned().collect()
+        self.slots().all().cloned().collect()
     }
 
     /// Removes a set.
@@ -199,12 +238,11 @@ impl Registry {
     /// No such set, or a set that is referred to.
     pub fn destroy(&self, name: &SetName) -> Result<(), SetError> {
         let mut slots = self.slots();
-        let at = slots.iter().position(|slot| is_called(slot, name));
-        let at = at.ok_or(SetError::NoSuchSet(*name))?;
-        if slots[at].as_ref().is_some_and(|slot| Self::is_held(&slots, slot)) {
+        let slot = slots.find(name).ok_or(SetError::NoSuchSet(*name))?;
+        if Self::is_held(&slots, slot) {
             return Err(SetError::InUse(*name));
         }
-        if let Some(slot) = slots[at].take() {
+        if let Some(slot) = slots.remove(name) {
             let set = slot.set();
             self.retire(Some(slot), set);
         }
@@ -217,10 +255,10 @@ impl Registry {
     /// [`SetError::InUse`].
     pub fn destroy_all(&self) -> Result<(), SetError> {
         let mut slots = self.slots();
-        if let Some(used) = slots.iter().flatten().find(|slot| Self::is_held(&slots, slot)) {
+        if let Some(used) = slots.all().find(|slot| Self::is_held(&slots, slot)) {
             return Err(SetError::InUse(used.name()));
         }
-        for slot in slots.drain(..).flatten() {
+        for slot in std::mem::take(&mut *slots).places.into_iter().flatten() {
             let set = slot.set();
             self.retire(Some(slot), set);
         }
@@ -232,28 +270,31 @@ impl Registry {
     /// # Errors
     /// No such set, a set that is referred to, a name that is taken.
     pub fn rename(&self, from: &SetName, to: SetName) -> Result<(), SetError> {
-        let slots = self.slots();
-        let slot = find(&slots, from).ok_or(SetError::NoSuchSet(*from))?;
+        let mut slots = self.slots();
+        let slot = slots.find(from).ok_or(SetError::NoSuchSet(*from))?;
         if slot.references() > 0 {
             return Err(SetError::InUse(*from));
         }
-        if find(&slots, &to).is_some() {
+        if slots.find(&to).is_some() {
             return Err(SetError::SetExists(to));
         }
         slot.name.store(Arc::new(to));
+        if let Some(at) = slots.numbers.remove(from) {
+            slots.numbers.insert(to, at);
+        }
         Ok(())
     }
 
     /// Swaps what two names stand for; rules that name them see it at once.
     ///
     /// # Errors
-    /// No such set, or sets of different types or families.
+    /// No such set, or sets of different families, or of types that hold different things.
     pub fn swap(&self, one: &SetName, other: &SetName) -> Result<(), SetError> {
         let slots = self.slots();
-        let first = find(&slots, one).ok_or(SetError::NoSuchSet(*one))?;
-        let second = find(&slots, other).ok_or(SetError::NoSuchSet(*other))?;
+        let first = slots.find(one).ok_or(SetError::NoSuchSet(*one))?;
+        let second = slots.find(other).ok_or(SetError::NoSuchSet(*other))?;
         let (a, b) = (first.set(), second.set());
-        if a.spec().kind != b.spec().kind || a.spec().family != b.spec().family {
+        if !a.spec().kind.holds_as(b.spec().kind) || a.spec().family != b.spec().family {
             return Err(SetError::TypeMismatch(*one, *other));
         }
         self.retire(None, first.put(b));
@@ -354,12 +395,4 @@ impl Registry {
         }
         Ok(twin)
     }
-}
-
-fn is_called(slot: &Option<Arc<Slot>>, name: &SetName) -> bool {
-    slot.as_ref().is_some_and(|slot| slot.name() == *name)
-}
-
-fn find<'s>(slots: &'s Slots, name: &SetName) -> Option<&'s Arc<Slot>> {
-    slots.iter().flatten().find(|slot| slot.name() == *name)
 }

@@ -207,7 +207,11 @@ impl Set {
             Body::Bitmap(bitmap) => bitmap.flush(),
             Body::List(list) => list.flush(),
         }
-        self.comments.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let comments = {
+            let mut held = self.comments.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *held)
+        };
+        drop(comments);
         self.followed.tell(|follower| follower.cleared(self));
     }
 

@@ -1,4 +1,5 @@
-//! Where entries lie: rows of atomic words that never move.
+//! Where entries lie: rows of atomic words that never move, in chunks each as large as
+//! all before it together.
 //!
 //! A row is a state word, the key, and what the set's extensions keep. A state is a
 //! version and flags; the key changes only while the state says that nothing is there,
@@ -6,10 +7,11 @@
 //! before and after has read one key. Extensions are words of their own.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::element::{Extras, SkbInfo};
 use super::key::{Key, WORDS};
+use super::memory::{touch, zeroed};
 use super::spec::CreateSpec;
 use crate::clock::Nanos;
 
@@ -54,77 +56,86 @@ impl Layout {
     }
 }
 
-/// Rows of the largest chunk: what one element of a large set may cost.
-const MOST_ROWS: u32 = 4096;
-/// Chunks of a group, as a power of two.
-const GROUP_SHIFT: u32 = 10;
+/// Rows of the first chunk, as a power of two.
+const FIRST_SHIFT: u32 = 6;
 
 type Chunk = OnceLock<Box<[AtomicU64]>>;
 
-/// Rows, in chunks that are made when they are first needed, as are their tables.
+/// Rows, in chunks that are made when they are first needed.
 #[derive(Debug)]
 pub(super) struct Slab {
     layout: Layout,
-    /// Rows of a chunk, as a power of two.
-    shift: u32,
-    /// Chunks there may be.
-    chunks: usize,
-    groups: Box<[OnceLock<Box<[Chunk]>>]>,
+    /// Rows there may be.
+    most: u32,
+    /// Rows that were prepared, from the first to the last such.
+    high: AtomicU32,
+    chunks: Box<[Chunk]>,
+}
+
+/// Chunk and place in it of a row.
+#[inline]
+fn place(row: u32) -> (usize, usize) {
+    let chunk = ((row >> FIRST_SHIFT) + 1).ilog2();
+    (chunk as usize, (row - first_row(chunk)) as usize)
+}
+
+/// The first row of a chunk.
+#[inline]
+fn first_row(chunk: u32) -> u32 {
+    ((1 << chunk) - 1) << FIRST_SHIFT
 }
 
 impl Slab {
     /// Room for at most `most` rows; none is made yet.
     pub(super) fn new(layout: Layout, most: u32) -> Self {
-        let least = most.clamp(1, 64);
-        let rows = (most / 512).clamp(least, MOST_ROWS);
-        let shift = rows.next_power_of_two().ilog2();
-        let chunks = (u64::from(most) >> shift) as usize + 1;
-        let groups = ((chunks - 1) >> GROUP_SHIFT) + 1;
-        Self { layout, shift, chunks, groups: (0..groups).map(|_| OnceLock::new()).collect() }
+        let most = most.max(1);
+        let chunks = place(most - 1).0 + 1;
+        let (high, chunks) = (AtomicU32::new(0), (0..chunks).map(|_| Chunk::new()).collect());
+        Self { layout, most, high, chunks }
     }
 
-    /// Chunks of a group.
-    fn group_len(&self, group: usize) -> usize {
-        (self.chunks - (group << GROUP_SHIFT)).min(1 << GROUP_SHIFT)
-    }
-
-    /// Group and place of a row's chunk.
-    #[inline]
-    fn place(&self, row: u32) -> (usize, usize) {
-        let chunk = (row >> self.shift) as usize;
-        (chunk >> GROUP_SHIFT, chunk & ((1 << GROUP_SHIFT) - 1))
+    /// Words of a chunk.
+    fn chunk_words(&self, chunk: usize) -> usize {
+        let rows = (1_u64 << (chunk as u32 + FIRST_SHIFT))
+            .min(u64::from(self.most - first_row(chunk as u32)));
+        rows as usize * self.layout.words
     }
 
     /// Makes the row's chunk if that is not there yet.
     pub(super) fn prepare(&self, row: u32) {
-        let words = self.layout.words << self.shift;
-        let (group, at) = self.place(row);
-        let group = self.groups[group]
-            .get_or_init(|| (0..self.group_len(group)).map(|_| OnceLock::new()).collect());
-        group[at].get_or_init(|| (0..words).map(|_| AtomicU64::new(0)).collect());
+        if row >= self.most {
+            return;
+        }
+        if row >= self.high.load(Ordering::Relaxed) {
+            self.high.fetch_max(row + 1, Ordering::Relaxed);
+        }
+        let (chunk, _) = place(row);
+        self.chunks[chunk].get_or_init(|| zeroed(self.chunk_words(chunk)));
     }
 
-    /// Rows from 0 on that are made, if they were made in order.
-    pub(super) fn prepared(&self) -> u64 {
-        let groups = self.groups.iter().filter_map(OnceLock::get);
-        let made = groups.flatten().filter(|chunk| chunk.get().is_some()).count();
-        (made as u64) << self.shift
+    /// Makes all rows below `rows`, down to the last page: who uses them waits for nothing.
+    pub(super) fn prepare_to(&self, rows: u32) {
+        let rows = rows.min(self.most);
+        let Some(last) = rows.checked_sub(1) else { return };
+        self.high.fetch_max(rows, Ordering::Relaxed);
+        for (at, chunk) in self.chunks.iter().enumerate().take(place(last).0 + 1) {
+            touch(chunk.get_or_init(|| zeroed(self.chunk_words(at))));
+        }
     }
 
     /// The row; `None` if its chunk was never made.
     #[inline]
     pub(super) fn row(&self, row: u32) -> Option<Row<'_>> {
-        let (group, at) = self.place(row);
-        let chunk = self.groups.get(group)?.get()?.get(at)?.get()?;
-        let at = (row as usize & ((1 << self.shift) - 1)) * self.layout.words;
-        Some(Row { words: &chunk[at..at + self.layout.words], layout: &self.layout })
+        let (chunk, at) = place(row);
+        let at = at * self.layout.words;
+        let words = self.chunks.get(chunk)?.get()?.get(at..at + self.layout.words)?;
+        Some(Row { words, layout: &self.layout })
     }
 
     /// Bytes that are in use.
     pub(super) fn bytes(&self) -> u64 {
-        let groups = self.groups.iter().enumerate().filter(|(_, group)| group.get().is_some());
-        let chunks: usize = groups.map(|(at, _)| self.group_len(at)).sum();
-        self.prepared() * self.layout.row_bytes() + 24 * (chunks + self.groups.len()) as u64
+        let rows = u64::from(self.high.load(Ordering::Relaxed));
+        rows * self.layout.row_bytes() + size_of_val(&*self.chunks) as u64
     }
 }
 
@@ -259,6 +270,12 @@ impl Row<'_> {
             let deadline = word.load(Ordering::Relaxed);
             deadline != 0 && deadline < now.0
         })
+    }
+
+    /// When its time is over, if ever.
+    pub(super) fn deadline(&self) -> Option<Nanos> {
+        let deadline = self.word(self.layout.timeout, 0)?.load(Ordering::Relaxed);
+        (deadline != 0).then_some(Nanos(deadline))
     }
 
     /// Seconds without a deadline: for entries whose time does not run yet.

@@ -120,6 +120,25 @@ impl SetType {
         self.parts().iter().any(|part| matches!(part, Part::Ip | Part::Net))
     }
 
+    /// Whether a set of the other type can stand where one of this does (`ipset swap`):
+    /// the same things in an element, be they addresses or networks, in any number of
+    /// each but addresses, and exceptions in both or in none.
+    pub fn holds_as(self, other: Self) -> bool {
+        let features = |kind: Self| {
+            let count =
+                |wanted: &[Part]| kind.parts().iter().filter(|part| wanted.contains(part)).count();
+            let parts = [
+                count(&[Part::Ip, Part::Net]),
+                count(&[Part::Port]),
+                count(&[Part::Mac]),
+                count(&[Part::Iface]),
+                count(&[Part::Mark]),
+            ];
+            (parts, kind.networks() > 0, kind == Self::ListSet)
+        };
+        features(self) == features(other)
+    }
+
     /// How many networks an element has.
     pub fn networks(self) -> usize {
         self.parts().iter().filter(|part| **part == Part::Net).count()

@@ -1,69 +1,36 @@
 //! The elements of a hash type: rows found through an index of their hashes.
 //!
 //! Lookups walk the index and the rows through atomics alone and never wait. Whoever
-//! adds or deletes holds one short lock. The index is open addressing with a part of the
-//! hash beside each row's number, so that a miss touches no row; it is replaced by a
-//! larger one when it is half full, or by one as large when too much of it is worn by
-//! what is gone; rows stay where they are. Packets never allocate: what they may add to
-//! has its room [reserved](Store::reserve).
+//! adds or deletes holds one short lock: an index that is half full, or worn by what is
+//! gone, is replaced a piece at a time by those who add, and by the sweep; what is large
+//! is made before the lock is taken, and freed after. Rows stay where they are. Packets
+//! never allocate: what they may add to has its room [reserved](Store::reserve).
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+mod upkeep;
+
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
 use super::error::SetError;
-use super::index::{SMALLEST, Table};
+use super::index::{Carried, SMALLEST, Table};
 use super::key::{Key, Shape};
+use super::lengths::Lengths;
 use super::slab::{COMMENTED, FLAGS, LIVE, Layout, Row, Slab};
 use super::spec::CreateSpec;
 use crate::clock::Nanos;
 
+/// Later than any time.
+const NEVER: Nanos = Nanos(u64::MAX);
 /// No row.
 const NONE: u32 = u32::MAX;
-/// Rows that are looked at for expired ones when a set is full.
-const SWEEP: u32 = 64;
-/// Most rows that are set aside for packets.
-const MOST_RESERVED: u32 = 1 << 20;
+/// Rows that a packet looks at for expired ones when a set is full.
+const SWEEP: u32 = 256;
+/// Slots that an element's addition carries into a new index.
+const CARRY: usize = 32;
 /// Interfaces of one network.
 const MOST_IFACES: u32 = 64;
-
-/// How many elements there are of each prefix length, for one of two networks.
-#[derive(Debug)]
-pub(super) struct Lengths {
-    counts: Box<[AtomicU32]>,
-    /// Those that are there, one bit each.
-    present: [AtomicU64; 3],
-}
-
-impl Lengths {
-    fn new() -> Self {
-        Self { counts: (0..=128).map(|_| AtomicU32::new(0)).collect(), present: Default::default() }
-    }
-
-    fn add(&self, cidr: u8) {
-        if self.counts[usize::from(cidr)].fetch_add(1, Ordering::Relaxed) == 0 {
-            self.present[usize::from(cidr / 64)].fetch_or(1 << (cidr % 64), Ordering::Release);
-        }
-    }
-
-    fn remove(&self, cidr: u8) {
-        if self.counts[usize::from(cidr)].fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.present[usize::from(cidr / 64)].fetch_and(!(1 << (cidr % 64)), Ordering::Release);
-        }
-    }
-
-    /// The longest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = u8> + use<> {
-        let mut words = [0, 1, 2].map(|at: usize| self.present[at].load(Ordering::Acquire));
-        std::iter::from_fn(move || {
-            let word = words.iter().rposition(|word| *word != 0)?;
-            let bit = 63 - words[word].leading_zeros();
-            words[word] &= !(1 << bit);
-            Some((word as u32 * 64 + bit) as u8)
-        })
-    }
-}
 
 /// What only the holder of the lock may touch.
 #[derive(Debug)]
@@ -76,8 +43,25 @@ struct Writer {
     hand: u32,
     /// What lookups may still be in.
     retired: Vec<Arc<Table>>,
+    /// How far the index takes over the one before.
+    carried: Carried,
+    /// No row's time is over before.
+    earliest: Nanos,
+    /// The earliest that the sweep under way has met, and which sweep that is.
+    met: Nanos,
+    sweep: u64,
     /// Whether room is set aside for packets.
     reserved: bool,
+}
+
+impl Writer {
+    /// A row has a time now.
+    fn note_deadline(&mut self, row: &Row<'_>) {
+        if let Some(deadline) = row.deadline() {
+            self.earliest = self.earliest.min(deadline);
+            self.met = self.met.min(deadline);
+        }
+    }
 }
 
 /// What to put, and how.
@@ -100,8 +84,11 @@ pub(super) struct Store {
     layout: Layout,
     maxelem: u32,
     forceadd: bool,
-    limit_ifaces: bool,
     secrets: [u64; 2],
+    /// Whether keys are as short as hashes.
+    short: bool,
+    /// Whether a row says no more than its hash.
+    plain: bool,
     table: ArcSwap<Table>,
     live: AtomicU32,
     pub(super) lengths: [Lengths; 2],
@@ -113,18 +100,19 @@ impl Store {
         let shape = Shape::of(spec);
         let layout = Layout::new(spec, shape.words());
         let slab = Arc::new(Slab::new(layout, spec.maxelem));
-        let table = Table::new(SMALLEST, slab);
+        let short = shape.is_short();
         Self {
             shape,
             layout,
             maxelem: spec.maxelem,
             forceadd: spec.forceadd,
-            limit_ifaces: spec.kind == super::SetType::HashNetIface,
             secrets: [
                 seed ^ 0x9e37_79b9_7f4a_7c15,
                 seed.rotate_left(32).wrapping_mul(0xd6e8_feb8_6659_fd93) | 1,
             ],
-            table: ArcSwap::from_pointee(table),
+            short,
+            plain: short && spec.timeout.is_none() && !spec.counters && !spec.skbinfo,
+            table: ArcSwap::from_pointee(Table::new(SMALLEST, slab)),
             live: AtomicU32::new(0),
             lengths: [Lengths::new(), Lengths::new()],
             writer: Mutex::new(Writer {
@@ -132,6 +120,10 @@ impl Store {
                 fresh: 0,
                 hand: 0,
                 retired: Vec::new(),
+                carried: Carried::default(),
+                earliest: NEVER,
+                met: NEVER,
+                sweep: 0,
                 reserved: false,
             }),
         }
@@ -141,8 +133,24 @@ impl Store {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What lookups go through now.
     #[inline]
-    fn hash(&self, key: &Key) -> u64 {
+    pub(super) fn table(&self) -> Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    /// Whether an element is there if its hash is: different keys have different hashes,
+    /// and rows have nothing to ask.
+    #[inline]
+    pub(super) fn knows_by_hash(&self) -> bool {
+        self.plain
+    }
+
+    #[inline]
+    pub(super) fn hash(&self, key: &Key) -> u32 {
+        if self.short {
+            return self.shuffled(key[0] as u32);
+        }
         let hashed = self.shape.hashed(key);
         let mut hash = self.secrets[0];
         for word in &hashed[..self.shape.words()] {
@@ -151,7 +159,19 @@ impl Store {
             hash = (product as u64) ^ (product >> 64) as u64 ^ self.secrets[0].rotate_left(17);
         }
         let product = u128::from(hash) * 0xe703_7ed1_a0b4_28db;
-        (product as u64) ^ (product >> 64) as u64
+        ((product as u64) ^ (product >> 64) as u64) as u32
+    }
+
+    /// A permutation: each step can be undone.
+    #[inline]
+    fn shuffled(&self, key: u32) -> u32 {
+        let [one, two] = self.secrets;
+        let mut hash = key ^ one as u32;
+        hash = hash.wrapping_mul(two as u32 | 1);
+        hash ^= hash >> 16 ^ (one >> 48) as u32;
+        hash = hash.wrapping_mul((two >> 32) as u32 | 1);
+        hash ^= hash >> 15 ^ (one >> 32) as u32 & 0xffff;
+        hash.wrapping_mul(0x9e37_79b1)
     }
 
     /// Elements, with those that expired and were not swept yet.
@@ -159,15 +179,15 @@ impl Store {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// Gives `visit` every entry that `meant` may be, until it answers.
+    /// Gives `visit` every entry of a hash, until it answers.
     #[inline]
     pub(super) fn visit<R>(
         &self,
-        meant: &Key,
+        table: &Table,
+        hash: u32,
         mut visit: impl FnMut(Row<'_>, u64, &Key) -> Option<R>,
     ) -> Option<R> {
-        let table = self.table.load();
-        table.walk(self.hash(meant), |row, _| {
+        table.walk(hash, |row| {
             let row = table.slab.row(row)?;
             let (state, key) = row.read()?;
             visit(row, state, &key)
@@ -175,10 +195,10 @@ impl Store {
     }
 
     /// The row of the very element.
-    fn find(&self, table: &Table, meant: &Key) -> Option<(u32, usize)> {
-        table.walk(self.hash(meant), |at, slot| {
+    fn find(&self, table: &Table, hash: u32, meant: &Key) -> Option<u32> {
+        table.walk(hash, |at| {
             let (_, key) = table.slab.row(at)?.read()?;
-            self.shape.same(&key, meant).then_some((at, slot))
+            self.shape.same(&key, meant).then_some(at)
         })
     }
 
@@ -188,15 +208,20 @@ impl Store {
         put: &Put<'_>,
         fill: impl FnOnce(u32, &Row<'_>),
     ) -> Result<(), SetError> {
+        if put.may_allocate && self.live() >= self.maxelem {
+            self.sweep_if_due(put.now);
+        }
+        let hash = self.hash(put.key);
         let mut writer = self.writer();
-        let mut table = self.table.load_full();
+        let mut table = self.table.load();
         let flags = LIVE | put.flags;
-        if let Some((at, _)) = self.find(&table, put.key) {
+        if let Some(at) = self.find(&table, hash, put.key) {
             let row = table.slab.row(at).ok_or(SetError::NoRoom)?;
             if !put.exist && !row.expired(put.now) {
                 return Err(SetError::Exists);
             }
             fill(at, &row);
+            writer.note_deadline(&row);
             // Packets say nothing of comments.
             let said = if put.may_allocate { 0 } else { row.state() & COMMENTED };
             let flags = flags | said;
@@ -205,10 +230,13 @@ impl Store {
             }
             return Ok(());
         }
-        self.check_room(&mut writer, &table, put)?;
+        self.check_room(&mut writer, &table, hash, put)?;
+        let live = self.live() as usize + 1;
         if put.may_allocate {
-            table = self.renew(&mut writer, table);
-        } else if (self.live() as usize + 1) * 8 > table.slots() * 7 {
+            if self.renew(&mut writer, &table, live, CARRY) {
+                table = self.table.load();
+            }
+        } else if live * 8 > table.index.len() * 7 {
             return Err(SetError::NoRoom);
         }
         let at = self.take(&mut writer, &table.slab, put.may_allocate)?;
@@ -216,13 +244,14 @@ impl Store {
         row.set_key(put.key);
         row.clear();
         fill(at, &row);
+        writer.note_deadline(&row);
         row.set_state(flags);
         for (lengths, cidr) in self.lengths.iter().zip(put.cidrs) {
             if let Some(cidr) = cidr {
                 lengths.add(cidr);
             }
         }
-        table.insert(self.hash(put.key), at);
+        table.insert(hash, at);
         self.live.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -232,11 +261,12 @@ impl Store {
         &self,
         writer: &mut Writer,
         table: &Table,
+        hash: u32,
         put: &Put<'_>,
     ) -> Result<(), SetError> {
-        if self.limit_ifaces {
+        if self.shape.has_iface() {
             let mut count = 0;
-            table.walk(self.hash(put.key), |at, _| {
+            table.walk(hash, |at| {
                 let (_, key) = table.slab.row(at)?.read()?;
                 count += u32::from(self.shape.same_net(&key, put.key));
                 None::<()>
@@ -245,7 +275,7 @@ impl Store {
                 return Err(SetError::Full);
             }
         }
-        if self.live() >= self.maxelem {
+        if self.live() >= self.maxelem && writer.earliest < put.now {
             self.sweep_some(writer, table, SWEEP, put.now);
         }
         if self.live() < self.maxelem {
@@ -280,52 +310,12 @@ impl Store {
         Ok(at)
     }
 
-    /// A larger index where it is half full, a new one where it is worn.
-    fn renew(&self, writer: &mut Writer, table: Arc<Table>) -> Arc<Table> {
-        let live = self.live() as usize + 1;
-        let slots = if live * 2 > table.slots() { table.slots() * 2 } else { table.slots() };
-        match slots > table.slots() || table.is_worn(live) {
-            true => self.grow(writer, &table, slots),
-            false => table,
-        }
-    }
-
-    /// Another index over the same rows.
-    fn grow(&self, writer: &mut Writer, old: &Table, slots: usize) -> Arc<Table> {
-        let table = old.rebuilt(slots, |row| Some(self.hash(&old.slab.row(row)?.read()?.1)));
-        self.publish(writer, table)
-    }
-
-    /// Lookups in flight keep the old table; it is freed here, later, and not by them.
-    fn publish(&self, writer: &mut Writer, table: Table) -> Arc<Table> {
-        let table = Arc::new(table);
-        writer.retired.retain(|old| Arc::strong_count(old) > 1);
-        writer.retired.push(self.table.swap(Arc::clone(&table)));
-        table
-    }
-
-    /// Sets room aside, so that packets may add all the set takes, or a million.
-    pub(super) fn reserve(&self) {
-        let mut writer = self.writer();
-        if std::mem::replace(&mut writer.reserved, true) {
-            return;
-        }
-        let most = self.maxelem.min(MOST_RESERVED);
-        let mut table = self.table.load_full();
-        let slots = (most as usize * 2).next_power_of_two();
-        if table.slots() < slots {
-            table = self.grow(&mut writer, &table, slots);
-        }
-        for row in 0..most {
-            table.slab.prepare(row);
-        }
-    }
-
     /// Deletes an element.
     pub(super) fn del(&self, meant: &Key, now: Nanos) -> Result<(), SetError> {
+        let hash = self.hash(meant);
         let mut writer = self.writer();
-        let table = self.table.load_full();
-        let (at, _) = self.find(&table, meant).ok_or(SetError::NotThere)?;
+        let table = self.table.load();
+        let at = self.find(&table, hash, meant).ok_or(SetError::NotThere)?;
         let mut expired = false;
         let mut note = |row: &Row<'_>| {
             expired = row.expired(now);
@@ -350,9 +340,9 @@ impl Store {
         if !wanted(&row) {
             return false;
         }
-        let slot = table.walk(self.hash(&key), |found, slot| (found == at).then_some(slot));
-        let Some(slot) = slot else { return false };
-        table.remove(slot);
+        if !table.remove(self.hash(&key), at) {
+            return false;
+        }
         row.set_state(0);
         let element = self.shape.unpack(&key);
         for (lengths, cidr) in self.lengths.iter().zip(self.cidrs(&element)) {
@@ -371,67 +361,16 @@ impl Store {
         [element.cidr, element.cidr2]
     }
 
-    fn sweep_some(&self, writer: &mut Writer, table: &Table, most: u32, now: Nanos) {
-        for _ in 0..most.min(writer.fresh) {
-            let at = writer.hand % writer.fresh;
-            writer.hand = writer.hand.wrapping_add(1);
-            self.drop_row(writer, table, at, |row| row.expired(now));
-        }
-    }
-
-    /// Takes out what expired, a piece at a time so that nobody waits long.
-    pub(super) fn sweep(&self, now: Nanos) {
-        const PIECE: u32 = 1024;
-        let rows = self.writer().fresh;
-        for _ in 0..rows.div_ceil(PIECE) {
-            let mut writer = self.writer();
-            let table = self.table.load_full();
-            self.sweep_some(&mut writer, &table, PIECE, now);
-        }
-        self.tidy();
-    }
-
-    /// Renews an index that is worn, and frees what nobody reads any more.
-    pub(super) fn tidy(&self) {
-        let mut writer = self.writer();
-        let table = self.table.load_full();
-        self.renew(&mut writer, table);
-        writer.retired.retain(|old| Arc::strong_count(old) > 1);
-    }
-
     /// Marks of what is gone.
     #[cfg(test)]
     pub(super) fn gone(&self) -> u32 {
-        self.table.load().gone()
+        self.table.load().index.gone()
     }
 
     /// Slots that the longest walk there can be looks at.
     #[cfg(test)]
     pub(super) fn longest_walk(&self) -> usize {
-        self.table.load().longest_walk()
-    }
-
-    /// Takes everything out.
-    pub(super) fn flush(&self) {
-        let mut writer = self.writer();
-        let old = self.table.load_full();
-        let slab = Arc::new(Slab::new(self.layout, self.maxelem));
-        let kept = if writer.reserved { self.maxelem.min(MOST_RESERVED) } else { 0 };
-        for row in 0..kept {
-            slab.prepare(row);
-        }
-        let slots = if writer.reserved { old.slots() } else { SMALLEST };
-        self.publish(&mut writer, Table::new(slots, slab));
-        (writer.free, writer.fresh, writer.hand) = (NONE, 0, 0);
-        self.live.store(0, Ordering::Relaxed);
-        for lengths in &self.lengths {
-            for cidr in lengths.iter() {
-                lengths.counts[usize::from(cidr)].store(0, Ordering::Relaxed);
-            }
-            for word in &lengths.present {
-                word.store(0, Ordering::Release);
-            }
-        }
+        self.table.load().index.longest_walk()
     }
 
     /// Entries by row, from `from` on, until `take` has enough; the next row.
@@ -455,6 +394,6 @@ impl Store {
     /// Bytes in use.
     pub(super) fn bytes(&self) -> u64 {
         let table = self.table.load();
-        table.slab.bytes() + 8 * table.slots() as u64
+        table.slab.bytes() + table.bytes()
     }
 }

@@ -1,6 +1,7 @@
 //! Sets against an obvious reference, and under several threads.
 
 mod churn;
+mod large;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

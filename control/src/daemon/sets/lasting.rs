@@ -168,18 +168,29 @@ fn parse(text: &str, now: Nanos) -> Result<Saved, String> {
 struct Summed<W> {
     to: W,
     sum: u32,
+    /// Bytes that there is room for yet.
+    room: u64,
 }
 
 impl<W: Write> Summed<W> {
     fn put(&mut self, text: &str) -> io::Result<()> {
+        let Some(room) = self.room.checked_sub(text.len() as u64) else {
+            return Err(io::Error::other(format!(
+                "all sets together are more than the {MAX_FILE_BYTES} bytes that would be read \
+                 again"
+            )));
+        };
+        self.room = room;
         self.sum = crc32c::crc32c_append(self.sum, text.as_bytes());
         self.to.write_all(text.as_bytes())
     }
 }
 
-/// Writes all sets as they are.
-fn write(desk: &SetDesk, to: impl Write, at: Nanos) -> io::Result<()> {
-    let mut to = Summed { to, sum: 0 };
+/// Writes all sets as they are, if they fit so many bytes.
+fn write(desk: &SetDesk, to: impl Write, at: Nanos, most: u64) -> io::Result<()> {
+    // The last line has eight digits.
+    let room = most.saturating_sub(FOOT.len() as u64 + 9);
+    let mut to = Summed { to, sum: 0, room };
     to.put(&format!("{HEAD}{}\n", at.0 / Nanos::SECOND.0))?;
     for (name, sum) in desk.fingerprints() {
         to.put(&format!("{SAID}{sum:016x} {name}\n"))?;
@@ -204,7 +215,11 @@ fn save(desk: &SetDesk, path: &Path) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    write(desk, BufWriter::new(&file), wall())?;
+    if let Err(error) = write(desk, BufWriter::new(&file), wall(), MAX_FILE_BYTES) {
+        // What is there is no use to anybody, and may be all the disk has left.
+        let _ = fs::remove_file(&new);
+        return Err(error);
+    }
     file.sync_all()?;
     fs::rename(&new, path)
 }
@@ -297,7 +312,7 @@ mod tests {
 
     fn saved(desk: &SetDesk) -> String {
         let mut bytes = Vec::new();
-        write(desk, &mut bytes, Nanos::from_secs(1000)).unwrap();
+        write(desk, &mut bytes, Nanos::from_secs(1000), MAX_FILE_BYTES).unwrap();
         String::from_utf8(bytes).unwrap()
     }
 
@@ -319,6 +334,22 @@ mod tests {
         assert!((87..=90).contains(&entries[1].extras.timeout_s.unwrap()), "{entries:?}");
         assert_eq!(entries[1].extras.comment.as_deref(), Some("x y"));
         assert!(back.stage.registry().get(&SetName::new("l").unwrap()).is_some());
+    }
+
+    /// More than would be read again is not written.
+    #[test]
+    fn a_file_is_no_larger_than_what_is_read() {
+        let desk = desk("create a hash:ip\nadd a 192.0.2.1\nadd a 192.0.2.2\n");
+        let whole = saved(&desk).len() as u64;
+        let write = |most: u64| {
+            let mut bytes = Vec::new();
+            write(&desk, &mut bytes, Nanos::from_secs(1000), most).map(|()| bytes.len() as u64)
+        };
+        assert_eq!(write(whole).unwrap(), whole);
+        for most in [0, 1, whole / 2, whole - 1] {
+            let error = write(most).unwrap_err().to_string();
+            assert!(error.contains("more than the 268435456 bytes"), "{error}");
+        }
     }
 
     /// Elements as packets add them, which the tool would refuse.

@@ -8,6 +8,7 @@ pub(super) mod lasting;
 mod views;
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -98,10 +99,8 @@ impl FromFiles {
 
 /// Nobody outside should know what hashes depend on.
 pub(super) fn seed() -> u64 {
-    let mut bytes = [0; 8];
-    // Without random numbers the daemon has not started.
-    let _ = getrandom::fill(&mut bytes);
-    u64::from_le_bytes(bytes)
+    // The library takes its keys from the system, and does not go on without.
+    RandomState::new().hash_one(0)
 }
 
 /// The sets as they will be once a policy is in force; until then nobody sees them.
@@ -323,6 +322,19 @@ mod tests {
             drop(tried);
             assert_eq!(seen(desk.registry()), live);
         }
+        // What a policy's packets would add has its room once that policy is in force.
+        let bytes = |name: &str| {
+            let slot = desk.registry().get(&SetName::new(name).unwrap()).unwrap();
+            slot.set().header().memory_bytes
+        };
+        let adding = rules.replace("-j DROP", "-j SET --add-set b src");
+        let small = bytes("b");
+        store.rehearse(change(&adding)).unwrap();
+        let both = adding.replace("COMMIT", "-A FORWARD -m set --match-set none src\nCOMMIT");
+        assert!(store.install(change(&both)).is_err());
+        assert_eq!(bytes("b"), small);
+        store.install(change(&adding)).unwrap();
+        assert!(bytes("b") > 65_536 * 16, "{} bytes", bytes("b"));
         let tried = desk.try_out(files(next), true).unwrap();
         let change = Change { sets: Some(tried.overlay()), ..change(&right) };
         store.install(change.clone()).unwrap();

@@ -100,7 +100,56 @@ impl TargetModule for Rateest {
         if reaches(&30) {
             return Err(bad(average_place, "the average is too long", "write less"));
         }
+        // Written with the interval that is kept; the tools print what is longer modulo 2^32.
+        let written_us = 250_000_u64 << interval_log << ewma_log;
+        if written_us > u64::from(u32::MAX) {
+            let message = "no time that can be written stands for this average";
+            return Err(bad(average_place, message, "write less"));
+        }
         let parameters = EstimatorParameters { interval_log, ewma_log };
         Ok(TargetSpec::Meta(MetaSpec::Rateest { name, parameters }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane::packet::Family;
+
+    use crate::iptables::{TableNames, parse, print};
+    use crate::model::TargetSpec;
+
+    fn target(interval: &str, average: &str) -> Option<(TargetSpec, String)> {
+        let names = TableNames::well_known();
+        let text = format!(
+            "*filter\n-A INPUT -j RATEEST --rateest-name a --rateest-interval {interval} \
+             --rateest-ewmalog {average}\nCOMMIT\n"
+        );
+        let parsed = parse(&text, "t", Family::V4, &names).ok()?;
+        let rule = parsed.ruleset.tables[0].chains.iter().find_map(|chain| chain.rules.first())?;
+        let printed = print::rule_text(rule, Family::V4, &names);
+        Some((rule.target.clone(), printed))
+    }
+
+    /// What is printed means the same again; `500.0ms` and `8192.0s` would be refused.
+    #[test]
+    fn what_is_printed_reads_back() {
+        let intervals = ["1", "200ms", "250ms", "260ms", "300ms", "1s", "4.1s", "8s"];
+        let averages = ["300ms", "550ms", "1s", "17s", "3000s", "4096s", "4270s", "4294s"];
+        let mut taken = 0;
+        for interval in intervals {
+            for average in averages {
+                let Some((made, printed)) = target(interval, average) else { continue };
+                let words: Vec<&str> = printed.split(' ').collect();
+                let after = |name: &str| {
+                    let at = words.iter().position(|word| *word == name).unwrap();
+                    words[at + 1]
+                };
+                let again = target(after("--rateest-interval"), after("--rateest-ewmalog"));
+                assert_eq!(again.map(|it| it.0), Some(made), "{interval} {average}: {printed}");
+                taken += 1;
+            }
+        }
+        assert!(taken > 30, "{taken}");
+        assert!(target("260ms", "4270s").is_none());
     }
 }

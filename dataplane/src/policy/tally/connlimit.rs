@@ -13,6 +13,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use super::PAGE;
 use super::shelf::Shelf;
 use super::spin::Spin;
 use super::ticks;
@@ -109,9 +110,14 @@ impl ConnTable {
     /// Addresses and connections, some of which may be over.
     pub fn len(&self) -> (usize, usize) {
         let parts = self.parts.iter().map(|part| {
-            let part = part.lock();
-            let counts = part.hosts.iter().map(|at| part.hosts.value(at).count as usize);
-            (part.hosts.len(), counts.sum::<usize>())
+            let (mut sum, mut from) = ((0, 0), 0);
+            loop {
+                let part = part.lock();
+                let Some(page) = part.hosts.page(from, PAGE) else { break sum };
+                let counts = page.map(|(_, at)| part.hosts.value(at).count as usize);
+                sum = counts.fold(sum, |sum, count| (sum.0 + 1, sum.1 + count));
+                from += PAGE;
+            }
         });
         parts.fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1))
     }

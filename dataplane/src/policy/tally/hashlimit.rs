@@ -10,6 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use super::PAGE;
 use super::rate::{Bucket, Rate};
 use super::shelf::Shelf;
 use super::spin::Spin;
@@ -261,15 +262,21 @@ impl HashTable {
         let origin = self.origin(tick);
         let mut rows = Vec::new();
         for part in &self.parts {
-            let shelf = part.lock();
-            let alive = |at: &u32| !self.is_over(shelf.value(*at), tick, origin);
-            rows.extend(shelf.iter().filter(alive).map(|at| {
-                let (key, entry) = (shelf.key(at), shelf.value(at));
-                let mut bucket = entry.bucket;
-                self.settings.rate.refill(&mut bucket, tick);
-                let (src, dst) = ((key.src, key.sport), (key.dst, key.dport));
-                Row { src, dst, bucket, expires: entry.expires }
-            }));
+            let mut from = 0;
+            loop {
+                rows.reserve(PAGE);
+                let shelf = part.lock();
+                let Some(page) = shelf.page(from, PAGE) else { break };
+                let alive = |at: &u32| !self.is_over(shelf.value(*at), tick, origin);
+                rows.extend(page.map(|(_, at)| at).filter(alive).map(|at| {
+                    let (key, entry) = (shelf.key(at), shelf.value(at));
+                    let mut bucket = entry.bucket;
+                    self.settings.rate.refill(&mut bucket, tick);
+                    let (src, dst) = ((key.src, key.sport), (key.dst, key.dport));
+                    Row { src, dst, bucket, expires: entry.expires }
+                }));
+                from += PAGE;
+            }
         }
         rows
     }

@@ -26,6 +26,9 @@ pub const HZ: u64 = 250;
 /// Nanoseconds in one tick.
 pub const TICK_NS: u64 = 1_000_000_000 / HZ;
 
+/// Entries that a listing copies under one lock.
+const PAGE: usize = 256;
+
 /// The kernel's `jiffies` at a time.
 pub fn ticks(now: Nanos) -> u64 {
     now.0 / TICK_NS

@@ -9,6 +9,7 @@ use std::hash::RandomState;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::PAGE;
 use super::shelf::Shelf;
 use super::spin::Spin;
 use super::{HZ, ticks};
@@ -16,6 +17,7 @@ use crate::clock::Nanos;
 use crate::packet::Family;
 use crate::policy::Hook;
 use crate::policy::eval::{Outcome, PacketView};
+use crate::policy::scene::Sender;
 
 /// Addresses in one list (`ip_list_tot`).
 pub const DEFAULT_ENTRIES: u32 = 100;
@@ -232,8 +234,17 @@ impl RecentTable {
 
     /// All addresses, the one that was not seen longest first.
     pub fn list(&self) -> Vec<Seen> {
-        let list = self.list.lock();
-        list.shelf.iter().map(|at| list.seen(at)).collect()
+        let (mut found, mut from) = (Vec::new(), 0);
+        loop {
+            found.reserve(PAGE);
+            let list = self.list.lock();
+            let Some(page) = list.shelf.page(from, PAGE) else { break };
+            found.extend(page.map(|(turn, at)| (turn, list.seen(at))));
+            from += PAGE;
+        }
+        // Whoever was seen again meanwhile may be there as of before.
+        found.sort_by_key(|(turn, _)| *turn);
+        found.into_iter().map(|(_, seen)| seen).collect()
     }
 
     /// Puts addresses from elsewhere behind those that are there, as far as they fit
@@ -360,11 +371,11 @@ impl RecentMatch {
     pub(super) fn evaluate(&self, packet: &PacketView<'_>) -> Outcome {
         let parsed = &*packet.parsed;
         let bits = if self.rule.destination { parsed.dst } else { parsed.src };
-        // The TTL before it was forwarded: one more for what is on its way out and not
-        // this machine's own.
+        // The TTL before it was forwarded, which netfilter takes for one more wherever a
+        // packet on its way out has no socket.
         let forwarded = match packet.hook {
             Hook::Forward => true,
-            Hook::Postrouting => packet.input.is_some(),
+            Hook::Output | Hook::Postrouting => packet.sender == Sender::Nobody,
             _ => false,
         };
         let ttl = parsed.ttl.wrapping_add(u8::from(forwarded));

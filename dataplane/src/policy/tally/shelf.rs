@@ -17,6 +17,8 @@ struct Node<K, V> {
     next: u32,
     older: u32,
     newer: u32,
+    /// Its turn in the row; zero once it is free.
+    turn: u64,
 }
 
 /// The table.
@@ -30,6 +32,8 @@ pub(super) struct Shelf<K, V> {
     free: u32,
     oldest: u32,
     newest: u32,
+    /// The latest turn.
+    turn: u64,
     len: usize,
 }
 
@@ -44,6 +48,7 @@ impl<K: Hash + Eq + Copy, V> Shelf<K, V> {
             free: NONE,
             oldest: NONE,
             newest: NONE,
+            turn: 0,
             len: 0,
         }
     }
@@ -67,7 +72,7 @@ impl<K: Hash + Eq + Copy, V> Shelf<K, V> {
 
     /// Puts a new entry at the row's new end; `None` when there is no room.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<u32> {
-        let node = Node { key, value, next: NONE, older: NONE, newer: NONE };
+        let node = Node { key, value, next: NONE, older: NONE, newer: NONE, turn: 0 };
         let at = match self.free {
             NONE if self.nodes.len() < self.capacity => {
                 self.nodes.push(node);
@@ -105,6 +110,7 @@ impl<K: Hash + Eq + Copy, V> Shelf<K, V> {
         }
         self.unlink(at);
         self.nodes[at as usize].next = self.free;
+        self.nodes[at as usize].turn = 0;
         self.free = at;
         self.len -= 1;
     }
@@ -134,7 +140,21 @@ impl<K: Hash + Eq + Copy, V> Shelf<K, V> {
         &mut self.nodes[at as usize].value
     }
 
+    /// Entries in `most` places from `from` on, each with its turn in the row; `None` where
+    /// there are no more places. What stays is in one page and keeps its place, so that a
+    /// listing need not hold a lock for all of them.
+    pub(super) fn page(
+        &self,
+        from: usize,
+        most: usize,
+    ) -> Option<impl Iterator<Item = (u64, u32)> + '_> {
+        let nodes = self.nodes.get(from..self.nodes.len().min(from.saturating_add(most)))?;
+        let places = nodes.iter().zip(from as u32..).map(|(node, at)| (node.turn, at));
+        (!nodes.is_empty()).then(|| places.filter(|(turn, _)| *turn > 0))
+    }
+
     /// All entries along the row, oldest first.
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         std::iter::successors(self.oldest(), |&at| {
             let newer = self.nodes[at as usize].newer;
@@ -163,7 +183,9 @@ impl<K: Hash + Eq + Copy, V> Shelf<K, V> {
 
     fn link(&mut self, at: u32) {
         let newest = std::mem::replace(&mut self.newest, at);
+        self.turn += 1;
         let node = &mut self.nodes[at as usize];
+        node.turn = self.turn;
         (node.older, node.newer) = (newest, NONE);
         match newest {
             NONE => self.oldest = at,
@@ -189,7 +211,17 @@ mod tests {
     use super::*;
 
     fn row(shelf: &Shelf<u32, u32>) -> Vec<(u32, u32)> {
-        shelf.iter().map(|at| (shelf.key(at), *shelf.value(at))).collect()
+        let row: Vec<(u32, u32)> =
+            shelf.iter().map(|at| (shelf.key(at), *shelf.value(at))).collect();
+        // Pages and turns tell the same.
+        let (mut paged, mut from) = (Vec::new(), 0);
+        while let Some(page) = shelf.page(from, 3) {
+            paged.extend(page.map(|(turn, at)| (turn, (shelf.key(at), *shelf.value(at)))));
+            from += 3;
+        }
+        paged.sort_unstable();
+        assert!(paged.iter().map(|(_, entry)| entry).eq(&row), "{paged:?} {row:?}");
+        row
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A lock for a few dozen instructions.
 //!
 //! Concurrency: whoever wants it spins; nobody sleeps, so a worker loses the time of
-//! another's lookup at most. Listings hold it for one table's copy only.
+//! another's lookup at most. Listings hold it for a page of a table at a time.
 
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
