@@ -216,9 +216,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
             });
         }
     };
-    let asks_owners = !owners.is_empty();
-    let equipment =
-        Equipment { store, workers, conntrack, sets, mirror, place, holds, pins, asks_owners };
+    let equipment = Equipment { store, workers, conntrack, sets, mirror, place, holds, pins };
     let (mut daemon, restored) =
         Daemon::start(config, equipment, &signals).map_err(|error| owners.blame(error, &texts))?;
     let mut notes = daemon.service.notes();
@@ -338,7 +336,6 @@ struct Equipment {
     place: Option<Place>,
     holds: Holds,
     pins: Pins,
-    asks_owners: bool,
 }
 
 impl Daemon {
@@ -349,8 +346,7 @@ impl Daemon {
         equipment: Equipment,
         signals: &Signals,
     ) -> Result<(Self, Option<String>), DaemonError> {
-        let Equipment { store, workers, conntrack, sets, mirror, place, holds, pins, asks_owners } =
-            equipment;
+        let Equipment { store, workers, conntrack, sets, mirror, place, holds, pins } = equipment;
         let update = mirror.current()?;
         let network = Arc::new(Network::build(&update.topology)?);
         let notes = update.notes.iter().map(ToString::to_string).collect();
@@ -363,9 +359,7 @@ impl Daemon {
         };
         let note = place.as_ref().and_then(|place| state_note(place, &restored));
         guard::tell_at_start(&config, &store, &network, &conntrack);
-        let mut wanted = ports::wanted(&config, workers, &store);
-        wanted.broadcasts = update.broadcasts;
-        wanted.needs_owners = asks_owners;
+        let wanted = ports::wanted(&config, workers, &store, update.broadcasts);
         let mut opened = afxdp::open_pinned(&wanted, update.local, Some(pins))?;
         let board = Arc::new(PortBoard::at_start(&config, &opened));
         let maps = opened.program.take_blocklist();

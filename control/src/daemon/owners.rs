@@ -11,7 +11,7 @@ use dataplane::port::afxdp::AfxdpError;
 use super::error::DaemonError;
 use super::policy::Texts;
 use super::service::Service;
-use crate::apply::Change;
+use crate::apply::{Change, PolicyStore};
 use crate::check::mode::plain_matches;
 use crate::diagnostics::{Code, Finding, Severity};
 use crate::model::{Ruleset, Span};
@@ -25,11 +25,6 @@ impl Questions {
     pub(super) fn of(change: &Change) -> Self {
         let families = [&change.v4, &change.v6].into_iter().flatten();
         Self(families.flat_map(|rules| asked(rules).map(|at| (rules.family, at))).collect())
-    }
-
-    /// Whether there is none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     /// A refusal of each.
@@ -59,6 +54,12 @@ impl Questions {
             other => other,
         }
     }
+}
+
+/// Whether the policy in force asks.
+pub(super) fn are_asked(store: &PolicyStore) -> bool {
+    let asks = |family| store.read(|view| asked(view.rules(family)).next().is_some());
+    asks(Family::V4) || asks(Family::V6)
 }
 
 fn asked(rules: &Ruleset) -> impl Iterator<Item = Span> {

@@ -14,6 +14,7 @@
 mod board;
 mod report;
 
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -33,7 +34,7 @@ pub(super) use report::Reports;
 use super::blocklist::Blocking;
 use super::fleet::WorkerSight;
 use super::preflight::{self, Holds};
-use super::{Config, ProgramSight};
+use super::{Config, ProgramSight, owners};
 use crate::apply::PolicyStore;
 
 /// Longest time between two looks at the devices.
@@ -44,8 +45,15 @@ const LOOK_SOON: Duration = Duration::from_millis(2);
 const REST: Nanos = Nanos::SECOND;
 
 /// How the ports are to be taken.
-pub(super) fn wanted(config: &Config, workers: usize, store: &PolicyStore) -> afxdp::Config {
+pub(super) fn wanted(
+    config: &Config,
+    workers: usize,
+    store: &PolicyStore,
+    broadcasts: Vec<Ipv4Addr>,
+) -> afxdp::Config {
     let mut wanted = afxdp::Config::new(config.ports.iter().cloned(), workers);
+    wanted.broadcasts = broadcasts;
+    wanted.needs_owners = owners::are_asked(store);
     wanted.attach = config.attach;
     wanted.copy = config.copy;
     wanted.routed = !matches!(config.mode, Mode::Bridge(_));
