@@ -367,10 +367,7 @@ impl Daemon {
         sandbox::narrow()?;
         let program = ProgramSight::new(opened.program, Blocking::start(maps, &config));
         let outlets = records::outlets(&config.logging);
-        let (file, ports) = (config.log.as_deref(), config.ports.clone());
-        let log = LogThread::start(file, &config.logging, &outlets, ports)
-            .map_err(system("log thread"))?;
-        log.desk().open_book(store.log_book());
+        let log = start_log(&config, &outlets, &store)?;
         let spreads: Vec<_> = config.ports.iter().map(|port| LinkInfo::spread(port)).collect();
         let (workers, faults) = (opened.workers, config.faults);
         let fleet =
@@ -420,6 +417,19 @@ impl Daemon {
         };
         Ok((daemon, note))
     }
+}
+
+/// The log thread, which knows from the beginning which rules report.
+fn start_log(
+    config: &Config,
+    outlets: &Outlets,
+    store: &PolicyStore,
+) -> Result<LogThread, DaemonError> {
+    let (file, ports) = (config.log.as_deref(), config.ports.clone());
+    let log =
+        LogThread::start(file, &config.logging, outlets, ports).map_err(system("log thread"))?;
+    log.desk().open_book(store.log_book());
+    Ok(log)
 }
 
 fn restore_state(

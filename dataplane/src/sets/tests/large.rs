@@ -22,7 +22,10 @@ fn is_growing(set: &Set) -> bool {
     store.table().before.is_some()
 }
 
-fn specs() -> Vec<(CreateSpec, fn(u32) -> Element)> {
+/// A kind of set, and the element of a number.
+type Subject = (CreateSpec, fn(u32) -> Element);
+
+fn specs() -> Vec<Subject> {
     let hash = CreateSpec { maxelem: 1 << 20, ..CreateSpec::new(SetType::HashIp) };
     let wide = |number| Element { ip: u128::from(number) << 64 | 1, ..Element::default() };
     vec![
