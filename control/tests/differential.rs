@@ -10,10 +10,12 @@ mod lab;
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use diff::packets::{Entry, Packet};
 use diff::rng::Rng;
 use diff::rules::RulesetText;
 use diff::{Case, Observation, compare, corpus, kernel, replay, shrink};
 use lab::Lab;
+use lab::frames::{self, Ip};
 
 /// The usual lab, with what is said to links.
 fn new_lab() -> Lab {
@@ -192,6 +194,98 @@ fn seeds_that_once_differed() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// What random cases with what `extra` adds came down to: why, whether IPv6, rules by
+/// table, where the packet enters, and the packet. The engine has tests of its own
+/// (`dataplane/src/engine/tests/rewritten.rs`).
+const CASES_THAT_ONCE_DIFFERED: &[(&str, bool, &str, Entry, &str)] = &[
+    (
+        "a copy on a foreign link for a broadcast address was for one neighbour",
+        false,
+        "*mangle\n:PREROUTING ACCEPT\n-A PREROUTING -j TEE --gateway 198.18.3.11 --oif eth0\nCOMMIT\n",
+        Entry::Port(1),
+        "ffffffffffff02000000020b08004528002c7fed400001676827c612020bc61202ff\
+         000000000000000000000000000000000000000000000000",
+    ),
+    (
+        "REJECT did not believe what tracking had summed up before TCPMSS",
+        true,
+        "*mangle\n:PREROUTING ACCEPT\n\
+         -A PREROUTING -p tcp -m tcp --tcp-flags SYN SYN -j TCPMSS --set-mss 1221\nCOMMIT\n\
+         *filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n-A INPUT -m state --state RELATED\n\
+         -A FORWARD -j REJECT --reject-with icmp6-adm-prohibited\nCOMMIT\n",
+        Entry::Port(2),
+        "0200000003010200000003fe86dd60000000001c064020010db8ffff00000000000000000006\
+         20010db800020000000000000000000b00519c48d828c2b1c8728d2b70122000590c0000\
+         0102042328010101",
+    ),
+    (
+        "an error of our own that SNPT made wrong was dropped by nat",
+        true,
+        "*mangle\n:POSTROUTING ACCEPT\n-A POSTROUTING -j SNPT --src-pfx 2001:db8:2::/64 \
+         --dst-pfx 2001:db8:2::/64\nCOMMIT\n*nat\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\nCOMMIT\n\
+         *filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n-A INPUT -m conntrack --ctproto 1\n\
+         -A FORWARD -j REJECT --reject-with icmp6-no-route\nCOMMIT\n",
+        Entry::Port(0),
+        "02000000010102000000010a86dd628000000014064020010db800010000000000000000000a\
+         20010db800010000000000000000000b9c420016fd4fbb062ec64b255010200065b10000",
+    ),
+];
+
+#[test]
+fn cases_that_once_differed() {
+    let _alone = alone();
+    let lab = new_lab();
+    for (wrong, v6, rules, entry, hex) in CASES_THAT_ONCE_DIFFERED {
+        let digits: Vec<u8> =
+            hex.bytes().map(|byte| (byte as char).to_digit(16).unwrap() as u8).collect();
+        let bytes = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        let packet = Packet { entry: *entry, bytes, note: (*wrong).to_owned() };
+        let rules = corpus::parse(*v6, rules);
+        let case = Case { rules, packets: vec![packet], conntrack: true, default_routes: false };
+        let (theirs, differences) = judge(&lab, &case).expect("the kernel takes these rules");
+        assert!(!theirs.sent[0].is_empty(), "{wrong}: nothing came out");
+        assert_eq!(differences, Vec::<String>::new(), "{wrong}");
+    }
+}
+
+/// DSCP in OUTPUT makes the kernel route anew what REJECT then refuses.
+#[test]
+fn errors_about_our_own_packets_to_a_link() {
+    let _alone = alone();
+    let lab = new_lab();
+    let text = "*mangle\n:OUTPUT ACCEPT\n-A OUTPUT -p udp -j DSCP --set-dscp 0x2e\nCOMMIT\n\
+         *filter\n:INPUT ACCEPT\n:OUTPUT ACCEPT\n-A INPUT -m state --state RELATED\n\
+         -A OUTPUT -p udp -j REJECT --reject-with icmp6-adm-prohibited\nCOMMIT\n";
+    let groups = ["ff02::5", "ff05::1:3"].map(|group| group.parse().expect("a group"));
+    let ends = |port| {
+        let hosts = [1, 10].map(|host| lab::link_local(port, host));
+        hosts.into_iter().chain([lab::address(true, port, 1), lab::address(true, port, 10)])
+    };
+    let mut packets = Vec::new();
+    for (port, other) in [(0, 0), (0, 1), (1, 1), (2, 0)] {
+        let own = |from: &std::net::IpAddr| {
+            *from == lab::address(true, port, 1)
+                || port == other && *from == lab::link_local(port, 1)
+        };
+        for (from, to) in ends(port)
+            .filter(own)
+            .flat_map(|from| ends(other).chain(groups).map(move |to| (from, to)))
+        {
+            let ip = Ip::new(from, to, 17);
+            let bytes = ip.packet(&frames::udp(&ip, 1_000, 2_000, 5));
+            let entry = Entry::OwnOn(other);
+            packets.push(Packet { entry, bytes, note: format!("{from} > {to} on {other}") });
+        }
+    }
+    for text in [text.to_owned(), text.replace("-m state --state RELATED", "-p tcp")] {
+        let rules = corpus::parse(true, &text);
+        let packets = packets.clone();
+        let case = Case { rules, packets, conntrack: true, default_routes: false };
+        let (_, differences) = judge(&lab, &case).expect("the kernel takes these rules");
+        assert_eq!(differences, Vec::<String>::new());
+    }
 }
 
 /// Real rulesets, where both sides load them.

@@ -15,7 +15,8 @@ pub fn run(lab: &Lab, case: &Case) -> Result<(Observation, Vec<u64>), String> {
     let v6 = case.rules.v6;
     let text = case.rules.text();
     if tally::is_kept(&text) {
-        reset(lab, v6)?;
+        // Lists of `recent` belong to both families.
+        [false, true].into_iter().try_for_each(|v6| reset(lab, v6))?;
     }
     let named = sets::are_named(&text);
     if named {

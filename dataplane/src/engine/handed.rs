@@ -22,7 +22,7 @@ use crate::conntrack::status::{DST_NAT, SRC_NAT};
 use crate::effects::{Answer, Effects};
 use crate::fib::{Query, Realms, Route, RouteKind, is_link_local};
 use crate::packet::{Mac, Parsed, PortId};
-use crate::verdict::Disposition;
+use crate::verdict::{Disposition, DropReason};
 use crate::wire::proto;
 
 /// Bit of the first byte: the socket is bound to the device.
@@ -148,12 +148,17 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         first: Option<Hop>,
     ) -> Result<Option<Hop>, End> {
         let query = packet.query();
-        if let (true, Some(first)) = (is_link_local(query.family, query.dst), first) {
-            // It means nothing on another link, but a rule may name a gateway on this one.
-            return Ok(Some(self.way_on(first.port, &query)));
+        let bound = packet.handed.filter(|handed| handed.bound);
+        if is_link_local(query.family, query.dst) {
+            match (first, bound) {
+                // It means nothing on another link, but a rule may name a gateway on this one.
+                (Some(first), _) => return Ok(Some(self.way_on(first.port, &query))),
+                // One of our own was on its way through `lo`, which has no such address.
+                (None, None) => return Err(End::Drop(DropReason::NoRoute)),
+                (None, Some(_)) => {}
+            }
         }
         let again = self.route_output(&query);
-        let bound = packet.handed.filter(|handed| handed.bound);
         match (bound, again) {
             (Some(handed), Ok(Some(hop))) if hop.port != handed.port => Ok(first),
             (Some(_), Err(_)) => Ok(first),

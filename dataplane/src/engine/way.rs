@@ -81,6 +81,11 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             mac: None,
             realms,
         };
+        let own = network.port_with(query.family, query.dst);
+        if own.is_some_and(|port| network.is_link_local_of(port, query.dst)) {
+            // Through `lo`.
+            return Ok(None);
+        }
         if let Some(way) = network.group_way(query) {
             return Ok(Some(said(way, Realms::default())));
         }

@@ -58,7 +58,7 @@ pub(super) fn as_added(spec: &CreateSpec, store: &Store, element: &Element) -> E
 
 /// What a hash cannot hold.
 pub(super) fn is_null(kind: SetType, element: &Element) -> bool {
-    kind == SetType::HashIp && element.ip == 0
+    matches!(kind, SetType::HashIp | SetType::HashIpPort) && element.ip == 0
 }
 
 /// Under the set's own masks.

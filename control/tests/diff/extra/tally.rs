@@ -1,5 +1,6 @@
-//! `recent`, `hashlimit`, `connlimit`: what rules remember of packets, so slow that nothing
-//! depends on the moment.
+//! `recent` and `hashlimit`: what rules remember of packets, so slow that nothing depends on
+//! the moment. `connlimit` forgets by the kernel's ticks, whose beginning nobody can see: it
+//! is compared where nothing ends (`behaviours`).
 
 use crate::diff::rng::Rng;
 use crate::diff::rules::Place;
@@ -12,11 +13,7 @@ pub fn is_kept(rules: &str) -> bool {
 
 /// One of them.
 pub fn extension(rng: &mut Rng, place: &Place<'_>, _parts: &[String]) -> Option<String> {
-    Some(match rng.below(if place.conntrack { 5 } else { 4 }) {
-        0 | 1 => recent(rng),
-        2 | 3 => hashlimit(rng, place.v6),
-        _ => connlimit(rng, place.v6),
-    })
+    Some(if rng.chance(50) { recent(rng) } else { hashlimit(rng, place.v6) })
 }
 
 fn not(rng: &mut Rng) -> &'static str {
@@ -66,11 +63,4 @@ fn hashlimit(rng: &mut Rng, v6: bool) -> String {
         "-m hashlimit --hashlimit-{bound} 1/hour --hashlimit-burst {burst} {rest} {table} \
          --hashlimit-name diff{name}"
     )
-}
-
-fn connlimit(rng: &mut Rng, v6: bool) -> String {
-    let bound = rng.pick(&["upto", "above"]);
-    let mask = rng.pick(if v6 { &[128, 64, 48, 0] } else { &[32, 24, 16, 0] });
-    let side = rng.pick(&["--connlimit-saddr", "--connlimit-daddr"]);
-    format!("-m connlimit --connlimit-{bound} {} --connlimit-mask {mask} {side}", rng.below(5))
 }

@@ -86,3 +86,20 @@ fn a_copy_on_a_foreign_link_for_a_broadcast_address_is_for_everybody_there() {
     rig.down(Packet::udp(SERVER, 1, CLIENT, 2));
     assert_eq!(rig.answer().1[..6], HOST_MACS[0].0);
 }
+
+#[test]
+fn what_is_said_to_a_link_local_address_of_our_own_cannot_be_routed_anew() {
+    let ours = "fe80::ff:fe00:101";
+    let mut topology = topology();
+    topology.ports[0].addresses.push((ip(ours), 64));
+    for rewrites in [false, true] {
+        let (v4, mut v6) = builders();
+        let dscp = Spec::any(Target::Header(HeaderTarget::Dscp(0x2e)));
+        let rules = if rewrites { vec![dscp] } else { vec![] };
+        v6.builtin(TableId::Mangle, Hook::Output, ACCEPT, rules);
+        let mut rig = Rig::new(&topology, join(v4, v6));
+        let sent = rig.own(Packet::udp(ours, 1, ours, 2)).disposition;
+        assert_eq!(sent == dropped(DropReason::NoRoute), rewrites, "{sent:?}");
+        assert!(rig.seen.emitted.is_empty() && rig.seen.wanted.is_empty());
+    }
+}
