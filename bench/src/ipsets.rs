@@ -59,7 +59,7 @@ fn spec(kind: SetType, count: usize) -> CreateSpec {
 }
 
 /// Different elements: odd numbers for what is loaded, even ones for what is not there.
-fn element(kind: SetType, number: usize, seed: u64, there: bool) -> Element {
+pub(crate) fn element(kind: SetType, number: usize, seed: u64, there: bool) -> Element {
     let mixed = (number as u32).wrapping_mul(0x9e37_79b1) ^ (seed as u32).wrapping_mul(0x85eb_ca6b);
     match kind {
         SetType::HashNet => {
@@ -205,7 +205,7 @@ fn kernel_in(
     }))
 }
 
-fn command(words: &[&str], input: &str) -> Result<String, Box<dyn std::error::Error>> {
+pub(crate) fn command(words: &[&str], input: &str) -> Result<String, Box<dyn std::error::Error>> {
     let mut child = Command::new(words[0])
         .args(&words[1..])
         .stdin(Stdio::piped())

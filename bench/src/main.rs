@@ -1,7 +1,9 @@
 //! `portcullis-bench`: measures, as JSON lines.
 
+mod blocklist;
 mod classify;
 mod clock;
+mod engine;
 mod ipsets;
 mod log;
 mod sets;
@@ -21,6 +23,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// A source blocklist in the XDP program, in the engine and in the kernel.
+    Blocklist(blocklist::Args),
     /// Lookups in the classifier's structures.
     Classify(classify::Args),
     /// What a flood that meets LOG costs forwarding.
@@ -34,6 +38,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
+        Command::Blocklist(args) => blocklist::run(args),
         Command::Classify(args) => classify::run(args),
         Command::Log(args) => log::run(args),
         Command::Sets(args) => ipsets::run(args),
