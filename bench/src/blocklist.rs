@@ -3,8 +3,8 @@
 //!
 //! Frames of listed sources flood one end of a veth pair; the other end drops them on
 //! the sending core before the sender goes on. `path_ns` is the sender's time for a frame,
-//! with the veth's share in it: differences count. The kernel's line `none` is a first rule
-//! that drops everything without a set. `program_ns` is one run of the XDP program on a
+//! with the veth's share in it: differences within a side count. The line `none` is a receiver
+//! that drops everything without a set: by its first rule, or at the end of the program. `program_ns` is one run of the XDP program on a
 //! frame, as `bpftool prog run` measures it. Needs root, `iptables-legacy`, `ipset`, `bpftool`.
 
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use dataplane::packet::{Family, Mac, PortId};
 use dataplane::port::Port;
 use dataplane::port::afxdp::blocklist::{BlockRule, Meaning};
-use dataplane::port::afxdp::{BlocklistSize, Config, LinkInfo, Opened, open};
+use dataplane::port::afxdp::{BlocklistSize, Config, LinkInfo, OnFailure, Opened, open};
 use dataplane::sets::{Element, SetType};
 use dataplane::wire::build::Packet;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -144,6 +144,7 @@ impl Stage {
     fn open(&self, part: &str, device: &str, room: Option<BlocklistSize>) -> Outcome<Opened> {
         let mut config = Config::new([device.to_owned()], 1);
         (config.huge_pages, config.blocklist) = (false, room);
+        config.on_failure = OnFailure::Closed;
         let opened = inside(&self.namespace(part), || open(&config, []).map_err(|e| e.to_string()));
         Ok(opened?)
     }
@@ -154,7 +155,7 @@ impl Stage {
         let room = BlocklistSize { hosts: [hosts.max(1 << 16), 1], nets };
         let mut opened = self.open("g", "g0", Some(room))?;
         let mut maps = opened.program.take_blocklist().ok_or("there is no room for the maps")?;
-        let before = memory("block4")?;
+        let before = memory()?;
         let loading = Stopwatch::start();
         for (table, elements) in TABLES.into_iter().zip([&list.hosts, &list.nets]) {
             for element in elements {
@@ -166,7 +167,7 @@ impl Stage {
         let mut lines = vec![json!({
             "bench": "blocklist", "side": "xdp", "load_ms": load_ms,
             "addresses": list.hosts.len(), "networks": list.nets.len(),
-            "memory_bytes": memory("block4")?, "memory_empty_bytes": before,
+            "memory_bytes": memory()?, "memory_empty_bytes": before,
         })];
         let mut rng = Rng(args.seed);
         let listed = [frame(list.source(&mut rng, false)), frame(list.source(&mut rng, true))];
@@ -189,7 +190,15 @@ impl Stage {
             }));
         }
         let blocked = opened.program.counters(PortId(0))?.blocked;
-        lines.push(json!({ "bench": "blocklist", "side": "xdp", "blocked": blocked }));
+        // Without rules and without a worker, it drops everything in the end.
+        (0..TABLES.len()).try_for_each(|at| maps.set_rule(Family::V4, at, None))?;
+        drop(std::mem::take(&mut opened.workers));
+        let path_ns = flood(&mut sender, &list.frames(args.seed, false), args)?;
+        let dropped = opened.program.counters(PortId(0))?.no_socket;
+        lines.push(json!({
+            "bench": "blocklist", "side": "xdp", "frames": "none", "path_ns": path_ns,
+            "dropped": dropped, "blocked_before": blocked,
+        }));
         Ok(lines)
     }
 
@@ -273,17 +282,21 @@ impl Stage {
     }
 }
 
-/// Bytes of all maps of this process whose names begin so.
-fn memory(prefix: &str) -> Outcome<u64> {
-    let maps: Value = serde_json::from_str(&command(&["bpftool", "-j", "map", "show"], "")?)?;
-    let pid = u64::from(std::process::id());
-    let ours = |map: &&Value| {
-        let held =
-            map["pids"].as_array().is_some_and(|pids| pids.iter().any(|it| it["pid"] == pid));
-        held && map["name"].as_str().is_some_and(|name| name.starts_with(prefix))
-    };
-    let found = maps.as_array().map(Vec::as_slice).unwrap_or_default().iter().filter(ours);
-    Ok(found.map(|map| map["bytes_memlock"].as_u64().unwrap_or(0)).sum())
+/// Bytes of all hash maps and tries of this process, as the kernel counts them.
+fn memory() -> Outcome<u64> {
+    let mut sum = 0;
+    for entry in std::fs::read_dir("/proc/self/fdinfo")? {
+        let Ok(text) = std::fs::read_to_string(entry?.path()) else { continue };
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|value| value.trim().parse::<u64>().ok())
+        };
+        // BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE.
+        if matches!(field("map_type:"), Some(1 | 11)) {
+            sum += field("memlock:").unwrap_or(0);
+        }
+    }
+    Ok(sum)
 }
 
 /// The sender's time for a frame, in nanoseconds, in the fastest round.

@@ -136,7 +136,8 @@ impl State {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        self.work || self.dead || self.remains.is_some()
+        let can = self.policy.is_some() && self.broken.is_none();
+        can && (self.work || self.dead || self.remains.is_some())
     }
 
     /// A map has refused what it cannot refuse, as far as is known.
@@ -313,8 +314,7 @@ impl State {
 
     /// Does a piece of the work that there is. Whether there is more.
     pub(super) fn step(&mut self, follower: &Arc<dyn Follower>) -> bool {
-        if self.broken.is_some() || self.policy.is_none() {
-            (self.work, self.dead, self.remains) = (false, false, None);
+        if !self.has_work() {
             return false;
         }
         // What is gone makes room for what comes.
