@@ -1,6 +1,8 @@
 //! Source blocklists in the real XDP program: the same frames through a daemon and through a
 //! kernel with the same rules and sets, and the same counters in the end. Needs root.
 
+#![allow(clippy::disallowed_methods, reason = "tests wait on real time")]
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::PathBuf;
