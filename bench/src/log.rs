@@ -112,6 +112,7 @@ fn network() -> Result<Arc<Network>, Error> {
     let port = |name: &str, last| PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: name.to_owned(),
         mac: Mac([2, 0, 0, 0, 0, last]),
         mtu: 1500,

@@ -33,6 +33,7 @@ fn bare() -> Topology {
     let port = |index: usize| PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: format!("eth{index}"),
         mac: ROUTER[index],
         mtu: 1500,

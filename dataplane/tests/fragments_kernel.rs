@@ -89,6 +89,7 @@ fn network(mtu: u32) -> Network {
     let port = |index: usize| PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: format!("eth{index}"),
         mac: Mac(port_mac(index)),
         mtu: if index == 1 { mtu } else { 1500 },

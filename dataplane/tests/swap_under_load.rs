@@ -123,6 +123,7 @@ fn network() -> Network {
     let port = |index: usize| PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: format!("eth{index}"),
         mac: MACS[index],
         mtu: 1500,

@@ -237,6 +237,7 @@ fn made_up(description: &Description) -> Topology {
     let port = |(index, name): (usize, &String)| PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: name.clone(),
         mac: Mac([2, 0, 0, 0, 0xff, index as u8]),
         mtu: 1500,

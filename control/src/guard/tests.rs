@@ -22,6 +22,7 @@ fn network() -> Arc<Network> {
     let port = |name: &str, index: u8, addresses: &[&str]| PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: name.to_owned(),
         mac: Mac([2, 0, 0, 0, 0, index]),
         mtu: 1500,

@@ -22,6 +22,16 @@ pub(super) fn compare(at: At, wanted: &PlaceMatch, subject: &Subject<'_>) -> Com
     match wanted {
         PlaceMatch::AddrType(wanted) => address_type(at, wanted, subject, network),
         PlaceMatch::RpFilter(wanted) => reverse_path(at, wanted, subject, network),
+        PlaceMatch::DevGroup(wanted) => {
+            let group = |name: &str| match network.ports().iter().find(|port| port.name == name) {
+                Some(port) => port.device_group,
+                None => 0,
+            };
+            let (from, to) = (group(subject.input), group(subject.output));
+            let of = |group: u32| move |(value, mask): &(u32, u32)| group & mask == value & mask;
+            at.operand(&wanted.src, of(from), "--src-group", Actual::Bits(from))?;
+            at.operand(&wanted.dst, of(to), "--dst-group", Actual::Bits(to))
+        }
         PlaceMatch::Realm(wanted) => {
             let holds = subject.realms.0 & wanted.mask == wanted.value;
             at.need(holds != wanted.invert, "--realm", Actual::Bits(subject.realms.0))

@@ -195,6 +195,11 @@ fn match_hooks(body: &Match) -> Option<(&'static str, &'static [Hook])> {
             ("--physdev-out or --physdev-is-out without --physdev-is-bridged", ELSEWHERE)
         }
         Match::Place(PlaceMatch::RpFilter(_)) => ("the rpfilter match", &[Hook::Prerouting]),
+        Match::Place(PlaceMatch::DevGroup(asked)) => match (asked.src, asked.dst) {
+            (_, None) => ("--src-group", INWARD),
+            (None, _) => ("--dst-group", OUTWARD),
+            _ => ("--src-group with --dst-group", &[Hook::Forward]),
+        },
         // The kernel asks the packet's route.
         Match::Place(PlaceMatch::Realm(_)) => {
             ("the realm match", &[Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting])

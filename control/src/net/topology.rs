@@ -173,6 +173,7 @@ impl Builder<'_> {
             return PortInfo {
                 groups: Vec::new(),
                 route_localnet: false,
+                device_group: 0,
                 name: name.to_owned(),
                 mac: Mac::default(),
                 mtu: 1500,
@@ -185,6 +186,7 @@ impl Builder<'_> {
         PortInfo {
             groups: joined.map(|(_, group)| *group).collect(),
             route_localnet: self.view.localnet.contains(name),
+            device_group: link.group,
             name: name.to_owned(),
             mac: link.mac,
             mtu: link.mtu,

@@ -27,6 +27,8 @@ use super::netlink::{Connection, NetlinkError};
 pub struct Link {
     /// Interface index.
     pub index: u32,
+    /// Its group, as `ip link set ... group` sets it.
+    pub group: u32,
     /// Name.
     pub name: String,
     /// Link-layer address; zero when it has none of six bytes.
@@ -230,6 +232,7 @@ impl View {
 fn link(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
+        group: 0,
         name: String::new(),
         mac: Mac::default(),
         mtu: 0,
@@ -243,6 +246,7 @@ fn link(message: &LinkMessage) -> Link {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::Xdp(facts) => {
                 link.xdp = facts.iter().find_map(|fact| match fact {

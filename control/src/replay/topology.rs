@@ -123,6 +123,8 @@ struct Port {
     groups: Vec<Spanned<String>>,
     #[serde(default)]
     route_localnet: bool,
+    #[serde(default)]
+    group: u32,
 }
 
 #[derive(Deserialize)]
@@ -273,6 +275,7 @@ impl Checker {
         self.ports.push(PortInfo {
             groups,
             route_localnet: port.route_localnet,
+            device_group: port.group,
             name: name.clone(),
             mac: mac(&port.mac)?,
             mtu: port.mtu.as_ref().map_or(Ok(1500), mtu)?,

@@ -53,6 +53,7 @@ fn network(names: &[&str], address: &str) -> Network {
     let port = |name: &&str| PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: (*name).to_owned(),
         mac: Mac([2, 0, 0, 0, 0, 1]),
         mtu: 1500,

@@ -20,10 +20,10 @@ pub fn topology(default_routes: bool, links: bool) -> String {
     text += "[icmp]\nicmp_ratelimit = 0\nicmp_msgs_per_sec = 0\nicmpv6_ratelimit = 0\n";
     for port in 0..lab::PORTS {
         let (v4, v6) = (address(false, port, 1), address(true, port, 1));
-        let mac = mac_text(port_mac(port));
+        let (mac, group) = (mac_text(port_mac(port)), lab::DEVICE_GROUPS[port]);
         write!(
             text,
-            "[[port]]\nname = \"eth{port}\"\nmac = \"{mac}\"\n\
+            "[[port]]\nname = \"eth{port}\"\nmac = \"{mac}\"\ngroup = {group}\n\
              addresses = [\"{v4}/24\", \"{v6}/64\"{}]\ngroups = {:?}\n",
             if links { format!(", \"{}/64\"", lab::link_local(port, 1)) } else { String::new() },
             lab::GROUPS

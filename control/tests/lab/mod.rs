@@ -41,6 +41,9 @@ const SINK_GROUP: u16 = 77;
 /// Host parts of the neighbours on every port's network.
 pub const NEIGHBOURS: [u8; 3] = [10, 11, 254];
 
+/// The groups of the router's ports.
+pub const DEVICE_GROUPS: [u32; PORTS] = [0, 5, 0x15];
+
 /// The realms, FROM/TO, of the IPv4 routes to [`REMOTE`], of the default route, and of
 /// the rule for [`MARKED`].
 pub const REMOTE_REALMS: &str = "3/5";
@@ -362,7 +365,8 @@ fn plug(gw: &Namespace, far: &Namespace) {
     let mut gw_batch = String::from("link set lo up\n");
     for port in 0..PORTS {
         writeln!(far_batch, "link set p{port} up").expect("writing to a string");
-        writeln!(gw_batch, "link set eth{port} up").expect("writing to a string");
+        writeln!(gw_batch, "link set eth{port} up group {}", DEVICE_GROUPS[port])
+            .expect("writing to a string");
     }
     for (port, v6) in (0..PORTS).flat_map(|port| [(port, false), (port, true)]) {
         let own = address(v6, port, 1);

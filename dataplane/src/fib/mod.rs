@@ -59,6 +59,8 @@ pub struct PortInfo {
     /// Whether 127.0.0.0/8 may be the source or destination of what arrives there:
     /// `net.ipv4.conf.PORT.route_localnet` or that of `all`.
     pub route_localnet: bool,
+    /// Its group, as `ip link set PORT group` sets it.
+    pub device_group: u32,
     /// Whether it is up.
     pub up: bool,
 }

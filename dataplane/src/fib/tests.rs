@@ -31,6 +31,7 @@ fn port(name: &str, last: u8, addresses: &[&str]) -> PortInfo {
     PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: name.into(),
         mac: Mac([2, 0, 0, 0, 1, last]),
         mtu: 1500,

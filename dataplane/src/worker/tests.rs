@@ -272,6 +272,7 @@ fn network(mode: Mode) -> Arc<Network> {
     let port = |name: &str, last| PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: name.to_owned(),
         mac: Mac([2, 0, 0, 0, 0, last]),
         mtu: 1500,
@@ -323,6 +324,7 @@ fn gateway(neighbours: &[(PortId, [u8; 4])]) -> Arc<Network> {
     let port = |name: &str, net| PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: name.to_owned(),
         mac: Mac([2, 0, 0, 0, 0, net]),
         mtu: 1500,

@@ -102,6 +102,7 @@ fn network(mode: Mode) -> Network {
     let port = |index: usize, name: &str| PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: name.to_owned(),
         mac: BOX[index],
         mtu: 1500,

@@ -152,6 +152,7 @@ fn topology(routes: &[(&str, u8, RouteKind)]) -> Topology {
     let port = |index: usize| PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: format!("eth{index}"),
         mac: ROUTER[index],
         mtu: 1500,

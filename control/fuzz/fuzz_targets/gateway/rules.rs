@@ -115,6 +115,7 @@ fn network() -> Network {
     let ports = (0..2).map(|index: usize| PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: format!("eth{index}"),
         mac: PORT_MACS[index],
         mtu: 1500,

@@ -8,6 +8,7 @@ mod connlabel;
 mod connlimit;
 mod conntrack;
 mod dccp;
+mod devgroup;
 mod ecn;
 mod frag;
 pub(crate) mod hashlimit;
@@ -96,6 +97,7 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
         "physdev" => Box::new(physdev::Physdev::default()),
         "owner" => Box::new(owner::Owner::default()),
         "policy" => Box::new(policy::Policy::default()),
+        "devgroup" => Box::new(devgroup::DevGroup::default()),
         "realm" if v4 => Box::new(realm::Realm::default()),
         "rpfilter" => Box::new(rpfilter::RpFilter::default()),
         "set" => Box::new(set::Set::default()),

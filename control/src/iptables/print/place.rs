@@ -3,8 +3,8 @@
 use dataplane::packet::Family;
 use dataplane::policy::matches::{Neg, Range};
 use dataplane::policy::place::{
-    AddrTypeMatch, IpsecDirection, IpsecElement, IpsecMatch, Limit, OwnerMatch, PhysdevMatch,
-    PlaceMatch, RealmMatch,
+    AddrTypeMatch, DevGroupMatch, IpsecDirection, IpsecElement, IpsecMatch, Limit, OwnerMatch,
+    PhysdevMatch, PlaceMatch, RealmMatch,
 };
 
 use super::{bang, push};
@@ -24,6 +24,7 @@ pub(super) fn body(out: &mut String, found: &PlaceMatch, family: Family) {
             ];
             flags.iter().filter(|(given, _)| *given).for_each(|(_, text)| out.push_str(text));
         }
+        PlaceMatch::DevGroup(found) => device_groups(out, *found),
         PlaceMatch::Realm(found) => realm(out, *found),
         PlaceMatch::Owner(found) => owner(out, *found),
         PlaceMatch::Physdev(found) => physdev(out, found),
@@ -46,13 +47,27 @@ fn address_type(out: &mut String, found: AddrTypeMatch) {
     }
 }
 
-/// 0 has a name wherever iproute2 is installed, which the tools print.
 fn realm(out: &mut String, RealmMatch { value, mask, invert }: RealmMatch) {
-    let bang = bang(invert);
-    match (value, mask) {
-        (0, u32::MAX) => push(out, format_args!(" -m realm {bang}--realm cosmos")),
-        (_, u32::MAX) => push(out, format_args!(" -m realm {bang}--realm {value:#x}")),
-        _ => push(out, format_args!(" -m realm {bang}--realm {value:#x}/{mask:#x}")),
+    out.push_str(" -m realm");
+    named(out, invert, "--realm", (value, mask), "cosmos");
+}
+
+fn device_groups(out: &mut String, found: DevGroupMatch) {
+    out.push_str(" -m devgroup");
+    for (option, asked) in [("--src-group", found.src), ("--dst-group", found.dst)] {
+        if let Some(Neg { negated, value }) = asked {
+            named(out, negated, option, value, "default");
+        }
+    }
+}
+
+/// A number and its mask. 0 has a name wherever iproute2 is installed, which the tools print.
+fn named(out: &mut String, negated: bool, option: &str, found: (u32, u32), zero: &str) {
+    let bang = bang(negated);
+    match found {
+        (0, u32::MAX) => push(out, format_args!(" {bang}{option} {zero}")),
+        (value, u32::MAX) => push(out, format_args!(" {bang}{option} {value:#x}")),
+        (value, mask) => push(out, format_args!(" {bang}{option} {value:#x}/{mask:#x}")),
     }
 }
 

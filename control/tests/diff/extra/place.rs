@@ -18,7 +18,8 @@ pub(super) fn extension(rng: &mut Rng, spot: &Place<'_>, _parts: &[String]) -> O
     let filters = spot.chain == "PREROUTING" && matches!(spot.table, "raw" | "mangle");
     Some(match rng.below(10) {
         0..5 if filters => reverse_path(rng),
-        0..5 if !spot.v6 && ROUTED.contains(&spot.chain) => realm(rng),
+        0..4 if !spot.v6 && ROUTED.contains(&spot.chain) => realm(rng),
+        4 if BUILT_IN.contains(&spot.chain) => device_groups(rng, spot.chain),
         0 | 1 => ipsec(rng, spot),
         2 => bridge_ports(rng, spot),
         _ => address_type(rng, spot),
@@ -27,6 +28,23 @@ pub(super) fn extension(rng: &mut Rng, spot: &Place<'_>, _parts: &[String]) -> O
 
 /// Where a packet has a route.
 const ROUTED: [&str; 4] = ["INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+
+const BUILT_IN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+
+/// Of the lab's ports, mostly.
+fn device_groups(rng: &mut Rng, chain: &str) -> String {
+    let mut text = "-m devgroup".to_owned();
+    let (from, to) = match chain {
+        "FORWARD" => rng.pick(&[(true, false), (false, true), (true, true)]),
+        "OUTPUT" | "POSTROUTING" => (false, true),
+        _ => (true, false),
+    };
+    for option in [("--src-group", from), ("--dst-group", to)].iter().filter(|it| it.1) {
+        let value = rng.pick(&["0", "5", "0x15", "0x5/0xf", "0x10/0x10", "7", "1/0"]);
+        text += &format!(" {}{} {value}", not(rng), option.0);
+    }
+    text
+}
 
 /// Of what the lab's routes and rules have, mostly.
 fn realm(rng: &mut Rng) -> String {

@@ -49,6 +49,7 @@ fn port(index: usize) -> PortInfo {
     PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: format!("eth{index}"),
         mac: PORT_MACS[index],
         mtu: 1500,

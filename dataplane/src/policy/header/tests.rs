@@ -21,6 +21,7 @@ fn network() -> Network {
     let port = |index: usize, mtu| PortInfo {
         groups: Vec::new(),
         route_localnet: false,
+        device_group: 0,
         name: format!("eth{index}"),
         mac: Mac::default(),
         mtu,

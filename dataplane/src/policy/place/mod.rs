@@ -1,6 +1,7 @@
 //! Matches on where a packet is and whose it is: addrtype, rpfilter, realm, devgroup, physdev, owner, socket, policy.
 
 mod addrtype;
+mod devgroup;
 mod ipsec;
 mod owner;
 mod physdev;
@@ -8,6 +9,7 @@ mod realm;
 mod rpfilter;
 
 pub use addrtype::{AddrTypeMatch, Limit, address_type};
+pub use devgroup::DevGroupMatch;
 pub use ipsec::{IpsecDirection, IpsecElement, IpsecMatch};
 pub use owner::OwnerMatch;
 pub use physdev::PhysdevMatch;
@@ -23,6 +25,8 @@ pub enum PlaceMatch {
     AddrType(AddrTypeMatch),
     /// `-m rpfilter`.
     RpFilter(RpFilterMatch),
+    /// `-m devgroup`.
+    DevGroup(DevGroupMatch),
     /// `-m realm`.
     Realm(RealmMatch),
     /// `-m owner`.
@@ -39,6 +43,7 @@ impl PlaceMatch {
         match self {
             Self::AddrType(kind) => kind.matches(packet).into(),
             Self::RpFilter(filter) => filter.matches(packet).into(),
+            Self::DevGroup(group) => group.matches(packet).into(),
             Self::Realm(realm) => realm.matches(packet).into(),
             Self::Owner(owner) => owner.evaluate(packet),
             Self::Ipsec(ipsec) => ipsec.none.into(),
