@@ -311,6 +311,7 @@ counters = true
 [xdp]
 attach = "generic"
 zero-copy = "off"
+blocklist = 1024
 [host]
 road = "off"
 [failure]

@@ -107,7 +107,14 @@ fn samples() -> Vec<Vec<u8>> {
     all.push(with(&[leaf(0x60, &INSIDE)]));
     all.push(message(&[leaf(0x1f, &[1])]));
     all.push(message(&[leaf(0xbf, &[1])]));
-    // Ends that are marked.
+    all.extend(forms());
+    all
+}
+
+/// The same thing said in other forms: ends that are marked, lengths, cut ones.
+fn forms() -> Vec<Vec<u8>> {
+    let plain = || bound(&[address(INSIDE)]);
+    let mut all = Vec::new();
     let inner = || marked(0x30, &[name(), address(INSIDE)]);
     let list = || marked(0x30, &[inner(), inner()]);
     all.push(message(&[unit(0xa2, &[inner()])]));

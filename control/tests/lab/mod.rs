@@ -363,10 +363,9 @@ fn plug(gw: &Namespace, far: &Namespace) {
     namespace::run("ip", &["-batch", "-"], &batch).expect("veth pairs");
     let mut far_batch = String::new();
     let mut gw_batch = String::from("link set lo up\n");
-    for port in 0..PORTS {
+    for (port, group) in DEVICE_GROUPS.into_iter().enumerate() {
         writeln!(far_batch, "link set p{port} up").expect("writing to a string");
-        writeln!(gw_batch, "link set eth{port} up group {}", DEVICE_GROUPS[port])
-            .expect("writing to a string");
+        writeln!(gw_batch, "link set eth{port} up group {group}").expect("writing to a string");
     }
     for (port, v6) in (0..PORTS).flat_map(|port| [(port, false), (port, true)]) {
         let own = address(v6, port, 1);

@@ -1,10 +1,16 @@
-//! Ways that stay on one link.
+//! Links: the groups of ports, and ways that stay on one.
 
 use super::network::{Network, Query, Route};
 use super::{RouteKind, derive};
 use crate::packet::PortId;
 
 impl Network {
+    /// The group of a port. Loopback has the default one.
+    #[inline]
+    pub fn device_group(&self, port: PortId) -> u32 {
+        self.ports().get(port.index()).map_or(0, |port| port.device_group)
+    }
+
     /// IPv6 link-local destinations never leave the link they came from.
     pub(super) fn link_local_route(&self, query: &Query) -> Option<Route> {
         let port = query.iif?;

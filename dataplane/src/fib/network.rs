@@ -215,11 +215,6 @@ impl Network {
     pub fn port(&self, port: PortId) -> &PortInfo {
         &self.ports[port.index()]
     }
-    /// The group of a port. Loopback has the default one.
-    #[inline]
-    pub fn device_group(&self, port: PortId) -> u32 {
-        self.ports.get(port.index()).map_or(0, |port| port.device_group)
-    }
     /// The port with this interface name.
     pub fn port_named(&self, name: &str) -> Option<PortId> {
         self.ports.iter().position(|port| port.name == name).map(|index| PortId(index as u8))
