@@ -35,7 +35,8 @@ const ON_PURPOSE: &[(&str, &str, &str)] = &[
     ("-j NETMAP", "is no network mask", "stored as a single address"),
     ("-m nfacct", "--nfacct-name  web", "the tools print two blanks"),
     ("--nfacct-name nosuch", "theirs: []", "rules make the accounts that they name"),
-    ("-j SET !", "cannot be inverted", "the tools forget the exclamation mark"),
+    ("-j SET", "cannot be inverted", "the tools forget the exclamation mark"),
+    ("--connlimit-mask", "is no mask", "the tools take a longer one for the longest"),
     ("-j CLASSIFY", "is no class", "numbers above 16 bits are cut by the tools"),
 ];
 

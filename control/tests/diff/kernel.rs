@@ -62,13 +62,13 @@ pub fn reset(lab: &Lab, v6: bool) -> Result<(), String> {
     lab.restore(v6, &RulesetText::empty(v6).text())
 }
 
-/// The identification of IPv4 packets that the router makes itself is random
-/// (unless it is zero with DF set): it becomes zero, and the header checksum with it.
+/// The identification of IPv4 packets that the router makes itself, in the name of a
+/// broadcast address even, is random (unless it is zero with DF set): it becomes zero, and the header checksum with it.
 pub fn normalised(mut sent: Sent) -> Sent {
     let frame = &mut sent.frame;
     let own = frame.len() >= 34
         && frame[12..14] == [8, 0]
-        && (frame[26..28] == [198, 18] && frame[29] == 1
+        && (frame[26..28] == [198, 18] && matches!(frame[29], 1 | 255)
             || frame[26..30] == [255; 4]
             || frame[15] & 0xe0 == 0xc0)
         && frame[23] == 1
@@ -82,7 +82,9 @@ pub fn normalised(mut sent: Sent) -> Sent {
 
 /// The same for a LOG line about a packet that the router makes itself.
 pub fn normalised_line(line: &str) -> String {
-    let own = (1..=3).any(|net| line.contains(&format!(" SRC=198.18.{net}.1 ")))
+    let own = (1..=3)
+        .flat_map(|net| [1, 255].map(|host| format!(" SRC=198.18.{net}.{host} ")))
+        .any(|source| line.contains(&source))
         || line.contains(" PREC=0xC0 ")
         || line.contains("IN=lo ");
     let from_here = line.contains("IN= ") || line.contains("IN=lo ");

@@ -150,7 +150,8 @@ pub fn read_connection(line: &str) -> Option<Connection> {
         // Not part of a connection, or only shown by one of the two listings; the
         // first rule with connbytes turns accounting on for good.
         Some((
-            "use" | "zone" | "secctx" | "timeout" | "stream_timeout" | "packets" | "bytes",
+            "use" | "zone" | "secctx" | "helper" | "timeout" | "stream_timeout" | "packets"
+            | "bytes",
             _,
         )) => None,
         Some((name @ ("src" | "dst"), value)) => {

@@ -116,7 +116,8 @@ impl Conntrack {
                 Message::Flow => {}
             }
         }
-        match Tuple::read(parsed, l4, zone, Some(&self.store.keymap)) {
+        let tuple = Tuple::read(parsed, l4, zone, Some(&self.store.keymap));
+        match tuple.or_else(|| Tuple::behind_cut_header(parsed, frame, zone)) {
             Some(tuple) => Subject(Kind::Flow(tuple, key(&tuple))),
             None => Subject(Kind::Invalid),
         }

@@ -7,7 +7,10 @@ use siphasher::sip::SipHasher13;
 
 use super::keymap::Keymap;
 use crate::packet::{Family, L4Class, Parsed};
-use crate::wire::{be16, proto};
+use crate::wire::{be16, ipv6, proto};
+
+/// Where an IPv6 header says what follows it.
+const NEXT_HEADER: usize = 6;
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,6 +73,16 @@ impl Tuple {
         let addresses = (parsed.src, parsed.dst);
         let tuple = Self::from_l4(parsed.family, parsed.proto, addresses, l4, zone)?;
         Some(keymap.map_or(tuple, |keymap| tuple.with_sender(l4, keymap)))
+    }
+
+    /// The tuple of an IPv6 packet whose headers end in a routing header too short for
+    /// rules, but not for tracking: no byte of what is behind it is there.
+    pub(super) fn behind_cut_header(parsed: &Parsed, frame: &[u8], zone: u16) -> Option<Self> {
+        let packet = frame.get(usize::from(parsed.l3)..).filter(|_| parsed.broken_chain())?;
+        let (header, rest) = packet.split_at_checked(ipv6::HEADER)?;
+        let payload = rest.get(..usize::from(parsed.l3_len) - ipv6::HEADER)?;
+        let protocol = ipv6::tracked(header[NEXT_HEADER], payload)?;
+        Self::from_l4(parsed.family, protocol, (parsed.src, parsed.dst), &[], zone)
     }
 
     /// The same with its sender's key, if it is of enhanced GRE and that is known.

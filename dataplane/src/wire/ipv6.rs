@@ -139,10 +139,21 @@ pub struct Upper {
 /// header is itself an extension header: `-p` rules then drop the packet outright.
 #[inline]
 pub fn upper(next: u8, payload: &[u8]) -> Result<Upper, Error> {
+    chain(next, payload, 4)
+}
+
+/// The protocol behind a chain as connection tracking reads it, which looks at the first
+/// two bytes of a routing header only.
+pub fn tracked(next: u8, payload: &[u8]) -> Option<u8> {
+    chain(next, payload, 2).ok().map(|upper| upper.proto)
+}
+
+/// Follows a chain in which a routing header must have so many bytes.
+fn chain(next: u8, payload: &[u8], routing: usize) -> Result<Upper, Error> {
     let mut upper =
         Upper { proto: next, offset: 0, fragment: Fragment::Whole, fragment_header: None };
     while is_extension(upper.proto) && upper.proto != proto::NONE {
-        let least = if upper.proto == proto::ROUTING { 4 } else { 2 };
+        let least = if upper.proto == proto::ROUTING { routing } else { 2 };
         let header = payload.get(upper.offset..).filter(|h| h.len() >= least);
         let header = header.ok_or(Error::Option)?;
         let length = match upper.proto {

@@ -127,3 +127,26 @@ fn a_reply_goes_the_other_way() {
     assert_eq!((reply.state, reply.direction), (CtState::Established, Direction::Reply));
     assert_eq!(first.conn, reply.conn);
 }
+
+/// Of a routing header, rules need four bytes and tracking two; what it needs of the
+/// protocol behind it is not there.
+#[test]
+fn behind_a_routing_header_that_is_cut_short_there_may_be_a_connection() {
+    use crate::wire::proto;
+    const A6: &str = "2001:db8::1";
+    const B6: &str = "2001:db8::9";
+    let state = |rest: &[u8]| {
+        let lab = Lab::new(&[]);
+        lab.state(&Packet::raw(A6, B6, proto::ROUTING, rest))
+    };
+    for generic in [proto::DCCP, proto::ESP, proto::GRE, 103] {
+        assert_eq!(state(&[generic, 0]), CtState::New, "{generic}");
+        assert_eq!(state(&[generic, 0, 0]), CtState::New, "{generic}");
+        assert_eq!(state(&[generic]), CtState::Invalid, "{generic}");
+    }
+    for known in [proto::TCP, proto::UDP, proto::SCTP, proto::ICMPV6, proto::NONE] {
+        assert_eq!(state(&[known, 0, 0]), CtState::Invalid, "{known}");
+    }
+    // Nothing says what is behind another header.
+    assert_eq!(state(&[proto::DESTINATION, 0, 0]), CtState::Invalid);
+}
