@@ -231,7 +231,42 @@ const CASES_THAT_ONCE_DIFFERED: &[(&str, bool, &str, Entry, &str)] = &[
         "02000000010102000000010a86dd628000000014064020010db800010000000000000000000a\
          20010db800010000000000000000000b9c420016fd4fbb062ec64b255010200065b10000",
     ),
+    (
+        "a routing header cut short hid ESP from tracking, which reads two bytes of it",
+        true,
+        TRACKED_V6,
+        Entry::Port(0),
+        "02000000010102000000010a86dd6000000000022b4020010db800010000000000000000000a\
+         20010db800020000000000000000000b3200",
+    ),
+    (
+        "a routing header cut short hid DCCP from tracking, which reads two bytes of it",
+        true,
+        TRACKED_V6,
+        Entry::Port(0),
+        "02000000010102000000010a86dd6000000000032b4020010db800010000000000000000000a\
+         20010db800020000000000000000000b210000",
+    ),
+    (
+        "a routing header cut short hid GRE from tracking, which reads two bytes of it",
+        true,
+        TRACKED_V6,
+        Entry::Port(0),
+        "02000000010102000000010a86dd6000000000032b4020010db800010000000000000000000a\
+         20010db800020000000000000000000b2f0000",
+    ),
+    (
+        "a routing header cut short hid TCP from tracking, which reads two bytes of it",
+        true,
+        TRACKED_V6,
+        Entry::Port(0),
+        "02000000010102000000010a86dd6000000000022b4020010db800010000000000000000000a\
+         20010db800020000000000000000000b0600",
+    ),
 ];
+
+const TRACKED_V6: &str = "*filter\n:FORWARD ACCEPT\n-A FORWARD -m conntrack --ctstate NEW\n\
+    -A FORWARD -m conntrack --ctstate INVALID\nCOMMIT\n";
 
 #[test]
 fn cases_that_once_differed() {

@@ -37,7 +37,12 @@ impl Visit<'_> {
         if !verify::holds(self.parsed, self.l4, self.sums) {
             return Effect::Unsound;
         }
-        let effect = match (self.parsed.proto, self.parsed.family) {
+        // Tracking may know what is behind a header that is too short for rules.
+        let protocol = match self.parsed.broken_chain() {
+            true => entry.tuple(Direction::Original).proto,
+            false => self.parsed.proto,
+        };
+        let effect = match (protocol, self.parsed.family) {
             (proto::TCP, _) => self.tcp(entry),
             (proto::UDP, _) => self.udp(entry),
             (proto::UDPLITE, _) => self.replied(entry, Setting::Udp, Setting::UdpStream),
