@@ -285,6 +285,42 @@ fn cases_that_once_differed() {
     }
 }
 
+/// Every realm and device group that the lab has, asked for at every hook that knows it, of
+/// packets that come and go by every kind of route.
+#[test]
+fn realms_and_device_groups_are_the_kernels() {
+    let _alone = alone();
+    let lab = new_lab();
+    lab.add_default_routes();
+    let mut text = String::from("*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n");
+    let whole = [0, 5, 9, 2, 0x5_0000, 0x9_0000, 0x5_0009, 0x9_0005, 0x4_0002, 0x2_0004, 0x5_0005];
+    for (chain, realm) in
+        ["INPUT", "FORWARD", "OUTPUT"].into_iter().flat_map(|chain| whole.map(|it| (chain, it)))
+    {
+        writeln!(text, "-A {chain} -m realm --realm {realm:#x}").expect("a string");
+        writeln!(text, "-A {chain} -m realm ! --realm {realm:#x}/0xffff").expect("a string");
+    }
+    for group in ["0x0/0xf", "0x5", "0x10/0x10"] {
+        writeln!(text, "-A INPUT -m devgroup --src-group {group}").expect("a string");
+        writeln!(text, "-A FORWARD -m devgroup --src-group {group} ! --dst-group {group}")
+            .expect("a string");
+        writeln!(text, "-A OUTPUT -m devgroup --dst-group {group}").expect("a string");
+    }
+    text += "-A FORWARD -p udp -m udp --dport 9 -j REJECT\nCOMMIT\n*mangle\n\
+        :PREROUTING ACCEPT\n-A PREROUTING -p udp -m udp --dport 7 -j MARK --set-mark 0x10\nCOMMIT\n";
+    let rules = corpus::parse(false, &text);
+    let packets = diff::packets::every_way();
+    let case = Case { rules, packets, conntrack: true, default_routes: true };
+    let (theirs, differences) = judge(&lab, &case).expect("the kernel takes these rules");
+    assert_eq!(differences, Vec::<String>::new());
+    // Of what was asked for, most is there.
+    let hit = |chain: &str| {
+        let of = |(key, count): &(&diff::CounterKey, &(u64, u64))| key.1 == chain && count.0 > 0;
+        theirs.counters.iter().filter(of).count()
+    };
+    assert!(hit("FORWARD") >= 12 && hit("INPUT") >= 8 && hit("OUTPUT") >= 8, "{theirs:?}");
+}
+
 /// DSCP in OUTPUT makes the kernel route anew what REJECT then refuses.
 #[test]
 fn errors_about_our_own_packets_to_a_link() {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use dataplane::clock::{Nanos, monotonic};
-use dataplane::fib::{Mode, RouteKind, Topology};
+use dataplane::fib::{Mode, Realms, RouteKind, Topology};
 use dataplane::packet::{Mac, PortId};
 use portcullis::net::{Loss, Mirror, Update};
 
@@ -66,21 +66,31 @@ fn routes_addresses_neighbours_and_links_are_followed() {
         assert!(first.local.contains(&(address("2001:db8:1::1"), 128)));
         assert!(topology.rules.iter().any(|rule| rule.table == 255 && rule.priority == 0));
 
-        gateway.run("ip route add 203.0.113.0/24 via 198.18.2.9 table 100 metric 7 mtu 1400");
+        gateway.run(
+            "ip route add 203.0.113.0/24 via 198.18.2.9 table 100 metric 7 mtu 1400 realms 3/5",
+        );
         let update =
             follow(&mut mirror, |update| route_kind(&update.topology, "203.0.113.0", 24).is_some());
         let to = (address("203.0.113.0"), 24);
         let route = update.topology.routes.iter().find(|route| route.to == to).unwrap();
         assert_eq!((route.table, route.metric, route.mtu), (100, 7, Some(1400)));
+        assert_eq!(route.realms, Realms(0x3_0005));
         assert_eq!(route.via, Some(address("198.18.2.9")));
 
-        gateway.run("ip rule add fwmark 0x20/0xff iif p0 from 198.18.1.0/24 table 100 prio 500");
+        gateway.run(
+            "ip rule add fwmark 0x20/0xff iif p0 from 198.18.1.0/24 realms 4/2 table 100 prio 500",
+        );
         let update =
             follow(&mut mirror, |u| u.topology.rules.iter().any(|rule| rule.priority == 500));
         let rule = update.topology.rules.iter().find(|rule| rule.priority == 500).unwrap();
         assert_eq!(rule.fwmark, Some((0x20, 0xff)));
+        assert_eq!(rule.realms, Realms(0x4_0002));
         assert_eq!((rule.iif, rule.table), (Some(PortId(0)), 100));
         assert_eq!(rule.from, Some((address("198.18.1.0"), 24)));
+
+        gateway.run("ip link set p1 group 7");
+        let groups = |update: &Update| [0, 1].map(|port| update.topology.ports[port].device_group);
+        follow(&mut mirror, |update| groups(update) == [0, 7]);
 
         // Asked to resolve, the kernel does, and the answer comes back.
         mirror.solicit(PortId(0), address("198.18.1.2")).unwrap();

@@ -97,6 +97,9 @@ impl Operand<'_> {
     }
 }
 
+/// Whether a module took an option, and if not, why.
+pub(crate) type Taken = Result<(), Problem>;
+
 /// The state of one loaded module.
 pub(crate) trait Module {
     /// The module's name as `-m` or `-j` takes it.
@@ -110,12 +113,7 @@ pub(crate) trait Module {
         false
     }
     /// Takes one option. Repetition, exclusion and negation were checked.
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem>;
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken;
 }
 
 /// A match module.

@@ -170,6 +170,29 @@ pub fn to_nowhere(v6: bool, count: usize) -> Vec<Packet> {
     pairs.map(packet).collect()
 }
 
+/// IPv4 datagrams from everybody, and from where only the default route leads, to everybody,
+/// to the router, to its broadcast addresses and to where only that route leads.
+pub fn every_way() -> Vec<Packet> {
+    let hosts = world::hosts(false);
+    let far = world::nowhere(false);
+    let stranger = Host { address: far, ..hosts[hosts.len() - 1] };
+    let mut packets = Vec::new();
+    for from in hosts.iter().copied().chain([stranger]) {
+        let own = [world::router(false, from.port), [198, 18, from.port as u8 + 1, 255].into()];
+        let others = hosts.iter().map(|host| host.address).filter(|it| *it != from.address);
+        for to in others.chain(own).chain([far]).filter(|to| *to != from.address) {
+            for dport in [7, 8, 9] {
+                let ip = Ip::new(from.address, to, 17);
+                let udp = frames::udp(&ip, 1_000, dport, 5);
+                let bytes = frames::ip_frame(port_mac(from.port), from.mac, &ip.packet(&udp));
+                let note = format!("{} to {to}, port {dport}", from.address);
+                packets.push(Packet { entry: Entry::Port(from.port), bytes, note });
+            }
+        }
+    }
+    packets
+}
+
 struct Maker<'r> {
     rng: &'r mut Rng,
     v6: bool,

@@ -6,7 +6,7 @@ use dataplane::policy::place::{AddrTypeMatch, Limit, PlaceMatch, address_type as
 
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, bit, flag, negatable, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, bit, flag, negatable, required,
 };
 use crate::model::{MatchBody, Rule, Span};
 
@@ -95,12 +95,7 @@ impl Module for AddrType {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         match id {
             LIMIT_IN => self.found.limit = Some(Limit::Input),
             LIMIT_OUT => self.found.limit = Some(Limit::Output),

@@ -6,7 +6,7 @@ use dataplane::policy::payload::{BpfMatch, PayloadMatch};
 
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, plain, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, plain, required,
 };
 use crate::model::{MatchBody, Rule, Span};
 
@@ -27,12 +27,7 @@ impl Module for Bpf {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         if id == PINNED {
             let message = "a pinned program runs in the kernel, on the kernel's packets";
             return Err(Problem::new(Code::UnsupportedMatch, operand.span, message)

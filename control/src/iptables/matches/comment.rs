@@ -2,7 +2,7 @@
 
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, plain, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, plain, required,
 };
 use crate::model::{MatchBody, Rule, Span};
 
@@ -25,12 +25,7 @@ impl Module for Comment {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let kept = &operand.text[..operand.text.floor_char_boundary(MAX_COMMENT)];
         if kept.len() < operand.text.len() {
             context.warnings.push(Problem::new(

@@ -4,7 +4,7 @@ use dataplane::conntrack::Direction;
 use dataplane::policy::matches::{ConnbytesMatch, ConnbytesUnit, Match, Neg, Range};
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, negatable, plain, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, negatable, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -39,12 +39,7 @@ impl Module for Connbytes {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         match id {
             0 => self.range = Some(range(operand)?),
             1 => self.direction = Some(named(operand, &DIRECTIONS)?),

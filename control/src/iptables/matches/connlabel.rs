@@ -3,7 +3,7 @@
 use dataplane::policy::matches::{ConnlabelMatch, Match, Neg};
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, flag, negatable, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, flag, negatable, required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -28,12 +28,7 @@ impl Module for Connlabel {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         if id == 1 {
             self.set = true;
             return Ok(());

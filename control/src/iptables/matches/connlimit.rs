@@ -6,7 +6,8 @@ use dataplane::policy::tally::ConnRule;
 use super::hashlimit::length;
 use crate::iptables::address::width;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, bit, flag, negatable, plain, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, bit, flag, negatable, plain,
+    required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span, TallySpec};
@@ -47,12 +48,7 @@ impl Module for ConnLimit {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         match id {
             UPTO | ABOVE => {
                 let number = value::number32(operand.text);

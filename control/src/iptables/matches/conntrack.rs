@@ -7,7 +7,7 @@ use dataplane::policy::state_class;
 
 use crate::iptables::address;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, negatable, plain, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, negatable, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -63,12 +63,7 @@ impl Module for Conntrack {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let negated = operand.negated;
         let found = &mut self.found;
         match id {
@@ -185,12 +180,7 @@ impl Module for State {
         STATE_OPTIONS
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let value = states(operand, &STATE_NAMES[..5])?;
         self.state = Some(Neg { negated: operand.negated, value });
         Ok(())

@@ -4,7 +4,8 @@ use dataplane::policy::matches::{Match, Neg, Range};
 use dataplane::policy::protocol::{DccpMatch, ProtocolMatch};
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, has_protocol, needs_protocol, negatable,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, has_protocol, needs_protocol,
+    negatable,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -43,12 +44,7 @@ impl Module for Dccp {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let negated = operand.negated;
         match id {
             SPORT => self.dccp.sport = Some(Neg { negated, value: ports(operand, context)? }),

@@ -4,16 +4,11 @@ use dataplane::policy::matches::{Match, Neg};
 use dataplane::policy::place::{DevGroupMatch, PlaceMatch};
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, negatable, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, negatable, required,
 };
-use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
 
 const OPTIONS: &[Opt] = &[negatable("src-group", 0), negatable("dst-group", 1)];
-
-/// The one name that every list of groups has. (The others are in a file of the machine
-/// that the rules were written on.)
-const DEFAULT: &str = "default";
 
 #[derive(Default)]
 pub(super) struct DevGroup {
@@ -29,20 +24,8 @@ impl Module for DevGroup {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
-        let found = match operand.text {
-            DEFAULT => Some((0, u32::MAX)),
-            text => value::value_mask32(text),
-        };
-        let value = found.ok_or_else(|| {
-            let message = format!("`{}' is no 32-bit VALUE or VALUE/MASK", operand.text);
-            operand.bad(message).remedy("give the number that /etc/iproute2/group has for it")
-        })?;
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
+        let value = super::named_value_mask(operand, "default", "group")?;
         let found = Some(Neg { negated: operand.negated, value });
         match id {
             0 => self.found.src = found,

@@ -4,8 +4,8 @@ use dataplane::policy::matches::{Match, Neg};
 use dataplane::policy::protocol::{EcnMatch, ProtocolMatch};
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, has_protocol, needs_protocol, negatable,
-    required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, has_protocol, needs_protocol,
+    negatable, required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -34,12 +34,7 @@ impl Module for Ecn {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         match id {
             CWR => self.ecn.cwr = Some(!operand.negated),
             ECE => self.ecn.ece = Some(!operand.negated),

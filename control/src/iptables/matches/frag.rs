@@ -4,7 +4,7 @@ use dataplane::policy::matches::{Match, Neg, Range};
 use dataplane::policy::protocol::{FragMatch, ProtocolMatch};
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, bit, flag, negatable,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, bit, flag, negatable,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -39,12 +39,7 @@ impl Module for Frag {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let negated = operand.negated;
         match id {
             ID => {

@@ -9,7 +9,8 @@ use super::recent::file_name;
 use crate::diagnostics::Code;
 use crate::iptables::address::{parse_address, width};
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, bit, flag, negatable, plain, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, bit, flag, negatable, plain,
+    required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span, TallySpec};
@@ -109,12 +110,7 @@ impl Module for HashLimit {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         match id {
             UPTO | ABOVE => {
                 self.above = (id == ABOVE) != operand.negated;

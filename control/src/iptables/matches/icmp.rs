@@ -3,8 +3,8 @@
 use dataplane::policy::matches::{IcmpMatch, Match, Neg, Range};
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, has_protocol, needs_protocol, negatable,
-    required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, has_protocol, needs_protocol,
+    negatable, required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -109,12 +109,7 @@ impl Module for Icmp {
         if self.v6 { OPTIONS_V6 } else { OPTIONS_V4 }
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let names = if self.v6 { NAMES_V6 } else { NAMES_V4 };
         let (kind, code) = match named(names, operand)? {
             Some(found) => found,

@@ -4,7 +4,7 @@ use dataplane::policy::matches::{IpRangeMatch, Match, Neg, Range};
 
 use crate::iptables::address;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, negatable, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, negatable, required,
 };
 use crate::model::{MatchBody, Rule, Span};
 
@@ -25,12 +25,7 @@ impl Module for IpRange {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let one = |text: &str| {
             address::parse_address(text, context.family).ok_or_else(|| {
                 operand

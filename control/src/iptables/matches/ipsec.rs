@@ -5,7 +5,7 @@ use dataplane::policy::matches::{Match, Neg, Range};
 use dataplane::policy::protocol::{AhMatch, IpcompMatch, ProtocolMatch};
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, flag, has_protocol, needs_protocol,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, flag, has_protocol, needs_protocol,
     negatable,
 };
 use crate::iptables::value;
@@ -50,12 +50,7 @@ impl Module for Ah {
         if self.v6 { AH_V6 } else { AH_V4 }
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let negated = operand.negated;
         match id {
             SPI => {
@@ -102,12 +97,7 @@ impl Module for Esp {
         ESP
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let spi = Neg { negated: operand.negated, value: index_range(operand, context)? };
         self.spi = super::unless_all(spi, operand, context);
         Ok(())
@@ -146,12 +136,7 @@ impl Module for Ipcomp {
         IPCOMP
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         if id == RESERVED {
             self.ipcomp.reserved = true;
             super::warn_unread(operand, context, "--compres");

@@ -4,7 +4,7 @@ use dataplane::policy::matches::{Match, Neg};
 use dataplane::policy::protocol::{ExtensionSet, Ipv6HeaderMatch, ProtocolMatch, extension};
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, flag, negatable, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, flag, negatable, required,
 };
 use crate::iptables::names::Names;
 use crate::model::{MatchBody, Rule, Span};
@@ -40,12 +40,7 @@ impl Module for Ipv6Header {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         if id == SOFT {
             self.soft = true;
             return Ok(());
@@ -96,12 +91,7 @@ impl Module for Eui64 {
         &[]
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        _operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, _operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         Ok(())
     }
 }

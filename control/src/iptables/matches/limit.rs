@@ -1,6 +1,8 @@
 //! `-m limit`.
 
-use crate::iptables::extension::{Context, MatchModule, Module, Operand, Opt, Problem, plain};
+use crate::iptables::extension::{
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, plain,
+};
 use crate::iptables::value;
 use crate::model::{LimitSpec, MatchBody, Rule, Span};
 
@@ -37,12 +39,7 @@ impl Module for Limit {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         if id == RATE {
             self.spec.avg = average(operand)?;
         } else {

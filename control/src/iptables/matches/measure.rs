@@ -8,7 +8,7 @@ use dataplane::policy::measure::{ClusterMatch, MeasureMatch};
 use super::one::Kind;
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, bit, negatable, plain, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, bit, negatable, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, MeasureSpec, Rule, Span};
@@ -68,12 +68,7 @@ impl Module for Cluster {
         }
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let most = u64::from(MAX_NODES);
         match id {
             NODES => self.nodes = Some(number(operand, 1, most)? as u32),
@@ -125,12 +120,7 @@ impl Module for Nfacct {
         const { &[plain("nfacct-name", 0)] }
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         if !(1..=MAX_ACCOUNT).contains(&operand.text.len()) {
             return Err(operand.bad(format!("a name has 1 to {MAX_ACCOUNT} bytes")));
         }

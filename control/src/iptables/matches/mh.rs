@@ -4,7 +4,8 @@ use dataplane::policy::matches::{Match, Neg, Range};
 use dataplane::policy::protocol::ProtocolMatch;
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, has_protocol, needs_protocol, negatable,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, has_protocol, needs_protocol,
+    negatable,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -37,12 +38,7 @@ impl Module for Mh {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let end = |text: &str, absent: u8| match text {
             "" => Ok(absent),
             _ => kind(text).ok_or_else(|| {

@@ -54,7 +54,7 @@ use dataplane::policy::matches::{Neg, Range};
 
 use super::extension::{Context, MatchModule, Operand, Problem};
 use crate::diagnostics::Code;
-use numbers::{header_length, unless_all, warn_unread};
+use numbers::{header_length, named_value_mask, unless_all, value_mask, warn_unread};
 use one::One;
 
 pub(crate) use addrtype::KINDS as ADDRESS_KINDS;
@@ -85,20 +85,20 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn MatchModule>> {
         "icmp" if v4 => Box::new(icmp::Icmp::new(false)),
         "icmp6" | "icmpv6" | "ipv6-icmp" if !v4 => Box::new(icmp::Icmp::new(true)),
         "hashlimit" => Box::new(hashlimit::HashLimit::new(family)),
-        "helper" => Box::new(helper::Helper::default()),
+        "helper" => Box::new(One::new(&helper::HELPER)),
         "iprange" => Box::new(iprange::IpRange::default()),
         "length" => Box::new(One::new(&length::LENGTH)),
         "limit" => Box::new(limit::Limit::default()),
-        "mac" => Box::new(mac::Mac::default()),
-        "mark" => Box::new(mark::Mark::new(false)),
-        "connmark" => Box::new(mark::Mark::new(true)),
+        "mac" => Box::new(One::new(&mac::MAC)),
+        "mark" => Box::new(One::new(&mark::MARK)),
+        "connmark" => Box::new(One::new(&mark::CONNMARK)),
         "multiport" => Box::new(multiport::Multiport::default()),
-        "pkttype" => Box::new(pkttype::PktTypeMatch::default()),
+        "pkttype" => Box::new(One::new(&pkttype::PKTTYPE)),
         "physdev" => Box::new(physdev::Physdev::default()),
         "owner" => Box::new(owner::Owner::default()),
         "policy" => Box::new(policy::Policy::default()),
         "devgroup" => Box::new(devgroup::DevGroup::default()),
-        "realm" if v4 => Box::new(realm::Realm::default()),
+        "realm" if v4 => Box::new(One::new(&realm::REALM)),
         "rpfilter" => Box::new(rpfilter::RpFilter::default()),
         "set" => Box::new(set::Set::default()),
         "recent" => Box::new(recent::Recent::new(family)),

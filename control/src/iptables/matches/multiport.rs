@@ -4,7 +4,7 @@ use dataplane::policy::matches::{Match, MultiportMatch, MultiportSide, Neg, Rang
 
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, negatable, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, negatable, required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -38,12 +38,7 @@ impl Module for Multiport {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         // The tools look at the protocol when they read the ports, not later.
         let protocol = protocol(context.proto, operand.span)?;
         let mut ports = Vec::new();

@@ -48,3 +48,23 @@ pub(super) fn warn_unread(operand: &Operand<'_>, context: &mut Context<'_>, opti
     let message = format!("the kernel does not look at {option}: it compares nothing");
     context.warnings.push(Problem::new(Code::NoEffect, operand.span, message));
 }
+
+/// `VALUE` or `VALUE/MASK`.
+pub(super) fn value_mask(operand: &Operand<'_>) -> Result<(u32, u32), Problem> {
+    value::value_mask32(operand.text)
+        .ok_or_else(|| operand.bad(format!("`{}' is no 32-bit VALUE or VALUE/MASK", operand.text)))
+}
+
+/// The same, or `zero`: the name that every list in a `file` of /etc/iproute2 has for 0.
+/// What its other names mean is up to the machine that the rules were written on.
+pub(super) fn named_value_mask(
+    operand: &Operand<'_>,
+    zero: &str,
+    file: &str,
+) -> Result<(u32, u32), Problem> {
+    if operand.text == zero {
+        return Ok((0, u32::MAX));
+    }
+    let remedy = format!("for a name, write the number that /etc/iproute2/{file} has for it");
+    value_mask(operand).map_err(|problem| problem.remedy(remedy))
+}

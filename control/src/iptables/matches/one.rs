@@ -1,9 +1,10 @@
-//! Matches with a single option, which may be negated: `cpu`, `length`, `quota`, `tcpmss`.
+//! Matches with a single option, which may be negated: `mark`, `length`, `mac` and others.
 
 use dataplane::policy::matches::Neg;
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, has_protocol, needs_protocol, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, has_protocol, needs_protocol,
+    required,
 };
 use crate::model::{MatchBody, Rule, Span};
 
@@ -41,22 +42,17 @@ impl<T> Module for One<T> {
         self.kind.options
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let value = (self.kind.read)(operand, context)?;
         self.given = Some(Neg { negated: operand.negated, value });
         Ok(())
     }
 }
 
-impl<T: Copy> MatchModule for One<T> {
+impl<T: Clone> MatchModule for One<T> {
     fn finish(&self, at: Span, _seen: u32, rule: &Rule) -> Result<MatchBody, Problem> {
         let Kind { name, option, .. } = *self.kind;
-        let given = self.given.ok_or_else(|| required(at, name, option))?;
+        let given = self.given.clone().ok_or_else(|| required(at, name, option))?;
         match self.kind.protocol {
             Some((number, protocol)) if !has_protocol(rule, number) => {
                 Err(needs_protocol(at, &format!("the {name} match"), protocol))

@@ -4,7 +4,7 @@ use dataplane::policy::matches::{Match, Neg};
 use dataplane::policy::protocol::{OptionsMatch, ProtocolMatch};
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, negatable, plain,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, negatable, plain,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -37,12 +37,7 @@ impl Module for Options {
         if self.options.destination { DESTINATION } else { HOP_BY_HOP }
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         if id == LENGTH {
             let value = super::header_length(operand)?;
             self.options.length = Some(Neg { negated: operand.negated, value });

@@ -5,7 +5,7 @@ use dataplane::policy::place::{OwnerMatch, PlaceMatch};
 
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, flag, negatable, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, flag, negatable, required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -58,12 +58,7 @@ impl Module for Owner {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let names = context.names;
         match id {
             UID => self.found.uid = Some(ids(operand, names.user(operand.text), "user")?),

@@ -5,7 +5,7 @@ use dataplane::policy::place::{PhysdevMatch, PlaceMatch};
 
 use crate::iptables::address;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, flag, negatable, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, flag, negatable, required,
 };
 use crate::model::{MatchBody, Rule, Span};
 
@@ -42,12 +42,7 @@ impl Module for Physdev {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let negated = Some(operand.negated);
         match id {
             IN => self.found.input = name(operand)?,

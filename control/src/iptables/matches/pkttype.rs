@@ -1,14 +1,11 @@
 //! `-m pkttype`.
 
 use dataplane::packet::PktType;
-use dataplane::policy::matches::{Match, Neg};
+use dataplane::policy::matches::Match;
 
-use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, negatable, required,
-};
-use crate::model::{MatchBody, Rule, Span};
-
-const OPTIONS: &[Opt] = &[negatable("pkt-type", 0)];
+use super::one::Kind;
+use crate::iptables::extension::negatable;
+use crate::model::MatchBody;
 
 const NAMES: &[(&str, PktType)] = &[
     ("unicast", PktType::Host),
@@ -20,43 +17,18 @@ const NAMES: &[(&str, PktType)] = &[
     ("otherhost", PktType::OtherHost),
 ];
 
-#[derive(Default)]
-pub(super) struct PktTypeMatch {
-    kind: Option<Neg<PktType>>,
-}
-
-impl Module for PktTypeMatch {
-    fn name(&self) -> &'static str {
-        "pkttype"
-    }
-
-    fn options(&self) -> &'static [Opt] {
-        OPTIONS
-    }
-
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
-        let value = NAMES
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(operand.text))
-            .map(|(_, kind)| *kind)
-            .ok_or_else(|| {
-                operand
-                    .bad(format!("`{}' is no packet type", operand.text))
-                    .remedy("the types are unicast broadcast multicast otherhost")
-            })?;
-        self.kind = Some(Neg { negated: operand.negated, value });
-        Ok(())
-    }
-}
-
-impl MatchModule for PktTypeMatch {
-    fn finish(&self, at: Span, _seen: u32, _rule: &Rule) -> Result<MatchBody, Problem> {
-        let kind = self.kind.ok_or_else(|| required(at, "pkttype", "--pkt-type"))?;
-        Ok(MatchBody::Plain(Match::PktType(kind)))
-    }
-}
+pub(super) const PKTTYPE: Kind<PktType> = Kind {
+    name: "pkttype",
+    options: &[negatable("pkt-type", 0)],
+    option: "--pkt-type",
+    protocol: None,
+    read: |operand, _| {
+        let found = NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(operand.text));
+        found.map(|(_, kind)| *kind).ok_or_else(|| {
+            operand
+                .bad(format!("`{}' is no packet type", operand.text))
+                .remedy("the types are unicast broadcast multicast otherhost")
+        })
+    },
+    made: |kind| MatchBody::Plain(Match::PktType(kind)),
+};

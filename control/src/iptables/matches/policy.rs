@@ -6,7 +6,8 @@ use dataplane::policy::place::{IpsecDirection, IpsecElement, IpsecMatch, PlaceMa
 use crate::diagnostics::Code;
 use crate::iptables::address;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, bit, flag, negatable, plain, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, bit, flag, negatable, plain,
+    required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -119,12 +120,7 @@ impl Module for Policy {
         id >= NEXT
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         match id {
             DIRECTION => {
                 self.direction = Some(match operand.text {

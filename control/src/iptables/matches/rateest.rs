@@ -4,7 +4,8 @@ use dataplane::policy::measure::estimator::{RateCompare, RateTest};
 
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, bit, flag, negatable, plain, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, bit, flag, negatable, plain,
+    required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, MeasureSpec, Rule, Span};
@@ -68,12 +69,7 @@ impl Module for Rateest {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         match id {
             FIRST => self.first = Some(name(operand)?),
             SECOND => self.second = Some(name(operand)?),

@@ -7,7 +7,7 @@ use dataplane::policy::tally::{RecentAction, RecentRule};
 use crate::diagnostics::Code;
 use crate::iptables::address::{full_mask, parse_address, parse_v4};
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, bit, flag, plain, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, bit, flag, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span, TallySpec};
@@ -85,12 +85,7 @@ impl Module for Recent {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         match id {
             SET => self.action = Some((RecentAction::Set, operand.negated)),
             CHECK => self.action = Some((RecentAction::Check, operand.negated)),

@@ -3,7 +3,9 @@
 use dataplane::policy::matches::Match;
 use dataplane::policy::place::{PlaceMatch, RpFilterMatch};
 
-use crate::iptables::extension::{Context, MatchModule, Module, Operand, Opt, Problem, flag};
+use crate::iptables::extension::{
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, flag,
+};
 use crate::model::{MatchBody, Rule, Span};
 
 const OPTIONS: &[Opt] =
@@ -23,12 +25,7 @@ impl Module for RpFilter {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        _operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, _operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         match id {
             0 => self.found.loose = true,
             1 => self.found.valid_mark = true,

@@ -7,7 +7,7 @@ use dataplane::policy::protocol::{ProtocolMatch, RtMatch};
 use crate::diagnostics::Code;
 use crate::iptables::address;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, flag, negatable, plain,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, flag, negatable, plain,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -45,12 +45,7 @@ impl Module for Rt {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let negated = operand.negated;
         match id {
             TYPE => {

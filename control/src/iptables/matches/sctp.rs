@@ -5,7 +5,8 @@ use dataplane::policy::protocol::{ChunkFlags, ChunkScope, ProtocolMatch, SctpChu
 
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, has_protocol, needs_protocol, negatable,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, has_protocol, needs_protocol,
+    negatable,
 };
 use crate::iptables::lexer::Word;
 use crate::iptables::value;
@@ -70,12 +71,7 @@ impl Module for Sctp {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         if id == CHUNKS {
             let value = chunks(operand, context.rest.first())?;
             context.used = 1;

@@ -3,7 +3,8 @@
 use dataplane::sets::{CountTest, SetName, Sides};
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, bit, flag, negatable, plain, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, bit, flag, negatable, plain,
+    required,
 };
 use crate::iptables::value;
 use crate::model::sets::{NamedSet, SetSpec};
@@ -56,12 +57,7 @@ impl Module for Set {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         match id {
             MATCH_SET => {
                 self.set = Some(named_set("--match-set", operand, context)?);

@@ -6,7 +6,9 @@ use dataplane::policy::protocol::{ProtocolMatch, SrhCompare, SrhMatch};
 
 use crate::diagnostics::Code;
 use crate::iptables::address;
-use crate::iptables::extension::{Context, MatchModule, Module, Operand, Opt, Problem, negatable};
+use crate::iptables::extension::{
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, negatable,
+};
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
 
@@ -49,12 +51,7 @@ impl Module for Srh {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let (negated, srh) = (operand.negated, &mut self.srh);
         match id {
             NEXT_HEADER => srh.next_header = Some(Neg { negated, value: byte(operand)? }),

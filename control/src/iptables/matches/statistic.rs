@@ -6,7 +6,7 @@ use dataplane::policy::measure::MeasureMatch;
 
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, negatable, plain, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, negatable, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, MeasureSpec, Rule, Span};
@@ -45,12 +45,7 @@ impl Module for Statistic {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let number = |least| {
             let number = value::number(operand.text, least, u64::from(u32::MAX));
             number.map(|number| number as u32).ok_or_else(|| {

@@ -6,7 +6,8 @@ use dataplane::policy::payload::{PayloadMatch, StringMatch};
 
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, bit, flag, negatable, plain, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, bit, flag, negatable, plain,
+    required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -47,12 +48,7 @@ impl Module for StringModule {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         match id {
             FROM => self.from = Some(offset(operand)?),
             TO => self.to = Some(offset(operand)?),

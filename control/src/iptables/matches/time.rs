@@ -6,7 +6,7 @@ use dataplane::policy::measure::{MeasureMatch, TimeMatch};
 
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, bit, flag, negatable, plain,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, bit, flag, negatable, plain,
 };
 use crate::model::{MatchBody, Rule, Span};
 
@@ -64,12 +64,7 @@ impl Module for Time {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let time = &mut self.0;
         match id {
             DATE_START => time.date_start_s = date(operand)?,

@@ -3,7 +3,7 @@
 use dataplane::policy::matches::{Match, Neg};
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, negatable, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, negatable, required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -61,12 +61,7 @@ impl Module for Tos {
         TOS_OPTIONS
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         self.tos = Some(Neg { negated: operand.negated, value: tos_value(operand)? });
         Ok(())
     }
@@ -109,12 +104,7 @@ impl Module for Dscp {
         DSCP_OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let value = dscp_value(id == 1, "--dscp", operand)?;
         self.dscp = Some(Neg { negated: operand.negated, value });
         Ok(())

@@ -3,7 +3,7 @@
 use dataplane::policy::matches::{HopCompare, Match};
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, negatable, plain, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, negatable, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -45,12 +45,7 @@ impl Module for Hops {
         if self.v6 { HL } else { TTL }
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let hops = value::number8(operand.text)
             .ok_or_else(|| operand.bad(format!("`{}' is no number 0-255", operand.text)))?;
         self.compare = Some(match id {

@@ -7,7 +7,7 @@ use dataplane::policy::payload::{PayloadMatch, U32Match};
 
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, negatable, required,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, negatable, required,
 };
 use crate::model::{MatchBody, Rule, Span};
 
@@ -27,12 +27,7 @@ impl Module for U32 {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let mut reader = Reader { text: operand.text.as_bytes(), at: 0 };
         let tests = reader.tests().map_err(|message| {
             let at = Span {

@@ -3,7 +3,8 @@
 use dataplane::policy::matches::{Match, Neg, UdpMatch};
 
 use crate::iptables::extension::{
-    Context, MatchModule, Module, Operand, Opt, Problem, has_protocol, needs_protocol, negatable,
+    Context, MatchModule, Module, Operand, Opt, Problem, Taken, has_protocol, needs_protocol,
+    negatable,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span};
@@ -31,12 +32,7 @@ impl Module for Udp {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let value = value::port_range(operand.text, None, context.names)
             .map_err(|part| super::bad_port(operand, part))?;
         super::warn_reversed(&value, operand, context);

@@ -5,7 +5,7 @@ use dataplane::policy::target::ConnmarkTarget;
 
 use super::mark::operation;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, bit, flag, plain, required,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, bit, flag, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{Rule, Span, TargetSpec};
@@ -57,12 +57,7 @@ impl Module for Connmark {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let mask = || {
             value::number32(operand.text)
                 .ok_or_else(|| operand.bad(format!("`{}' is no 32-bit number", operand.text)))

@@ -7,8 +7,8 @@ use dataplane::policy::target::{CtTarget, HelperKind, ZoneId, ZoneScope};
 use super::wrong_table;
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, bit, flag, has_protocol, needs_protocol,
-    plain,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, bit, flag, has_protocol,
+    needs_protocol, plain,
 };
 use crate::iptables::value;
 use crate::model::{Rule, Span, TargetSpec};
@@ -153,12 +153,7 @@ impl Module for Ct {
         self.family = Some(family);
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let name = operand.text;
         match id {
             0 => self.found.notrack = true,

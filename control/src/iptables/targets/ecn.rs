@@ -5,8 +5,8 @@ use dataplane::policy::target::{EcnTarget, HeaderTarget};
 
 use super::in_mangle;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, bit, flag, has_protocol, needs_protocol,
-    plain, required,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, bit, flag, has_protocol,
+    needs_protocol, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{Rule, Span, TargetSpec};
@@ -37,12 +37,7 @@ impl Module for Ecn {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let number = |max: u64| {
             value::number(operand.text, 0, max).ok_or_else(|| {
                 operand.bad(format!("`{}' is no number from 0 to {max}", operand.text))

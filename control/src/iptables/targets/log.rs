@@ -5,7 +5,7 @@ use dataplane::policy::target::LogTarget;
 
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, flag, plain,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, flag, plain,
 };
 use crate::iptables::value;
 use crate::model::{Rule, Span, TargetSpec};
@@ -66,12 +66,7 @@ impl Module for Log {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         match id {
             0 => self.log.level = level(operand)?,
             1 => self.log.prefix = prefix(operand, context)?,

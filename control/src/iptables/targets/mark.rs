@@ -4,7 +4,7 @@ use dataplane::policy::TableId;
 use dataplane::policy::target::MarkTarget;
 
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, plain, required,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{Rule, Span, TargetSpec};
@@ -31,12 +31,7 @@ impl Module for Mark {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let (clear, toggle) = operation(id, operand)?;
         self.mark = Some(MarkTarget { clear, toggle });
         Ok(())

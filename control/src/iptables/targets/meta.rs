@@ -5,7 +5,7 @@ use dataplane::policy::TableId;
 
 use crate::iptables::address;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, flag, plain, required,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, flag, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{MetaSpec, Rule, Span, TargetSpec};
@@ -37,12 +37,7 @@ impl Module for Classify {
         CLASS_OPTIONS
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let half = |text: &str| {
             let digits = text.strip_prefix("0x").unwrap_or(text);
             let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
@@ -88,12 +83,7 @@ impl Module for Timer {
         TIMER_OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         match id {
             0 => {
                 let seconds = value::number(operand.text, 1, TIMEOUT_MAX_S).ok_or_else(|| {
@@ -156,12 +146,7 @@ impl Module for Tee {
         TEE_OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let text = operand.text;
         if id == 0 {
             // IPv4 addresses are read as by inet_aton here, unlike in `-s`.

@@ -11,7 +11,7 @@ use super::wrong_table;
 use crate::diagnostics::Code;
 use crate::iptables::address;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, bit, flag, plain, required,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, bit, flag, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{Rule, Span, TargetSpec};
@@ -275,12 +275,7 @@ impl Module for Nat {
         }
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         match (id, self.kind) {
             (RANDOM, _) => self.range.random = true,
             (RANDOM_FULLY, _) => self.range.random_fully = true,

@@ -8,7 +8,7 @@ use dataplane::policy::target::HeaderTarget;
 use super::in_mangle;
 use crate::iptables::address;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, plain, required,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, plain, required,
 };
 use crate::model::{Rule, Span, TargetSpec};
 
@@ -57,12 +57,7 @@ impl Module for Prefix {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let found = Some(prefix(operand)?);
         if id == FROM {
             self.from = found;

@@ -4,7 +4,7 @@ use dataplane::policy::TableId;
 use dataplane::policy::measure::estimator::EstimatorParameters;
 
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, plain, required,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, plain, required,
 };
 use crate::iptables::matches::estimator_name;
 use crate::model::{MetaSpec, Rule, Span, TargetSpec};
@@ -37,12 +37,7 @@ impl Module for Rateest {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         match id {
             NAME => self.name = Some(estimator_name(operand)?),
             INTERVAL => self.interval = Some((microseconds(operand)?, operand.span)),

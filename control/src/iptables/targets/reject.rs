@@ -6,7 +6,8 @@ use dataplane::policy::target::RejectWith;
 
 use super::wrong_table;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, has_protocol, needs_protocol, plain,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, has_protocol, needs_protocol,
+    plain,
 };
 use crate::iptables::value;
 use crate::model::{Rule, Span, TargetSpec};
@@ -59,12 +60,7 @@ impl Module for Reject {
         self.family = Some(family);
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let names = match context.family {
             Family::V4 => NAMES_V4,
             Family::V6 => NAMES_V6,

@@ -6,7 +6,7 @@ use dataplane::policy::report::{AuditKind, NflogTarget, ReportTarget};
 use super::wrong_table;
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, bit, plain, required,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, bit, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{Rule, Span, TargetSpec};
@@ -42,12 +42,7 @@ impl Module for Nflog {
         NFLOG
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         let number = |max: u32| {
             let read = value::number(operand.text, 0, max.into());
             read.map(|number| number as u32).ok_or_else(|| {
@@ -120,12 +115,7 @@ impl Module for Audit {
         AUDIT
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let named = |kind: &AuditKind| operand.text.eq_ignore_ascii_case(kind.name());
         self.kind = AuditKind::ALL.into_iter().find(named);
         self.kind.map(|_| ()).ok_or_else(|| {

@@ -5,7 +5,7 @@ use dataplane::policy::TableId;
 use super::wrong_table;
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, bit, flag, plain, required,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, bit, flag, plain, required,
 };
 use crate::iptables::matches::named_set;
 use crate::iptables::value;
@@ -37,12 +37,7 @@ impl Module for Set {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         match id {
             0 => self.found.add = Some(named_set("--add-set", operand, context)?),
             1 => self.found.del = Some(named_set("--del-set", operand, context)?),

@@ -6,8 +6,8 @@ use dataplane::policy::target::HeaderTarget;
 
 use super::in_mangle;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, flag, has_protocol, needs_protocol,
-    plain, required,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, flag, has_protocol,
+    needs_protocol, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{Rule, Span, TargetSpec};
@@ -33,12 +33,7 @@ impl Module for Strip {
         STRIP_OPTIONS
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         for part in operand.text.split(',') {
             let named = NAMES.iter().find(|(name, _)| *name == part).map(|(_, kind)| *kind);
             let kind = named.or_else(|| value::number8(part)).ok_or_else(|| {
@@ -87,12 +82,7 @@ impl Module for Fill {
         FILL_OPTIONS
     }
 
-    fn set(
-        &mut self,
-        _id: u8,
-        _operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, _id: u8, _operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         Ok(())
     }
 }

@@ -4,7 +4,8 @@ use dataplane::policy::TableId;
 use dataplane::policy::target::SynproxyTarget;
 
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, flag, has_protocol, needs_protocol, plain,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, flag, has_protocol,
+    needs_protocol, plain,
 };
 use crate::iptables::value;
 use crate::model::{Rule, Span, TargetSpec};
@@ -31,12 +32,7 @@ impl Module for Synproxy {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         // The tools keep the low bits of a larger number.
         let number = |max: u64| {
             value::number(operand.text, 0, max).ok_or_else(|| {

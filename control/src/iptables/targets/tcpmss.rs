@@ -7,8 +7,8 @@ use dataplane::policy::target::{HeaderTarget, TcpMss};
 
 use crate::diagnostics::Code;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, flag, has_protocol, needs_protocol,
-    plain, required,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, flag, has_protocol,
+    needs_protocol, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{MatchBody, Rule, Span, TargetSpec};
@@ -34,12 +34,7 @@ impl Module for Tcpmss {
         OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, context: &mut Context<'_>) -> Taken {
         if id == CLAMP {
             self.mss = Some(TcpMss::ClampToPmtu);
             return Ok(());

@@ -5,7 +5,7 @@ use dataplane::policy::target::HeaderTarget;
 
 use super::in_mangle;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, plain, required,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, plain, required,
 };
 use crate::iptables::matches::{dscp_value, tos_value};
 use crate::iptables::value;
@@ -34,12 +34,7 @@ impl Module for Tos {
         TOS_OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let (clear, toggle) = if id == 0 {
             let (value, mask) = tos_value(operand)?;
             (mask, value)
@@ -86,12 +81,7 @@ impl Module for Dscp {
         DSCP_OPTIONS
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         self.dscp = Some(dscp_value(id == 1, "--set-dscp", operand)?);
         Ok(())
     }

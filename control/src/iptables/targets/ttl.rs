@@ -5,7 +5,7 @@ use dataplane::policy::target::{HeaderTarget, HopChange};
 
 use super::in_mangle;
 use crate::iptables::extension::{
-    Context, Module, Operand, Opt, Problem, TargetModule, plain, required,
+    Context, Module, Operand, Opt, Problem, Taken, TargetModule, plain, required,
 };
 use crate::iptables::value;
 use crate::model::{Rule, Span, TargetSpec};
@@ -44,12 +44,7 @@ impl Module for Hops {
         if self.v6 { HL } else { TTL }
     }
 
-    fn set(
-        &mut self,
-        id: u8,
-        operand: &Operand<'_>,
-        _context: &mut Context<'_>,
-    ) -> Result<(), Problem> {
+    fn set(&mut self, id: u8, operand: &Operand<'_>, _context: &mut Context<'_>) -> Taken {
         let (what, change): (u64, fn(u8) -> HopChange) = match id {
             SET => (0, HopChange::Set),
             INCREMENT => (1, HopChange::Increment),
