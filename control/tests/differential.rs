@@ -293,7 +293,10 @@ fn realms_and_device_groups_are_the_kernels() {
     let lab = new_lab();
     lab.add_default_routes();
     let mut text = String::from("*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n");
-    let whole = [0, 5, 9, 2, 0x5_0000, 0x9_0000, 0x5_0009, 0x9_0005, 0x4_0002, 0x2_0004, 0x5_0005];
+    let whole = [
+        0, 5, 9, 0xb, 0x3_0005, 0x5_0006, 0x5_0009, 0x9_0000, 0x9_0005, 0x4_0008, 0x4_0002,
+        0x9_0008, 0xb_0008, 0x5_0008, 0xd, 0xd_0000, 0xd_0005, 0xd_0009, 0xd_0008,
+    ];
     for (chain, realm) in
         ["INPUT", "FORWARD", "OUTPUT"].into_iter().flat_map(|chain| whole.map(|it| (chain, it)))
     {

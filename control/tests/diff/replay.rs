@@ -73,6 +73,17 @@ pub fn topology(default_routes: bool, links: bool) -> String {
             if v6 { "v6" } else { "v4" }
         )
         .expect("writing to a string");
+        if !v6 {
+            writeln!(text, "realms = \"{}\"", lab::MARKED_ROUTE_REALMS).expect("a string");
+            for (from, to, own) in lab::TOWARDS {
+                write!(
+                    text,
+                    "[[rule]]\nfrom = \"{from}\"\nto = \"{to}\"\ntable = 254\n\
+                     priority = 1100\nrealms = \"{own}\"\n"
+                )
+                .expect("writing to a string");
+            }
+        }
     }
     for (port, host) in (0..lab::PORTS).flat_map(|port| lab::NEIGHBOURS.map(|host| (port, host))) {
         let near = links.then(|| lab::link_local(port, host));

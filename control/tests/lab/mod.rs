@@ -49,6 +49,11 @@ pub const DEVICE_GROUPS: [u32; PORTS] = [0, 5, 0x15];
 pub const REMOTE_REALMS: &str = "3/5";
 pub const DEFAULT_REALMS: &str = "0/9";
 pub const MARKED_REALMS: &str = "4/2";
+/// Those of the route that the rule leads to, and rules with their own, FROM, TO and realms:
+/// for some of [`REMOTE`], and for a neighbour.
+pub const MARKED_ROUTE_REALMS: &str = "0/8";
+pub const TOWARDS: [(&str, &str, &str); 2] =
+    [("0.0.0.0/0", "203.0.113.4/30", "6/11"), ("203.0.113.0/24", "198.18.1.10/32", "0/13")];
 
 /// MAC address of a router port.
 pub const fn port_mac(port: usize) -> [u8; 6] {
@@ -181,8 +186,15 @@ impl Lab {
             let realms = if v6 { String::new() } else { format!(" realms {MARKED_REALMS}") };
             let rule =
                 format!("{option} rule add fwmark {mark} table {table} priority 1000{realms}");
-            let route = format!("{option} route add default via {via} dev eth1 table {table}");
-            for line in [rule, route] {
+            let realms = if v6 { "" } else { MARKED_ROUTE_REALMS };
+            let words = if v6 { "" } else { " realms " };
+            let route = format!(
+                "{option} route add default via {via} dev eth1 table {table}{words}{realms}"
+            );
+            let towards = TOWARDS.map(|(from, to, realms)| {
+                format!("rule add from {from} to {to} table main priority 1100 realms {realms}")
+            });
+            for line in [rule, route].into_iter().chain(towards.into_iter().filter(|_| !v6)) {
                 let words: Vec<&str> = line.split(' ').collect();
                 self.gw.run("ip", &words, "").expect("policy routing");
             }
