@@ -30,8 +30,42 @@ pub enum Reason {
     Unhashable,
 }
 
-/// What was chosen for a rule list, why, and what a lookup costs at most.
+/// What makes lookups in a rule list dear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The rule fixes too few bits to hash by: it is compared one by one.
+    Unhashable,
+    /// Too many rules share its hashed bits: one probe compares this many.
+    Crowded(usize),
+    /// Its masks are like few others': its table of this many rules costs every lookup a probe.
+    RareMasks(usize),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unhashable => f.write_str("fixes too few bits to hash by"),
+            Self::Crowded(rules) => write!(f, "shares its hashed bits with {rules} rules"),
+            Self::RareMasks(1) => f.write_str("has a table to itself: no other has masks like it"),
+            Self::RareMasks(rules) => write!(f, "has masks that only {rules} rules share"),
+        }
+    }
+}
+
+/// A rule that stands behind the worst case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Culprit {
+    /// Its position.
+    pub rule: u32,
+    /// What it does.
+    pub why: Why,
+}
+
+/// Most culprits that an explanation names.
+pub const MAX_CULPRITS: usize = 8;
+
+/// What was chosen for a rule list, why, and what a lookup costs at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// Rules in the list.
     pub rules: usize,
@@ -43,6 +77,12 @@ pub struct Explanation {
     pub largest_slot: usize,
     /// Rules that are scanned one by one after the tables (all, for a plain scan).
     pub scanned: usize,
+    /// Most rules that one lookup compares in full, whatever the packet.
+    pub max_compared: usize,
+    /// The masks differ too much: tables were used up and rules are left over.
+    pub exploded: bool,
+    /// Rules behind the worst case, dearest first; at most [`MAX_CULPRITS`].
+    pub worst: Vec<Culprit>,
     /// Bytes held, without allocator overhead.
     pub bytes: usize,
 }
@@ -86,7 +126,22 @@ impl<A: Address> Strategy<A> {
                 let rules = linear.len();
                 let reason = if rules <= SCAN_LIMIT { Reason::Short } else { Reason::Unhashable };
                 let bytes = rules * size_of::<Rule<A>>();
-                Explanation { rules, reason, max_probes: 0, largest_slot: 0, scanned: rules, bytes }
+                let culprit = |rule| Culprit { rule, why: Why::Unhashable };
+                let worst = match reason {
+                    Reason::Short => Vec::new(),
+                    _ => (0..rules as u32).take(MAX_CULPRITS).map(culprit).collect(),
+                };
+                Explanation {
+                    rules,
+                    reason,
+                    max_probes: 0,
+                    largest_slot: 0,
+                    scanned: rules,
+                    max_compared: rules,
+                    exploded: false,
+                    worst,
+                    bytes,
+                }
             }
             Self::TupleSpace(space) => {
                 let shape = space.shape();
@@ -96,6 +151,9 @@ impl<A: Address> Strategy<A> {
                     max_probes: shape.tables,
                     largest_slot: shape.largest_slot,
                     scanned: shape.remainder,
+                    max_compared: shape.compared,
+                    exploded: shape.exploded,
+                    worst: space.culprits(MAX_CULPRITS),
                     bytes: shape.bytes,
                 }
             }

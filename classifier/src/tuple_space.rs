@@ -20,6 +20,7 @@ use std::collections::HashMap;
 
 pub use plan::MAX_TABLES;
 
+use crate::strategy::{Culprit, Why};
 use crate::{Address, Classifier, Key, Rule};
 use cover::{Cover, Salt};
 use table::{Entry, Table};
@@ -27,6 +28,13 @@ use table::{Entry, Table};
 /// Rules that are simply tried in order before any table is probed, when the
 /// caller resumes: runs of LOG or MARK rules then cost one comparison each.
 const LOOK_AHEAD: u32 = 4;
+
+/// More rules than this left over by a full set of tables: their masks explode.
+const EXPLODED: usize = 64;
+/// More rules than this in one slot are worth a word.
+const CROWDED: usize = 16;
+/// Fewer rules than this in a table: it hardly earns its probe.
+const RARE: usize = 8;
 
 /// "No position": greater than every position.
 const NOWHERE: u32 = u32::MAX;
@@ -40,6 +48,10 @@ pub struct Shape {
     pub largest_slot: usize,
     /// Rules outside all tables, scanned in order.
     pub remainder: usize,
+    /// Most rules that one lookup compares in full.
+    pub compared: usize,
+    /// The tables were used up and more rules were left over than a scan should see.
+    pub exploded: bool,
     /// Different rules that can match at all.
     pub distinct: usize,
     /// Bytes held, without allocator overhead.
@@ -134,6 +146,9 @@ impl<A: Address> TupleSpace<A> {
             tables: self.tables.len(),
             largest_slot: self.tables.iter().map(Table::largest_slot).max().unwrap_or(0),
             remainder: self.remainder.len(),
+            compared: self.tables.iter().map(Table::largest_slot).sum::<usize>()
+                + self.remainder.len(),
+            exploded: self.tables.len() == MAX_TABLES && self.remainder.len() > EXPLODED,
             distinct: self.leaves.iter().filter(|leaf| can_match(&leaf.rule)).count(),
             bytes: self.tables.iter().map(Table::bytes).sum::<usize>()
                 + size_of_val(&*self.remainder)
@@ -142,6 +157,23 @@ impl<A: Address> TupleSpace<A> {
                 + size_of_val(&*self.positions)
                 + size_of_val(&*self.leaf_at),
         }
+    }
+
+    /// Rules behind the worst case, dearest first: those scanned, those in the
+    /// largest slot, those with a small table.
+    pub fn culprits(&self, at_most: usize) -> Vec<Culprit> {
+        let scanned = self.remainder.iter().map(|entry| (entry.first, Why::Unhashable));
+        let largest = self.tables.iter().max_by_key(|table| table.largest_slot());
+        let crowded = largest.filter(|table| table.largest_slot() > CROWDED).map(|table| {
+            let size = table.largest_slot();
+            table.largest().iter().map(move |entry| (entry.first, Why::Crowded(size)))
+        });
+        let rare = self.tables.iter().filter(|table| table.entries().len() < RARE).map(|table| {
+            let rules = table.entries().len();
+            (table.first(), Why::RareMasks(rules))
+        });
+        let all = scanned.chain(crowded.into_iter().flatten()).chain(rare);
+        all.take(at_most).map(|(rule, why)| Culprit { rule, why }).collect()
     }
 
     /// The lowest position in `from..best` at which the entry's rule stands, if

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use classifier::reference::Linear;
-use classifier::strategy::{Reason, SCAN_LIMIT, Strategy as Chosen};
+use classifier::strategy::{MAX_CULPRITS, Reason, SCAN_LIMIT, Strategy as Chosen, Why};
 use classifier::tuple_space::{MAX_TABLES, TupleSpace};
 use classifier::{Address, ClassSet, Classifier, Key, Masked, PortRange, Rule};
 use proptest::prelude::*;
@@ -208,6 +208,8 @@ fn the_strategy_says_why() {
     });
     let flat = explain(ranges.collect());
     assert_eq!((flat.reason, flat.scanned), (Reason::Unhashable, 400));
+    assert_eq!((flat.worst.len(), flat.worst[0].why), (MAX_CULPRITS, Why::Unhashable));
+    assert!(short.worst.is_empty() && long.worst.is_empty() && !long.exploded);
 }
 
 #[test]

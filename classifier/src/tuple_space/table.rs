@@ -82,6 +82,15 @@ impl<A> Table<A> {
         let sizes = self.starts.windows(2).map(|pair| (pair[1] - pair[0]) as usize);
         sizes.max().unwrap_or(0)
     }
+    /// The entries of the largest slot.
+    pub(super) fn largest(&self) -> &[Entry] {
+        let slots = self.starts.windows(2).map(|pair| pair[0] as usize..pair[1] as usize);
+        slots.max_by_key(|slot| slot.len()).map_or(&[], |slot| &self.entries[slot])
+    }
+    /// All entries.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
     pub(super) fn bytes(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.starts) + size_of_val(&*self.entries)
     }
