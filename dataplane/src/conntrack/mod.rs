@@ -8,7 +8,7 @@
 //! connection), `index` (buckets), `sources` (connections by original source),
 //! `store` (the concurrent core: all together, with the life-cycle), `tuple`,
 //! `icmp`, `verify`, `tcp`, `sctp`, `protocol` (what a packet does to an entry),
-//! `tracker` (the packet's road through it all), `room` and `quota` (what happens when
+//! `tracker` (the packet's road through it all), `flow` (a look ahead of it, and what plans keep), `room` and `quota` (what happens when
 //! it gets full, and who is to blame), `nat` (what translation asks and decides), `expect` (connections to come, kept in `slots`),
 //! `assist` (what helpers do), `calls` and `keymap` (PPTP's GRE connections and their keys), `view` (what others see of it), `events` (what they
 //! are told), `saved` (connections outside the table), `template` and `timeouts`
@@ -22,6 +22,7 @@ mod events;
 mod expect;
 mod extra;
 mod facts;
+mod flow;
 mod icmp;
 mod index;
 mod keymap;
@@ -56,6 +57,7 @@ pub use expect::{ExpectError, ExpectId, Expectation, Follow, Limits, SourceMask}
 pub(crate) use extra::Memory;
 pub use extra::{Account, SeqShift};
 pub use facts::Facts;
+pub use flow::Flow;
 pub use nat::Face;
 pub(crate) use proxied::{Numbers, Proxied};
 pub use quota::{Offender, Prefix, Pressure};

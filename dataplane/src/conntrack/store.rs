@@ -13,6 +13,7 @@
 
 use super::events::{Events, change};
 use super::extra::Extras;
+use super::flow::Words;
 use super::index::{Entry, Index};
 use super::keymap::Keymap;
 use super::record::{Contents, Locked, Record};
@@ -66,13 +67,14 @@ pub const fn table_bytes(capacity: usize) -> u64 {
     /// A free list's slot: its turn and the record.
     const FREE: usize = size_of::<(usize, u32)>();
     let len = capacity + spare(capacity);
-    let records = len * (size_of::<Record>() + Sources::BYTES_PER_RECORD + FREE);
+    let records = len * (size_of::<Record>() + Sources::BYTES_PER_RECORD + FREE + Words::BYTES);
     records as u64 + Index::bytes(capacity * 2)
 }
 
 /// The table.
 pub(super) struct Store {
     records: Box<[Record]>,
+    words: Box<[Words]>,
     index: Index,
     sources: Sources,
     free: FreeList,
@@ -94,6 +96,7 @@ impl Store {
         let len = capacity + spare(capacity);
         Ok(Self {
             records: (0..len).map(|_| Record::new()).collect(),
+            words: (0..len).map(|_| Words::new()).collect(),
             index: Index::new(capacity * 2),
             sources: Sources::new(len),
             free: FreeList::full(len as u32),
@@ -121,6 +124,22 @@ impl Store {
 
     fn record(&self, id: ConnId) -> &Record {
         &self.records[id.index()]
+    }
+
+    /// The words that the engine keeps with a connection.
+    #[inline]
+    pub(super) fn words(&self, id: ConnId) -> &Words {
+        &self.words[id.index()]
+    }
+
+    /// Visits what `hash`'s tag leads to until `visit` returns something.
+    #[inline]
+    pub(super) fn scan<R>(
+        &self,
+        hash: u64,
+        mut visit: impl FnMut(Entry, &Record) -> Option<R>,
+    ) -> Option<R> {
+        self.index.scan(hash, |entry| visit(entry, &self.records[entry.record as usize]))
     }
 
     /// Asks memory for the bucket of `hash`.
@@ -185,6 +204,7 @@ impl Store {
         locked.set_deadline(0);
         locked.set_aux(0);
         locked.extra().clear();
+        self.words[index as usize].clear();
         locked.set_key(Direction::Original, original);
         locked.set_key(Direction::Reply, reply);
         Some((ConnId::new(index, locked.generation()), locked))
@@ -410,6 +430,12 @@ impl Store {
     #[inline]
     pub(super) fn status(&self, id: ConnId) -> Option<u32> {
         self.record(id).peek(id.generation(), Record::status)
+    }
+
+    /// The status bits and the mark; `None` when the record was reused.
+    #[inline]
+    pub(super) fn status_and_mark(&self, id: ConnId) -> Option<(u32, u32)> {
+        self.record(id).peek(id.generation(), |record| (record.status(), record.mark()))
     }
 
     /// The port whose address it took; the outer `None` when the record was reused.

@@ -51,7 +51,7 @@ pub struct Conntrack {
 /// What a packet asks the table, worked out before the table is touched, so
 /// that a burst can compute all and prefetch before it looks anything up.
 #[derive(Clone, Copy, Debug)]
-pub struct Subject(Kind);
+pub struct Subject(pub(super) Kind);
 
 impl Subject {
     /// Where the connection table has its flow; `None` for errors and what has none.
@@ -64,7 +64,7 @@ impl Subject {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Invalid,
     Untracked,
     Flow(Tuple, Key),
@@ -183,7 +183,7 @@ impl Conntrack {
                 let settings = &self.settings;
                 let named = &self.named;
                 let visit = Visit { parsed, l4, sums, direction, now, settings, named, terms };
-                self.flow(tuple, key, visit)
+                self.walk_flow(tuple, key, visit, None)
             }
         }
     }
@@ -242,11 +242,19 @@ impl Conntrack {
         })
     }
 
-    fn flow(&self, tuple: &Tuple, key: &Key, visit: Visit<'_>) -> Result<Tracking, DropReason> {
+    /// `first`: what [`Conntrack::seek`] would find, if it was asked before.
+    pub(super) fn walk_flow(
+        &self,
+        tuple: &Tuple,
+        key: &Key,
+        visit: Visit<'_>,
+        mut first: Option<Hit>,
+    ) -> Result<Tracking, DropReason> {
         let sums = visit.sums;
         // Each further turn follows the death of the entry found before.
         loop {
-            let Some(hit) = self.seek(tuple, key, visit.terms.zones, visit.now) else {
+            let found = || self.seek(tuple, key, visit.terms.zones, visit.now);
+            let Some(hit) = first.take().or_else(found) else {
                 return self.open(tuple, key, visit);
             };
             let Some(entry) = self.store.lock(hit.id) else { continue };

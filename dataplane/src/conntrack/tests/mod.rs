@@ -4,6 +4,7 @@ mod api;
 mod behaviours;
 mod expectations;
 mod extensions;
+mod flow;
 #[cfg(loom)]
 mod loom;
 mod saved;
