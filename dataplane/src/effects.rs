@@ -163,7 +163,7 @@ impl fmt::Display for Prefix<'_> {
 }
 
 /// One step of a traced walk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Step {
     /// Family of the policy walked.
     pub family: Family,

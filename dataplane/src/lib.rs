@@ -17,6 +17,7 @@ pub mod helper;
 pub mod logbook;
 pub mod nat;
 pub mod packet;
+pub mod plan;
 pub mod policy;
 pub mod port;
 pub mod publish;

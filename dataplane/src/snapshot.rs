@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::conntrack::Extensions;
 use crate::logbook::LogBook;
+use crate::plan::Serial;
 use crate::policy::{CounterId, Policy};
 use crate::stats::RuleCounters;
 
@@ -13,6 +14,8 @@ use crate::stats::RuleCounters;
 pub struct Snapshot {
     /// Rises by one with every publication.
     pub generation: u64,
+    /// No other snapshot of this process has it.
+    pub serial: Serial,
     /// The compiled policy.
     pub policy: Policy,
     /// What its rules need every new connection to carry.
@@ -32,7 +35,8 @@ impl Snapshot {
         let counters = (0..=workers).map(|_| RuleCounters::new(len)).collect();
         let (extensions, tees) = (policy.extensions(), policy.tees());
         let log = Arc::new(LogBook::new(generation, &policy, workers));
-        Self { generation, policy, extensions, tees, log, counters }
+        let serial = Serial::default();
+        Self { generation, serial, policy, extensions, tees, log, counters }
     }
     /// The counter block that worker `worker` writes.
     #[inline]

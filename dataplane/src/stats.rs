@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::packet::MAX_PORTS;
+use crate::plan::Unplannable;
 use crate::verdict::{DROP_REASONS, DropReason};
 
 /// A counter with a single writer.
@@ -128,6 +129,30 @@ pub struct WorkerStats {
     pub synproxy: SynproxyStats,
     /// Where its pool's frames are, as it was a moment ago.
     pub frames: FrameStats,
+    /// How often packets followed plans.
+    pub plans: PlanStats,
+}
+
+/// What became of plans ([`crate::plan`]).
+#[derive(Debug, Default)]
+pub struct PlanStats {
+    /// Packets that followed one.
+    pub followed: Cell,
+    /// Walks that left one.
+    pub made: Cell,
+    /// Walks that left none, by [`Unplannable`].
+    refused: [Cell; Unplannable::ALL.len()],
+}
+
+impl PlanStats {
+    /// Counts a walk that left no plan.
+    pub fn refuse(&self, why: Unplannable) {
+        self.refused[why as usize].add(1);
+    }
+    /// Walks that left none, with the reasons' names.
+    pub fn refused(&self) -> [(&'static str, u64); Unplannable::ALL.len()] {
+        Unplannable::ALL.map(|why| (why.name(), self.refused[why as usize].get()))
+    }
 }
 
 /// Where the frames of a worker's pool are.
@@ -200,6 +225,7 @@ impl Default for WorkerStats {
             host_way: Cell::default(),
             synproxy: SynproxyStats::default(),
             frames: FrameStats::default(),
+            plans: PlanStats::default(),
         }
     }
 }

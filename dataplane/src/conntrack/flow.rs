@@ -6,7 +6,7 @@
 //! room left in the lines that plain connections touch.
 
 use super::protocol::Visit;
-use super::status::{CONFIRMED, DYING};
+use super::status::{CONFIRMED, DYING, SEEN_REPLY};
 use super::store::{Hit, Store};
 use super::sync::{AtomicU64, Ordering};
 use super::template::Terms;
@@ -46,6 +46,10 @@ impl Flow {
     /// The packet's direction in it.
     pub const fn direction(&self) -> Direction {
         self.0.direction
+    }
+    /// Whether its packet will be ESTABLISHED, if nothing is wrong with it.
+    pub const fn is_answered(&self) -> bool {
+        matches!(self.0.direction, Direction::Reply) || self.0.status & SEEN_REPLY != 0
     }
 }
 

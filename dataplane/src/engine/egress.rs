@@ -19,13 +19,19 @@ pub(super) fn decrement_hops(packet: &mut Packet<'_>) {
     let hops = packet.parsed.ttl.saturating_sub(1);
     packet.parsed.ttl = hops;
     let l3 = usize::from(packet.parsed.l3);
-    match packet.parsed.family {
+    set_hops(&mut packet.frame[l3..], packet.parsed.family, hops);
+}
+
+/// Sets TTL or hop limit of an IP packet.
+#[inline]
+pub(super) fn set_hops(ip: &mut [u8], family: Family, hops: u8) {
+    match family {
         Family::V4 => {
-            if let Ok(mut ip) = ipv4::Packet::new_header(&mut packet.frame[l3..]) {
+            if let Ok(mut ip) = ipv4::Packet::new_header(ip) {
                 ip.set_ttl(hops);
             }
         }
-        Family::V6 => packet.frame[l3 + 7] = hops,
+        Family::V6 => ip[7] = hops,
     }
 }
 

@@ -6,7 +6,8 @@
 //! shorter road of a transparent pair, [`collect`] puts fragments together,
 //! [`translate`] carries out NAT, [`helper`] is where connection helpers stand,
 //! [`egress`] is the way out, [`handed`] what the kernel says of this machine's own
-//! packets, and [`originate`] what the router itself sends.
+//! packets, and [`originate`] what the router itself sends. [`planned`] is a short road for
+//! packets of established connections.
 //!
 //! Limits: packets are decided one after the other in burst order, so that a
 //! connection's second packet sees what its first one did.
@@ -18,6 +19,7 @@ mod handed;
 mod helper;
 mod options;
 mod originate;
+mod planned;
 mod road;
 mod synproxy;
 mod tee;
@@ -37,6 +39,7 @@ use crate::fib::{Mode, Network};
 use crate::frame::FrameBuf;
 use crate::nat::{Random, Spread};
 use crate::packet::{Family, Mac, PktType, PortId};
+use crate::plan::{Plans, Recorder};
 use crate::policy::FamilyPolicy;
 use crate::policy::scene::Dice;
 use crate::policy::tee::Copies;
@@ -48,6 +51,7 @@ use crate::stats::WorkerStats;
 use crate::verdict::{Disposition, DropReason};
 use crate::wire::{self, Frame, ethernet};
 use handed::Handed;
+use planned::Known;
 use road::{Packet, Road};
 
 /// Frames in one burst at most.
@@ -102,6 +106,20 @@ pub struct World<'a> {
 #[derive(Debug)]
 pub struct Engine {
     scratch: Scratch,
+    switches: Switches,
+}
+
+/// Roads beside the plain one, each of which no packet and no counter can tell from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switches {
+    /// Packets of established connections follow plans ([`crate::plan`]).
+    pub plans: bool,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self { plans: false }
+    }
 }
 
 /// What one worker keeps between packets.
@@ -132,6 +150,10 @@ struct Scratch {
     revision: u64,
     /// A finished one; taken while it is on its road.
     whole: Option<Box<Whole>>,
+    /// What packets of established connections follow.
+    plans: Plans,
+    /// What the walk under way has looked at, if it may leave a plan.
+    recorder: Recorder,
 }
 
 /// Destinations whose ICMP errors are limited one by one.
@@ -177,8 +199,16 @@ impl Engine {
                 fragments: Fragments::default(),
                 revision: 0,
                 whole: Some(Box::default()),
+                plans: Plans::default(),
+                recorder: Recorder::default(),
             },
+            switches: Switches::default(),
         }
+    }
+
+    /// Turns roads on and off.
+    pub fn set_switches(&mut self, switches: Switches) {
+        self.switches = switches;
     }
 
     /// Sets what to add to [`World::now`] for the time since 1970 (or any other
@@ -278,6 +308,7 @@ impl Engine {
     ) {
         self.fit(world);
         self.expire(world, effects);
+        let plans = origin == Origin::Wire && self.ready_plans(world);
         for (chunk_index, chunk) in burst.chunks_mut(BURST).enumerate() {
             if origin == Origin::Wire && !matches!(world.network.mode(), Mode::Bridge(_)) {
                 chunk.iter_mut().for_each(untag);
@@ -289,9 +320,20 @@ impl Engine {
                 .zip(&frames)
                 .map(|(slot, frame)| subject(world, slot, frame))
                 .collect();
-            let arrived = frames.into_iter().zip(subjects);
-            for (offset, (slot, arrived)) in chunk.iter_mut().zip(arrived).enumerate() {
-                let ended = self.decide_one(world, slot, arrived, origin, effects);
+            let arrived = frames.iter().zip(&subjects);
+            for (offset, (slot, (frame, subject))) in chunk.iter_mut().zip(arrived).enumerate() {
+                let followed = match (plans, frame, subject) {
+                    (true, Ok(Frame::Ip(parsed)), Some(subject)) => {
+                        self.follow(world, slot, parsed, subject, effects)
+                    }
+                    _ => Err(Known::default()),
+                };
+                let ended = match followed {
+                    Ok(ended) => ended,
+                    Err(known) => {
+                        self.decide_one(world, slot, (frame, subject), known, origin, effects)
+                    }
+                };
                 slot.disposition = ended.disposition;
                 if E::TRACE {
                     effects.outcome(&Outcome {
@@ -303,6 +345,7 @@ impl Engine {
                     });
                 }
             }
+            self.settle_plans(world);
         }
     }
 
@@ -310,11 +353,12 @@ impl Engine {
         &mut self,
         world: &World<'_>,
         slot: &mut Slot<'_>,
-        (frame, subject): (Result<Frame, DropReason>, Option<Subject>),
+        (frame, subject): (&Result<Frame, DropReason>, &Option<Subject>),
+        known: Known,
         origin: Origin,
         effects: &mut E,
     ) -> Ended {
-        let parsed = match frame {
+        let parsed = match *frame {
             Ok(Frame::Ip(parsed)) => parsed,
             Ok(_) if origin == Origin::Wire => {
                 return bridge::cross(world.network, slot.port, slot.len);
@@ -332,20 +376,27 @@ impl Engine {
         }
         // What follows the packet in its frame is padding and goes no further.
         slot.len = usize::from(parsed.l3) + usize::from(parsed.l3_len);
+        let length = slot.len;
         let input = (origin == Origin::Wire).then_some(slot.port);
         let buf = &mut slot.buf[slot.start..];
-        let mut packet = Packet::new(FrameBuf::new(buf, slot.len), parsed, input);
-        packet.subject = subject;
+        let mut packet = Packet::new(FrameBuf::new(buf, length), parsed, input);
+        (packet.subject, packet.known) = (*subject, known);
         if let (Origin::Host, Some(handed)) = (origin, handed) {
             (packet.handed, packet.mark) = (Some(handed), handed.mark);
             packet.sender = effects.sender(handed.owner);
             packet.owner = packet.sender.owner();
+        }
+        if known.record {
+            self.scratch.recorder.start();
         }
         let policy = &world.snapshot.policy;
         let ended = match parsed.family {
             Family::V4 => self.road(world, &policy.v4, effects).travel(&mut packet),
             Family::V6 => self.road(world, &policy.v6, effects).travel(&mut packet),
         };
+        if let (true, Some(flow)) = (known.record, known.flow) {
+            self.conclude(world, &flow, &packet, length, ended.disposition);
+        }
         slot.len = packet.frame.len();
         ended
     }

@@ -8,9 +8,10 @@
 use classifier::Address;
 
 use super::handed::Handed;
+use super::planned::Known;
 use super::way::Hop;
 use super::{Ended, Scratch, World, egress, helper};
-use crate::conntrack::{CtState, Subject, Template, Tracking};
+use crate::conntrack::{CtState, Subject, Template, Tracking, Zones};
 use crate::effects::Effects;
 use crate::fib::{LOOPBACK_MTU, Mode, Query, Realms};
 use crate::frame::FrameBuf;
@@ -48,6 +49,8 @@ pub(super) struct Packet<'f> {
     pub(super) handed: Option<Handed>,
     /// What it asks of the connection table, if that was worked out before.
     pub(super) subject: Option<Subject>,
+    /// What became known of it on the short road.
+    pub(super) known: Known,
     /// What tracking said.
     pub(super) tracking: Tracking,
     /// What the raw table wants of its tracking.
@@ -85,6 +88,7 @@ impl<'f> Packet<'f> {
             mark: 0,
             handed: None,
             subject: None,
+            known: Known::default(),
             tracking: Tracking::NONE,
             template: Template::default(),
             verified: false,
@@ -332,10 +336,20 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let terms = packet.template.terms(packet.mark, snapshot.extensions);
         let ours = packet.input.is_none_or(|port| port == PortId::LOOPBACK);
         let Packet { frame, parsed, .. } = packet;
+        let Known { flow, tracked, .. } = packet.known;
         let subject = packet.subject.take().filter(|_| terms.zones.original == 0);
-        let subject =
-            subject.unwrap_or_else(|| conntrack.subject(parsed, frame, terms.zones.original));
-        let tracked = conntrack.track_subject(&subject, parsed, frame, ours, &terms, *now);
+        let tracked = match (tracked, flow, subject) {
+            // Its plan did not suit after all.
+            (Some(tracked), ..) => tracked,
+            (None, Some(flow), Some(subject)) if terms.zones == Zones::DEFAULT => {
+                conntrack.track_flow(&flow, &subject, parsed, frame, &terms, *now)
+            }
+            (None, _, subject) => {
+                let asked = || conntrack.subject(parsed, frame, terms.zones.original);
+                let subject = subject.unwrap_or_else(asked);
+                conntrack.track_subject(&subject, parsed, frame, ours, &terms, *now)
+            }
+        };
         packet.tracking = tracked.map_err(End::Drop)?;
         packet.verified |= packet.tracking.summed;
         if parsed.proto == proto::SCTP && !ours && conntrack.verifies_checksums() {
@@ -404,7 +418,11 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             copies: &mut self.scratch.copies,
             effects: self.effects,
         };
-        let verdict = walker.walk(table, hook, entry, &mut view, &mut key);
+        let recorder = &mut self.scratch.recorder;
+        let verdict = match recorder.is_on() {
+            false => walker.walk(table, hook, entry, &mut view, &mut key),
+            true => walker.walk_watched(table, hook, entry, &mut view, &mut key, recorder),
+        };
         (packet.mark, packet.tracking, packet.template) = (view.mark, view.tracking, view.template);
         (packet.priority, packet.traced) = (view.priority, view.traced);
         let (length, joined) = (view.frame.len(), view.frame.joined());

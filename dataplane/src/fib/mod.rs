@@ -32,9 +32,10 @@ use crate::packet::{Family, Mac, PortId};
 pub const LOOPBACK_MTU: u32 = 65536;
 
 /// How the engine treats what arrives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// A gateway: frames to our MAC are routed.
+    #[default]
     Routed,
     /// Transparent pairs: what arrives on one leaves on the other.
     Bridge(Vec<(PortId, PortId)>),

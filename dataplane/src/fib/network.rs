@@ -9,6 +9,7 @@ use super::lpm::{Lpm, Span};
 use super::realms::Realms;
 use super::{Mode, PortInfo, RouteEntry, RouteKind, RuleEntry, Topology, derive};
 use crate::packet::{Family, MAX_PORTS, Mac, PortId};
+use crate::plan::Serial;
 
 /// Why a topology cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -115,9 +116,11 @@ struct Routes {
     local: Option<usize>,
 }
 
-/// Everything the data plane asks about the network. Immutable.
-#[derive(Debug)]
+/// Everything the data plane asks about the network. Immutable. By default there is
+/// nothing: no ports, no routes.
+#[derive(Debug, Default)]
 pub struct Network {
+    serial: Serial,
     mode: Mode,
     ports: Vec<PortInfo>,
     v4: Routes,
@@ -128,22 +131,6 @@ pub struct Network {
     pub(super) link_local: Vec<(PortId, u128)>,
     /// Multicast groups by port, sorted.
     pub(super) groups: Vec<(PortId, Family, u128)>,
-}
-
-/// Nothing: no ports, no routes.
-impl Default for Network {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Routed,
-            ports: Vec::new(),
-            v4: Routes::default(),
-            v6: Routes::default(),
-            neighbours: Vec::new(),
-            local: Vec::new(),
-            link_local: Vec::new(),
-            groups: Vec::new(),
-        }
-    }
 }
 
 impl Network {
@@ -189,6 +176,7 @@ impl Network {
             .collect();
         groups.sort_unstable();
         Ok(Self {
+            serial: Serial::default(),
             groups,
             mode: topology.mode.clone(),
             v4: Routes::build(Family::V4, &routes, &topology.rules, &ports),
@@ -198,6 +186,11 @@ impl Network {
             local,
             link_local,
         })
+    }
+    /// A number that no other network of this process has.
+    #[inline]
+    pub fn serial(&self) -> Serial {
+        self.serial
     }
     /// How the engine treats what arrives.
     pub fn mode(&self) -> &Mode {

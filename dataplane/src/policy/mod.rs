@@ -5,6 +5,7 @@
 //! here changes after it is published, except the cells of rules that own
 //! dynamic state ([`limit::LimitCell`]), which live outside and are shared.
 
+pub mod constancy;
 pub mod eval;
 pub mod header;
 pub mod limit;
@@ -206,6 +207,8 @@ pub struct Chain<A> {
     pub classifier: Strategy<A>,
     /// The same for packets whose layer 4 cannot be read whole.
     pub odd: OddIndex<A>,
+    /// Rules that are indexed by TCP flags, in order.
+    pub flagged: Box<[u32]>,
 }
 
 impl<A: Address> Chain<A> {
@@ -218,7 +221,9 @@ impl<A: Address> Chain<A> {
     ) -> Self {
         let classifier = Strategy::build(rules.iter().map(|rule| rule.indexed).collect());
         let odd = OddIndex::build(&rules);
-        Self { table, name, policy, rules, classifier, odd }
+        let flags = |&index: &u32| rules[index as usize].indexed.flags.mask() != 0;
+        let flagged = (0..rules.len() as u32).filter(flags).collect();
+        Self { table, name, policy, rules, classifier, odd, flagged }
     }
 }
 

@@ -178,12 +178,25 @@ fn index<A: Address>(base: &BaseMatch<A>, matches: &[Match]) -> (Rule<A>, bool, 
         None => {}
     }
     let mut residual = matches.to_vec();
-    if let Some(range) = matches.first().and_then(indexed_dport) {
+    if let Some(flags) = matches.first().and_then(indexed_flags) {
+        rule.flags = Masked::new(flags.1, flags.0);
+        rule.l4 = ClassSet(L4Class::Whole.bit());
+        residual.remove(0);
+    } else if let Some(range) = matches.first().and_then(indexed_dport) {
         rule.dport = PortRange { low: range.low, high: range.high };
         rule.l4 = ClassSet(L4Class::Whole.bit());
         residual.remove(0);
     }
     (rule, wider, residual)
+}
+
+fn indexed_flags(one: &Match) -> Option<(u8, u8)> {
+    match one {
+        Match::Tcp(TcpMatch { sport: None, dport: None, flags: Some(flags), option: None }) => {
+            (!flags.negated && flags.value.1 & !flags.value.0 == 0).then_some(flags.value)
+        }
+        _ => None,
+    }
 }
 
 fn indexed_dport(one: &Match) -> Option<Range<u16>> {

@@ -17,6 +17,7 @@ use super::{Chain, ChainId, ChainPolicy, CompiledRule, FamilyPolicy, Hook, Table
 use crate::conntrack::{CtState, Template, Tracking};
 use crate::effects::{Effects, LogRecord, Place, Report, Step, Traced};
 use crate::packet::L4Class;
+use crate::plan::{Unwatched, Watch};
 use crate::reply::Message;
 use crate::stats::RuleCounters;
 use crate::synproxy::{self, Call};
@@ -89,6 +90,19 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
         packet: &mut PacketView<'_>,
         key: &mut Key<A>,
     ) -> Verdict {
+        self.walk_watched(table, hook, entry, packet, key, &mut Unwatched)
+    }
+
+    /// The same, and `watch` is told what is asked and counted on the way.
+    pub fn walk_watched<W: Watch>(
+        &mut self,
+        table: TableId,
+        hook: Hook,
+        entry: ChainId,
+        packet: &mut PacketView<'_>,
+        key: &mut Key<A>,
+        watch: &mut W,
+    ) -> Verdict {
         let policy = self.policy;
         let odd = packet.parsed.l4_class == L4Class::Odd;
         let mut chain_id = entry;
@@ -96,19 +110,21 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
         self.stack.0.clear();
         loop {
             let chain = &policy.chains[chain_id.0 as usize];
-            let Some(index) = next_rule(chain, key, from, packet, odd) else {
+            let next = next_rule(chain, key, from, packet, odd);
+            watch.searched(chain, key, from, next);
+            let Some(index) = next else {
                 if chain_id != entry {
                     self.tell_return(table, chain_id, packet);
                 }
                 match self.stack.0.pop() {
                     Some(caller) => (chain_id, from) = (caller.chain, caller.rule),
-                    None => return self.apply_policy(table, hook, entry, packet),
+                    None => return self.apply_policy(table, hook, entry, packet, watch),
                 }
                 continue;
             };
             from = index + 1;
             let rule = &chain.rules[index as usize];
-            let outcome = rule_outcome(rule, packet, key, odd);
+            let outcome = rule_outcome(rule, packet, key, odd, watch);
             match outcome {
                 Outcome::Yes | Outcome::YesHotdrop => {}
                 Outcome::No => continue,
@@ -116,6 +132,11 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
             }
             let at = RuleRef { chain: chain_id, rule: index };
             self.counters.bump(rule.counter, u64::from(packet.parsed.l3_len));
+            watch.counted(rule.counter, || {
+                let family = packet.parsed.family;
+                Step { family, table, hook, chain: chain_id, rule: Some(index) }
+            });
+            watch.acts(&rule.target, packet);
             self.trace(table, hook, chain_id, Some(index), packet);
             self.tell_rule(table, at, entry, packet);
             if outcome == Outcome::YesHotdrop {
@@ -128,7 +149,7 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 Target::Reject(with) => return Verdict::Reject(*with),
                 Target::Return => match self.stack.0.pop() {
                     Some(caller) => (chain_id, from) = (caller.chain, caller.rule),
-                    None => return self.apply_policy(table, hook, entry, packet),
+                    None => return self.apply_policy(table, hook, entry, packet, watch),
                 },
                 Target::Jump(callee) => {
                     debug_assert!(self.stack.0.len() < policy.max_depth as usize);
@@ -267,12 +288,17 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
         hook: Hook,
         entry: ChainId,
         packet: &PacketView<'_>,
+        watch: &mut impl Watch,
     ) -> Verdict {
         let Some((verdict, counter)) = self.policy.chains[entry.0 as usize].policy else {
             debug_assert!(false, "hooks enter built-in chains only");
             return Verdict::Accept;
         };
         self.counters.bump(counter, u64::from(packet.parsed.l3_len));
+        watch.counted(counter, || {
+            let family = packet.parsed.family;
+            Step { family, table, hook, chain: entry, rule: None }
+        });
         self.trace(table, hook, entry, None, packet);
         if packet.traced {
             let chain = &self.policy.chains[entry.0 as usize];
@@ -382,6 +408,7 @@ fn rule_outcome<A: Address>(
     packet: &PacketView<'_>,
     key: &Key<A>,
     odd: bool,
+    watch: &mut impl Watch,
 ) -> Outcome {
     if odd || rule.check_base {
         match rule.base.evaluate(key, packet.parsed) {
@@ -392,6 +419,7 @@ fn rule_outcome<A: Address>(
     let matches = if odd { &rule.matches } else { &rule.residual };
     let mut sofar = Outcome::Yes;
     for one in matches {
+        watch.asks(one, packet);
         match one.evaluate(packet) {
             Outcome::Yes => {}
             Outcome::YesHotdrop => sofar = Outcome::YesHotdrop,

@@ -8,6 +8,7 @@ mod hostile;
 mod nat;
 mod own;
 mod own_errors;
+mod planned;
 mod rewritten;
 mod router;
 mod synproxy;

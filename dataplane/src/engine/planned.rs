@@ -1,0 +1,246 @@
+//! The short road: a packet of an established connection is tracked in full, and then
+//! follows the plan that an earlier packet's walk has left ([`crate::plan`]). Whatever
+//! does not fit is decided on the long road, which may leave a plan for the next one.
+
+use super::road::Packet;
+use super::{Ended, Engine, Slot, World, egress};
+use crate::conntrack::{CtState, Direction, Flow, Subject, Template, Tracking};
+use crate::effects::Effects;
+use crate::fib::Mode;
+use crate::nat::{Manip, rewrite};
+use crate::packet::Parsed;
+use crate::plan::{Found, Guard, NEEDY, Plan, Unplannable, is_plain, is_typical};
+use crate::verdict::{Disposition, DropReason};
+use crate::wire::ethernet;
+
+/// Translations in the order in which the road makes them.
+const MANIPS: [Manip; 2] = [Manip::Destination, Manip::Source];
+
+/// What is known of a packet that takes the long road.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
+    /// Its connection, if that was looked up.
+    pub(super) flow: Option<Flow>,
+    /// What tracking has said, if it was asked.
+    pub(super) tracked: Option<Result<Tracking, DropReason>>,
+    /// Whether its walk may leave a plan.
+    pub(super) record: bool,
+}
+
+impl Engine {
+    /// Gets ready for a burst; false: nothing of it can follow a plan.
+    pub(super) fn ready_plans(&mut self, world: &World<'_>) -> bool {
+        let on = self.switches.plans && *world.network.mode() == Mode::Routed;
+        if on {
+            self.scratch.plans.adopt(world.snapshot.serial, world.network.serial());
+        }
+        on
+    }
+
+    /// Ends a burst: what followed plans is counted.
+    #[inline]
+    pub(super) fn settle_plans(&mut self, world: &World<'_>) {
+        let counters = world.snapshot.counters(world.worker);
+        let followed = self.scratch.plans.settle(counters);
+        if followed > 0 {
+            world.stats.plans.followed.add(followed);
+        }
+    }
+
+    /// Takes a packet from a port along its connection's plan, if it has one that fits.
+    ///
+    /// # Errors
+    /// It has not; what became known of the packet.
+    #[inline]
+    pub(super) fn follow<E: Effects>(
+        &mut self,
+        world: &World<'_>,
+        slot: &mut Slot<'_>,
+        parsed: &Parsed,
+        subject: &Subject,
+        effects: &mut E,
+    ) -> Result<Ended, Known> {
+        if !is_plain(parsed) {
+            return Err(Known::default());
+        }
+        let World { conntrack, now, snapshot, .. } = *world;
+        let Some(flow) = conntrack.flow(subject, now) else { return Err(Known::default()) };
+        let record = is_typical(parsed) && flow.is_answered();
+        let known = Known { flow: Some(flow), tracked: None, record };
+        let plan = match self.scratch.plans.find(conntrack.plan_word(&flow)) {
+            Found::Plan(plan) if plan.admits(parsed, slot.port) => plan,
+            Found::Plan(_) | Found::Stale => return Err(known),
+            Found::None => return Err(Known { record: false, ..known }),
+        };
+        // The plan's own walk of raw has asked for nothing else.
+        let terms = Template::default().terms(0, snapshot.extensions);
+        let frame = &slot.buf[slot.start..slot.start + slot.len];
+        let tracked = conntrack.track_flow(&flow, subject, parsed, frame, &terms, now);
+        let known = Known { tracked: Some(tracked), ..known };
+        let Ok(tracking) = tracked else { return Err(known) };
+        let suits = is_established(&tracking, &flow)
+            && conntrack
+                .status_and_mark(flow.conn())
+                .is_some_and(|(status, mark)| plan.suits(status, mark));
+        if !suits {
+            return Err(known);
+        }
+        let length = usize::from(parsed.l3) + usize::from(parsed.l3_len);
+        let frame = &mut slot.buf[slot.start..slot.start + length];
+        let disposition = match carry_out(world, &plan, &tracking, parsed, frame) {
+            true => Disposition::Transmit(plan.output),
+            false => Disposition::Drop(DropReason::NatHeader),
+        };
+        slot.len = length;
+        self.scratch.plans.count(plan.path, parsed.l3_len);
+        if E::TRACE {
+            let counted = self.scratch.plans.counted(plan.path);
+            counted.iter().for_each(|counted| effects.step(counted.step));
+        }
+        Ok(Ended { disposition, tracking, mark: plan.mark })
+    }
+
+    /// Leaves a plan for the packets behind one whose walk was watched and whose frame
+    /// had `length` bytes.
+    pub(super) fn conclude(
+        &mut self,
+        world: &World<'_>,
+        flow: &Flow,
+        packet: &Packet<'_>,
+        length: usize,
+        disposition: Disposition,
+    ) {
+        self.scratch.recorder.stop();
+        if !is_established(&packet.tracking, flow) {
+            return;
+        }
+        match self.draft(world, flow, packet, length, disposition) {
+            Draft::Plan(plan) => {
+                let plans = &mut self.scratch.plans;
+                let word = plans.intern(plan, self.scratch.recorder.path());
+                let stats = &world.stats.plans;
+                match word {
+                    Some(_) => stats.made.add(1),
+                    None => stats.refuse(Unplannable::Full),
+                }
+                world.conntrack.set_plan_word(flow, word.unwrap_or(plans.no_word()));
+            }
+            Draft::Never(why) => {
+                world.stats.plans.refuse(why);
+                world.conntrack.set_plan_word(flow, self.scratch.plans.no_word());
+            }
+            Draft::NotNow(Some(why)) => world.stats.plans.refuse(why),
+            Draft::NotNow(None) => {}
+        }
+    }
+
+    fn draft(
+        &self,
+        world: &World<'_>,
+        flow: &Flow,
+        packet: &Packet<'_>,
+        length: usize,
+        disposition: Disposition,
+    ) -> Draft {
+        let recorder = &self.scratch.recorder;
+        let output = match disposition {
+            Disposition::Transmit(port) => port,
+            // As long as the policy and the network are these.
+            Disposition::Deliver | Disposition::AwaitNeighbour { .. } => {
+                return Draft::Never(Unplannable::End);
+            }
+            _ => return Draft::NotNow(None),
+        };
+        let Some(state) = world.conntrack.status_and_mark(flow.conn()) else {
+            return Draft::NotNow(None);
+        };
+        let (status, mark) = state;
+        if status & NEEDY != 0 {
+            return Draft::Never(Unplannable::Connection);
+        }
+        if recorder.conn_mark().is_some_and(|before| before != mark) {
+            return Draft::NotNow(Some(Unplannable::Mark));
+        }
+        match recorder.refused() {
+            Some(why) if why.may_pass() => return Draft::NotNow(Some(why)),
+            Some(why) => return Draft::Never(why),
+            None => {}
+        }
+        let (Some(&macs), Some(input)) = (packet.frame.first_chunk::<12>(), packet.input) else {
+            return Draft::NotNow(None);
+        };
+        if packet.frame.len() != length {
+            return Draft::Never(Unplannable::Target);
+        }
+        let longest = packet.way_mtu.min(world.network.port(output).mtu);
+        let Parsed { tcp_flags, .. } = packet.parsed;
+        let original = flow.direction() == Direction::Original;
+        let translated = |manip: Manip| {
+            let manip = if original { manip } else { manip.opposite() };
+            status & manip.bit() != 0
+        };
+        Draft::Plan(Plan {
+            input,
+            output,
+            macs,
+            longest: longest.min(u16::MAX.into()) as u16,
+            flags: Guard::of(tcp_flags, recorder.flags()),
+            tos: Guard::of(packet.parsed.tos, recorder.tos()),
+            status,
+            conn_mark: Guard::of(mark, recorder.conn_mark().map_or(0, |_| u32::MAX)),
+            mark: packet.mark,
+            rewrites: MANIPS.map(translated),
+            path: 0,
+        })
+    }
+}
+
+/// What a watched walk leaves.
+enum Draft {
+    Plan(Plan),
+    /// Nothing, and no use in trying again in this epoch.
+    Never(Unplannable),
+    /// Nothing; the next packet may.
+    NotNow(Option<Unplannable>),
+}
+
+/// Whether the packet belongs to the connection that was foreseen, as plans want it.
+#[inline]
+fn is_established(tracking: &Tracking, flow: &Flow) -> bool {
+    tracking.state == CtState::Established
+        && tracking.conn == Some(flow.conn())
+        && tracking.direction == flow.direction()
+        && !tracking.unconfirmed
+}
+
+/// Does to the frame what the road does, in its order. False: it cannot be translated.
+#[inline]
+fn carry_out(
+    world: &World<'_>,
+    plan: &Plan,
+    tracking: &Tracking,
+    parsed: &Parsed,
+    frame: &mut [u8],
+) -> bool {
+    let [destination, source] = plan.rewrites;
+    let target = match destination || source {
+        true => {
+            let face = tracking.conn.and_then(|conn| world.conntrack.face(conn));
+            face.and_then(|face| face.tuple(tracking.direction.opposite()).inverted())
+        }
+        false => None,
+    };
+    let translate = |frame: &mut [u8], manip| match &target {
+        Some(target) => rewrite::rewrite(&mut frame[ethernet::HEADER..], target, manip),
+        None => false,
+    };
+    if destination && !translate(frame, Manip::Destination) {
+        return false;
+    }
+    egress::set_hops(&mut frame[ethernet::HEADER..], parsed.family, parsed.ttl - 1);
+    if source && !translate(frame, Manip::Source) {
+        return false;
+    }
+    frame[..plan.macs.len()].copy_from_slice(&plan.macs);
+    true
+}
