@@ -6,6 +6,7 @@ mod clock;
 mod engine;
 mod ipsets;
 mod log;
+mod pipeline;
 mod sets;
 mod swap;
 
@@ -29,6 +30,8 @@ enum Command {
     Classify(classify::Args),
     /// What a flood that meets LOG costs forwarding.
     Log(log::Args),
+    /// What a packet costs from its bytes to its bytes, over ports in memory.
+    Pipeline(pipeline::Args),
     /// Sets of addresses and networks: loading, changes, lookups.
     Sets(ipsets::Args),
     /// Reading, compiling, checking and installing a policy.
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Blocklist(args) => blocklist::run(args),
         Command::Classify(args) => classify::run(args),
         Command::Log(args) => log::run(args),
+        Command::Pipeline(args) => pipeline::run(args),
         Command::Sets(args) => ipsets::run(args),
         Command::Swap(args) => swap::run(args),
     };
