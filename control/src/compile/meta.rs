@@ -1,4 +1,4 @@
-//! CLASSIFY, IDLETIMER and TEE, with what they share by name.
+//! CLASSIFY, IDLETIMER, TEE and HMARK, with what they share by name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,13 +6,14 @@ use std::sync::Arc;
 use dataplane::clock::Nanos;
 use dataplane::packet::PortId;
 use dataplane::policy::Target;
+use dataplane::policy::hmark::HmarkTarget;
 use dataplane::policy::meta::{IdleTimer, MetaTarget};
 use dataplane::policy::tee::TeeTarget;
 
 use super::StateError;
 use super::measure::Measures;
 use super::pieces::{Left, Piece, Reading, Words};
-use crate::model::MetaSpec;
+use crate::model::{HmarkSpec, MetaSpec};
 
 /// What rules share by name.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +41,7 @@ impl Metas {
                 Target::Meta(MetaTarget::Rateest(measures.estimator_named(name)?))
             }
             MetaSpec::Classify(class) => Target::Meta(MetaTarget::Classify(*class)),
+            MetaSpec::Hmark(spec) => Target::Meta(MetaTarget::Hmark(Box::new(hmark(spec)))),
             MetaSpec::IdleTimer { label, timeout_s, .. } => {
                 let timeout = Nanos::from_secs(u64::from(*timeout_s));
                 let kept = || previous.timers.get(label).cloned().unwrap_or_default();
@@ -84,5 +86,22 @@ impl Metas {
         let left = reading.u64().filter(|_| reading.is_done()).ok_or(Left::Malformed)?;
         timer.start(now, Nanos(left).min(*timeout).saturating_sub(elapsed));
         Ok(())
+    }
+}
+
+fn hmark(spec: &HmarkSpec) -> HmarkTarget {
+    let both = |one: Option<u16>, other: Option<u16>| {
+        u32::from(one.unwrap_or(0)) << 16 | u32::from(other.unwrap_or(0))
+    };
+    HmarkTarget {
+        connection: spec.connection,
+        src_mask: spec.src_mask.unwrap_or(0),
+        dst_mask: spec.dst_mask.unwrap_or(0),
+        port_mask: spec.spi_mask.unwrap_or_else(|| both(spec.sport_mask, spec.dport_mask)),
+        port_set: spec.spi.unwrap_or_else(|| both(spec.sport, spec.dport)),
+        proto_mask: spec.proto_mask.unwrap_or(0),
+        seed: spec.seed,
+        modulus: spec.modulus,
+        offset: spec.offset.unwrap_or(0),
     }
 }

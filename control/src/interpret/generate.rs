@@ -325,6 +325,7 @@ fn target(table: TableId, family: Family, callees: Vec<String>) -> BoxedStrategy
             let toggle =
                 marks.prop_map(|bit| TargetSpec::Mark(MarkTarget { clear: bit, toggle: bit }));
             choices.push((3, toggle.boxed()));
+            choices.push((3, targets::hmark(family).prop_map(TargetSpec::Meta).boxed()));
             let connmark = select(vec![
                 ConnmarkTarget::Set { clear: 3, toggle: 1 },
                 ConnmarkTarget::Save { nfmask: u32::MAX, ctmask: u32::MAX },

@@ -211,7 +211,7 @@ fn cluster_holds(at: At, wanted: &ClusterMatch, subject: &Subject<'_>) -> Compar
 }
 
 /// Bob Jenkins' lookup3 over whole words in this machine's byte order, as published.
-fn jhash(bytes: &[u8], seed: u32) -> u32 {
+pub(super) fn jhash(bytes: &[u8], seed: u32) -> u32 {
     let words: Vec<u32> = bytes
         .chunks(4)
         .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))

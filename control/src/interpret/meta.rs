@@ -1,6 +1,6 @@
-//! CLASSIFY, IDLETIMER and TEE.
+//! CLASSIFY, IDLETIMER, TEE and HMARK.
 
-use super::Subject;
+use super::{Subject, hmark};
 use crate::model::MetaSpec;
 
 pub(super) fn apply(target: &MetaSpec, subject: &mut Subject<'_>) {
@@ -8,6 +8,7 @@ pub(super) fn apply(target: &MetaSpec, subject: &mut Subject<'_>) {
         MetaSpec::Classify(class) => subject.priority = *class,
         // Nothing that a later rule can see.
         MetaSpec::IdleTimer { .. } | MetaSpec::Tee { .. } => {}
+        MetaSpec::Hmark(spec) => hmark::apply(spec, subject),
         // The measures see it.
         MetaSpec::Rateest { .. } => {}
     }

@@ -11,6 +11,7 @@ mod buckets;
 #[cfg(test)]
 pub(crate) mod generate;
 mod header;
+mod hmark;
 mod matching;
 mod measure;
 mod meta;

@@ -41,17 +41,8 @@ const MATCHES: &[&str] = &[
 ];
 
 /// Targets of the kernel's tools that are not supported here.
-const TARGETS: &[&str] = &[
-    "CHECKSUM",
-    "CLASSIFY",
-    "DNPT",
-    "HMARK",
-    "IDLETIMER",
-    "RATEEST",
-    "SNPT",
-    "TCPOPTSTRIP",
-    "TEE",
-];
+const TARGETS: &[&str] =
+    &["CHECKSUM", "CLASSIFY", "DNPT", "IDLETIMER", "RATEEST", "SNPT", "TCPOPTSTRIP", "TEE"];
 
 /// A match or target that is refused for good.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,8 @@
-//! CLASSIFY, IDLETIMER and TEE as written.
+//! CLASSIFY, IDLETIMER, TEE, RATEEST and HMARK as written.
 
 use dataplane::policy::measure::estimator::EstimatorParameters;
+
+use super::HmarkSpec;
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,4 +32,6 @@ pub enum MetaSpec {
         /// `--rateest-interval`, `--rateest-ewmalog`.
         parameters: EstimatorParameters,
     },
+    /// HMARK.
+    Hmark(Box<HmarkSpec>),
 }

@@ -13,11 +13,13 @@ use dataplane::policy::target::{
 };
 use dataplane::policy::{ChainPolicy, TableId};
 
+pub mod hmark;
 pub mod measure;
 pub mod meta;
 pub mod sets;
 pub mod tally;
 
+pub use hmark::HmarkSpec;
 pub use measure::MeasureSpec;
 pub use meta::MetaSpec;
 pub use sets::{SetSpec, SetTargetSpec};

@@ -26,7 +26,7 @@ use crate::policy::matches::Range;
 use crate::policy::target::NatRange;
 
 pub use affinity::{Home, Spread};
-pub(crate) use pool::hash;
+pub(crate) use pool::{hash, hash3};
 pub use random::{Luck, Random};
 
 /// The two translations that a connection has, each perhaps to nothing new.

@@ -72,6 +72,12 @@ pub(crate) fn hash(family: Family, address: u128, seed: u32) -> u32 {
     }
 }
 
+/// The kernel's hash over three words.
+pub(crate) fn hash3(words: [u32; 3], seed: u32) -> u32 {
+    let start = 0xdead_beef_u32.wrapping_add(3 << 2).wrapping_add(seed);
+    finish(words.map(|word| start.wrapping_add(word)))
+}
+
 /// `lookup3` over four words.
 fn jenkins(key: &[u32; 4], seed: u32) -> u32 {
     let start = 0xdead_beef_u32.wrapping_add(4 << 2).wrapping_add(seed);

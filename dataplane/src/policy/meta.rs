@@ -1,10 +1,11 @@
 //! Targets that change what is known of a packet, not the packet, and let the walk go
-//! on: CLASSIFY, IDLETIMER.
+//! on: CLASSIFY, IDLETIMER, HMARK.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::eval::PacketView;
+use super::hmark::HmarkTarget;
 use super::measure::Estimator;
 use crate::clock::Nanos;
 
@@ -22,6 +23,8 @@ pub enum MetaTarget {
     },
     /// RATEEST.
     Rateest(Arc<Estimator>),
+    /// HMARK.
+    Hmark(Box<HmarkTarget>),
 }
 
 /// A timer that runs out when no packet came for a while.
@@ -59,6 +62,7 @@ impl MetaTarget {
             Self::Classify(_) => "CLASSIFY",
             Self::IdleTimer { .. } => "IDLETIMER",
             Self::Rateest(_) => "RATEEST",
+            Self::Hmark(_) => "HMARK",
         }
     }
 
@@ -69,6 +73,11 @@ impl MetaTarget {
             Self::IdleTimer { timer, timeout } => timer.start(packet.now, *timeout),
             Self::Rateest(estimator) => {
                 estimator.add(u64::from(packet.parsed.l3_len), packet.now);
+            }
+            Self::Hmark(target) => {
+                if let Some(mark) = target.mark(packet) {
+                    packet.mark = mark;
+                }
             }
         }
     }

@@ -8,6 +8,7 @@
 pub mod constancy;
 pub mod eval;
 pub mod header;
+pub mod hmark;
 pub mod limit;
 pub mod matches;
 pub mod measure;

@@ -3,6 +3,7 @@
 mod connmark;
 mod ct;
 mod ecn;
+mod hmark;
 mod log;
 mod mark;
 mod meta;
@@ -59,6 +60,7 @@ pub(crate) fn load(name: &str, family: Family) -> Option<Box<dyn TargetModule>> 
         "CHECKSUM" => Box::new(strip::Fill),
         "SNPT" if !v4 => Box::new(prefix::Prefix::new(true)),
         "DNPT" if !v4 => Box::new(prefix::Prefix::new(false)),
+        "HMARK" => Box::new(hmark::Hmark::default()),
         "CLASSIFY" => Box::new(meta::Classify::default()),
         "IDLETIMER" => Box::new(meta::Timer::default()),
         "TEE" => Box::new(meta::Tee::default()),

@@ -7,8 +7,8 @@ use dataplane::policy::target::HeaderTarget;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::iptables::address::{full_mask, prefix_mask};
-use crate::model::{MetaSpec, TargetSpec};
+use crate::iptables::address::{full_mask, prefix_mask, width};
+use crate::model::{HmarkSpec, MetaSpec, TargetSpec};
 
 /// TCPOPTSTRIP, CHECKSUM; with IPv6 SNPT, DNPT. They need `-p tcp` and mangle.
 pub(super) fn mangle(family: Family) -> BoxedStrategy<TargetSpec> {
@@ -31,8 +31,8 @@ pub(super) fn mangle(family: Family) -> BoxedStrategy<TargetSpec> {
     }
 }
 
-/// CLASSIFY, IDLETIMER, TEE.
-pub(super) fn meta(family: Family) -> impl Strategy<Value = TargetSpec> {
+/// CLASSIFY, IDLETIMER, TEE, HMARK.
+pub(super) fn meta(family: Family) -> BoxedStrategy<TargetSpec> {
     let timer = ("[a-z0-9_.:-]{3,27}", 1..2_147_482_u32, any::<bool>()).prop_map(
         |(label, timeout_s, alarm)| MetaSpec::IdleTimer { label: label.into(), timeout_s, alarm },
     );
@@ -40,5 +40,49 @@ pub(super) fn meta(family: Family) -> impl Strategy<Value = TargetSpec> {
     let output = option::of("[a-z0-9]{1,15}");
     let tee = (gateway, output)
         .prop_map(|(gateway, output)| MetaSpec::Tee { gateway, output: output.map(Into::into) });
-    prop_oneof![any::<u32>().prop_map(MetaSpec::Classify), timer, tee].prop_map(TargetSpec::Meta)
+    prop_oneof![any::<u32>().prop_map(MetaSpec::Classify), timer, tee, hmark(family)]
+        .prop_map(TargetSpec::Meta)
+        .boxed()
+}
+
+fn hmark(family: Family) -> BoxedStrategy<MetaSpec> {
+    let mask =
+        move || option::of((0..=width(family)).prop_map(move |length| prefix_mask(family, length)));
+    let index = || option::of(any::<u32>());
+    let port = || option::of(any::<u16>());
+    (
+        (mask(), mask(), any::<bool>(), option::of(any::<u16>())),
+        (any::<bool>(), index(), (port(), port())),
+        (any::<bool>(), index(), (port(), port())),
+        (any::<u32>(), 1..=u32::MAX, index()),
+    )
+        .prop_map(|((src_mask, dst_mask, connection, proto_mask), masks, set, numbers)| {
+            let either = |(index, spi, (one, other)): (bool, _, (_, _))| match index {
+                true => (spi, None, None),
+                false => (None, one, other),
+            };
+            let (spi_mask, sport_mask, dport_mask) = either(masks);
+            let (spi, sport, dport) = either(set);
+            let (seed, modulus, offset) = numbers;
+            let mut spec = HmarkSpec {
+                connection,
+                src_mask,
+                dst_mask,
+                sport_mask,
+                dport_mask,
+                spi_mask,
+                sport,
+                dport,
+                spi,
+                proto_mask,
+                seed,
+                modulus,
+                offset,
+            };
+            // Something must be asked for.
+            let bare = HmarkSpec { seed, modulus, offset, ..HmarkSpec::default() };
+            spec.connection |= spec == bare;
+            MetaSpec::Hmark(Box::new(spec))
+        })
+        .boxed()
 }

@@ -57,7 +57,24 @@ pub fn decorate(rng: &mut Rng, ruleset: &mut RulesetText, conntrack: bool) {
             }
         }
     }
+    hash_marks(&mut Rng(rng.0 ^ 0x686d_6172_6b), ruleset, conntrack);
     keep_from_circling(ruleset);
+}
+
+/// Puts HMARK into rules that are left without a target.
+fn hash_marks(rng: &mut Rng, ruleset: &mut RulesetText, conntrack: bool) {
+    let v6 = ruleset.v6;
+    for table in &mut ruleset.tables {
+        for chain in &mut table.chains {
+            let place = Place { v6, table: table.name, chain: &chain.name, conntrack, below: &[] };
+            let idle = chain.rules.iter_mut().filter(|rule| rule.target.is_empty());
+            for rule in idle.filter(|_| table.name != "nat") {
+                if rng.chance(20) {
+                    rule.target = targets::hmark(rng, &place);
+                }
+            }
+        }
+    }
 }
 
 /// A copy of a packet to this machine itself comes back over `lo` when OUTPUT makes the

@@ -1,4 +1,4 @@
-//! TCPOPTSTRIP, CHECKSUM, CLASSIFY, IDLETIMER, TEE, SNPT, DNPT.
+//! TCPOPTSTRIP, CHECKSUM, CLASSIFY, IDLETIMER, TEE, SNPT, DNPT, HMARK.
 
 use super::has_protocol;
 use crate::diff::rng::Rng;
@@ -61,4 +61,35 @@ fn prefix(rng: &mut Rng, chain: &str) -> Option<String> {
     };
     let (from, to) = (one(rng), one(rng));
     Some(format!("-j {name} --src-pfx {from} --dst-pfx {to}"))
+}
+
+/// HMARK: marks few enough that rules on marks meet them, or any.
+pub fn hmark(rng: &mut Rng, place: &Place<'_>) -> String {
+    let mut words = vec![
+        rng.pick(&[
+            "--hmark-tuple src,dst",
+            "--hmark-tuple src,dst,sport,dport,proto",
+            "--hmark-tuple src",
+            "--hmark-tuple spi",
+            "--hmark-tuple sport,dport",
+            "--hmark-tuple proto",
+            "--hmark-src-prefix 24 --hmark-dst-prefix 8",
+            "--hmark-dst-prefix 30 --hmark-dport-mask 0x0ff0 --hmark-sport 0x8001",
+            "--hmark-spi-mask 0x00ff00ff --hmark-spi 0x01000000 --hmark-proto-mask 0xf",
+            "--hmark-tuple dport,proto --hmark-dport 0x5",
+        ])
+        .to_owned(),
+    ];
+    if place.conntrack && rng.chance(40) {
+        words[0] = match words[0].strip_prefix("--hmark-tuple ") {
+            Some(members) => format!("--hmark-tuple ct,{members}"),
+            None => format!("{} --hmark-tuple ct", words[0]),
+        };
+    }
+    words.push(format!("--hmark-rnd {}", rng.pick(&["5", "0xdeadbeef", "0"])));
+    words.push(format!("--hmark-mod {}", rng.pick(&["2", "4", "10", "4294967295"])));
+    if rng.chance(40) {
+        words.push(format!("--hmark-offset {}", rng.pick(&["1", "4294967290"])));
+    }
+    format!("-j HMARK {}", words.join(" "))
 }
