@@ -116,7 +116,8 @@ impl Target {
             // Reads flags and numbers.
             Self::Synproxy(_) => Varies,
             Self::Meta(meta) => match meta {
-                MetaTarget::Classify(_) => Constant,
+                // Hashes addresses and ports, the packets' or the connection's.
+                MetaTarget::Classify(_) | MetaTarget::Hmark(_) => Constant,
                 MetaTarget::IdleTimer { .. } | MetaTarget::Rateest(_) => Varies,
             },
             Self::Set(_) => Varies,
