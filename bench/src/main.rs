@@ -7,6 +7,7 @@ mod engine;
 mod ipsets;
 mod log;
 mod pipeline;
+mod report;
 mod sets;
 mod swap;
 
@@ -32,6 +33,8 @@ enum Command {
     Log(log::Args),
     /// What a packet costs from its bytes to its bytes, over ports in memory.
     Pipeline(pipeline::Args),
+    /// `docs/performance.md` and its plots from what the others printed.
+    Report(report::Args),
     /// Sets of addresses and networks: loading, changes, lookups.
     Sets(ipsets::Args),
     /// Reading, compiling, checking and installing a policy.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Classify(args) => classify::run(args),
         Command::Log(args) => log::run(args),
         Command::Pipeline(args) => pipeline::run(args),
+        Command::Report(args) => report::run(args),
         Command::Sets(args) => ipsets::run(args),
         Command::Swap(args) => swap::run(args),
     };
