@@ -112,7 +112,7 @@ fn parse(text: &str, command: &str) -> Result<Line, String> {
         .find(|(name, _)| *name == bench)
         .ok_or_else(|| format!("no command is called `{bench}'"))?;
     let fits = |names: &&[&str]| names.iter().all(|name| value.get(name).is_some());
-    if !shapes.iter().any(|names| fits(names)) {
+    if !shapes.iter().any(fits) {
         return Err(format!("`{bench}' prints no such line"));
     }
     if bench == "classify" && value.get("contender").is_some() {

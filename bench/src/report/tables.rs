@@ -44,8 +44,8 @@ fn head(page: &mut String, machine: &Machine) -> fmt::Result {
         "# Performance\n\n\
          Written by `portcullis-bench report` from what the other commands of `portcullis-bench` measured; `scripts/bench` runs\n\
          them all. Not to be edited: texts and reasons come from [performance/notes.toml](performance/notes.toml).\n\n\
-         Measured on: {}, {} cores, {} GiB, Linux {}, {}. A shared virtual machine: trust ratios within one run, in which\n\
-         subjects took turns. Figures are medians, in brackets the least and the greatest of all rounds.",
+         Measured on: {}, {} cores, {} GiB, Linux {}, {}.\n\
+         On a shared machine trust ratios within one run, in which subjects took turns. Figures are medians, in brackets the least and the greatest of all rounds.",
         machine.cpu,
         machine.cores,
         machine.memory_gib,
