@@ -63,7 +63,7 @@ pub(crate) struct Args {
     #[arg(long)]
     alone: bool,
     /// Measure nothing: judge the lines in these files by the goals.
-    #[arg(long, conflicts_with = "files")]
+    #[arg(long, num_args = 1.., conflicts_with = "files")]
     judge: Vec<PathBuf>,
 }
 

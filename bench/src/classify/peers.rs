@@ -17,10 +17,6 @@ pub(super) struct Measured {
     pub(super) bad: u64,
 }
 
-/// Address space that a peer may take, in KiB: building some sets of 100,000 rules would
-/// otherwise take all that the machine has.
-const MOST_KIB: &str = "10485760";
-
 /// Files and time of a round.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Task<'a> {
@@ -64,7 +60,12 @@ impl Peers {
         let mut measured = Vec::new();
         if let Some(program) = &self.acl {
             let mut command = Command::new("sh");
-            command.args(["-c", "ulimit -v \"$1\" && shift && exec \"$@\"", "sh", MOST_KIB]);
+            command.args([
+                "-c",
+                "ulimit -v \"$1\" && shift && exec \"$@\"",
+                "sh",
+                &free_kib().to_string(),
+            ]);
             command.arg(program).arg("-r").arg(task.rules).arg("-t").arg(task.trace);
             command.args(["-a", "avx2,avx512x32", "-s", &task.seconds.to_string(), "-M", "4096"]);
             if task.family == "v6" {
@@ -87,6 +88,14 @@ impl Peers {
         }
         Ok(measured)
     }
+}
+
+/// Address space that a peer may take: three quarters of what is free. Building some
+/// sets of 100,000 rules would otherwise take all that the machine has.
+fn free_kib() -> u64 {
+    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let free = number(&told, "MemAvailable:").unwrap_or(16e6);
+    (free * 0.75) as u64
 }
 
 fn unexpected(program: &str, said: &str) -> String {

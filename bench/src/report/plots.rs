@@ -104,10 +104,13 @@ fn classifier(lines: &Lines) -> Vec<Curve> {
     }))
 }
 
-/// Timed points of the pipeline: one worker, 64 bytes, IPv4.
+/// Timed points of the pipeline: one worker, 64 bytes, IPv4, the default switches.
 fn points(lines: &Lines) -> impl Iterator<Item = &Line> {
     lines.of("pipeline").filter(|line| {
-        line.if_any("workers", 1) && line.if_any("size", 64) && line.if_any("family", "v4")
+        line.if_any("workers", 1)
+            && line.if_any("size", 64)
+            && line.if_any("family", "v4")
+            && line.if_any("plans", true)
     })
 }
 

@@ -166,7 +166,7 @@ fn pipeline(page: &mut String, lines: &Lines) -> fmt::Result {
     writeln!(
         page,
         "\n## From bytes to bytes\n\nPorts in memory. Time of a round with the engine less that of the same round without.\n\n\
-         | scenario | family | size | flows | rules | nat | workers | ns | instructions |\n|---|---|---|---|---|---|---|---|---|"
+         | scenario | family | size | flows | rules | nat | plans | workers | ns | instructions |\n|---|---|---|---|---|---|---|---|---|---|"
     )?;
     for line in lines.of("pipeline") {
         let number =
@@ -177,12 +177,13 @@ fn pipeline(page: &mut String, lines: &Lines) -> fmt::Result {
         };
         writeln!(
             page,
-            "| {scenario} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {scenario} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             line.text("family"),
             number("size"),
             number("flows"),
             number("rules"),
             line.text("nat"),
+            if line.if_any("plans", true) { "" } else { "off" },
             number("workers"),
             spread(line, "ns", ["min", "median", "max"]),
             number("instructions"),
@@ -316,7 +317,7 @@ mod tests {
             "| 10000 | 1 | v4 | corners | 11.0 | 22.0 |",
             "| classifier, 10k: rte_acl x32 / ours, geometric mean | >= 2 | 2.00 (2.00 to 2.00) | met |",
             "| 10 | yes | legacy | 300000 | - | 2.50 (2.00 to 3.00) |",
-            "| plain | v4 | 64 | 1000 | 0 |  | - | 24.0 (20.0 to 30.0) | - |",
+            "| plain | v4 | 64 | 1000 | 0 |  |  | - | 24.0 (20.0 to 30.0) | - |",
             "\n## More\n\nWords.\n",
         ] {
             assert!(page.contains(part), "{part}\n{page}");
