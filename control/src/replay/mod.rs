@@ -13,6 +13,8 @@ mod effects;
 pub mod event;
 pub mod files;
 #[cfg(test)]
+mod plans_tests;
+#[cfg(test)]
 mod tests;
 pub mod topology;
 
@@ -20,7 +22,7 @@ use std::sync::Arc;
 
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{Config, ConnId, Conntrack, ConntrackError, ExpectRow, Row};
-use dataplane::engine::{Engine, Slot, World};
+use dataplane::engine::{Engine, Slot, Switches, World};
 use dataplane::fib::{Network, NetworkError, Topology};
 use dataplane::packet::{Family, PortId};
 use dataplane::policy::{CounterId, Policy, TableId};
@@ -221,6 +223,11 @@ impl Replay {
             fed: 0,
             now: Nanos(0),
         })
+    }
+
+    /// Turns roads beside the plain one on and off.
+    pub fn set_switches(&mut self, switches: Switches) {
+        self.engine.set_switches(switches);
     }
 
     /// How late it is.

@@ -118,7 +118,7 @@ pub struct Switches {
 
 impl Default for Switches {
     fn default() -> Self {
-        Self { plans: false }
+        Self { plans: true }
     }
 }
 
@@ -206,7 +206,7 @@ impl Engine {
         }
     }
 
-    /// Turns roads on and off.
+    /// Turns roads on and off. All are on unless set.
     pub fn set_switches(&mut self, switches: Switches) {
         self.switches = switches;
     }
