@@ -59,7 +59,8 @@ fn arguments(args: &Args, point: &Point) -> Vec<String> {
             }
         } else if word.starts_with("--") && word != "--instructions" {
             kept.push(word.clone());
-            let valued = word != "--asymmetric" && !word.contains('=');
+            let bare = ["--asymmetric", "--no-plans"].contains(&word.as_str());
+            let valued = !bare && !word.contains('=');
             kept.extend(rest.next_if(|_| valued).cloned());
         }
     }

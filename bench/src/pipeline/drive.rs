@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use dataplane::clock::Nanos;
-use dataplane::engine::{BURST, Engine, Slot, World};
+use dataplane::engine::{BURST, Engine, Slot, Switches, World};
 use dataplane::packet::PortId;
 use dataplane::verdict::Disposition;
 
@@ -78,6 +78,12 @@ impl<'b> Lane<'b> {
             stride,
             next: 0,
         }
+    }
+
+    /// Whether packets may follow plans.
+    pub(super) fn with_plans(mut self, plans: bool) -> Self {
+        self.engine.set_switches(Switches { plans });
+        self
     }
 
     fn world(&self, now: Nanos) -> World<'b> {

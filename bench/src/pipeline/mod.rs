@@ -130,6 +130,9 @@ pub(crate) struct Args {
     /// Bytes from one buffer to the next.
     #[arg(long, default_value_t = dataplane::port::CHUNK)]
     stride: usize,
+    /// Without plans: every packet walks the rules.
+    #[arg(long)]
+    no_plans: bool,
     /// Count instructions instead of time (needs valgrind; choose few flows).
     #[arg(long)]
     instructions: bool,

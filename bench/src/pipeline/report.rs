@@ -51,6 +51,7 @@ pub(super) fn head(args: &Args, point: &Point) -> Value {
         "nat": point.nat.map(|nat| name(&nat)),
         "set": point.classbench.as_ref().and_then(|it| it.file_name()).map(|it| it.to_string_lossy().into_owned()),
         "routes": args.routes, "workers": args.workers, "asymmetric": args.asymmetric,
+        "plans": !args.no_plans,
         "new_rate": args.new_rate, "hit_ratio": args.hit_ratio, "seed": args.seed,
     })
 }

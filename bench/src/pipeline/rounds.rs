@@ -73,7 +73,8 @@ impl<'b> Race<'b> {
         cpus.set(number % CpuSet::MAX_CPU);
         // Best effort: where there are fewer cores, workers share them.
         let _ = sched_setaffinity(None, &cpus);
-        let mut lane = Lane::new(self.bed, number, self.args.buffers, self.args.stride);
+        let mut lane = Lane::new(self.bed, number, self.args.buffers, self.args.stride)
+            .with_plans(!self.args.no_plans);
         let packets = match self.point.scenario {
             Scenario::First => trace.len(),
             _ if self.args.new_rate > 0.0 => trace.len(),

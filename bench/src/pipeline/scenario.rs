@@ -34,7 +34,7 @@ pub(super) fn measure(args: &Args, point: &Point) -> Result<Value, Error> {
     let bed = Bed::new(rules, args.routes, room, args.workers)?;
     let mut clock = Clock { time: Time::START, gap: args.gap_ns };
     let traces = {
-        let mut lane = Lane::new(&bed, 0, args.buffers, args.stride);
+        let mut lane = Lane::new(&bed, 0, args.buffers, args.stride).with_plans(!args.no_plans);
         traces(&mut lane, args, point, &setting, &mut clock)?
     };
     let counts = (setting.rules, setting.flows.len());
@@ -206,7 +206,7 @@ fn once(
     mut clock: Clock,
     counted: Counted,
 ) -> Result<Value, Error> {
-    let mut lane = Lane::new(bed, 0, args.buffers, args.stride);
+    let mut lane = Lane::new(bed, 0, args.buffers, args.stride).with_plans(!args.no_plans);
     let trace = &traces[0];
     let packets = match point.scenario {
         Scenario::First => trace.len(),
