@@ -149,6 +149,11 @@ impl PlanStats {
     pub fn refuse(&self, why: Unplannable) {
         self.refused[why as usize].add(1);
     }
+    /// All counters with their names.
+    pub fn named(&self) -> Vec<(&'static str, u64)> {
+        let kept = [("followed", self.followed.get()), ("made", self.made.get())];
+        kept.into_iter().chain(self.refused()).collect()
+    }
     /// Walks that left none, with the reasons' names.
     pub fn refused(&self) -> [(&'static str, u64); Unplannable::ALL.len()] {
         Unplannable::ALL.map(|why| (why.name(), self.refused[why as usize].get()))

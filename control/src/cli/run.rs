@@ -88,6 +88,10 @@ pub struct Args {
     /// Most addresses of source blocklists in the XDP program; 0 for none.
     #[arg(long = "xdp-blocklist", value_name = "N")]
     pub xdp_blocklist: Option<u64>,
+    /// Whether packets of established connections follow what an earlier one's walk has
+    /// said. Only speed tells the difference [default: true].
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub plans: Option<bool>,
     /// What becomes of the traffic while the daemon is away, stuck or dead: the kernel
     /// carries on, or it is dropped, but for management, ARP and neighbour discovery
     /// [default: closed in mode routed, else open].
@@ -208,6 +212,7 @@ impl Args {
             zero_copy: Given::flag(self.zero_copy),
             blocklist: Given::flag(self.xdp_blocklist.map(Whole)),
             host_road: Given::flag(self.host_road),
+            plans: Given::flag(self.plans),
             on_failure: Given::flag(self.on_failure.map(Some)),
             pin_dir: Given::flag(self.pin_dir.clone()),
             watchdog: Given::flag(self.watchdog.map(Whole)),

@@ -48,6 +48,10 @@ keys! {
     /// needed for NAT to its own addresses.
     host_road: HostRoadName = "host.road", Restart, "--host-road", HostRoadName::Auto;
 
+    /// Packets of established connections follow what an earlier one's walk has said,
+    /// instead of walking the rules themselves. Only speed tells the difference.
+    plans: bool = "engine.plans", Restart, "--plans", true;
+
     /// What becomes of the traffic while the daemon is away: open leaves it to the kernel,
     /// closed drops what the policy would decide (not management, ARP, neighbour
     /// discovery). Unset: closed in mode routed, else open.

@@ -1,6 +1,7 @@
 //! From settings to what the daemon runs on: what keys mean together.
 
 use dataplane::clock::Nanos;
+use dataplane::engine::Switches;
 use dataplane::fib::Mode;
 use dataplane::packet::PortId;
 use dataplane::port::afxdp::{AttachChoice, CopyMode, OnFailure};
@@ -165,6 +166,7 @@ impl Configured {
                 AttachName::Generic => AttachChoice::Generic,
             },
             blocklist: settings.blocklist.value.0 as u32,
+            switches: Switches { plans: settings.plans.value },
             copy: match settings.zero_copy.value {
                 ZeroCopyName::Auto => CopyMode::Auto,
                 ZeroCopyName::Force => CopyMode::ZeroCopy,

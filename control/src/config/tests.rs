@@ -43,6 +43,9 @@ blocklist = 12
 [host]
 road = "off"
 
+[engine]
+plans = false
+
 [failure]
 on-failure = "closed"
 pin-dir = "/sys/fs/bpf/it"

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::Conntrack;
+use dataplane::engine::Switches;
 use dataplane::fib::Network;
 use dataplane::nat::Spread;
 use dataplane::port::afxdp::{AfxdpPort, Beat, WorkerPorts};
@@ -104,9 +105,19 @@ impl Crew {
     }
 }
 
+/// What all workers have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    /// By port: how devices choose among their queues, where they say.
+    pub(super) spreads: Vec<Option<Spread>>,
+    /// Roads of the engine beside the plain one.
+    pub(super) switches: Switches,
+    /// Faults on every wire, for tests.
+    pub(super) faults: Option<Injection>,
+}
+
 impl Fleet {
-    /// Starts one thread for each share of the ports. `spreads` says by port how
-    /// devices choose among their queues, where they say.
+    /// Starts one thread for each share of the ports.
     ///
     /// # Errors
     /// When a thread cannot be made; those already made are stopped.
@@ -116,8 +127,7 @@ impl Fleet {
         networks: &Publisher<Network>,
         conntrack: &Arc<Conntrack>,
         outlets: &Outlets,
-        spreads: &[Option<Spread>],
-        faults: Option<Injection>,
+        terms: &Terms,
     ) -> io::Result<Self> {
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let mut fleet = Self {
@@ -137,7 +147,8 @@ impl Fleet {
                 Arc::clone(conntrack),
                 Arc::clone(&stats),
             )
-            .with_spreads(spreads.into());
+            .with_spreads(terms.spreads.clone().into())
+            .with_switches(terms.switches);
             // More workers than cores share them.
             let core = cores.get(index % cores.len().max(1)).copied();
             let pipeline = pipeline.with_core(core.map(|core| core.id as u32));
@@ -150,7 +161,7 @@ impl Fleet {
                 exchange: Arc::clone(&exchange),
                 stop: Arc::clone(&fleet.stop),
             };
-            let thread = match faults {
+            let thread = match terms.faults {
                 None => crew.start(share.pool, share.ports, share.host, share.beat),
                 Some(Injection { seed, faults }) => {
                     let bad = share.ports.into_iter().enumerate().map(|(port, inner)| {

@@ -46,6 +46,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::{self, ConfigError, Conntrack};
+use dataplane::engine::Switches;
 use dataplane::fib::{Mode, Network};
 use dataplane::port::afxdp::{self, AttachChoice, CopyMode, LinkInfo, Pins};
 use dataplane::port::host::HostChoice;
@@ -64,8 +65,8 @@ use blocklist::Blocking;
 pub use error::DaemonError;
 use error::system;
 pub use failure::{Failure, FailureError};
-use fleet::Fleet;
 pub use fleet::Injection;
+use fleet::{Fleet, Terms};
 use housekeeping::{NetworkSide, Signals};
 use logwriter::LogThread;
 pub use logwriter::{CaptureSettings, LogSettings, Rotation};
@@ -110,6 +111,8 @@ pub struct Config {
     pub copy: CopyMode,
     /// Most addresses, of each family, that the XDP program drops by itself.
     pub blocklist: u32,
+    /// Roads of the engine beside the plain one.
+    pub switches: Switches,
     /// What holds when the daemon fails.
     pub failure: Failure,
     /// The control socket.
@@ -369,10 +372,9 @@ impl Daemon {
         let outlets = records::outlets(&config.logging);
         let log = start_log(&config, &outlets, &store)?;
         let spreads: Vec<_> = config.ports.iter().map(|port| LinkInfo::spread(port)).collect();
-        let (workers, faults) = (opened.workers, config.faults);
-        let fleet =
-            Fleet::start(workers, &store, &networks, &conntrack, &outlets, &spreads, faults)
-                .map_err(system("worker thread"))?;
+        let terms = Terms { spreads, switches: config.switches, faults: config.faults };
+        let fleet = Fleet::start(opened.workers, &store, &networks, &conntrack, &outlets, &terms)
+            .map_err(system("worker thread"))?;
         program.settle().map_err(FailureError::from)?;
         program.blocking().follow(&store, &network);
         let store = Arc::new(store);

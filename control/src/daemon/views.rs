@@ -289,6 +289,7 @@ fn worker_info(worker: usize, sight: &WorkerSight) -> WorkerInfo {
         frames_lent: stats.frames.lent.get(),
         frames_held: stats.frames.held.get(),
         drops: DropReason::ALL.iter().filter_map(dropped).collect(),
+        plans: counted(&stats.plans.named()),
         synproxy: counted(&stats.synproxy.named()),
     }
 }

@@ -240,6 +240,7 @@ fn stats() -> Stats {
         rx_packets: 0,
         tx_packets: 0,
         drops: BTreeMap::new(),
+        plans: BTreeMap::new(),
         synproxy: BTreeMap::new(),
     };
     Stats {

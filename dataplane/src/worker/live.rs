@@ -7,7 +7,7 @@ use super::pipeline::{LinkAddresses, Pipeline};
 use crate::clock::{self, Nanos};
 use crate::conntrack::Conntrack;
 use crate::effects::Effects;
-use crate::engine::{Engine, Slot, World};
+use crate::engine::{Engine, Slot, Switches, World};
 use crate::fib::Network;
 use crate::logbook::LogBook;
 use crate::nat::Spread;
@@ -80,6 +80,12 @@ impl EnginePipeline {
     /// number n reads their nth queues.
     pub fn with_spreads(mut self, spreads: Box<[Option<Spread>]>) -> Self {
         self.engine.set_spreads(spreads, self.worker as u32);
+        self
+    }
+
+    /// With roads beside the plain one on and off.
+    pub fn with_switches(mut self, switches: Switches) -> Self {
+        self.engine.set_switches(switches);
         self
     }
 

@@ -64,6 +64,10 @@ pub struct WorkerInfo {
     pub frames_held: u64,
     /// Drops by reason; zeroes left out.
     pub drops: BTreeMap<String, u64>,
+    /// What became of plans: packets that `followed` one, walks that `made` one, and walks
+    /// that left none, by the reason; zeroes left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plans: BTreeMap<String, u64>,
     /// SYNPROXY's counters, as in `/proc/net/stat/synproxy`; zeroes left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub synproxy: BTreeMap<String, u64>,

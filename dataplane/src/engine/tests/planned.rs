@@ -51,6 +51,7 @@ impl Twins {
         let drops: Vec<u64> = DropReason::ALL.iter().map(|&why| rig.stats.drops(why)).collect();
         let Recorder { emitted, held, delivered, logged, wanted, steps, outcomes } =
             std::mem::take(&mut rig.seen);
+        let drops = (drops, rig.conntrack.counters(), rig.conntrack.len());
         ((rows, counters, drops), (emitted, held, delivered, logged), (wanted, steps, outcomes))
     }
     /// Nothing tells one from the other.
@@ -281,6 +282,10 @@ fn what_came_in_elsewhere_or_is_not_plain_takes_the_long_road() {
     assert_eq!(twins.follows(|twins| drop(twins.arrive(INSIDE, &others))), 0, "not for us");
     let everybody = there().macs(HOST_MACS[0], Mac([255; 6])).build();
     assert_eq!(twins.follows(|twins| drop(twins.arrive(INSIDE, &everybody))), 0, "for all");
+    let optioned = there().options(&[1, 1, 1, 1]);
+    assert_eq!(twins.follows(|twins| drop(twins.up(optioned))), 0, "options");
+    let piece = there().payload(&[0; 64]).id(9).fragment(0, 32, true);
+    assert_eq!(twins.follows(|twins| drop(twins.up(piece))), 0, "a fragment");
     let mut padded = to_gateway(there()).build();
     padded.extend_from_slice(&[0xaa; 9]);
     let sent = twins.arrive(INSIDE, &padded);
@@ -481,4 +486,57 @@ fn a_connection_that_begins_again_has_no_plan() {
         twins.down(back);
     });
     assert_eq!(followed, 0);
+}
+
+/// All frames in one burst, each from its port.
+fn burst(rig: &mut Rig, frames: &[(PortId, Vec<u8>)]) -> Vec<Sent> {
+    let mut buffers: Vec<Vec<u8>> = frames.iter().map(|(_, frame)| frame.clone()).collect();
+    let slot = |(buf, (port, frame)): (_, &(PortId, Vec<u8>))| Slot {
+        buf,
+        start: 0,
+        len: frame.len(),
+        port: *port,
+        disposition: Disposition::Deliver,
+    };
+    let mut slots: Vec<Slot<'_>> =
+        buffers.iter_mut().map(Vec::as_mut_slice).zip(frames).map(slot).collect();
+    let world = World {
+        snapshot: &rig.snapshot,
+        worker: 0,
+        network: &rig.network,
+        conntrack: &rig.conntrack,
+        stats: &rig.stats,
+        now: rig.now,
+    };
+    rig.engine.process(&world, &mut slots, &mut rig.seen);
+    let sent =
+        |slot: &Slot<'_>| Sent { disposition: slot.disposition, frame: slot.frame().to_vec() };
+    slots.iter().map(sent).collect()
+}
+
+#[test]
+fn what_a_long_burst_counts_is_there_when_it_is_over() {
+    let mut twins = Twins::v4(|v4| {
+        let rules = (0..70).map(|at| Spec::any(Target::Count).udp_dport(5000, 5000 + at)).collect();
+        v4.builtin(TableId::Filter, Hook::Forward, ChainPolicy::Accept, rules);
+    });
+    let mut frames = Vec::new();
+    for round in 0..4 {
+        for at in 0..70 {
+            let there = Packet::udp(CLIENT, 4000, SERVER, 5000 + at).payload(&[0; 7]);
+            let back = Packet::udp(SERVER, 5000 + at, CLIENT, 4000);
+            frames.push((INSIDE, there.macs(HOST_MACS[0], PORT_MACS[0]).build()));
+            if round != 1 {
+                frames.push((OUTSIDE, back.macs(HOST_MACS[1], PORT_MACS[1]).build()));
+            }
+        }
+    }
+    for _ in 0..2 {
+        let [plain, planned] = twins.each().map(|rig| burst(rig, &frames));
+        for (plain, planned) in plain.iter().zip(&planned) {
+            assert_eq!((plain.disposition, &plain.frame), (planned.disposition, &planned.frame));
+        }
+        twins.compare();
+    }
+    assert!(twins.followed() > 600, "{}", twins.followed());
 }
