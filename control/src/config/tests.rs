@@ -111,7 +111,7 @@ fn every_key_is_read() {
     assert_eq!(settings.state_file.value, Some(StateFile::Nowhere));
     assert_eq!(settings.socket_group.value, Some(Whole(16)));
     let Origin::File(at) = settings.state_interval.origin else { panic!() };
-    assert_eq!((at.line, at.column, at.len), (36, 12, 1));
+    assert_eq!((at.line, at.column, at.len), (39, 12, 1));
     let named: Vec<_> = settings.settings.value.values().collect();
     assert_eq!(named, [("tcp_loose", 0), ("udp_timeout", 10)]);
     let timeouts = &settings.timeouts.value.0[0].value;
