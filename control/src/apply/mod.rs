@@ -13,7 +13,7 @@
 mod ahead;
 mod identity;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
@@ -431,7 +431,7 @@ fn prepare(
     let mut compiled =
         compile::compile_over(input, previous, sets).map_err(SelfCheckError::from)?;
     let compiled_at = monotonic();
-    selfcheck::check_before_service(input, &compiled, Budget::default())?;
+    selfcheck::check_before_service(input, &compiled, Budget::SWAP)?;
     let checked_at = monotonic();
     compiled.dynamic.settle_sets(Arc::clone(previous.sets()));
     let identities = identity::of(&v4, &v6, &compiled.counters);
@@ -449,12 +449,19 @@ fn prepare(
 /// For each new counter, the old one with the same identity. Of several
 /// identical rules the first continues the first, and so on.
 fn continued(old: &[Identity], new: &[Identity]) -> Vec<Option<CounterId>> {
-    let mut known: HashMap<Identity, VecDeque<u32>> = HashMap::with_capacity(old.len());
-    for (id, identity) in old.iter().enumerate() {
-        known.entry(*identity).or_default().push_back(id as u32);
+    // The first of several is found, and each leads to the next.
+    let mut first: HashMap<Identity, Option<u32>> = HashMap::with_capacity(old.len());
+    let mut next = vec![None; old.len()];
+    for (id, identity) in old.iter().enumerate().rev() {
+        next[id] = first.insert(*identity, Some(id as u32)).flatten();
     }
-    let mut take = |identity| known.get_mut(identity).and_then(VecDeque::pop_front).map(CounterId);
-    new.iter().map(&mut take).collect()
+    let take = |identity: &Identity| {
+        let first = first.get_mut(identity)?;
+        let id = (*first)?;
+        *first = next[id as usize];
+        Some(CounterId(id))
+    };
+    new.iter().map(take).collect()
 }
 
 /// The counters written in the files; zero where none are.

@@ -1,6 +1,7 @@
 //! `portcullis check` as a library: do these files load, and if not, why and where?
 
 pub mod corpus;
+pub mod cost;
 pub mod live;
 pub mod mode;
 #[cfg(test)]
@@ -14,13 +15,14 @@ use dataplane::clock::Nanos;
 use dataplane::packet::{Family, MAX_PORTS};
 use dataplane::sets::{CreateSpec, Registry, SetType};
 
-use crate::compile::{self, DynamicState};
+use crate::compile::{self, Compiled, DynamicState};
 use crate::diagnostics::{Code, Finding, Severity, has_errors};
 use crate::ipset::{self, Stage};
 use crate::iptables::{self, Names, whole_file};
 use crate::model::sets::{NeededSet, needed};
 use crate::model::{MetaSpec, Ruleset, Span, TargetSpec};
 use crate::selfcheck::{self, Budget, SelfCheckError};
+use cost::ChainCost;
 
 /// What to check.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +48,10 @@ pub struct Checked {
     pub ruleset: Option<Ruleset>,
     /// Sets made so far, if it is a file of sets and loads.
     pub sets: Option<usize>,
+    /// What lookups in its long chains cost, if it is a file of rules and loads.
+    pub costs: Vec<ChainCost>,
+    /// What was compared with the rules' plain meaning, if it is one and loads.
+    pub compared: Option<selfcheck::Report>,
     /// Everything found, in file order.
     pub findings: Vec<Finding>,
 }
@@ -125,6 +131,8 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Checked {
         source: None,
         ruleset: None,
         sets: None,
+        costs: Vec::new(),
+        compared: None,
         findings: vec![finding],
     }
 }
@@ -138,7 +146,9 @@ pub fn sets_file(path: &Path, stage: &mut Stage<'_>, names: &dyn Names) -> Check
     let findings = ipset::read(stage, &bytes, &path.to_string_lossy(), names);
     let sets = (!has_errors(&findings)).then(|| stage.registry().list().len());
     let source = Some(String::from_utf8_lossy(&bytes).into_owned());
-    Checked { path: path.to_owned(), source, ruleset: None, sets, findings }
+    let costs = Vec::new();
+    let path = path.to_owned();
+    Checked { path, source, ruleset: None, sets, costs, compared: None, findings }
 }
 
 /// Reads and checks one rules file.
@@ -153,6 +163,8 @@ pub fn rules_file(path: &Path, family: Family, names: &dyn Names, sets: &Sets) -
         source: None,
         ruleset: None,
         sets: None,
+        costs: Vec::new(),
+        compared: None,
         findings: Vec::new(),
     };
     match iptables::parse_bytes(&bytes, &name, family, names) {
@@ -161,9 +173,14 @@ pub fn rules_file(path: &Path, family: Family, names: &dyn Names, sets: &Sets) -
             if sets.assume {
                 checked.findings.extend(sets.complete(&parsed.ruleset, &name));
             }
-            match compiles(&parsed.ruleset, &name, &sets.registry) {
-                Some(finding) => checked.findings.push(finding),
-                None => checked.ruleset = Some(parsed.ruleset),
+            match compiled(&parsed.ruleset, &name, &sets.registry) {
+                Err(finding) => checked.findings.push(finding),
+                Ok((policy, report)) => {
+                    checked.compared = Some(report);
+                    checked.costs = cost::of(&parsed.ruleset, &policy, &name);
+                    checked.findings.extend(checked.costs.iter().filter_map(ChainCost::warning));
+                    checked.ruleset = Some(parsed.ruleset);
+                }
             }
         }
         Err(findings) => checked.findings = findings,
@@ -175,6 +192,14 @@ pub fn rules_file(path: &Path, family: Family, names: &dyn Names, sets: &Sets) -
 /// Compiles a ruleset by itself, with the interfaces it names as ports, and
 /// checks the outcome against the interpreter. Gives what stands in the way.
 pub fn compiles(ruleset: &Ruleset, file: &str, sets: &Arc<Registry>) -> Option<Finding> {
+    compiled(ruleset, file, sets).err()
+}
+
+fn compiled(
+    ruleset: &Ruleset,
+    file: &str,
+    sets: &Arc<Registry>,
+) -> Result<(Compiled, selfcheck::Report), Finding> {
     let rules = ruleset.tables.iter().flat_map(|table| &table.chains).flat_map(|c| &c.rules);
     let mut ports = BTreeSet::new();
     for rule in rules {
@@ -198,7 +223,7 @@ pub fn compiles(ruleset: &Ruleset, file: &str, sets: &Arc<Registry>) -> Option<F
     let input = compile::Input { v4, v6, ports: &ports, limits: compile::Limits::default() };
     let state = DynamicState::with_sets(Arc::clone(sets));
     let checked = selfcheck::compile_checked(input, &state, Budget::default());
-    checked.err().map(|error| refusal(&error, file))
+    checked.map_err(|error| refusal(&error, file))
 }
 
 /// What the compiler or its self-check says against a policy, as a finding in

@@ -86,3 +86,28 @@ fn what_the_running_kernel_did_is_told_beside_the_table() {
         assert!(table.contains(expected), "{expected:?} is missing in\n{table}");
     }
 }
+
+#[test]
+fn the_worst_case_of_long_chains_is_declared_with_the_rules_behind_it() {
+    let rules = |rule: &dyn Fn(u32) -> String| {
+        let rules: String = (0..200).map(|n| format!("-A FORWARD {}\n", rule(n))).collect();
+        format!("*filter\n:FORWARD ACCEPT [0:0]\n{rules}-A INPUT -j ACCEPT\nCOMMIT\n")
+    };
+    let hosts = checked("hosts", &rules(&|n| format!("-s 10.0.0.{n} -j DROP")));
+    assert!(hosts.loads() && hosts.findings.is_empty());
+    let compared = hosts.compared.expect("it was compared");
+    assert_eq!((compared.rules, compared.rules_total), (201, 201), "a short policy in whole");
+    let [cost] = &hosts.costs[..] else { panic!("one long chain: {:?}", hosts.costs) };
+    assert_eq!((cost.table, cost.chain.as_str(), cost.rules), ("filter", "FORWARD", 200));
+    assert_eq!(cost.structure, cost::Structure::HashTables);
+    assert!(cost.max_probes >= 1 && cost.max_compared < 50 && cost.bytes > 1_000, "{cost:?}");
+    assert!(cost.max_probes_odd >= 1 && cost.max_compared_odd < 100, "{cost:?}");
+
+    // Nothing to hash by.
+    let scan = checked("scan", &rules(&|n| format!("! -s 10.0.0.{n} -j RETURN")));
+    assert_eq!(codes(&scan), [Code::SlowChain]);
+    let [cost] = &scan.costs[..] else { panic!("one long chain: {:?}", scan.costs) };
+    assert_eq!((cost.structure, cost.max_compared), (cost::Structure::Scan, 200));
+    assert_eq!((cost.worst[0].line, scan.findings[0].line), (3, 3));
+    assert!(scan.loads(), "a warning refuses nothing");
+}

@@ -80,6 +80,8 @@ fn report(file: &Checked, output: &Output) {
             "loads": file.loads(),
             "rules": file.ruleset.as_ref().map(count_rules),
             "sets": file.sets,
+            "chains": file.costs,
+            "compared": file.compared,
         }));
         return;
     }
@@ -101,6 +103,14 @@ fn report(file: &Checked, output: &Output) {
             output.line(format!(
                 "{path}: loads: {rules} rules in {tables} tables, {warnings} warnings"
             ));
+            if let Some(done) = file.compared {
+                output.line(format!(
+                    "compared with its plain meaning: {} packets at the edges of {} of {} rules \
+                     on the way from a hook",
+                    done.packets, done.rules, done.rules_total
+                ));
+            }
+            file.costs.iter().for_each(|cost| output.line(cost));
         }
         (None, None) => {
             let errors = count(Severity::Error);

@@ -22,6 +22,7 @@ mod tests;
 use std::sync::Arc;
 
 use classifier::Address;
+use dataplane::clock::{Nanos, monotonic};
 use dataplane::packet::{Family, MAX_PORTS};
 use dataplane::policy::limit::LimitOverflow;
 use dataplane::policy::{
@@ -256,6 +257,8 @@ pub struct Compiled {
     pub counters: CounterMap,
     /// The cells that the policy's rules share; pass it to the next compilation.
     pub dynamic: DynamicState,
+    /// What indexing each chain took: IPv4's chains, IPv6's.
+    pub built: [Vec<Nanos>; 2],
 }
 
 /// Compiles both families. Cells in `previous` whose rule is still there are kept.
@@ -281,6 +284,7 @@ pub fn compile_over(
         counters: CounterMap::default(),
         previous,
         dynamic: DynamicState::with_sets(sets),
+        built: Default::default(),
     };
     state.dynamic.sets.name_ports(input.ports);
     for rules in [input.v4, input.v6] {
@@ -289,9 +293,9 @@ pub fn compile_over(
     [input.v4, input.v6].into_iter().for_each(|rules| state.dynamic.tallies.survey(rules));
     let v4 = state.family::<u32>(input.v4)?;
     let v6 = state.family::<u128>(input.v6)?;
-    let State { counters, dynamic, .. } = state;
+    let State { counters, dynamic, built, .. } = state;
     let policy = Policy { v4, v6, counters: counters.len() };
-    Ok(Compiled { policy, counters, dynamic })
+    Ok(Compiled { policy, counters, dynamic, built })
 }
 
 struct State<'a> {
@@ -300,6 +304,7 @@ struct State<'a> {
     counters: CounterMap,
     previous: &'a DynamicState,
     dynamic: DynamicState,
+    built: [Vec<Nanos>; 2],
 }
 
 impl State<'_> {
@@ -371,7 +376,10 @@ impl State<'_> {
             rules.push(self.rule(rule, family, matches, target, counter));
         }
         let policy = chain.policy.zip(ids.policy).map(|((policy, _), counter)| (policy, counter));
-        Ok(Chain::new(table, chain.name.as_str().into(), policy, rules.into()))
+        let start = monotonic();
+        let chain = Chain::new(table, chain.name.as_str().into(), policy, rules.into());
+        self.built[usize::from(family == Family::V6)].push(monotonic() - start);
+        Ok(chain)
     }
 
     fn rule<A: Address>(

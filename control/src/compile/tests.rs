@@ -148,6 +148,7 @@ fn check_index<A: Address>(family: Family, rule: &Rule, frame: &[u8], state: CtS
         counters: CounterMap::default(),
         previous: &DynamicState::default(),
         dynamic: DynamicState::default(),
+        built: Default::default(),
     };
     let matches = previous.matches(family, TableId::Filter, "FORWARD", rule).expect("small");
     let parts = indexed::split(family, &base, &matches);

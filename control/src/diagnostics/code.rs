@@ -70,6 +70,8 @@ pub enum Code {
     NeverMatches,
     /// Read, but without effect.
     NoEffect,
+    /// A chain in which packets may be compared with many rules, one by one.
+    SlowChain,
     /// Well written, but beyond what one policy may hold.
     CannotCompile,
     /// Compiled and interpreted forms disagree: our own fault.

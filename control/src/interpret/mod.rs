@@ -366,8 +366,7 @@ impl<'m> Interpreter<'m> {
         matching::base(rule, subject)?;
         let mut inverted = Ok(());
         for (at, spec) in rule.matches.iter().enumerate() {
-            let place = (table.id, chain.name.clone(), index, at);
-            match self.one_match(place, &spec.body, subject) {
+            match self.one_match((table.id, chain, index, at), &spec.body, subject) {
                 Ok(()) => {}
                 Err(mismatch) if mismatch.actual == Actual::Inverted => inverted = Err(mismatch),
                 Err(mismatch) => {
@@ -381,23 +380,27 @@ impl<'m> Interpreter<'m> {
 
     fn one_match(
         &mut self,
-        place: (TableId, String, usize, usize),
+        (table, chain, index, at): (TableId, &Chain, usize, usize),
         body: &MatchBody,
         subject: &mut Subject<'_>,
     ) -> Result<(), Mismatch> {
-        let selector = Selector::Match(place.3);
+        let selector = Selector::Match(at);
+        // Only what keeps a state of its own needs a name for it.
+        let place = || (table, chain.name.clone(), index, at);
         match body {
             MatchBody::Plain(body) | MatchBody::State(body) => {
-                matching::extension(place.3, body, subject)
+                matching::extension(at, body, subject)
             }
-            MatchBody::Limit(limit) => match self.buckets.spend(place, *limit, subject.now) {
+            MatchBody::Limit(limit) => match self.buckets.spend(place(), *limit, subject.now) {
                 true => Ok(()),
                 false => At(selector).fail("--limit", Actual::Absent),
             },
             MatchBody::Measure(wanted) => {
-                self.measures.compare(At(selector), place, wanted, subject)
+                self.measures.compare(At(selector), place(), wanted, subject)
             }
-            MatchBody::Tally(wanted) => self.tallies.compare(At(selector), place, wanted, subject),
+            MatchBody::Tally(wanted) => {
+                self.tallies.compare(At(selector), place(), wanted, subject)
+            }
             MatchBody::Set(wanted) => self.sets.compare(At(selector), wanted, subject),
             MatchBody::Comment(_) | MatchBody::Empty(_) => Ok(()),
         }

@@ -5,7 +5,7 @@
 //! satisfies. Those are found here without a walk along the whole chain, which
 //! anybody could otherwise ask for with a few bytes.
 
-use classifier::strategy::Strategy;
+use classifier::strategy::{Explanation, Strategy};
 use classifier::{Address, Classifier, Key, Masked, Rule};
 
 use super::{BaseMatch, CompiledRule};
@@ -27,6 +27,16 @@ impl<A: Address> OddIndex<A> {
         protocols.dedup();
         let classifier = Strategy::build(bases().map(selectors).collect());
         Self { classifier, protocols: protocols.into() }
+    }
+
+    /// What was built, and what one search costs at most.
+    pub fn explain(&self) -> Explanation {
+        self.classifier.explain()
+    }
+
+    /// Most searches for one packet: behind a broken header chain any protocol could be meant.
+    pub fn most_searches(&self) -> usize {
+        self.protocols.len() + 1
     }
 
     /// The first rule at or after `from` that the packet behind `key` may meet.
