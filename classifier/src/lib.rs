@@ -6,9 +6,11 @@
 //! nothing of packets, chains, names or I/O.
 //!
 //! Entry points: [`Classifier`] (the question), [`reference::Linear`] (the
-//! oracle, never optimised), [`tuple_space::TupleSpace`] (hashing by mask), and
-//! [`strategy::Strategy`] (which one, and why).
+//! oracle, never optimised), [`cover::CoverTables`] (a few hash tables, all looked
+//! into at once), [`tuple_space::TupleSpace`] (one after the other, for what does
+//! not suit those), and [`strategy::Strategy`] (which one, and why).
 
+pub mod cover;
 pub mod field;
 pub mod key;
 pub mod reference;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 
+use crate::cover::{self, CoverTables};
 use crate::reference::Linear;
 use crate::tuple_space::TupleSpace;
 use crate::{Address, Classifier, Key, Rule};
@@ -10,12 +11,17 @@ use crate::{Address, Classifier, Key, Rule};
 /// Lists up to this long are scanned: as fast as hashing, and nothing to build.
 pub const SCAN_LIMIT: usize = 24;
 
+/// More rules than this outside of all cover tables are reason to look for something else.
+pub const TAIL_LIMIT: usize = 256;
+
 /// The structure chosen for one chain.
 #[derive(Debug)]
 pub enum Strategy<A> {
     /// A plain scan, for short chains.
     Linear(Linear<A>),
-    /// Hash tables by mask, for long ones.
+    /// Cover tables, for long ones.
+    Cover(CoverTables<A>),
+    /// Hash tables with slots of any size, where cover tables leave too much over.
     TupleSpace(TupleSpace<A>),
 }
 
@@ -112,11 +118,45 @@ impl<A: Address> Strategy<A> {
         if rules.len() <= SCAN_LIMIT {
             return Self::Linear(Linear::new(rules));
         }
+        // In plain code, one table after the other is the faster way.
+        if rules.len() < cover::MOST_RULES && cover::Level::detect() != cover::Level::Scalar {
+            let tables = CoverTables::build(&rules, seed);
+            if tables.shape().tail <= TAIL_LIMIT {
+                return Self::Cover(tables);
+            }
+            return Self::without_long_tail(rules, seed, tables);
+        }
         let space = TupleSpace::build(&rules, seed);
         if space.shape().tables == 0 {
             return Self::Linear(Linear::new(rules));
         }
         Self::TupleSpace(space)
+    }
+
+    /// Cover tables leave much over: tables with large slots may promise less work.
+    fn without_long_tail(rules: Vec<Rule<A>>, seed: u64, tables: CoverTables<A>) -> Self {
+        let space = TupleSpace::build(&rules, seed);
+        let (cover, tuple) = (tables.shape(), space.shape());
+        // The tail is compared sixteen rules at a time.
+        if tuple.tables > 0 && tuple.compared < (cover.compared - cover.tail) + cover.tail / 8 {
+            return Self::TupleSpace(space);
+        }
+        Self::Cover(tables)
+    }
+
+    /// The lowest positions of rules that match the keys, as
+    /// [`Classifier::first_at_or_after`] from 0 finds them one by one.
+    ///
+    /// # Panics
+    /// When `found` is shorter than `keys`.
+    #[inline]
+    pub fn first_batch(&self, keys: &[Key<A>], found: &mut [Option<u32>]) {
+        if let Self::Cover(tables) = self {
+            return tables.first_batch(keys, found);
+        }
+        for (found, key) in found[..keys.len()].iter_mut().zip(keys) {
+            *found = self.first_at_or_after(key, 0);
+        }
     }
 
     /// What was chosen, and why.
@@ -143,6 +183,20 @@ impl<A: Address> Strategy<A> {
                     bytes,
                 }
             }
+            Self::Cover(tables) => {
+                let shape = tables.shape();
+                Explanation {
+                    rules: tables.len(),
+                    reason: if shape.tables == 0 { Reason::Unhashable } else { Reason::Hashes },
+                    max_probes: shape.tables,
+                    largest_slot: shape.largest_slot,
+                    scanned: shape.tail,
+                    max_compared: shape.compared,
+                    exploded: shape.exploded,
+                    worst: tables.culprits(MAX_CULPRITS),
+                    bytes: shape.bytes,
+                }
+            }
             Self::TupleSpace(space) => {
                 let shape = space.shape();
                 Explanation {
@@ -166,6 +220,7 @@ impl<A: Address> Classifier<A> for Strategy<A> {
     fn first_at_or_after(&self, key: &Key<A>, from: u32) -> Option<u32> {
         match self {
             Self::Linear(linear) => linear.first_at_or_after(key, from),
+            Self::Cover(tables) => tables.first_at_or_after(key, from),
             Self::TupleSpace(space) => space.first_at_or_after(key, from),
         }
     }

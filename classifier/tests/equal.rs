@@ -7,6 +7,7 @@ mod sets;
 use std::path::Path;
 use std::process::Command;
 
+use classifier::cover::{CoverTables, Level};
 use classifier::reference::Linear;
 use classifier::strategy::{MAX_CULPRITS, Reason, SCAN_LIMIT, Strategy as Chosen, Why};
 use classifier::tuple_space::{MAX_TABLES, TupleSpace};
@@ -68,11 +69,42 @@ fn small_rule<A: Address>() -> impl Strategy<Value = Rule<A>> {
         })
 }
 
+/// Cover tables under every set of instructions that this machine has.
+fn every_level<A: Address>(rules: &[Rule<A>], seed: u64) -> Vec<CoverTables<A>> {
+    let build = |level| {
+        let mut tables = CoverTables::build(rules, seed);
+        tables.set_level(level);
+        tables
+    };
+    vec![build(Level::Scalar), build(Level::detect())]
+}
+
+/// Batches of every length up to more than one burst say what single questions say.
+fn batches_agree<A: Address>(rules: &[Rule<A>], keys: &[Key<A>], seed: u64) {
+    let oracle = Linear::new(rules.to_vec());
+    let chosen = Chosen::build_seeded(rules.to_vec(), seed);
+    let expected: Vec<_> = keys.iter().map(|key| oracle.first_at_or_after(key, 0)).collect();
+    let levels = every_level(rules, seed);
+    for len in [0, 1, 2, 15, 31, 32, 33, 64, keys.len()] {
+        let len = len.min(keys.len());
+        let mut found = vec![Some(77); len + 1];
+        for tables in &levels {
+            tables.first_batch(&keys[..len], &mut found);
+            assert_eq!(found[..len], expected[..len], "{:?}", tables.level());
+        }
+        chosen.first_batch(&keys[..len], &mut found);
+        assert_eq!(found[..len], expected[..len]);
+        assert_eq!(found[len], Some(77), "wrote past the keys");
+    }
+}
+
 fn agree_everywhere<A: Address>(rules: &[Rule<A>], seed: u64) -> Result<(), TestCaseError> {
     let oracle = Linear::new(rules.to_vec());
     let space = TupleSpace::build(rules, seed);
     let chosen = Chosen::build_seeded(rules.to_vec(), seed);
+    let levels = every_level(rules, seed);
     let mut rng = Rng(seed);
+    let mut keys = Vec::new();
     for _ in 0..48 {
         let near = *rng.pick(rules);
         let key = if rng.one_in(3) {
@@ -84,8 +116,14 @@ fn agree_everywhere<A: Address>(rules: &[Rule<A>], seed: u64) -> Result<(), Test
             let expected = oracle.first_at_or_after(&key, from);
             prop_assert_eq!(space.first_at_or_after(&key, from), expected, "{:?} {}", key, from);
             prop_assert_eq!(chosen.first_at_or_after(&key, from), expected);
+            for tables in &levels {
+                let found = tables.first_at_or_after(&key, from);
+                prop_assert_eq!(found, expected, "{:?} {:?} {}", tables.level(), key, from);
+            }
         }
+        keys.push(key);
     }
+    batches_agree(rules, &keys, seed);
     Ok(())
 }
 
@@ -112,8 +150,16 @@ proptest! {
 fn agree_on_samples<A: Address>(rules: &[Rule<A>], keys: usize, seed: u64) -> TupleSpace<A> {
     let oracle = Linear::new(rules.to_vec());
     let space = TupleSpace::build(rules, seed);
+    let levels = every_level(rules, seed);
+    let check = |key: &Key<A>, from: u32, expected: Option<u32>| {
+        assert_eq!(space.first_at_or_after(key, from), expected, "{key:?} from {from}");
+        for tables in &levels {
+            let found = tables.first_at_or_after(key, from);
+            assert_eq!(found, expected, "{:?} {key:?} from {from}", tables.level());
+        }
+    };
     let mut rng = Rng(seed);
-    let mut hits = 0;
+    let (mut hits, mut batch) = (0, Vec::new());
     for n in 0..keys {
         let rule = *rng.pick(rules);
         let key = if n % 2 == 0 {
@@ -124,15 +170,20 @@ fn agree_on_samples<A: Address>(rules: &[Rule<A>], keys: usize, seed: u64) -> Tu
         let mut from = 0;
         for _ in 0..4 {
             let found = oracle.first_at_or_after(&key, from);
-            assert_eq!(space.first_at_or_after(&key, from), found, "{key:?} from {from}");
+            check(&key, from, found);
             let Some(position) = found else { break };
             hits += 1;
             from = position + 1;
         }
         let from = rng.below(rules.len()) as u32;
         let found = oracle.first_at_or_after(&key, from);
-        assert_eq!(space.first_at_or_after(&key, from), found, "{key:?} from {from}");
+        check(&key, from, found);
+        batch.push(key);
     }
+    batch.truncate(400);
+    batches_agree(rules, &batch, seed);
+    let shape = levels[0].shape();
+    assert!(shape.tail <= 512 && shape.largest_slot <= 16, "not flat: {shape:?}");
     assert!(hits > keys / 3, "too few of the keys hit anything: {hits} of {keys}");
     space
 }
@@ -182,13 +233,17 @@ fn every_copy_of_a_rule_is_found() {
     let rules: Vec<_> = (0..1_000).map(|n| if n % 3 == 0 { one } else { two }).collect();
     let space = TupleSpace::build(&rules, 1);
     assert_eq!(space.shape().distinct, 2);
+    let levels = every_level(&rules, 1);
     let key = Key { src: 7, sport: 10, ..Key::zero() };
     let mut from = 0;
     for expected in (0..1_000).step_by(3) {
-        let found = space.first_at_or_after(&key, from);
-        assert_eq!(found, Some(expected));
+        assert_eq!(space.first_at_or_after(&key, from), Some(expected));
+        for tables in &levels {
+            assert_eq!(tables.first_at_or_after(&key, from), Some(expected));
+        }
         from = expected + 1;
     }
+    assert!(levels.iter().all(|tables| tables.first_at_or_after(&key, from).is_none()));
     assert_eq!(space.first_at_or_after(&key, from), None);
 }
 

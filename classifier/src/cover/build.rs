@@ -1,0 +1,170 @@
+//! Builds cover tables from a rule list.
+
+use std::collections::HashMap;
+
+use super::condition::Conditions;
+use super::lanes::{Lanes, tag};
+use super::plan::{self, words_of};
+use super::sign::{self, Signs};
+use super::tail::Tail;
+use super::{BLOCK, Block, CoverTables, Entry, Level, MIXED, PRIO_SHIFT, TAG_SHIFT, Table};
+use crate::{Address, Rule};
+
+/// Rules in one build at most: entries must be able to name their blocks.
+pub const MOST_RULES: usize = 1 << 22;
+
+/// Different rules that can match, by first position, with all their positions.
+struct Interned<A> {
+    rules: Vec<Rule<A>>,
+    /// Where each rule's positions start; one more at the end.
+    starts: Vec<u32>,
+    positions: Vec<u32>,
+}
+
+impl<A: Address> Interned<A> {
+    fn of(rules: &[Rule<A>]) -> Self {
+        let mut known: HashMap<&Rule<A>, u32> = HashMap::with_capacity(rules.len());
+        let (mut distinct, mut counts, mut which) = (Vec::new(), Vec::new(), Vec::new());
+        for rule in rules {
+            which.push(if can_match(rule) {
+                let number = *known.entry(rule).or_insert_with(|| {
+                    distinct.push(*rule);
+                    counts.push(0_u32);
+                    counts.len() as u32 - 1
+                });
+                counts[number as usize] += 1;
+                Some(number)
+            } else {
+                None
+            });
+        }
+        let mut starts = vec![0];
+        for count in counts {
+            starts.push(starts[starts.len() - 1] + count);
+        }
+        let mut next = starts.clone();
+        let mut positions = vec![0; starts[starts.len() - 1] as usize];
+        for (position, number) in which.into_iter().enumerate() {
+            if let Some(number) = number {
+                let slot = &mut next[number as usize];
+                positions[*slot as usize] = position as u32;
+                *slot += 1;
+            }
+        }
+        Self { rules: distinct, starts, positions }
+    }
+    fn own(&self, number: u32) -> &[u32] {
+        let number = number as usize;
+        &self.positions[self.starts[number] as usize..self.starts[number + 1] as usize]
+    }
+    fn copies(&self) -> Box<[(u32, u32)]> {
+        let numbers = 0..self.rules.len() as u32;
+        let own = numbers.map(|number| self.own(number));
+        own.flat_map(|own| own[1..].iter().map(move |&position| (own[0], position))).collect()
+    }
+}
+
+/// A rule with an empty range or an empty class set matches no key.
+fn can_match<A>(rule: &Rule<A>) -> bool {
+    rule.sport.low <= rule.sport.high
+        && rule.dport.low <= rule.dport.high
+        && [rule.iif, rule.oif, rule.state, rule.l4].iter().all(|set| set.0 != 0)
+}
+
+impl<A: Address> CoverTables<A> {
+    /// Builds the tables. Position = index in `rules`. The seed salts the hash:
+    /// answers do not depend on it, the layout does.
+    ///
+    /// # Panics
+    /// When there are [`MOST_RULES`] rules or more.
+    pub fn build(rules: &[Rule<A>], seed: u64) -> Self {
+        assert!(rules.len() < MOST_RULES, "too many rules for one chain");
+        let interned = Interned::of(rules);
+        let numbers = 0..interned.rules.len() as u32;
+        let firsts = numbers.clone().map(|number| interned.own(number)[0]);
+        let (conditions, condition_of) = Conditions::number(firsts.zip(&interned.rules));
+        let mut lanes = Box::new(Lanes::new(seed));
+        let plan = plan::choose(&mut lanes, &interned.rules, numbers.collect());
+        let mut made = Made {
+            interned: &interned,
+            condition_of: &condition_of,
+            signs: Signs::choose(interned.rules.iter()),
+            entries: Vec::new(),
+            blocks: Vec::new(),
+        };
+        let tables = plan.tables.iter().enumerate();
+        let tables = tables.map(|(table, (_, slots))| made.table(&mut lanes, table, slots));
+        let tables = tables.collect();
+        let tail = plan.rest.iter().map(|&number| {
+            let rule = &interned.rules[number as usize];
+            (rule, condition_of[number as usize], interned.own(number))
+        });
+        let tail = Tail::build(tail);
+        Self {
+            level: Level::detect(),
+            tables,
+            tail,
+            tail_rules: plan.rest.iter().map(|&number| interned.own(number)[0]).collect(),
+            signs: Box::new(made.signs),
+            entries: made.entries.into(),
+            blocks: made.blocks.into(),
+            lanes,
+            conditions,
+            copies: interned.copies(),
+            rules: rules.len(),
+            distinct: interned.rules.len(),
+        }
+    }
+}
+
+struct Made<'b, A> {
+    interned: &'b Interned<A>,
+    condition_of: &'b [u32],
+    signs: Signs,
+    entries: Vec<Entry>,
+    blocks: Vec<Block<A>>,
+}
+
+impl<A: Address> Made<'_, A> {
+    fn table(&mut self, lanes: &mut Lanes, table: usize, slots: &[Vec<u32>]) -> Table {
+        sign::place_windows(lanes, table, slots, &self.interned.rules);
+        let mut made = Table {
+            rules: 0,
+            first: u32::MAX,
+            largest_slot: 0,
+            largest: self.entries.len() as u32,
+        };
+        for slot in slots {
+            let size = slot.len() as u32;
+            if size > made.largest_slot {
+                (made.largest_slot, made.largest) = (size, self.entries.len() as u32);
+            }
+            made.rules += size;
+            let entry = self.entry(lanes, table, slot);
+            made.first = made.first.min((entry.meta >> PRIO_SHIFT) as u32);
+            self.entries.push(entry);
+        }
+        made
+    }
+    fn entry(&mut self, lanes: &Lanes, table: usize, slot: &[u32]) -> Entry {
+        let Some(&best) = slot.first() else { return Entry::EMPTY };
+        let start = self.blocks.len() as u64;
+        let (mut tags, mut sign) = (Vec::new(), 0);
+        for (index, &number) in slot.iter().enumerate() {
+            let rule = &self.interned.rules[number as usize];
+            tags.push(tag(lanes.hash::<A>(table, &words_of(rule))));
+            sign |= self.signs.of(lanes, table, rule);
+            if index % BLOCK == 0 {
+                self.blocks.push(Block::empty());
+            }
+            let block = self.blocks.last_mut().expect("one was just pushed");
+            let condition = self.condition_of[number as usize];
+            block.set(index % BLOCK, rule, condition, self.interned.own(number));
+        }
+        let alike = tags.iter().all(|&tag| tag == tags[0]);
+        let tag = u64::from(if alike { tags[0] } else { MIXED });
+        let first = u64::from(self.interned.own(best)[0]);
+        let more = slot.len().div_ceil(BLOCK) as u64 - 1;
+        Entry { meta: first << PRIO_SHIFT | tag << TAG_SHIFT | start << 4 | more, sign }
+    }
+}

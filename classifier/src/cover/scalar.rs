@@ -1,0 +1,47 @@
+//! A lookup in plain code.
+
+use super::lanes::{LANES, Words, tag};
+use super::leaf::NOWHERE;
+use super::{CoverTables, Entry, MIXED, PRIO_SHIFT, TAG_SHIFT};
+use crate::{Address, Key};
+
+/// The lowest position at or after `from` whose rule matches, or [`NOWHERE`].
+pub(super) fn first<A: Address>(tables: &CoverTables<A>, key: &Key<A>, from: u32) -> u32 {
+    let words = Words::of(key);
+    let mut metas = [u64::MAX; LANES];
+    for (table, meta) in metas.iter_mut().enumerate().take(tables.tables.len()) {
+        let hash = tables.lanes.hash::<A>(table, &words);
+        let entry = tables.entries[tables.lanes.slot(table, hash) as usize];
+        let tagged = (entry.meta >> TAG_SHIFT) as u32 & 0xff;
+        let lacks = tables.signs.wanted_of(&tables.lanes, table, &words, key) & !entry.sign;
+        if lacks == 0 && (tagged == MIXED || tagged == tag(hash)) {
+            *meta = entry.meta;
+        }
+    }
+    let places = tables.places();
+    let mut best = NOWHERE;
+    loop {
+        let entry = metas.iter_mut().min().expect("there are lanes");
+        if (*entry >> PRIO_SHIFT) as u32 >= best || *entry == u64::MAX {
+            break;
+        }
+        for block in &tables.blocks[Entry::blocks(*entry)] {
+            let hits = block.hits(key);
+            if hits != 0 {
+                best = best.min(places.next(block, hits, key, from));
+            }
+        }
+        *entry = u64::MAX;
+    }
+    for (row, span) in tables.tail.rows.iter().zip(&tables.tail.spans).skip(tables.tail.begin(from))
+    {
+        if span.0 >= best {
+            break;
+        }
+        let hits = row.hits::<A>(&words, key.proto);
+        if hits != 0 {
+            best = best.min(row.next(hits, key, from, &places));
+        }
+    }
+    best
+}
