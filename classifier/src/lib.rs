@@ -22,6 +22,9 @@ pub use field::{Address, ClassSet, Masked, PortRange};
 pub use key::Key;
 pub use rule::Rule;
 
+/// What batches of questions say where no rule matches: greater than every position.
+pub const NONE: u32 = u32::MAX;
+
 /// The question every structure in this crate answers.
 ///
 /// Positions are indices into the rule list that the structure was built from;

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use crate::cover::{self, CoverTables};
 use crate::reference::Linear;
 use crate::tuple_space::TupleSpace;
-use crate::{Address, Classifier, Key, Rule};
+use crate::{Address, Classifier, Key, NONE, Rule};
 
 /// Lists up to this long are scanned: as fast as hashing, and nothing to build.
 pub const SCAN_LIMIT: usize = 24;
@@ -145,17 +145,18 @@ impl<A: Address> Strategy<A> {
     }
 
     /// The lowest positions of rules that match the keys, as
-    /// [`Classifier::first_at_or_after`] from 0 finds them one by one.
+    /// [`Classifier::first_at_or_after`] from 0 finds them one by one; [`NONE`] where
+    /// there is none.
     ///
     /// # Panics
-    /// When `found` is shorter than `keys`.
+    /// When `firsts` is shorter than `keys`.
     #[inline]
-    pub fn first_batch(&self, keys: &[Key<A>], found: &mut [Option<u32>]) {
+    pub fn first_batch(&self, keys: &[Key<A>], firsts: &mut [u32]) {
         if let Self::Cover(tables) = self {
-            return tables.first_batch(keys, found);
+            return tables.first_batch(keys, firsts);
         }
-        for (found, key) in found[..keys.len()].iter_mut().zip(keys) {
-            *found = self.first_at_or_after(key, 0);
+        for (first, key) in firsts[..keys.len()].iter_mut().zip(keys) {
+            *first = self.first_at_or_after(key, 0).unwrap_or(NONE);
         }
     }
 

@@ -11,7 +11,7 @@ use classifier::cover::{CoverTables, Level};
 use classifier::reference::Linear;
 use classifier::strategy::{MAX_CULPRITS, Reason, SCAN_LIMIT, Strategy as Chosen, Why};
 use classifier::tuple_space::{MAX_TABLES, TupleSpace};
-use classifier::{Address, ClassSet, Classifier, Key, Masked, PortRange, Rule};
+use classifier::{Address, ClassSet, Classifier, Key, Masked, NONE, PortRange, Rule};
 use proptest::prelude::*;
 use sets::Rng;
 
@@ -83,18 +83,18 @@ fn every_level<A: Address>(rules: &[Rule<A>], seed: u64) -> Vec<CoverTables<A>> 
 fn batches_agree<A: Address>(rules: &[Rule<A>], keys: &[Key<A>], seed: u64) {
     let oracle = Linear::new(rules.to_vec());
     let chosen = Chosen::build_seeded(rules.to_vec(), seed);
-    let expected: Vec<_> = keys.iter().map(|key| oracle.first_at_or_after(key, 0)).collect();
+    let expected: Vec<_> = keys.iter().map(|key| oracle.first_at_or_after(key, 0).unwrap_or(NONE)).collect();
     let levels = every_level(rules, seed);
     for len in [0, 1, 2, 15, 31, 32, 33, 64, keys.len()] {
         let len = len.min(keys.len());
-        let mut found = vec![Some(77); len + 1];
+        let mut found = vec![77; len + 1];
         for tables in &levels {
             tables.first_batch(&keys[..len], &mut found);
             assert_eq!(found[..len], expected[..len], "{:?}", tables.level());
         }
         chosen.first_batch(&keys[..len], &mut found);
         assert_eq!(found[..len], expected[..len]);
-        assert_eq!(found[len], Some(77), "wrote past the keys");
+        assert_eq!(found[len], 77, "wrote past the keys");
     }
 }
 

@@ -27,7 +27,10 @@ struct Ours<A> {
 
 /// All the ways there are.
 fn ours<A: Text>() -> Vec<Ours<A>> {
-    vec![Ours { name: "portcullis", ask: one_by_one }]
+    vec![
+        Ours { name: "portcullis-batch", ask: Strategy::first_batch },
+        Ours { name: "portcullis", ask: one_by_one },
+    ]
 }
 
 fn one_by_one<A: Text>(classifier: &Strategy<A>, keys: &[Key<A>], answers: &mut [u32]) {

@@ -83,7 +83,7 @@ fn burst<A: Address, const RESUME: bool>(
         // SAFETY: the loop before wrote as many as there are keys.
         let asked = unsafe { asked.assume_init_ref() };
         let found = found.write(read(tables, asked));
-        prefetch_block(&tables.blocks, Entry::blocks(found.least).start);
+        prefetch_leaf(&tables.blocks, Entry::blocks(found.least));
     }
     for ((key, found), first) in keys.iter().zip(&found).zip(firsts) {
         // SAFETY: the loop before wrote as many as there are keys.
@@ -219,13 +219,15 @@ fn compare<A: Address, const RESUME: bool>(
     let places = tables.places();
     let (mut best, mut entry) = (NOWHERE, found.least);
     while entry != u64::MAX {
-        for block in &tables.blocks[Entry::blocks(entry)] {
-            let hits = block_hits(block, key);
+        // Two blocks at once: whether the first one has it, nobody can guess.
+        for pair in tables.blocks[Entry::blocks(entry)].chunks(2) {
+            let hits =
+                block_hits(&pair[0], key) | block_hits(&pair[pair.len() - 1], key) << BLOCK;
             if hits != 0 {
                 if RESUME {
-                    best = best.min(places.next(block, hits, key, from));
+                    best = best.min(places.next(pair, hits, key, from));
                 } else {
-                    let first = places.first(block, hits, key);
+                    let first = places.first(pair, hits, key);
                     if first != NOWHERE {
                         best = best.min(first);
                         break;
@@ -240,11 +242,10 @@ fn compare<A: Address, const RESUME: bool>(
         let high =
             _mm512_mask_mov_epi64(none, _mm512_cmpgt_epu64_mask(found.high, seen), found.high);
         let left = _mm512_min_epu64(low, high);
-        if best != NOWHERE {
-            let limit = _mm512_set1_epi64((u64::from(best) << PRIO_SHIFT) as i64);
-            if _mm512_cmplt_epu64_mask(left, limit) == 0 {
-                break;
-            }
+        // Without a match the limit is above every entry and below "none".
+        let limit = _mm512_set1_epi64((u64::from(best) << PRIO_SHIFT) as i64);
+        if _mm512_cmplt_epu64_mask(left, limit) == 0 {
+            break;
         }
         entry = _mm512_reduce_min_epu64(left);
     }
@@ -412,11 +413,14 @@ fn prefetch_entries<A>(tables: &CoverTables<A>, slots: __m512i) {
     }
 }
 
+/// The first two blocks.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn prefetch_block<A>(blocks: &[Block<A>], number: usize) {
-    let block = blocks.as_ptr().wrapping_add(number).cast::<i8>();
-    for line in 0..size_of::<Block<A>>() / 64 {
-        _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(line * 64));
+fn prefetch_leaf<A>(blocks: &[Block<A>], leaf: std::ops::Range<usize>) {
+    for number in [leaf.start, (leaf.start + 1).min(leaf.end - 1)] {
+        let block = blocks.as_ptr().wrapping_add(number).cast::<i8>();
+        for line in 0..size_of::<Block<A>>() / 64 {
+            _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(line * 64));
+        }
     }
 }

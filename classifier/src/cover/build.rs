@@ -4,14 +4,19 @@ use std::collections::HashMap;
 
 use super::condition::Conditions;
 use super::lanes::{Lanes, tag};
-use super::plan::{self, words_of};
+use super::plan::{self, Style, words_of};
+use super::scalar;
 use super::sign::{self, Signs};
 use super::tail::Tail;
 use super::{BLOCK, Block, CoverTables, Entry, Level, MIXED, PRIO_SHIFT, TAG_SHIFT, Table};
-use crate::{Address, Rule};
+use crate::{Address, ClassSet, Key, Masked, PortRange, Rule};
 
 /// Rules in one build at most: entries must be able to name their blocks.
 pub const MOST_RULES: usize = 1 << 22;
+/// Longer lists are laid out in one way only: building takes its time.
+const MOST_TRIED: usize = 1 << 15;
+/// Keys to compare layouts by.
+const SAMPLE: usize = 512;
 
 /// Different rules that can match, by first position, with all their positions.
 struct Interned<A> {
@@ -80,13 +85,23 @@ impl<A: Address> CoverTables<A> {
     pub fn build(rules: &[Rule<A>], seed: u64) -> Self {
         assert!(rules.len() < MOST_RULES, "too many rules for one chain");
         let interned = Interned::of(rules);
+        if rules.len() > MOST_TRIED {
+            return Self::lay_out(&interned, rules.len(), seed, Style::Portions);
+        }
+        let keys = sample(&interned.rules, seed);
+        let tried = Style::ALL.map(|style| Self::lay_out(&interned, rules.len(), seed, style));
+        let cost = |tables: &Self| keys.iter().map(|key| scalar::cost(tables, key)).sum::<u64>();
+        tried.into_iter().min_by_key(cost).expect("there are styles")
+    }
+
+    fn lay_out(interned: &Interned<A>, rules: usize, seed: u64, style: Style) -> Self {
         let numbers = 0..interned.rules.len() as u32;
         let firsts = numbers.clone().map(|number| interned.own(number)[0]);
         let (conditions, condition_of) = Conditions::number(firsts.zip(&interned.rules));
         let mut lanes = Box::new(Lanes::new(seed));
-        let plan = plan::choose(&mut lanes, &interned.rules, numbers.collect());
+        let plan = plan::choose(&mut lanes, &interned.rules, numbers.collect(), style);
         let mut made = Made {
-            interned: &interned,
+            interned,
             condition_of: &condition_of,
             signs: Signs::choose(interned.rules.iter()),
             entries: Vec::new(),
@@ -111,10 +126,46 @@ impl<A: Address> CoverTables<A> {
             lanes,
             conditions,
             copies: interned.copies(),
-            rules: rules.len(),
+            rules,
             distinct: interned.rules.len(),
         }
     }
+}
+
+/// Keys that some of the rules match, to compare layouts by.
+fn sample<A: Address>(rules: &[Rule<A>], seed: u64) -> Vec<Key<A>> {
+    let mut state = seed;
+    let mut random = || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        state ^ state >> 29
+    };
+    let step = rules.len().div_ceil(SAMPLE).max(1);
+    let keys = rules.iter().step_by(step).map(|rule| {
+        let mut address = |field: Masked<A>| {
+            let free = A::from_u128(u128::from(random()) << 64 | u128::from(random()));
+            field.value() | (free & !field.mask())
+        };
+        let (src, dst) = (address(rule.src), address(rule.dst));
+        let mut port = |range: PortRange| {
+            let within = random() >> 32;
+            range.low + (within % (u64::from(range.high - range.low) + 1)) as u16
+        };
+        let (sport, dport) = (port(rule.sport), port(rule.dport));
+        let class = |set: ClassSet| set.0 & set.0.wrapping_neg();
+        Key {
+            src,
+            dst,
+            sport,
+            dport,
+            proto: if rule.proto.mask() == 0 { 6 } else { rule.proto.value() },
+            flags: rule.flags.value(),
+            iif: class(rule.iif),
+            oif: class(rule.oif),
+            state: class(rule.state),
+            l4: class(rule.l4),
+        }
+    });
+    keys.collect()
 }
 
 struct Made<'b, A> {

@@ -5,7 +5,7 @@ use super::condition::Conditions;
 use crate::{Address, Key, Rule};
 
 /// "No position": greater than every position.
-pub(super) const NOWHERE: u32 = u32::MAX;
+pub(super) const NOWHERE: u32 = crate::NONE;
 /// Rules in a block.
 pub(super) const BLOCK: usize = 4;
 /// In [`Block::small`]: the rule stands at several positions.
@@ -77,6 +77,13 @@ impl<A: Address> Block<A> {
     }
 }
 
+/// The block and lane of the lowest hit. In a "pair" of one, the upper hits are the lower again.
+#[inline(always)]
+fn lane_of<A>(pair: &[Block<A>], hits: u32) -> (&Block<A>, usize) {
+    let lane = hits.trailing_zeros() as usize;
+    (&pair[(lane / BLOCK).min(pair.len() - 1)], lane % BLOCK)
+}
+
 /// What is needed besides a block to tell which position of a hit counts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Places<'t> {
@@ -86,12 +93,12 @@ pub(super) struct Places<'t> {
 }
 
 impl Places<'_> {
-    /// The lowest position of the lanes hit whose condition holds as well.
+    /// The lowest position of the lanes hit in two blocks (or one) whose condition holds as well.
     #[inline(always)]
-    pub(super) fn first<A: Address>(&self, block: &Block<A>, hits: u32, key: &Key<A>) -> u32 {
+    pub(super) fn first<A: Address>(&self, pair: &[Block<A>], hits: u32, key: &Key<A>) -> u32 {
         let mut left = hits;
         while left != 0 {
-            let lane = left.trailing_zeros() as usize % BLOCK;
+            let (block, lane) = lane_of(pair, left);
             if self.conditions.hold(block.small[lane], block.first[lane], key) {
                 return block.first[lane];
             }
@@ -103,14 +110,14 @@ impl Places<'_> {
     #[inline]
     pub(super) fn next<A: Address>(
         &self,
-        block: &Block<A>,
+        pair: &[Block<A>],
         hits: u32,
         key: &Key<A>,
         from: u32,
     ) -> u32 {
         let (mut best, mut left) = (NOWHERE, hits);
         while left != 0 {
-            let lane = left.trailing_zeros() as usize % BLOCK;
+            let (block, lane) = lane_of(pair, left);
             left &= left - 1;
             let (small, first) = (block.small[lane], block.first[lane]);
             if first < best && (first >= from || small & COPIED != 0) {

@@ -195,18 +195,14 @@ impl<A: Address> CoverTables<A> {
         tail.chain(crowded.into_iter().flatten()).chain(rare).take(at_most).collect()
     }
 
-    /// The lowest positions of rules that match the keys; `None` where none does.
+    /// The lowest positions of rules that match the keys; [`crate::NONE`] where none does.
     ///
     /// # Panics
-    /// When `found` is shorter than `keys`.
-    pub fn first_batch(&self, keys: &[Key<A>], found: &mut [Option<u32>]) {
-        let mut firsts = [NOWHERE; BATCH];
-        for (keys, found) in keys.chunks(BATCH).zip(found[..keys.len()].chunks_mut(BATCH)) {
-            let firsts = &mut firsts[..keys.len()];
+    /// When `firsts` is shorter than `keys`.
+    pub fn first_batch(&self, keys: &[Key<A>], firsts: &mut [u32]) {
+        let firsts = firsts[..keys.len()].chunks_mut(BATCH);
+        for (keys, firsts) in keys.chunks(BATCH).zip(firsts) {
             self.answer(keys, 0, firsts);
-            for (found, &first) in found.iter_mut().zip(&*firsts) {
-                *found = (first != NOWHERE).then_some(first);
-            }
         }
     }
 

@@ -14,6 +14,21 @@ const SLOTS: [u8; 2] = [8, 16];
 /// Masks tried per address and round.
 const LADDER: usize = 9;
 
+/// How covers are looked for; which way is best differs between rule lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    /// Among masks that part the rules into equal portions.
+    Portions,
+    /// The same, and exact ports that are not hashed count against a cover.
+    Ports,
+    /// Among prefixes of round lengths.
+    Lengths,
+}
+
+impl Style {
+    pub(super) const ALL: [Self; 3] = [Self::Portions, Self::Ports, Self::Lengths];
+}
+
 /// Which bits a table hashes. A rule may stand in it only if it fixes them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Cover<A> {
@@ -53,12 +68,18 @@ pub(super) struct Plan<A> {
 
 /// Distributes the rules numbered in `left`, which are in order of position, and
 /// enters masks, shifts and bases into the lanes.
-pub(super) fn choose<A: Address>(lanes: &mut Lanes, rules: &[Rule<A>], left: Vec<u32>) -> Plan<A> {
+pub(super) fn choose<A: Address>(
+    lanes: &mut Lanes,
+    rules: &[Rule<A>],
+    left: Vec<u32>,
+    style: Style,
+) -> Plan<A> {
     let seed = u64::from(lanes.salt.0[0]) << 32 | u64::from(lanes.last_factor.0[0]);
     let mut base = 0;
     let mut plan = Plan { tables: Vec::new(), rest: left };
     let finest: Vec<Cover<A>> = rules.iter().map(Cover::of).collect();
-    let mut census = Census { seed: seed | 1, rules, finest: &finest, counts: Vec::new() };
+    let mut census =
+        Census { seed: seed | 1, style, rules, finest: &finest, counts: Vec::new() };
     let mut limit = 0;
     while plan.tables.len() < LANES && plan.rest.len() > COMPARED {
         // The last tables take what they can.
@@ -86,6 +107,7 @@ pub(super) fn choose<A: Address>(lanes: &mut Lanes, rules: &[Rule<A>], left: Vec
 /// Counts rules by slot.
 struct Census<'r, A> {
     seed: u64,
+    style: Style,
     rules: &'r [Rule<A>],
     finest: &'r [Cover<A>],
     counts: Vec<u8>,
@@ -99,7 +121,7 @@ impl<A: Address> Census<'_, A> {
             *groups.entry(self.finest[rule as usize]).or_default() += 1;
         }
         let groups: Vec<(Cover<A>, usize)> = groups.into_iter().collect();
-        let mut tried: Vec<(usize, Cover<A>)> = candidates(&groups)
+        let mut tried: Vec<(usize, Cover<A>)> = candidates(&groups, self.style)
             .into_iter()
             .map(|cover| {
                 let admitted = groups.iter().filter(|(finest, _)| cover.admits(finest));
@@ -143,13 +165,16 @@ impl<A: Address> Census<'_, A> {
     /// What a table of this cover is worth: rules early in their slot more than late ones.
     fn worth(&mut self, cover: &Cover<A>, left: &[u32], limit: u8) -> u64 {
         let shift = self.clear(left.len());
+        let ports = if self.style == Style::Ports { u32::MAX } else { 0 };
         let mut worth = 0;
         for &rule in left {
             if cover.admits(&self.finest[rule as usize]) {
                 let slot = (self.hash(cover, rule) >> shift) as usize;
                 let count = self.counts[slot];
                 if count < limit {
-                    worth += WORTH[usize::from(count / 2).min(2)];
+                    let lost = self.finest[rule as usize].ports & !cover.ports & ports;
+                    let portless = if lost == 0 { 0 } else { UNHASHED_PORT };
+                    worth += WORTH[usize::from(count / 2).min(2)] - portless;
                     self.counts[slot] = count + 1;
                 }
             }
@@ -203,11 +228,16 @@ fn enter<A: Address>(lanes: &mut Lanes, table: usize, cover: &Cover<A>) {
 
 /// The worth of the first two rules of a slot, the next two, and the others.
 const WORTH: [u64; 3] = [16, 14, 10];
+/// What a rule loses whose exact port is not hashed.
+const UNHASHED_PORT: u64 = 4;
 
 /// Every combination of a few masks per field, but "no bits at all".
-fn candidates<A: Address>(groups: &[(Cover<A>, usize)]) -> Vec<Cover<A>> {
-    let sources = ladder(groups, |cover| cover.src);
-    let destinations = ladder(groups, |cover| cover.dst);
+fn candidates<A: Address>(groups: &[(Cover<A>, usize)], style: Style) -> Vec<Cover<A>> {
+    let masks = |field: fn(&Cover<A>) -> A| match style {
+        Style::Lengths => lengths(groups, field),
+        _ => ladder(groups, field),
+    };
+    let (sources, destinations) = (masks(|cover| cover.src), masks(|cover| cover.dst));
     let mut ports: Vec<u32> = groups.iter().map(|(cover, _)| cover.ports).collect();
     ports.extend([0, 0xffff, 0xffff_0000]);
     ports.sort_unstable();
@@ -220,6 +250,25 @@ fn candidates<A: Address>(groups: &[(Cover<A>, usize)]) -> Vec<Cover<A>> {
     }
     covers.retain(|cover| !cover.is_empty());
     covers
+}
+
+/// Prefixes of round lengths behind what nearly all masks share.
+fn lengths<A: Address>(groups: &[(Cover<A>, usize)], field: impl Fn(&Cover<A>) -> A) -> Vec<A> {
+    let fixed = groups.iter().map(|(cover, _)| field(cover)).filter(|&mask| mask != A::default());
+    let shared = fixed.reduce(|a, b| a & b).unwrap_or_default().to_u128();
+    let top = (shared << (128 - A::BITS)).leading_ones();
+    let mut picked = vec![A::default(), A::from_u128(shared)];
+    for eighths in [2, 4, 5, 6, 7, 8] {
+        // Of the first 32 bits, or of what an IPv6 network usually fixes.
+        let len = eighths * if A::BITS == 32 { 4 } else { 8 };
+        let len = len.max(top).min(A::BITS);
+        let ones = u128::MAX.checked_shl(128 - len).unwrap_or(0) >> (128 - A::BITS);
+        picked.push(A::from_u128(ones));
+    }
+    picked.push(A::from_u128(u128::MAX >> (128 - A::BITS)));
+    picked.sort_unstable();
+    picked.dedup();
+    picked
 }
 
 /// A few of the masks that one field has: none, what all share, and those that

@@ -5,8 +5,31 @@ use super::leaf::NOWHERE;
 use super::{CoverTables, Entry, MIXED, PRIO_SHIFT, TAG_SHIFT};
 use crate::{Address, Key};
 
+/// What a lookup is held to cost, in nanoseconds or so.
+const TABLE_COST: u64 = 1;
+const LEAF_COST: u64 = 14;
+const PAIR_COST: u64 = 4;
+const ROW_COST: u64 = 2;
+
 /// The lowest position at or after `from` whose rule matches, or [`NOWHERE`].
 pub(super) fn first<A: Address>(tables: &CoverTables<A>, key: &Key<A>, from: u32) -> u32 {
+    look_up(tables, key, from, &mut 0)
+}
+
+/// What looking the key up costs.
+pub(super) fn cost<A: Address>(tables: &CoverTables<A>, key: &Key<A>) -> u64 {
+    let mut cost = TABLE_COST * tables.tables.len() as u64;
+    look_up(tables, key, 0, &mut cost);
+    cost
+}
+
+#[inline(always)]
+fn look_up<A: Address>(
+    tables: &CoverTables<A>,
+    key: &Key<A>,
+    from: u32,
+    cost: &mut u64,
+) -> u32 {
     let words = Words::of(key);
     let mut metas = [u64::MAX; LANES];
     for (table, meta) in metas.iter_mut().enumerate().take(tables.tables.len()) {
@@ -25,10 +48,12 @@ pub(super) fn first<A: Address>(tables: &CoverTables<A>, key: &Key<A>, from: u32
         if (*entry >> PRIO_SHIFT) as u32 >= best || *entry == u64::MAX {
             break;
         }
-        for block in &tables.blocks[Entry::blocks(*entry)] {
+        let leaf = &tables.blocks[Entry::blocks(*entry)];
+        *cost += LEAF_COST + PAIR_COST * leaf.len().div_ceil(2) as u64;
+        for block in leaf {
             let hits = block.hits(key);
             if hits != 0 {
-                best = best.min(places.next(block, hits, key, from));
+                best = best.min(places.next(std::slice::from_ref(block), hits, key, from));
             }
         }
         *entry = u64::MAX;
@@ -38,6 +63,7 @@ pub(super) fn first<A: Address>(tables: &CoverTables<A>, key: &Key<A>, from: u32
         if span.0 >= best {
             break;
         }
+        *cost += ROW_COST;
         let hits = row.hits::<A>(&words, key.proto);
         if hits != 0 {
             best = best.min(row.next(hits, key, from, &places));
