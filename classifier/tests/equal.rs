@@ -69,21 +69,30 @@ fn small_rule<A: Address>() -> impl Strategy<Value = Rule<A>> {
         })
 }
 
-/// Cover tables under every set of instructions that this machine has.
+/// Cover tables under every set of instructions that this machine has, with
+/// signatures and without.
 fn every_level<A: Address>(rules: &[Rule<A>], seed: u64) -> Vec<CoverTables<A>> {
-    let build = |level| {
+    let build = |level, signed| {
         let mut tables = CoverTables::build(rules, seed);
         tables.set_level(level);
+        tables.set_signed(signed);
         tables
     };
-    vec![build(Level::Scalar), build(Level::detect())]
+    let best = Level::detect();
+    vec![
+        build(Level::Scalar, false),
+        build(Level::Scalar, true),
+        build(best, false),
+        build(best, true),
+    ]
 }
 
 /// Batches of every length up to more than one burst say what single questions say.
 fn batches_agree<A: Address>(rules: &[Rule<A>], keys: &[Key<A>], seed: u64) {
     let oracle = Linear::new(rules.to_vec());
     let chosen = Chosen::build_seeded(rules.to_vec(), seed);
-    let expected: Vec<_> = keys.iter().map(|key| oracle.first_at_or_after(key, 0).unwrap_or(NONE)).collect();
+    let expected: Vec<_> =
+        keys.iter().map(|key| oracle.first_at_or_after(key, 0).unwrap_or(NONE)).collect();
     let levels = every_level(rules, seed);
     for len in [0, 1, 2, 15, 31, 32, 33, 64, keys.len()] {
         let len = len.min(keys.len());

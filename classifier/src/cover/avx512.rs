@@ -39,12 +39,22 @@ pub(super) fn answer<A: Address>(
     firsts: &mut [u32],
 ) {
     if let ([key], [first]) = (keys, &mut *firsts) {
-        let one = if from > 0 { one::<A, true> } else { one::<A, false> };
+        let one = match (from > 0, tables.signed) {
+            (false, false) => one::<A, false, false>,
+            (false, true) => one::<A, false, true>,
+            (true, false) => one::<A, true, false>,
+            (true, true) => one::<A, true, true>,
+        };
         // SAFETY: `CoverTables` lets this level in only where `available`.
         *first = unsafe { one(tables, key, from) };
         return;
     }
-    let burst = if from > 0 { burst::<A, true> } else { burst::<A, false> };
+    let burst = match (from > 0, tables.signed) {
+        (false, false) => burst::<A, false, false>,
+        (false, true) => burst::<A, false, true>,
+        (true, false) => burst::<A, true, false>,
+        (true, true) => burst::<A, true, true>,
+    };
     // SAFETY: `CoverTables` lets this level in only where `available`.
     unsafe { burst(tables, keys, from, firsts) }
 }
@@ -66,7 +76,7 @@ struct Found {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1")]
-fn burst<A: Address, const RESUME: bool>(
+fn burst<A: Address, const RESUME: bool, const SIGNED: bool>(
     tables: &CoverTables<A>,
     keys: &[Key<A>],
     from: u32,
@@ -76,13 +86,13 @@ fn burst<A: Address, const RESUME: bool>(
     let mut asked = [const { MaybeUninit::<Asked>::uninit() }; BATCH];
     let mut found = [const { MaybeUninit::<Found>::uninit() }; BATCH];
     for (asked, key) in asked.iter_mut().zip(keys) {
-        let asked = asked.write(ask(tables, key));
+        let asked = asked.write(ask::<A, SIGNED>(tables, key));
         prefetch_entries(tables, slots(tables, asked));
     }
     for (found, asked) in found.iter_mut().zip(&asked).take(keys.len()) {
         // SAFETY: the loop before wrote as many as there are keys.
         let asked = unsafe { asked.assume_init_ref() };
-        let found = found.write(read(tables, asked));
+        let found = found.write(read::<A, SIGNED>(tables, asked));
         prefetch_leaf(&tables.blocks, Entry::blocks(found.least));
     }
     for ((key, found), first) in keys.iter().zip(&found).zip(firsts) {
@@ -93,21 +103,30 @@ fn burst<A: Address, const RESUME: bool>(
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1")]
-fn one<A: Address, const RESUME: bool>(tables: &CoverTables<A>, key: &Key<A>, from: u32) -> u32 {
-    compare::<A, RESUME>(tables, key, from, &read(tables, &ask(tables, key)))
+fn one<A: Address, const RESUME: bool, const SIGNED: bool>(
+    tables: &CoverTables<A>,
+    key: &Key<A>,
+    from: u32,
+) -> u32 {
+    let found = read::<A, SIGNED>(tables, &ask::<A, SIGNED>(tables, key));
+    compare::<A, RESUME>(tables, key, from, &found)
 }
 
 /// Hashes a key for all tables.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1")]
-fn ask<A: Address>(tables: &CoverTables<A>, key: &Key<A>) -> Asked {
+fn ask<A: Address, const SIGNED: bool>(tables: &CoverTables<A>, key: &Key<A>) -> Asked {
     let lanes = &*tables.lanes;
     let words = Words::of(key);
+    let hash = hash::<A>(lanes, &words);
+    if !SIGNED {
+        return Asked { hash, windows: hash, wanted: hash };
+    }
     let [first, second, third] = windows::<A>(lanes, &words);
     let wanted = _mm512_set1_epi32(tables.signs.wanted(key) as i32);
     let dport = _mm512_set1_epi32(1 << dport_class(&tables.signs, key.dport));
     Asked {
-        hash: hash::<A>(lanes, &words),
+        hash,
         windows: _mm512_or_si512(first, _mm512_slli_epi32::<16>(second)),
         wanted: _mm512_or_si512(wanted, _mm512_mask_mov_epi32(dport, lanes.third, third)),
     }
@@ -174,7 +193,7 @@ fn dport_class(signs: &Signs, port: u16) -> u32 {
 /// Reads all entries of a key; keeps those whose tag and signature it has.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn read<A: Address>(tables: &CoverTables<A>, asked: &Asked) -> Found {
+fn read<A: Address, const SIGNED: bool>(tables: &CoverTables<A>, asked: &Asked) -> Found {
     let count = tables.tables.len();
     let slots = slots(tables, asked);
     let byte = _mm512_and_si512(asked.hash, _mm512_set1_epi32(0xff));
@@ -182,14 +201,21 @@ fn read<A: Address>(tables: &CoverTables<A>, asked: &Asked) -> Found {
     let pairs = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     let wanted = _mm512_permutex2var_epi32(asked.wanted, pairs, asked.windows);
     let (low_slots, low_tags) = (_mm512_castsi512_si256(slots), _mm512_castsi512_si256(tags));
-    let low = kept(&tables.entries, low_slots, low_tags, wanted, (1_u32 << count.min(8)) - 1);
+    let low =
+        kept::<SIGNED>(&tables.entries, low_slots, low_tags, wanted, (1_u32 << count.min(8)) - 1);
     let (mut high, mut least) = (_mm512_set1_epi64(-1), low);
     if count > 8 {
         let pairs = _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);
         let wanted = _mm512_permutex2var_epi32(asked.wanted, pairs, asked.windows);
         let high_slots = _mm512_extracti64x4_epi64::<1>(slots);
         let high_tags = _mm512_extracti64x4_epi64::<1>(tags);
-        high = kept(&tables.entries, high_slots, high_tags, wanted, (1_u32 << (count - 8)) - 1);
+        high = kept::<SIGNED>(
+            &tables.entries,
+            high_slots,
+            high_tags,
+            wanted,
+            (1_u32 << (count - 8)) - 1,
+        );
         least = _mm512_min_epu64(least, high);
     }
     Found { low, high, least: _mm512_reduce_min_epu64(least) }
@@ -197,13 +223,22 @@ fn read<A: Address>(tables: &CoverTables<A>, asked: &Asked) -> Found {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn kept(entries: &[Entry], slots: __m256i, tags: __m256i, wanted: __m512i, tables: u32) -> __m512i {
-    let [meta, sign] = gather(entries, slots, tables as __mmask8);
+fn kept<const SIGNED: bool>(
+    entries: &[Entry],
+    slots: __m256i,
+    tags: __m256i,
+    wanted: __m512i,
+    tables: u32,
+) -> __m512i {
+    let [meta, sign] = gather::<SIGNED>(entries, slots, tables as __mmask8);
     let tag = _mm512_and_si512(meta, _mm512_set1_epi64(0xff << TAG_SHIFT));
     let own = _mm512_slli_epi64::<TAG_SHIFT>(_mm512_cvtepu32_epi64(tags));
     let tagged = _mm512_cmpeq_epi64_mask(tag, own) | _mm512_testn_epi64_mask(tag, tag);
     let lacks = _mm512_andnot_si512(sign, wanted);
-    let kept = _mm512_mask_testn_epi64_mask(tagged, lacks, lacks);
+    let kept = match SIGNED {
+        true => _mm512_mask_testn_epi64_mask(tagged, lacks, lacks),
+        false => tagged,
+    };
     _mm512_mask_mov_epi64(_mm512_set1_epi64(-1), kept, meta)
 }
 
@@ -221,8 +256,7 @@ fn compare<A: Address, const RESUME: bool>(
     while entry != u64::MAX {
         // Two blocks at once: whether the first one has it, nobody can guess.
         for pair in tables.blocks[Entry::blocks(entry)].chunks(2) {
-            let hits =
-                block_hits(&pair[0], key) | block_hits(&pair[pair.len() - 1], key) << BLOCK;
+            let hits = block_hits(&pair[0], key) | block_hits(&pair[pair.len() - 1], key) << BLOCK;
             if hits != 0 {
                 if RESUME {
                     best = best.min(places.next(pair, hits, key, from));
@@ -386,7 +420,7 @@ fn load_wide<A>(from: &[A; BLOCK]) -> __m512i {
 /// The two halves of eight entries; all ones and zeros where `tables` has no bit.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl")]
-fn gather(entries: &[Entry], slots: __m256i, tables: __mmask8) -> [__m512i; 2] {
+fn gather<const SIGNED: bool>(entries: &[Entry], slots: __m256i, tables: __mmask8) -> [__m512i; 2] {
     let len = _mm256_set1_epi32(entries.len().min(1 << 29) as i32);
     let inside = _mm256_mask_cmplt_epu32_mask(tables, slots, len);
     // An entry is 16 bytes, the scale of an index at most 8.
@@ -395,6 +429,9 @@ fn gather(entries: &[Entry], slots: __m256i, tables: __mmask8) -> [__m512i; 2] {
     let start = entries.as_ptr().cast::<i64>();
     // SAFETY: lanes in `inside` read the first half of an entry that exists.
     let meta = unsafe { _mm512_mask_i32gather_epi64::<8>(none, inside, at, start) };
+    if !SIGNED {
+        return [meta, zero];
+    }
     let second = start.wrapping_add(1);
     // SAFETY: lanes in `inside` read the second half of an entry that exists.
     let sign = unsafe { _mm512_mask_i32gather_epi64::<8>(zero, inside, at, second) };

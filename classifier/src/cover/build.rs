@@ -91,7 +91,11 @@ impl<A: Address> CoverTables<A> {
         let keys = sample(&interned.rules, seed);
         let tried = Style::ALL.map(|style| Self::lay_out(&interned, rules.len(), seed, style));
         let cost = |tables: &Self| keys.iter().map(|key| scalar::cost(tables, key)).sum::<u64>();
-        tried.into_iter().min_by_key(cost).expect("there are styles")
+        let mut best = tried.into_iter().min_by_key(cost).expect("there are styles");
+        let with = cost(&best);
+        best.signed = false;
+        best.signed = with < cost(&best);
+        best
     }
 
     fn lay_out(interned: &Interned<A>, rules: usize, seed: u64, style: Style) -> Self {
@@ -121,6 +125,7 @@ impl<A: Address> CoverTables<A> {
             tail,
             tail_rules: plan.rest.iter().map(|&number| interned.own(number)[0]).collect(),
             signs: Box::new(made.signs),
+            signed: true,
             entries: made.entries.into(),
             blocks: made.blocks.into(),
             lanes,
@@ -132,7 +137,8 @@ impl<A: Address> CoverTables<A> {
     }
 }
 
-/// Keys that some of the rules match, to compare layouts by.
+/// Keys to compare layouts by: every third is a flood's, with a source and source
+/// port of no rule in particular; some of the rules match the others.
 fn sample<A: Address>(rules: &[Rule<A>], seed: u64) -> Vec<Key<A>> {
     let mut state = seed;
     let mut random = || {
@@ -140,17 +146,20 @@ fn sample<A: Address>(rules: &[Rule<A>], seed: u64) -> Vec<Key<A>> {
         state ^ state >> 29
     };
     let step = rules.len().div_ceil(SAMPLE).max(1);
-    let keys = rules.iter().step_by(step).map(|rule| {
+    let keys = rules.iter().step_by(step).enumerate().map(|(number, rule)| {
+        let flood = number % 3 == 2;
         let mut address = |field: Masked<A>| {
             let free = A::from_u128(u128::from(random()) << 64 | u128::from(random()));
             field.value() | (free & !field.mask())
         };
-        let (src, dst) = (address(rule.src), address(rule.dst));
+        let src = address(if flood { Masked::default() } else { rule.src });
+        let dst = address(rule.dst);
         let mut port = |range: PortRange| {
             let within = random() >> 32;
             range.low + (within % (u64::from(range.high - range.low) + 1)) as u16
         };
-        let (sport, dport) = (port(rule.sport), port(rule.dport));
+        let sport = port(if flood { PortRange::ANY } else { rule.sport });
+        let dport = port(if number % 6 == 5 { PortRange::ANY } else { rule.dport });
         let class = |set: ClassSet| set.0 & set.0.wrapping_neg();
         Key {
             src,

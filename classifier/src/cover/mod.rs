@@ -125,6 +125,8 @@ pub struct CoverTables<A> {
     lanes: Box<Lanes>,
     tables: Vec<Table>,
     signs: Box<Signs>,
+    /// Whether looking at signatures pays.
+    signed: bool,
     entries: Box<[Entry]>,
     blocks: Box<[Block<A>]>,
     tail: Tail,
@@ -153,6 +155,10 @@ impl<A: Address> CoverTables<A> {
     /// lacks them): for tests and comparisons.
     pub fn set_level(&mut self, level: Level) {
         self.level = if level == Level::detect() { level } else { Level::Scalar };
+    }
+    /// Looks at signatures from now on, or not: for tests and comparisons.
+    pub fn set_signed(&mut self, signed: bool) {
+        self.signed = signed;
     }
     /// What the build came to.
     pub fn shape(&self) -> Shape {

@@ -78,8 +78,7 @@ pub(super) fn choose<A: Address>(
     let mut base = 0;
     let mut plan = Plan { tables: Vec::new(), rest: left };
     let finest: Vec<Cover<A>> = rules.iter().map(Cover::of).collect();
-    let mut census =
-        Census { seed: seed | 1, style, rules, finest: &finest, counts: Vec::new() };
+    let mut census = Census { seed: seed | 1, style, rules, finest: &finest, counts: Vec::new() };
     let mut limit = 0;
     while plan.tables.len() < LANES && plan.rest.len() > COMPARED {
         // The last tables take what they can.

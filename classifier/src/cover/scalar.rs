@@ -5,11 +5,14 @@ use super::leaf::NOWHERE;
 use super::{CoverTables, Entry, MIXED, PRIO_SHIFT, TAG_SHIFT};
 use crate::{Address, Key};
 
-/// What a lookup is held to cost, in nanoseconds or so.
-const TABLE_COST: u64 = 1;
-const LEAF_COST: u64 = 14;
-const PAIR_COST: u64 = 4;
-const ROW_COST: u64 = 2;
+/// What a lookup is held to cost, in tenths of nanoseconds or so.
+const TABLE_COST: u64 = 8;
+const LEAF_COST: u64 = 140;
+const PAIR_COST: u64 = 40;
+const ROW_COST: u64 = 20;
+/// What signatures cost on top: once, and for each table.
+const SIGNED_COST: u64 = 40;
+const SIGNED_TABLE_COST: u64 = 3;
 
 /// The lowest position at or after `from` whose rule matches, or [`NOWHERE`].
 pub(super) fn first<A: Address>(tables: &CoverTables<A>, key: &Key<A>, from: u32) -> u32 {
@@ -18,18 +21,15 @@ pub(super) fn first<A: Address>(tables: &CoverTables<A>, key: &Key<A>, from: u32
 
 /// What looking the key up costs.
 pub(super) fn cost<A: Address>(tables: &CoverTables<A>, key: &Key<A>) -> u64 {
-    let mut cost = TABLE_COST * tables.tables.len() as u64;
+    let count = tables.tables.len() as u64;
+    let signs = if tables.signed { SIGNED_COST + SIGNED_TABLE_COST * count } else { 0 };
+    let mut cost = signs + TABLE_COST * count;
     look_up(tables, key, 0, &mut cost);
     cost
 }
 
 #[inline(always)]
-fn look_up<A: Address>(
-    tables: &CoverTables<A>,
-    key: &Key<A>,
-    from: u32,
-    cost: &mut u64,
-) -> u32 {
+fn look_up<A: Address>(tables: &CoverTables<A>, key: &Key<A>, from: u32, cost: &mut u64) -> u32 {
     let words = Words::of(key);
     let mut metas = [u64::MAX; LANES];
     for (table, meta) in metas.iter_mut().enumerate().take(tables.tables.len()) {
@@ -37,7 +37,7 @@ fn look_up<A: Address>(
         let entry = tables.entries[tables.lanes.slot(table, hash) as usize];
         let tagged = (entry.meta >> TAG_SHIFT) as u32 & 0xff;
         let lacks = tables.signs.wanted_of(&tables.lanes, table, &words, key) & !entry.sign;
-        if lacks == 0 && (tagged == MIXED || tagged == tag(hash)) {
+        if (lacks == 0 || !tables.signed) && (tagged == MIXED || tagged == tag(hash)) {
             *meta = entry.meta;
         }
     }

@@ -17,7 +17,7 @@ const IIF: u32 = 28;
 /// Values of a window.
 const VALUES: u32 = 16;
 /// Slots looked at to place a table's windows.
-const SAMPLE: usize = 1024;
+const SAMPLE: usize = 256;
 
 /// Where the ports of one build are told apart, and the classes of protocols.
 #[derive(Clone, Debug)]
