@@ -173,7 +173,7 @@ impl TargetModule for Hmark {
         if !given(1 << MOD) || !given(1 << RND) {
             return Err(required(at, "HMARK", "--hmark-mod and --hmark-rnd"));
         }
-        let hashed = (1 << OFFSET) - 1 & !(1 << RND | 1 << MOD) | 1 << CT;
+        let hashed = (((1 << OFFSET) - 1) & !(1 << RND | 1 << MOD)) | 1 << CT;
         if !given(hashed) {
             return Err(required(at, "HMARK", "--hmark-tuple"));
         }
