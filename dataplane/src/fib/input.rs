@@ -1,8 +1,9 @@
 //! Routing of what arrives on a port: the kernel's checks of source and
 //! destination before a packet is delivered or forwarded.
 
-use super::RouteKind;
 use super::network::{Network, Query, Route, is_link_local};
+use super::routes::Found;
+use super::{Realms, RouteKind};
 use crate::packet::{Family, PktType, PortId};
 use crate::verdict::DropReason;
 use crate::wire::proto;
@@ -20,8 +21,8 @@ pub enum InputRoute {
         next_hop: (Family, u128),
         /// Longest IP packet in bytes that may leave unfragmented.
         mtu: u32,
-        /// The route it came from.
-        route: Route,
+        /// What its route and rule say of it ([`Route::realms`]).
+        realms: Realms,
     },
     /// The end, with the ICMP or ICMPv6 type and code to answer with, if any.
     Drop {
@@ -76,10 +77,10 @@ impl Network {
                 false => InputRoute::silent(DropReason::NotForwarded),
             };
         }
-        let Some(route) = self.route(query) else {
+        let Some(found) = self.v4.find(query) else {
             return InputRoute::answered(DropReason::NoRoute, 3, 0);
         };
-        let martian_source = match route.kind {
+        let martian_source = match found.kept.kind {
             RouteKind::Unicast(out) => own || self.refused_source(query, Some(out)),
             RouteKind::Broadcast => own || self.refused_source(&Query { dst: 0, ..*query }, None),
             RouteKind::Foreign | RouteKind::Local => own || self.refused_source(query, None),
@@ -88,10 +89,10 @@ impl Network {
         if martian_source {
             return martian;
         }
-        match route.kind {
+        match found.kept.kind {
             RouteKind::Unreachable => InputRoute::answered(DropReason::RouteRefused, 3, 1),
             RouteKind::Prohibit => InputRoute::answered(DropReason::RouteRefused, 3, 13),
-            _ => self.onward(query, route, pkt_type),
+            _ => self.onward(query, found.kept, found.realms(), pkt_type),
         }
     }
 
@@ -112,7 +113,16 @@ impl Network {
                 false => InputRoute::silent(DropReason::NotForwarded),
             };
         }
-        let Some(route) = self.route(query) else {
+        let (linked, realms);
+        let route = if is_link_local(Family::V6, query.dst) {
+            (linked, realms) = (self.link_local_route(query), Realms::default());
+            linked.as_ref()
+        } else {
+            let found = self.v6.find(query);
+            realms = found.map_or(Realms::default(), Found::realms);
+            found.map(|found| found.kept)
+        };
+        let Some(route) = route else {
             return InputRoute::answered(DropReason::NoRoute, 1, 0);
         };
         match route.kind {
@@ -125,11 +135,18 @@ impl Network {
             RouteKind::Unicast(out) if out != port && is_link_local(Family::V6, query.src) => {
                 InputRoute::answered(DropReason::MartianSource, 1, 2)
             }
-            _ => self.onward(query, route, pkt_type),
+            _ => self.onward(query, route, realms, pkt_type),
         }
     }
 
-    fn onward(&self, query: &Query, route: Route, pkt_type: PktType) -> InputRoute {
+    #[inline]
+    fn onward(
+        &self,
+        query: &Query,
+        route: &Route,
+        realms: Realms,
+        pkt_type: PktType,
+    ) -> InputRoute {
         match route.kind {
             RouteKind::Local | RouteKind::Broadcast => InputRoute::Deliver,
             RouteKind::Unicast(_) | RouteKind::Foreign if pkt_type != PktType::Host => {
@@ -138,8 +155,8 @@ impl Network {
             RouteKind::Unicast(port) => InputRoute::Forward {
                 port,
                 next_hop: route.next_hop(query.family, query.dst),
-                mtu: self.mtu(&route, port),
-                route,
+                mtu: self.mtu(route, port),
+                realms,
             },
             RouteKind::Foreign => InputRoute::silent(DropReason::RouteForeign),
             _ => InputRoute::silent(DropReason::RouteRefused),

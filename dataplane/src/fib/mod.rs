@@ -2,8 +2,8 @@
 //! mirrored by `control` (netlink, or a replay topology) and immutable once built.
 //!
 //! [`Topology`] is the plain data; [`Network`] answers from it. A lookup
-//! allocates nothing and costs at most one binary search per table that the
-//! policy rules ask, over at most two boundaries per route.
+//! allocates nothing and costs one look into an index and a short search behind it; with
+//! policy rules of one's own, one for each table that they ask.
 
 mod derive;
 mod groups;
@@ -11,8 +11,11 @@ mod input;
 mod kinds;
 mod link;
 mod lpm;
+mod neighbours;
 mod network;
+mod own;
 mod realms;
+mod routes;
 mod source;
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! [`Network`]: the topology, indexed for lookups.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::groups::group_mac;
-use super::kinds::devices;
-use super::lpm::{Lpm, Span};
+use super::lpm::Span;
+use super::neighbours::Neighbours;
+use super::own::Own;
 use super::realms::Realms;
-use super::{Mode, PortInfo, RouteEntry, RouteKind, RuleEntry, Topology, derive};
+use super::routes::{Found, Routes};
+use super::{Mode, PortInfo, RouteKind, Topology, derive};
 use crate::packet::{Family, MAX_PORTS, Mac, PortId};
 use crate::plan::Serial;
 
@@ -86,36 +87,6 @@ impl Route {
     }
 }
 
-/// One policy rule, indexed.
-#[derive(Clone, Copy, Debug)]
-struct Rule {
-    mark: (u32, u32),
-    from: Option<Span>,
-    to: Option<Span>,
-    iif: Option<PortId>,
-    table: usize,
-    realms: Realms,
-}
-
-#[derive(Debug)]
-struct Table {
-    number: u32,
-    lpm: Lpm,
-}
-
-#[derive(Debug, Default)]
-struct Routes {
-    rules: Vec<Rule>,
-    tables: Vec<Table>,
-    routes: Vec<Route>,
-    /// Whether policy rules other than the kernel's defaults exist.
-    custom_rules: bool,
-    /// Whether any route or rule has a realm.
-    realms: bool,
-    /// Where table "local" is in `tables`.
-    local: Option<usize>,
-}
-
 /// Everything the data plane asks about the network. Immutable. By default there is
 /// nothing: no ports, no routes.
 #[derive(Debug, Default)]
@@ -123,10 +94,10 @@ pub struct Network {
     serial: Serial,
     mode: Mode,
     ports: Vec<PortInfo>,
-    v4: Routes,
-    v6: Routes,
-    neighbours: Vec<((PortId, Family, u128), Mac)>,
-    local: Vec<(Family, u128)>,
+    pub(super) v4: Routes<u32>,
+    pub(super) v6: Routes<u128>,
+    neighbours: Neighbours,
+    own: Own,
     /// Link-local IPv6 addresses by port: they mean nothing elsewhere.
     pub(super) link_local: Vec<(PortId, u128)>,
     /// Multicast groups by port, sorted.
@@ -147,17 +118,9 @@ impl Network {
             routes.iter().filter(|r| r.kind == RouteKind::Local && r.to.1 == full(&r.to.0));
         let local_routes = local_routes.map(|r| bits(&r.to.0));
         let addresses = ports.iter().flat_map(|p| &p.addresses).map(|(address, _)| bits(address));
-        let mut local: Vec<_> = local_routes.chain(addresses).collect();
-        local.retain(|&(family, address)| !is_link_local(family, address));
-        local.sort_unstable();
-        local.dedup();
-        let mut neighbours: Vec<_> = topology
-            .neighbours
-            .iter()
-            .map(|n| ((n.port, family_of(&n.address), address_bits(n.address)), n.mac))
-            .collect();
-        neighbours.sort_by_key(|&(key, _)| key);
-        neighbours.dedup_by_key(|&mut (key, _)| key);
+        let local = local_routes.chain(addresses);
+        let own = Own::new(local.filter(|&(family, address)| !is_link_local(family, address)));
+        let neighbours = topology.neighbours.iter().map(|n| (Neighbours::key(n), n.mac));
         let link_local = ports.iter().enumerate().flat_map(|(index, port)| {
             port.addresses.iter().map(move |(address, _)| (PortId(index as u8), bits(address)))
         });
@@ -182,8 +145,8 @@ impl Network {
             v4: Routes::build(Family::V4, &routes, &topology.rules, &ports),
             v6: Routes::build(Family::V6, &routes, &topology.rules, &ports),
             ports,
-            neighbours,
-            local,
+            neighbours: Neighbours::new(neighbours.collect()),
+            own,
             link_local,
         })
     }
@@ -215,17 +178,14 @@ impl Network {
     /// The link-layer address of a neighbour, if it is known.
     #[inline]
     pub fn neighbour(&self, port: PortId, family: Family, address: u128) -> Option<Mac> {
-        let key = (port, family, address);
-        match self.neighbours.binary_search_by_key(&key, |&(key, _)| key) {
-            Ok(at) => Some(self.neighbours[at].1),
-            Err(_) => group_mac(family, address),
-        }
+        let known = self.neighbours.get(port, family, address);
+        known.or_else(|| group_mac(family, address))
     }
     /// Whether an address is this machine's own. IPv6 link-local addresses
     /// belong to a port: see [`Network::is_link_local_of`].
     #[inline]
     pub fn is_local(&self, family: Family, address: u128) -> bool {
-        self.local.binary_search(&(family, address)).is_ok()
+        self.own.has(family, address)
     }
     /// Whether `address` is an IPv6 link-local address of `port`.
     pub fn is_link_local_of(&self, port: PortId, address: u128) -> bool {
@@ -249,8 +209,8 @@ impl Network {
     #[inline]
     pub fn listed_route(&self, query: &Query) -> Option<Route> {
         match query.family {
-            Family::V4 => self.v4.lookup(query),
-            Family::V6 => self.v6.lookup(query),
+            Family::V4 => self.v4.find(query).map(Found::route),
+            Family::V6 => self.v6.find(query).map(Found::route),
         }
     }
     /// The MTU in bytes of a unicast route over `port`: the route's own, or the port's.
@@ -261,12 +221,10 @@ impl Network {
 
     /// What table "local" alone says of an address.
     pub(super) fn in_local_table(&self, family: Family, address: u128) -> Option<Route> {
-        let routes = match family {
-            Family::V4 => &self.v4,
-            Family::V6 => &self.v6,
-        };
-        let index = routes.tables[routes.local?].lpm.get(address)?;
-        Some(routes.routes[index as usize])
+        match family {
+            Family::V4 => self.v4.in_local_table(address),
+            Family::V6 => self.v6.in_local_table(address),
+        }
     }
 
     /// Whether the kernel looks up the way to every IPv4 source.
@@ -278,119 +236,6 @@ impl Network {
     #[inline]
     pub fn has_realms(&self) -> bool {
         self.v4.realms
-    }
-}
-
-impl Routes {
-    fn build(
-        family: Family,
-        entries: &[RouteEntry],
-        rules: &[RuleEntry],
-        ports: &[PortInfo],
-    ) -> Self {
-        let usable = |entry: &&RouteEntry| {
-            let up = match entry.kind {
-                RouteKind::Unicast(port) => ports[port.index()].up,
-                _ => true,
-            };
-            up && family_of(&entry.to.0) == family
-        };
-        let mut best: HashMap<(u32, u128, u8), &RouteEntry> = HashMap::new();
-        let mut all: HashMap<(u32, u128, u8), u64> = HashMap::new();
-        let mut order = Vec::new();
-        for entry in entries.iter().filter(usable) {
-            let key = (entry.table, span(entry.to).first, entry.to.1);
-            if family == Family::V6 {
-                *all.entry(key).or_default() |= devices(entry);
-            }
-            match best.get(&key) {
-                Some(held) if metric(held) <= metric(entry) => {}
-                held => {
-                    if held.is_none() {
-                        order.push(key);
-                    }
-                    best.insert(key, entry);
-                }
-            }
-        }
-        let mut built = Self::default();
-        let mut prefixes: HashMap<u32, Vec<(Span, u32)>> = HashMap::new();
-        for key in order {
-            let entry = best[&key];
-            let index = built.routes.len() as u32;
-            prefixes.entry(entry.table).or_default().push((span(entry.to), index));
-            built.routes.push(Route {
-                kind: entry.kind,
-                via: entry.via.map(|via| (family_of(&via), address_bits(via))),
-                mtu: entry.mtu,
-                prefsrc: entry.prefsrc.map(address_bits),
-                table: entry.table,
-                prefix_len: entry.to.1,
-                devices: match family {
-                    Family::V4 => devices(entry),
-                    Family::V6 => all[&key],
-                },
-                anycast: entry.anycast,
-                realms: (entry.realms, Realms::default()),
-            });
-            built.realms |= entry.realms.is_set();
-        }
-        let mut tables: Vec<_> = prefixes.into_iter().collect();
-        tables.sort_by_key(|&(number, _)| number);
-        built.tables = tables
-            .into_iter()
-            .map(|(number, prefixes)| Table { number, lpm: Lpm::build(prefixes) })
-            .collect();
-        built.local = built.tables.iter().position(|table| table.number == derive::LOCAL);
-        built.index_rules(derive::complete_rules(family, rules));
-        built
-    }
-
-    /// Rules that ask a table without routes can never answer and are left out.
-    fn index_rules(&mut self, rules: Vec<RuleEntry>) {
-        for rule in rules {
-            self.custom_rules |= !derive::is_default_rule(&rule);
-            self.realms |= rule.realms.is_set();
-            if let Some(table) = self.tables.iter().position(|t| t.number == rule.table) {
-                self.rules.push(Rule {
-                    mark: rule.fwmark.unwrap_or((0, 0)),
-                    from: rule.from.map(span),
-                    to: rule.to.map(span),
-                    iif: rule.iif,
-                    table,
-                    realms: rule.realms,
-                });
-            }
-        }
-    }
-
-    #[inline]
-    fn lookup(&self, query: &Query) -> Option<Route> {
-        for rule in &self.rules {
-            if !rule.matches(query) {
-                continue;
-            }
-            let Some(index) = self.tables[rule.table].lpm.get(query.dst) else { continue };
-            let mut route = self.routes[index as usize];
-            if route.kind != RouteKind::Throw {
-                route.realms.1 = rule.realms;
-                return Some(route);
-            }
-        }
-        None
-    }
-}
-
-impl Rule {
-    #[inline]
-    fn matches(&self, query: &Query) -> bool {
-        let inside = |span: Option<Span>, address| {
-            span.is_none_or(|span| span.first <= address && address <= span.last)
-        };
-        (query.mark ^ self.mark.0) & self.mark.1 == 0
-            && (self.iif.is_none() || self.iif == query.iif)
-            && inside(self.from, query.src)
-            && inside(self.to, query.dst)
     }
 }
 
@@ -448,15 +293,8 @@ fn same_family(a: IpAddr, b: IpAddr) -> Result<(), NetworkError> {
     }
 }
 
-fn metric(entry: &RouteEntry) -> u32 {
-    match (entry.to.0, entry.metric) {
-        (IpAddr::V6(_), 0) => 1024,
-        (_, metric) => metric,
-    }
-}
-
 /// The prefix length of a single host.
-fn full(address: &IpAddr) -> u8 {
+pub(super) fn full(address: &IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 

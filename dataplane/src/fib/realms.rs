@@ -20,7 +20,7 @@ impl Realms {
     }
 
     /// `other`'s halves where `self` has none.
-    const fn or(self, other: Self) -> Self {
+    pub(super) const fn or(self, other: Self) -> Self {
         let to = if self.0 & TO == 0 { other.0 & TO } else { 0 };
         let from = if self.0 & FROM == 0 { other.0 & FROM } else { 0 };
         Self(self.0 | to | from)
@@ -55,8 +55,8 @@ impl Network {
                 self.source_realms(&Query { dst: 0, ..*query }, None)
             }
             InputRoute::Deliver => self.source_realms(query, None),
-            InputRoute::Forward { port, route, .. } => {
-                route.realms().or(self.source_realms(query, Some(*port)))
+            InputRoute::Forward { port, realms, .. } => {
+                realms.or(self.source_realms(query, Some(*port)))
             }
             InputRoute::Drop { .. } => Realms::default(),
         }

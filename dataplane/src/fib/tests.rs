@@ -1,5 +1,7 @@
 //! Tables of lookups, and the longest-prefix match against a linear scan.
 
+mod lookups;
+
 use std::net::IpAddr;
 
 use proptest::collection::vec;
@@ -413,7 +415,7 @@ proptest! {
                 spans.push((span, spans.len() as u32));
             }
         }
-        let lpm = Lpm::build(spans.clone());
+        let lpm = Lpm::<u128>::build(spans.clone());
         for (address, high) in probes {
             let address = place(address, high);
             let slow = spans

@@ -7,15 +7,30 @@ use crate::packet::{Family, Parsed};
 /// Adds `bytes` as big-endian words to a running sum. All parts but the last
 /// must have an even length.
 #[inline]
-pub fn add(mut sum: u64, bytes: &[u8]) -> u64 {
-    let mut words = bytes.chunks_exact(4);
-    for word in &mut words {
-        sum += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+pub fn add(sum: u64, bytes: &[u8]) -> u64 {
+    // The sum of words in the other order is the sum with its bytes in the other order
+    // (RFC 1071), and it is zero for zeros only either way.
+    sum + u64::from(u16::from_be(fold(native(bytes))))
+}
+
+/// Adds `bytes` as words in this machine's order.
+#[inline]
+fn native(bytes: &[u8]) -> u64 {
+    let word = |bytes: [u8; 4]| u64::from(u32::from_ne_bytes(bytes));
+    let (blocks, rest) = bytes.as_chunks::<16>();
+    let mut lanes = [0_u64; 4];
+    for block in blocks {
+        let (words, _) = block.as_chunks::<4>();
+        for (lane, &bytes) in lanes.iter_mut().zip(words) {
+            *lane += word(bytes);
+        }
     }
-    match *words.remainder() {
-        [a] => sum + u64::from(a) * 0x100,
-        [a, b] => sum + u64::from(u16::from_be_bytes([a, b])),
-        [a, b, c] => sum + u64::from(u16::from_be_bytes([a, b])) + u64::from(c) * 0x100,
+    let (words, tail) = rest.as_chunks::<4>();
+    let sum = lanes.iter().sum::<u64>() + words.iter().map(|&bytes| word(bytes)).sum::<u64>();
+    match *tail {
+        [a] => sum + word([a, 0, 0, 0]),
+        [a, b] => sum + word([a, b, 0, 0]),
+        [a, b, c] => sum + word([a, b, c, 0]),
         _ => sum,
     }
 }
@@ -27,11 +42,18 @@ pub fn finish(sum: u64) -> u16 {
 }
 
 #[inline]
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
+fn fold(sum: u64) -> u16 {
+    let halve = |sum: u64| (sum & 0xffff_ffff) + (sum >> 32);
+    let quarter = |sum: u64| (sum & 0xffff) + (sum >> 16);
+    quarter(quarter(halve(halve(sum)))) as u16
+}
+
+/// Whether an IPv4 header without options holds its own correct checksum.
+#[inline]
+pub fn plain_header_ok(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    let sum: u64 = words.iter().map(|&word| u64::from(u32::from_ne_bytes(word))).sum();
+    fold(sum) == u16::MAX
 }
 
 /// The Internet checksum of `bytes`; zero when they hold their own correct checksum.

@@ -124,7 +124,11 @@ impl<B: AsRef<[u8]>> Packet<B> {
     /// Whether the header checksum verifies.
     #[inline]
     pub fn checksum_ok(&self) -> bool {
-        checksum::internet(&self.0.as_ref()[..self.header_len()]) == 0
+        let header = &self.0.as_ref()[..self.header_len()];
+        match header.first_chunk() {
+            Some(plain) if header.len() == HEADER => checksum::plain_header_ok(plain),
+            _ => checksum::internet(header) == 0,
+        }
     }
     /// Payload bytes that are present, padding excluded.
     pub fn payload(&self) -> &[u8] {

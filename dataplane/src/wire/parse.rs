@@ -38,17 +38,16 @@ pub enum Frame {
 /// Link-layer addressing is not judged: [`Parsed::pkt_type`] reports it.
 #[inline]
 pub fn parse(frame: &[u8], local_mac: Mac) -> Result<Frame, DropReason> {
-    let eth = ethernet::Packet::new_checked(frame).map_err(|_| DropReason::FrameTruncated)?;
-    if eth.tag_count() != 0 {
-        return Ok(tagged(&eth));
+    let header = frame.first_chunk::<{ ethernet::HEADER }>();
+    let &[a, b, c, d, e, f, .., high, low] = header.ok_or(DropReason::FrameTruncated)?;
+    let pkt_type = ethernet::classify(Mac([a, b, c, d, e, f]), local_mac);
+    match u16::from_be_bytes([high, low]) {
+        ethertype::IPV4 => parse_ipv4(frame, ethernet::HEADER, pkt_type).map(Frame::Ip),
+        ethertype::IPV6 => parse_ipv6(frame, ethernet::HEADER, pkt_type).map(Frame::Ip),
+        ethertype::ARP => Ok(Frame::Arp),
+        ethertype if ethernet::is_tag(ethertype) => tagged(frame),
+        ethertype => Ok(Frame::Other { ethertype }),
     }
-    match eth.ethertype() {
-        ethertype::IPV4 => parse_ipv4(frame, ethernet::HEADER, eth.pkt_type(local_mac)),
-        ethertype::IPV6 => parse_ipv6(frame, ethernet::HEADER, eth.pkt_type(local_mac)),
-        ethertype::ARP => return Ok(Frame::Arp),
-        ethertype => return Ok(Frame::Other { ethertype }),
-    }
-    .map(Frame::Ip)
 }
 
 /// Parses one frame that loopback has sent: [`parse`], where `::1` is an address as
@@ -66,15 +65,17 @@ pub fn parse_looped(frame: &[u8]) -> Result<Frame, DropReason> {
     }
 }
 
-fn tagged(eth: &ethernet::Packet<&[u8]>) -> Frame {
+#[cold]
+fn tagged(frame: &[u8]) -> Result<Frame, DropReason> {
+    let eth = ethernet::Packet::new_checked(frame).map_err(|_| DropReason::FrameTruncated)?;
     let mut tags = eth.tags();
     let outer = tags.next().unwrap_or(Tag { tpid: 0, tci: 0 });
-    Frame::Tagged {
+    Ok(Frame::Tagged {
         outer,
         inner: tags.next(),
         ethertype: eth.ethertype(),
         payload: eth.header_len() as u16,
-    }
+    })
 }
 
 /// Parses the IPv4 packet at offset `l3` of `frame`.

@@ -1,5 +1,7 @@
 //! Tests of the views, the parser and the builders.
 
+mod plain;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
