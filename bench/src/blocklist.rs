@@ -9,7 +9,6 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsFd;
 
 use dataplane::packet::{Family, Mac, PortId};
 use dataplane::port::Port;
@@ -17,11 +16,11 @@ use dataplane::port::afxdp::blocklist::{BlockRule, Meaning};
 use dataplane::port::afxdp::{BlocklistSize, Config, LinkInfo, OnFailure, Opened, open};
 use dataplane::sets::{Element, SetType};
 use dataplane::wire::build::Packet;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
 use crate::clock::Stopwatch;
 use crate::ipsets::{command, element};
+use crate::lab::{Outcome, inside};
 use crate::{engine, sets::Rng};
 
 /// Arguments of `blocklist`.
@@ -43,8 +42,6 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
-
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 pub(crate) const OWN: Mac = Mac([2, 0, 0, 0, 1, 1]);
 /// Different frames in a flood.
@@ -323,21 +320,4 @@ fn flood(sender: &mut Opened, frames: &[Vec<u8>], args: &Args) -> Outcome<f64> {
         best = best.min(watch.elapsed_ns() as f64 / sent as f64);
     }
     Ok(best)
-}
-
-/// Runs `work` on a thread inside a namespace.
-fn inside<T: Send>(
-    namespace: &str,
-    work: impl FnOnce() -> Result<T, String> + Send,
-) -> Result<T, String> {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            let file = std::fs::File::open(format!("/run/netns/{namespace}"));
-            let file = file.map_err(|error| error.to_string())?;
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                .map_err(|error| error.to_string())?;
-            work()
-        });
-        thread.join().unwrap_or_else(|_| Err("the thread panicked".to_owned()))
-    })
 }

@@ -3,13 +3,19 @@
 mod blocklist;
 mod classify;
 mod clock;
+mod compare;
+mod e2e;
 mod engine;
 mod ipsets;
+mod lab;
 mod log;
+mod peers;
 mod pipeline;
 mod report;
 mod sets;
+mod stand;
 mod swap;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -29,6 +35,12 @@ enum Command {
     Blocklist(blocklist::Args),
     /// Lookups in the classifier's structures.
     Classify(classify::Args),
+    /// Subjects in turns on the same veths: Portcullis, raw forwarders, the kernel, DPDK.
+    Compare(compare::Args),
+    /// One subject between two veths: loss-free rate, latency, swaps under load.
+    E2e(e2e::Args),
+    /// A generator and a sink over AF_XDP.
+    Gen(traffic::cli::Args),
     /// What a flood that meets LOG costs forwarding.
     Log(log::Args),
     /// What a packet costs from its bytes to its bytes, over ports in memory.
@@ -46,6 +58,9 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Blocklist(args) => blocklist::run(args),
         Command::Classify(args) => classify::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::E2e(args) => e2e::run(args),
+        Command::Gen(args) => traffic::cli::run(args),
         Command::Log(args) => log::run(args),
         Command::Pipeline(args) => pipeline::run(args),
         Command::Report(args) => report::run(args),

@@ -16,6 +16,7 @@
 mod beat;
 mod error;
 pub mod ethtool;
+mod floor;
 mod ledger;
 mod link;
 mod links;
@@ -34,6 +35,7 @@ use std::net::Ipv4Addr;
 
 pub use beat::Beat;
 pub use error::AfxdpError;
+pub use floor::Floor;
 pub use link::LinkInfo;
 pub use opener::PortOpener;
 pub use pins::{PinError, PinKind, Pinned, Pins};

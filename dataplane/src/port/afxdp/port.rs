@@ -138,7 +138,10 @@ impl Port for AfxdpPort {
             let Some(descriptor) = bound.rings.receive.pop() else { break };
             self.unfilled += 1;
             match adopt(pool, &mut self.ledger, descriptor.addr, descriptor.len) {
-                Some(frame) => burst.push(frame),
+                Some(frame) => {
+                    pool.memory().prefetch(&frame);
+                    burst.push(frame);
+                }
                 None => self.counts.bad_address += 1,
             }
         }
