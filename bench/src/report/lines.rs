@@ -32,7 +32,8 @@ const SHAPES: &[(&str, &[&[&str]])] = &[
     ("log", &[&["side"], &["flood"], &["lines"], &["ns"]]),
     ("pipeline", &[&["scenario", "flows", "ns"], &["scenario", "flows", "instructions"]]),
     ("sets", &[&["side", "type", "elements"]]),
-    ("swap", &[&["rules", "total_ms"], &["rules", "probes"], &["rules", "under_load"]]),
+    ("swap", &[&["rules", "total_ms"], &["rules", "side", "load_ms"]]),
+    ("swap-under-load", &[&["rules", "swaps", "lost"]]),
 ];
 
 /// A line with where it stands.
