@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::path::Path;
 
+use classifier::cover::Level;
 use classifier::strategy::Strategy;
 use classifier::{Classifier, Key, Rule};
 
@@ -18,19 +19,14 @@ const SLICE_NS: u64 = 20_000_000;
 /// Batches between two looks at the clock.
 const BATCHES_A_LOOK: usize = 64;
 
-/// A way of asking Portcullis' classifier.
-struct Ours<A> {
-    name: &'static str,
-    /// Writes the first match of each key of a batch, or [`NONE`].
-    ask: fn(&Strategy<A>, &[Key<A>], &mut [u32]),
-}
+/// Writes the first match of each key of a batch, or [`NONE`].
+type Ask<A> = fn(&Strategy<A>, &[Key<A>], &mut [u32]);
 
-/// All the ways there are.
-fn ours<A: Text>() -> Vec<Ours<A>> {
-    vec![
-        Ours { name: "portcullis-batch", ask: Strategy::first_batch },
-        Ours { name: "portcullis", ask: one_by_one },
-    ]
+/// A way of asking Portcullis' classifier.
+struct Ours<'b, A> {
+    name: &'static str,
+    ask: Ask<A>,
+    classifier: &'b Strategy<A>,
 }
 
 fn one_by_one<A: Text>(classifier: &Strategy<A>, keys: &[Key<A>], answers: &mut [u32]) {
@@ -55,6 +51,8 @@ pub(super) struct Contest<'a, A> {
 /// Portcullis' structure for a set, and what building it took.
 pub(super) struct Built<A> {
     classifier: Strategy<A>,
+    /// The same without SIMD, where there is SIMD to be without.
+    scalar: Option<Strategy<A>>,
     build_ms: f64,
     memory_mib: f64,
     /// What was chosen.
@@ -76,13 +74,36 @@ impl<A: Text> Built<A> {
             black_box(build());
         }
         let classifier = build();
+        let scalar = match Strategy::build_seeded(rules.to_vec(), seed) {
+            Strategy::Cover(mut tables) => {
+                tables.set_level(Level::Scalar);
+                Some(Strategy::Cover(tables))
+            }
+            _ => None,
+        };
         let explained = classifier.explain();
         Self {
+            scalar,
             build_ms: median(&mut taken),
             memory_mib: explained.bytes as f64 / f64::from(1 << 20),
             explanation: explained.to_string(),
             classifier,
         }
+    }
+
+    /// All the ways there are to ask.
+    fn ways(&self) -> Vec<Ours<'_, A>> {
+        let way = |name, ask: Ask<A>, classifier| Ours { name, ask, classifier };
+        let mut ways = vec![
+            way("portcullis", one_by_one, &self.classifier),
+            way("portcullis-batch", Strategy::first_batch, &self.classifier),
+        ];
+        ways.extend(
+            self.scalar
+                .iter()
+                .map(|scalar| way("portcullis-scalar", Strategy::first_batch, scalar)),
+        );
+        ways
     }
 }
 
@@ -112,12 +133,12 @@ impl<A: Text> Contest<'_, A> {
             family: A::FAMILY,
             seconds: self.seconds,
         };
-        for way in ours::<A>() {
+        for way in self.built.ways() {
             self.check(&way, trace)?;
         }
         let mut lines: Vec<Line> = Vec::new();
         for _ in 0..self.rounds {
-            for way in ours::<A>() {
+            for way in self.built.ways() {
                 self.record(&mut lines, trace_name, self.measure(&way, trace));
             }
             for measured in self.peers.round(&task)? {
@@ -127,12 +148,12 @@ impl<A: Text> Contest<'_, A> {
         Ok(lines)
     }
 
-    fn check(&self, way: &Ours<A>, trace: &Trace<A>) -> Result<(), Box<dyn std::error::Error>> {
+    fn check(&self, way: &Ours<'_, A>, trace: &Trace<A>) -> Result<(), Box<dyn std::error::Error>> {
         let mut answers = [NONE; BATCH];
         let batches = trace.keys.chunks(BATCH).zip(trace.expected.chunks(BATCH));
         for (batch, (keys, expected)) in batches.enumerate() {
             let answers = &mut answers[..keys.len()];
-            (way.ask)(&self.built.classifier, keys, answers);
+            (way.ask)(way.classifier, keys, answers);
             if let Some(at) = answers.iter().zip(expected).position(|(a, e)| a != e) {
                 let (key, number) = (&keys[at], batch * BATCH + at);
                 return Err(format!(
@@ -149,7 +170,7 @@ impl<A: Text> Contest<'_, A> {
         Ok(())
     }
 
-    fn measure(&self, way: &Ours<A>, trace: &Trace<A>) -> Measured {
+    fn measure(&self, way: &Ours<'_, A>, trace: &Trace<A>) -> Measured {
         let mut answers = vec![NONE; trace.keys.len()];
         let budget = (self.seconds * 1e9) as u64;
         let (mut slices, mut total, mut at) = (Vec::new(), 0, 0);
@@ -159,7 +180,7 @@ impl<A: Text> Contest<'_, A> {
                 for _ in 0..BATCHES_A_LOOK {
                     let batch = at..at + BATCH;
                     let (keys, answers) = (&trace.keys[batch.clone()], &mut answers[batch]);
-                    (way.ask)(&self.built.classifier, black_box(keys), answers);
+                    (way.ask)(way.classifier, black_box(keys), answers);
                     at = if at + BATCH == trace.keys.len() { 0 } else { at + BATCH };
                 }
                 packets += BATCHES_A_LOOK * BATCH;
