@@ -5,6 +5,7 @@ mod classify;
 mod clock;
 mod compare;
 mod e2e;
+mod conntrack;
 mod engine;
 mod ipsets;
 mod lab;
@@ -41,6 +42,8 @@ enum Command {
     E2e(e2e::Args),
     /// A generator and a sink over AF_XDP.
     Gen(traffic::cli::Args),
+    /// The connection table, by its size.
+    Conntrack(conntrack::Args),
     /// What a flood that meets LOG costs forwarding.
     Log(log::Args),
     /// What a packet costs from its bytes to its bytes, over ports in memory.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(args),
         Command::E2e(args) => e2e::run(args),
         Command::Gen(args) => traffic::cli::run(args),
+        Command::Conntrack(args) => conntrack::run(args),
         Command::Log(args) => log::run(args),
         Command::Pipeline(args) => pipeline::run(args),
         Command::Report(args) => report::run(args),

@@ -23,7 +23,7 @@ impl Conntrack {
     pub fn set_helper(&self, id: ConnId, helper: Option<HelperKind>) -> bool {
         let Some(entry) = self.store.lock(id) else { return false };
         entry.add_status(HELPER);
-        entry.extra().update(|extras| extras.set_helper(helper));
+        entry.update_extras(|extras| extras.set_helper(helper));
         true
     }
 
@@ -77,7 +77,7 @@ impl Conntrack {
     /// Makes a new connection its master's.
     pub(super) fn adopt(&self, entry: &Locked<'_>, expected: &Expectation) {
         entry.set_mark(self.mark(expected.master));
-        entry.extra().update(|extras| {
+        entry.update_extras(|extras| {
             extras.set_master(Some(expected.master));
             extras.set_master_helper(Some(expected.by));
             extras.set_helper(expected.helper);
@@ -204,7 +204,7 @@ impl Conntrack {
     /// Changes what a helper remembers of a connection.
     pub(crate) fn change_memory(&self, id: ConnId, change: impl FnOnce(&mut Memory)) {
         let Some(entry) = self.store.lock(id) else { return };
-        entry.extra().update(|extras| {
+        entry.update_extras(|extras| {
             let mut memory = extras.memory();
             change(&mut memory);
             extras.set_memory(&memory);
@@ -241,7 +241,7 @@ impl Conntrack {
     ) -> bool {
         let Some(entry) = self.store.lock_even_dead(id) else { return false };
         entry.add_status(SEQ_ADJUST);
-        entry.extra().update(|extras| {
+        entry.update_extras(|extras| {
             let mut shift = extras.shift(direction);
             change(&mut shift);
             extras.set_shift(direction, shift);

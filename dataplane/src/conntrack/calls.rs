@@ -76,7 +76,7 @@ impl Store {
         if locked.status() & (EXPECTED | HELPER) == 0 {
             return None;
         }
-        let extras = locked.extra().load();
+        let extras = locked.extras();
         let [original, reply] =
             [Direction::Original, Direction::Reply].map(|way| locked.tuple(way));
         if original.proto == proto::GRE {

@@ -1,8 +1,9 @@
 //! What only some connections have: accounting, labels, a helper, a master,
-//! shifted sequence numbers, what a translation must remember. Two more cache
-//! lines behind the record, which packets of plain connections do not touch.
+//! shifted sequence numbers, what a translation must remember. Two cache lines beside
+//! the record, which packets of plain connections do not touch: what was never
+//! written in a connection's life is not read either ([`super::record`]).
 //!
-//! Written under the record's lock and read as the record is ([`super::record`]).
+//! Written under the record's lock and read as the record is.
 
 use super::ConnId;
 use super::sync::{AtomicU64, Ordering};
@@ -107,11 +108,6 @@ impl Extra {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    /// All zero. Only under the record's lock.
-    pub(super) fn clear(&self) {
-        self.store(&Extras::default());
-    }
-
     pub(super) fn load(&self) -> Extras {
         Extras(std::array::from_fn(|at| self.get(at)))
     }
@@ -141,13 +137,6 @@ impl Extra {
         let at = word::ACCOUNT + 2 * direction.index();
         self.set(at, self.get(at).wrapping_add(1));
         self.set(at + 1, self.get(at + 1).wrapping_add(bytes));
-    }
-
-    /// Changes the copy and stores it. Only under the record's lock.
-    pub(super) fn update(&self, change: impl FnOnce(&mut Extras)) {
-        let mut extras = self.load();
-        change(&mut extras);
-        self.store(&extras);
     }
 }
 

@@ -24,7 +24,7 @@ impl Words {
     /// Bytes that a record's take.
     pub(super) const BYTES: usize = size_of::<Self>();
 
-    pub(super) fn new() -> Self {
+    pub(super) fn zero() -> Self {
         Self([AtomicU64::new(0), AtomicU64::new(0)])
     }
 
@@ -71,8 +71,8 @@ impl Conntrack {
     #[inline]
     pub fn flow(&self, subject: &Subject, now: Nanos) -> Option<Flow> {
         match &subject.0 {
-            Kind::Flow(_, key) => self.store.foresee(key, now).map(Flow),
-            Kind::Invalid | Kind::Untracked | Kind::About(..) => None,
+            Kind::Flow(key) => self.store.foresee(key, now).map(Flow),
+            Kind::Invalid | Kind::Untracked | Kind::About(_) => None,
         }
     }
 
@@ -105,13 +105,13 @@ impl Conntrack {
         now: Nanos,
     ) -> Result<Tracking, DropReason> {
         match &subject.0 {
-            Kind::Flow(tuple, key) => {
+            Kind::Flow(key) => {
                 let (l4, sums) = (parsed.l4_bytes(frame), self.verifies_checksums());
                 let (settings, named, direction) = (&self.settings, &self.named, flow.0.direction);
                 let visit = Visit { parsed, l4, sums, direction, now, settings, named, terms };
-                self.walk_flow(tuple, key, visit, Some(flow.0))
+                self.walk_flow(key, visit, Some(flow.0))
             }
-            Kind::Invalid | Kind::Untracked | Kind::About(..) => {
+            Kind::Invalid | Kind::Untracked | Kind::About(_) => {
                 self.track_subject(subject, parsed, frame, false, terms, now)
             }
         }

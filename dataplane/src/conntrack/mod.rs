@@ -4,9 +4,10 @@
 //! [`Conntrack`] is shared by all workers. Lookups never wait; a connection is
 //! invisible until its first packet is confirmed.
 //!
-//! From the bottom up: `sync` (atomics, exchangeable for loom's), `record` (one
+//! From the bottom up: `sync` (atomics, exchangeable for loom's), `memory` (pages and
+//! prefetches), `hash` (of tuples), `free` (free records), `record` (one
 //! connection), `index` (buckets), `sources` (connections by original source),
-//! `store` (the concurrent core: all together, with the life-cycle), `tuple`,
+//! `store` (the concurrent core: all together, with the life-cycle), `upkeep` (what keeps it fit), `tuple`,
 //! `icmp`, `verify`, `tcp`, `sctp`, `protocol` (what a packet does to an entry),
 //! `tracker` (the packet's road through it all), `flow` (a look ahead of it, and what plans keep), `room` and `quota` (what happens when
 //! it gets full, and who is to blame), `nat` (what translation asks and decides), `expect` (connections to come, kept in `slots`),
@@ -23,10 +24,13 @@ mod expect;
 mod extra;
 mod facts;
 mod flow;
+mod free;
+mod hash;
 mod icmp;
 mod index;
 mod keymap;
 mod knobs;
+mod memory;
 mod nat;
 mod protocol;
 mod proxied;
@@ -46,6 +50,7 @@ mod tests;
 mod timeouts;
 mod tracker;
 pub mod tuple;
+mod upkeep;
 mod verify;
 mod view;
 

@@ -105,7 +105,7 @@ impl Conntrack {
     pub fn set_masquerade(&self, id: ConnId, port: PortId) {
         let entry = self.store.lock(id);
         if let Some(entry) = entry.filter(|entry| entry.status() & CONFIRMED == 0) {
-            entry.extra().update(|extras| extras.set_masquerade_port(Some(port.0)));
+            entry.update_extras(|extras| extras.set_masquerade_port(Some(port.0)));
         }
     }
 
@@ -145,7 +145,7 @@ impl Conntrack {
         let zones = Zones { original: face.original.zone, reply: reply.zone };
         let there = Tuple { zone: zones.original, ..*reply };
         let key = there.key(self.store.hash_key());
-        let Some(hit) = self.seek(&there, &key, zones, now) else { return true };
+        let Some(hit) = self.seek(&key, zones, now) else { return true };
         let Some(contents) = self.store.contents(hit.id) else { return true };
         if hit.direction == Direction::Original || contents.original.proto != proto::TCP {
             return false;

@@ -56,7 +56,7 @@ impl Visit<'_> {
         self.settle(entry, effect);
         let counts = matches!(effect, Effect::Accept { .. } | Effect::Kill);
         if counts && entry.status() & ACCOUNTED != 0 {
-            entry.extra().account(self.direction, u64::from(self.parsed.l3_len));
+            entry.account(self.direction, u64::from(self.parsed.l3_len));
         }
         effect
     }
@@ -106,7 +106,7 @@ impl Visit<'_> {
         let shifts = match status & SEQ_ADJUST {
             0 => [SeqShift::default(); 2],
             _ => {
-                let extras = entry.extra().load();
+                let extras = entry.extras();
                 [Direction::Original, Direction::Reply].map(|way| extras.shift(way))
             }
         };

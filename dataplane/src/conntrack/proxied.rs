@@ -57,6 +57,6 @@ impl Conntrack {
     pub(crate) fn set_proxied_numbers(&self, id: ConnId, numbers: Numbers) {
         let Some(entry) = self.store.lock(id) else { return };
         let Numbers { cookie, stamp, stamp_offset } = numbers;
-        entry.extra().update(|extras| extras.set_synproxy((cookie, stamp, stamp_offset)));
+        entry.update_extras(|extras| extras.set_synproxy((cookie, stamp, stamp_offset)));
     }
 }

@@ -13,6 +13,12 @@ use crate::wire::proto;
 
 pub(super) const COUNTS: usize = 8;
 
+/// Records that the sweep looks at together: what it will touch in the index comes
+/// from memory at once.
+const AT_ONCE: usize = 32;
+/// Large pages that a call of the sweep has come before they are needed, at most.
+const PREPARED: usize = 8;
+
 /// A counter's place.
 #[derive(Clone, Copy)]
 pub(super) enum Count {
@@ -54,19 +60,16 @@ impl Conntrack {
         self.store.events.set_clock(now);
         let len = self.store.len();
         let budget = budget.min(len);
-        let start = self.cursor.fetch_add(budget as u32, Ordering::Relaxed) as usize;
+        let start = self.cursor.0.fetch_add(budget as u32, Ordering::Relaxed) as usize;
         let limit = self.settings.get(Setting::Max);
         let mut collected = 0;
-        for at in start..start + budget {
-            let crowded = self.pressed.load(Ordering::Relaxed)
-                && u64::from(self.store.live()) * 100 >= limit * 95;
-            let ended = self.store.collect(at % len, now, crowded, |contents| {
-                contents.status & ASSURED == 0 || is_closing(contents)
-            });
-            if let Some(early) = ended {
-                collected += 1;
-                self.count(Count::EarlyDrop, u64::from(early));
-            }
+        self.prepare(PREPARED);
+        let used = self.store.used();
+        for first in (start..start + budget).step_by(AT_ONCE) {
+            let some = first..(first + AT_ONCE).min(start + budget);
+            let some = some.map(|at| at % len).filter(|&at| at < used);
+            self.store.fetch_expired(some.clone(), now);
+            collected += some.filter(|&at| self.collect(at, now, limit)).count();
         }
         if start % len + budget >= len {
             // Once a round.
@@ -77,6 +80,23 @@ impl Conntrack {
             self.pressed.store(false, Ordering::Relaxed);
         }
         collected
+    }
+
+    /// Has up to `large_pages` more of the pages that new connections will use there, on
+    /// a thread that may wait for them. False: all are. [`Conntrack::sweep`] does this, too.
+    pub fn prepare(&self, large_pages: usize) -> bool {
+        self.store.prepare(large_pages)
+    }
+
+    /// Looks at one record; true when it ended.
+    fn collect(&self, at: usize, now: Nanos, limit: u64) -> bool {
+        let crowded = self.pressed.load(Ordering::Relaxed)
+            && u64::from(self.store.live()) * 100 >= limit * 95;
+        let ended = self.store.collect(at, now, crowded, |contents| {
+            contents.status & ASSURED == 0 || is_closing(contents)
+        });
+        self.count(Count::EarlyDrop, u64::from(ended == Some(true)));
+        ended.is_some()
     }
 
     /// Most connections at once.
@@ -102,7 +122,7 @@ impl Conntrack {
 
     /// What happened so far.
     pub fn counters(&self) -> Counters {
-        let get = |count: Count| self.counts[count as usize].load(Ordering::Relaxed);
+        let get = |count: Count| self.counts.0[count as usize].load(Ordering::Relaxed);
         Counters {
             invalid: get(Count::Invalid),
             insert: get(Count::Insert),
@@ -116,7 +136,9 @@ impl Conntrack {
     }
 
     pub(super) fn count(&self, count: Count, amount: u64) {
-        self.counts[count as usize].fetch_add(amount, Ordering::Relaxed);
+        if amount > 0 {
+            self.counts.0[count as usize].fetch_add(amount, Ordering::Relaxed);
+        }
     }
 }
 

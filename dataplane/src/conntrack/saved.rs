@@ -193,7 +193,7 @@ impl Conntrack {
             // Zero means that it is not kept.
             extras.set_start(now.saturating_sub(age).saturating_sub(elapsed).0.max(1));
         }
-        entry.extra().store(&extras);
+        entry.store_extras(&extras);
         let mut protocol = saved.protocol();
         entry.set_aux(match saved.original.proto {
             proto::UDP => (now + Nanos(saved.words[0]).saturating_sub(elapsed)).0,
@@ -215,7 +215,7 @@ impl Conntrack {
     /// Names the connection that `id` was expected from. False when `id` is gone.
     pub fn set_master(&self, id: ConnId, master: ConnId) -> bool {
         let Some(entry) = self.store.lock(id) else { return false };
-        entry.extra().update(|extras| extras.set_master(Some(master)));
+        entry.update_extras(|extras| extras.set_master(Some(master)));
         true
     }
 }

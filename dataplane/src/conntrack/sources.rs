@@ -8,6 +8,7 @@
 //! after it is DYING, and is not used again in between, so that whoever walks a
 //! list under its lock may read the records' tuples.
 
+use super::memory::Zeroed;
 use super::sync::{AtomicU32, Ordering, relax};
 
 #[cfg(not(loom))]
@@ -19,15 +20,15 @@ const STRIPES: usize = 1;
 const WALK: usize = 256;
 
 /// A record's neighbours in its list, by index plus one; zero for none.
-struct Link {
+pub(super) struct Link {
     next: AtomicU32,
     previous: AtomicU32,
 }
 
 /// All lists.
 pub(super) struct Sources {
-    heads: Box<[AtomicU32]>,
-    links: Box<[Link]>,
+    heads: Zeroed<AtomicU32>,
+    links: Zeroed<Link>,
     stripes: Box<[AtomicU32]>,
 }
 
@@ -39,8 +40,8 @@ impl Sources {
     pub(super) fn new(len: usize) -> Self {
         let heads = if cfg!(loom) { 1 } else { len };
         Self {
-            heads: (0..heads).map(|_| AtomicU32::new(0)).collect(),
-            links: (0..len).map(|_| Link::new()).collect(),
+            heads: Zeroed::new(heads),
+            links: Zeroed::new(len),
             stripes: (0..STRIPES).map(|_| AtomicU32::new(0)).collect(),
         }
     }
@@ -107,7 +108,8 @@ impl Sources {
 }
 
 impl Link {
-    fn new() -> Self {
+    /// No neighbours.
+    pub(super) fn zero() -> Self {
         Self { next: AtomicU32::new(0), previous: AtomicU32::new(0) }
     }
 }

@@ -11,21 +11,23 @@
 //! freed record unused for a while (the free list is first in, first out).
 //! Handles outlive their connection harmlessly: see [`super::record`].
 
+use std::sync::Mutex;
+
 use super::events::{Events, change};
 use super::extra::Extras;
 use super::flow::Words;
+use super::free::Taken;
 use super::index::{Entry, Index};
 use super::keymap::Keymap;
-use super::record::{Contents, Locked, Record};
+use super::memory::{Line, Zeroed};
+use super::record::{Contents, Locked, Place, Records};
 use super::sources::Sources;
-use super::status::{ASSURED, CONFIRMED, DYING, SEEN_REPLY, SRC_NAT_DONE, STAMPED};
+use super::status::{CONFIRMED, DYING, SRC_NAT_DONE, STAMPED};
 use super::sync::{AtomicU32, FreeList, Ordering};
 use super::tuple::{Direction, Key, Tuple};
+use super::upkeep::{Evicted, Prepared};
 use super::{ConnId, ConntrackError, Zones};
 use crate::clock::Nanos;
-
-/// Buckets that one early drop looks at.
-const EVICTION_RANGE: usize = 8;
 
 /// A connection found by tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,38 +49,29 @@ pub(super) enum LinkError {
     NotOurs,
 }
 
-/// What an early drop achieved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Evicted {
-    /// Expired connections collected on the way.
-    pub(super) expired: u32,
-    /// Connections evicted before their time.
-    pub(super) early: u32,
-}
-
 /// Records beside the live ones, so that a freed one rests for a while.
 const fn spare(capacity: usize) -> usize {
     if cfg!(loom) { 0 } else { capacity / 32 + 1024 }
 }
 
-/// Bytes of memory that a table of at most `capacity` connections takes, all of it
-/// from the start.
+/// Bytes of memory that a table of at most `capacity` connections takes, if all of them
+/// are IPv6, translated and have extras. What nothing has used yet takes none.
 pub const fn table_bytes(capacity: usize) -> u64 {
-    /// A free list's slot: its turn and the record.
-    const FREE: usize = size_of::<(usize, u32)>();
     let len = capacity + spare(capacity);
-    let records = len * (size_of::<Record>() + Sources::BYTES_PER_RECORD + FREE + Words::BYTES);
-    records as u64 + Index::bytes(capacity * 2)
+    let records = len * (Records::BYTES + Sources::BYTES_PER_RECORD + Words::BYTES);
+    records as u64 + FreeList::bytes(len) + Index::bytes(capacity * 2)
 }
 
 /// The table.
 pub(super) struct Store {
-    records: Box<[Record]>,
-    words: Box<[Words]>,
-    index: Index,
+    /// Only the sweep takes this lock.
+    pub(super) prepared: Mutex<Prepared>,
+    pub(super) records: Records,
+    pub(super) words: Zeroed<Words>,
+    pub(super) index: Index,
     sources: Sources,
     free: FreeList,
-    live: AtomicU32,
+    live: Line<AtomicU32>,
     hash_key: [u8; 16],
     pub(super) events: Events,
     /// Keys of GRE flows, which end with their connections.
@@ -95,12 +88,13 @@ impl Store {
         }
         let len = capacity + spare(capacity);
         Ok(Self {
-            records: (0..len).map(|_| Record::new()).collect(),
-            words: (0..len).map(|_| Words::new()).collect(),
+            prepared: Mutex::new(Prepared::Index(0)),
+            records: Records::new(len),
+            words: Zeroed::new(len),
             index: Index::new(capacity * 2),
             sources: Sources::new(len),
             free: FreeList::full(len as u32),
-            live: AtomicU32::new(0),
+            live: Line(AtomicU32::new(0)),
             hash_key,
             events: Events::new(),
             keymap: Keymap::new(0, hash_key),
@@ -114,7 +108,7 @@ impl Store {
 
     /// Connections alive, unconfirmed ones included.
     pub(super) fn live(&self) -> u32 {
-        self.live.load(Ordering::Relaxed)
+        self.live.0.load(Ordering::Relaxed)
     }
 
     /// Records, alive or not.
@@ -122,8 +116,10 @@ impl Store {
         self.records.len()
     }
 
-    fn record(&self, id: ConnId) -> &Record {
-        &self.records[id.index()]
+    /// Records below this number have been in use at some time; no others.
+    #[inline]
+    pub(super) fn used(&self) -> usize {
+        self.free.used() as usize
     }
 
     /// The words that the engine keeps with a connection.
@@ -137,15 +133,14 @@ impl Store {
     pub(super) fn scan<R>(
         &self,
         hash: u64,
-        mut visit: impl FnMut(Entry, &Record) -> Option<R>,
+        mut visit: impl FnMut(Entry, Place<'_>) -> Option<R>,
     ) -> Option<R> {
-        self.index.scan(hash, |entry| visit(entry, &self.records[entry.record as usize]))
+        self.index.scan(hash, |entry| visit(entry, self.records.at(entry.record as usize)))
     }
 
-    /// Asks memory for the bucket of `hash`.
     #[inline]
-    pub(super) fn touch(&self, hash: u64) {
-        self.index.touch(hash);
+    fn record(&self, id: ConnId) -> Place<'_> {
+        self.records.at(id.index())
     }
 
     /// The confirmed, unexpired connection that has `key`. Collects expired ones it meets.
@@ -159,7 +154,7 @@ impl Store {
             if way.is_some_and(|way| way != entry.direction) {
                 return None;
             }
-            let record = &self.records[entry.record as usize];
+            let record = self.records.at(entry.record as usize);
             let (generation, status) = record.matches(entry.direction, key)?;
             if status & (CONFIRMED | DYING) != CONFIRMED {
                 return None;
@@ -175,11 +170,11 @@ impl Store {
     /// Counts a new connection in, evicting others when `limit` is reached.
     /// False: the table is full of connections that must stay.
     pub(super) fn reserve(&self, limit: u32, hash: u64, now: Nanos) -> (bool, Evicted) {
-        if self.live.fetch_add(1, Ordering::Relaxed) < limit {
+        if self.live.0.fetch_add(1, Ordering::Relaxed) < limit {
             return (true, Evicted::default());
         }
         let evicted = self.evict(hash, now);
-        if evicted.early > 0 || self.live.load(Ordering::Relaxed) <= limit {
+        if evicted.early > 0 || self.live.0.load(Ordering::Relaxed) <= limit {
             return (true, evicted);
         }
         self.release();
@@ -188,22 +183,22 @@ impl Store {
 
     /// Takes back a reservation.
     fn release(&self) {
-        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.live.0.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Starts an unconfirmed connection under a reservation; the caller owns it.
     /// On `None` (no record at hand) the reservation is taken back.
     pub(super) fn create(&self, original: &Key, reply: &Key) -> Option<(ConnId, Locked<'_>)> {
-        let Some(index) = self.free.take() else {
+        let Some(Taken { record: index, soon }) = self.free.take() else {
             self.release();
             return None;
         };
-        let locked = self.records[index as usize].begin_life();
-        locked.set_status(0);
+        self.records.fetch(soon as usize, original);
+        let locked = self.records.at(index as usize).begin_life();
+        locked.clear();
         locked.set_mark(0);
         locked.set_deadline(0);
         locked.set_aux(0);
-        locked.extra().clear();
         self.words[index as usize].clear();
         locked.set_key(Direction::Original, original);
         locked.set_key(Direction::Reply, reply);
@@ -272,7 +267,7 @@ impl Store {
         locked.set_deadline(now.0.saturating_add(locked.deadline()));
         if locked.status() & STAMPED != 0 {
             // What comes back from a state file has kept its own.
-            locked.extra().update(|extras| extras.set_start(extras.start_or(now.0)));
+            locked.update_extras(|extras| extras.set_start(extras.start_or(now.0)));
         }
         locked.add_status(CONFIRMED);
         Ok(())
@@ -352,63 +347,8 @@ impl Store {
         self.kill_if(id, |status, _| status & CONFIRMED == 0)
     }
 
-    fn expire(&self, id: ConnId, now: Nanos) -> bool {
+    pub(super) fn expire(&self, id: ConnId, now: Nanos) -> bool {
         self.kill_if(id, |status, deadline| status & CONFIRMED != 0 && deadline <= now.0)
-    }
-
-    /// Evicts every connection that nobody answered from the first of a few
-    /// buckets that has one. If none has, it is the turn of those that were
-    /// answered but are not ASSURED. (The kernel makes no such difference.)
-    fn evict(&self, hash: u64, now: Nanos) -> Evicted {
-        let mut evicted = Evicted::default();
-        for kept in [ASSURED | SEEN_REPLY, ASSURED] {
-            for nth in 0..EVICTION_RANGE {
-                self.evict_bucket(hash, nth, kept, now, &mut evicted);
-                if evicted.early > 0 {
-                    return evicted;
-                }
-            }
-        }
-        evicted
-    }
-
-    /// The same in one bucket, sparing connections with a `kept` status bit.
-    fn evict_bucket(&self, hash: u64, nth: usize, kept: u32, now: Nanos, evicted: &mut Evicted) {
-        self.index.visit_bucket(hash, nth, |entry| {
-            let record = &self.records[entry.record as usize];
-            let id = ConnId::new(entry.record, record.generation());
-            let may = |status: u32, _| status & (CONFIRMED | kept) == CONFIRMED;
-            if self.expire(id, now) {
-                evicted.expired += 1;
-            } else if self.kill_if(id, may) {
-                evicted.early += 1;
-            }
-        });
-    }
-
-    /// Looks at record number `at`: ends it when expired or, if the table is
-    /// `crowded`, when it is `droppable`. `Some`: it ended, true if before its time.
-    pub(super) fn collect(
-        &self,
-        at: usize,
-        now: Nanos,
-        crowded: bool,
-        droppable: impl FnOnce(&Contents) -> bool,
-    ) -> Option<bool> {
-        let record = &self.records[at];
-        let status = record.status();
-        if status & (CONFIRMED | DYING) != CONFIRMED {
-            return None;
-        }
-        let id = ConnId::new(at as u32, record.generation());
-        if record.deadline() <= now.0 && self.expire(id, now) {
-            return Some(false);
-        }
-        if !crowded {
-            return None;
-        }
-        let contents = record.contents(Some(id.generation()))?;
-        (droppable(&contents) && self.kill(id)).then_some(true)
     }
 
     /// What `read` makes of the reply tuple of a live connection with the same
@@ -419,7 +359,7 @@ impl Store {
         mut read: impl FnMut(&Tuple) -> Option<R>,
     ) -> Option<R> {
         self.sources.find(source.source_hash(&self.hash_key), |at| {
-            let record = &self.records[at as usize];
+            let record = self.records.at(at as usize);
             let alive = record.status() & DYING == 0;
             let same = alive && record.tuple(Direction::Original).same_source(source);
             same.then(|| record.tuple(Direction::Reply)).and_then(|reply| read(&reply))
@@ -429,7 +369,7 @@ impl Store {
     /// The status bits; `None` when the record was reused.
     #[inline]
     pub(super) fn status(&self, id: ConnId) -> Option<u32> {
-        self.record(id).peek(id.generation(), Record::status)
+        self.record(id).peek(id.generation(), Place::status)
     }
 
     /// The status bits and the mark; `None` when the record was reused.
@@ -441,7 +381,7 @@ impl Store {
     /// The port whose address it took; the outer `None` when the record was reused.
     #[inline]
     pub(super) fn masquerade_port(&self, id: ConnId) -> Option<Option<u8>> {
-        self.record(id).peek(id.generation(), Record::masquerade_port)
+        self.record(id).peek(id.generation(), Place::masquerade_port)
     }
 
     /// Status bits and both tuples, which do not change while others see them;
@@ -456,7 +396,7 @@ impl Store {
 
     /// Whether record number `at` holds a confirmed connection just now.
     pub(super) fn is_confirmed_at(&self, at: usize) -> bool {
-        self.records[at].status() & (CONFIRMED | DYING) == CONFIRMED
+        self.records.at(at).status() & (CONFIRMED | DYING) == CONFIRMED
     }
 
     /// A consistent copy of a connection, dead or alive, until its record is reused.
@@ -466,7 +406,7 @@ impl Store {
 
     /// The same with the extras; `None` unless it is in the table.
     pub(super) fn whole_at(&self, at: usize) -> Option<(ConnId, Contents, Extras)> {
-        let record = &self.records[at];
+        let record = self.records.at(at);
         if record.status() & (CONFIRMED | DYING) != CONFIRMED {
             return None;
         }
@@ -481,13 +421,13 @@ impl Store {
 
     /// A consistent copy of whatever record number `at` holds.
     pub(super) fn contents_at(&self, at: usize) -> Option<(ConnId, Contents)> {
-        let contents = self.records[at].contents(None)?;
+        let contents = self.records.at(at).contents(None)?;
         Some((ConnId::new(at as u32, contents.generation), contents))
     }
 
     /// The mark; `None` when the record was reused.
     pub(super) fn mark(&self, id: ConnId) -> Option<u32> {
-        self.record(id).peek(id.generation(), Record::mark)
+        self.record(id).peek(id.generation(), Place::mark)
     }
 
     /// All index entries, for invariant checks in tests.

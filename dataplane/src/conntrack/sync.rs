@@ -5,6 +5,8 @@
 pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 #[cfg(loom)]
+use super::free::Taken;
+#[cfg(loom)]
 pub(super) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Called between attempts to take a short lock that another thread holds.
@@ -21,29 +23,11 @@ pub(super) fn relax(_attempt: u32) {
     loom::thread::yield_now();
 }
 
-/// Indices of free records, first in, first out, so that a record rests as
-/// long as possible before it is used again.
 #[cfg(not(loom))]
-pub(super) struct FreeList(crossbeam_queue::ArrayQueue<u32>);
+pub(super) use super::free::Ring as FreeList;
 
-#[cfg(not(loom))]
-impl FreeList {
-    pub(super) fn full(len: u32) -> Self {
-        let queue = crossbeam_queue::ArrayQueue::new(len as usize);
-        for index in 0..len {
-            let _ = queue.push(index);
-        }
-        Self(queue)
-    }
-    pub(super) fn take(&self) -> Option<u32> {
-        self.0.pop()
-    }
-    pub(super) fn give(&self, index: u32) {
-        let refused = self.0.push(index);
-        debug_assert!(refused.is_ok(), "a record was freed twice");
-    }
-}
-
+/// A free list that is one step for the models of the rest; [`super::free::Ring`] has
+/// models of its own.
 #[cfg(loom)]
 pub(super) struct FreeList(loom::sync::Mutex<std::collections::VecDeque<u32>>);
 
@@ -52,8 +36,14 @@ impl FreeList {
     pub(super) fn full(len: u32) -> Self {
         Self(loom::sync::Mutex::new((0..len).collect()))
     }
-    pub(super) fn take(&self) -> Option<u32> {
-        self.0.lock().unwrap().pop_front()
+    pub(super) const fn bytes(_: usize) -> u64 {
+        0
+    }
+    pub(super) fn take(&self) -> Option<Taken> {
+        self.0.lock().unwrap().pop_front().map(|record| Taken { record, soon: record })
+    }
+    pub(super) fn used(&self) -> u32 {
+        u32::MAX
     }
     pub(super) fn give(&self, index: u32) {
         let mut queue = self.0.lock().unwrap();

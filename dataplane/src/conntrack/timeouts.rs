@@ -42,7 +42,7 @@ impl Named {
         if entry.status() & OWN_TIMEOUTS == 0 {
             return table;
         }
-        let id = entry.extra().load().timeouts();
+        let id = entry.extras().timeouts();
         id.and_then(|id| self.0.get(usize::from(id))).map_or(table, |(_, settings)| settings)
     }
 }

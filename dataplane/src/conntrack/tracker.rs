@@ -7,6 +7,7 @@ use super::events::Before;
 use super::expect::Expectations;
 use super::icmp::{self, Message};
 use super::keymap::Keymap;
+use super::memory::Line;
 use super::protocol::Visit;
 use super::quota::Quotas;
 use super::record::Locked;
@@ -15,11 +16,12 @@ use super::status::{
     ACCOUNTED, CONFIRMED, EVENTS_CHOSEN, EXPECTED, HELPER, LABELLED, OWN_TIMEOUTS, SEEN_REPLY,
     STAMPED,
 };
-use super::store::{Evicted, Hit, Store};
+use super::store::{Hit, Store};
 use super::tcp::{Effect, TcpConn};
 use super::template::{Template, Terms, Zones};
 use super::timeouts::Named;
 use super::tuple::{Direction, Key, Tuple};
+use super::upkeep::Evicted;
 use super::{ConnId, CtState, Tracking, verify};
 use crate::clock::Nanos;
 use crate::packet::{Family, L4Class, Parsed};
@@ -42,10 +44,10 @@ pub struct Conntrack {
     pub(super) quotas: Quotas,
     pub(super) capacity: u64,
     pub(super) expect_capacity: u64,
-    pub(super) cursor: AtomicU32,
+    pub(super) cursor: Line<AtomicU32>,
     /// A connection was refused for want of room: the sweep makes some.
     pub(super) pressed: AtomicBool,
-    pub(super) counts: [AtomicU64; COUNTS],
+    pub(super) counts: Line<[AtomicU64; COUNTS]>,
 }
 
 /// What a packet asks the table, worked out before the table is touched, so
@@ -57,8 +59,8 @@ impl Subject {
     /// Where the connection table has its flow; `None` for errors and what has none.
     pub(super) fn key(&self) -> Option<&Key> {
         match &self.0 {
-            Kind::Flow(_, key) => Some(key),
-            Kind::Invalid | Kind::Untracked | Kind::About(..) => None,
+            Kind::Flow(key) => Some(key),
+            Kind::Invalid | Kind::Untracked | Kind::About(_) => None,
         }
     }
 }
@@ -67,9 +69,9 @@ impl Subject {
 pub(super) enum Kind {
     Invalid,
     Untracked,
-    Flow(Tuple, Key),
+    Flow(Key),
     /// An ICMP error: the tuple that the quoted packet's answer would have.
-    About(Tuple, Key),
+    About(Key),
 }
 
 impl std::fmt::Debug for Conntrack {
@@ -96,38 +98,67 @@ impl Conntrack {
             expectations: Expectations::new(config.max_expected(), config.hash_key()),
             expect_capacity: config.max_expected() as u64,
             capacity: capacity as u64,
-            cursor: AtomicU32::new(0),
+            cursor: Line(AtomicU32::new(0)),
             pressed: AtomicBool::new(false),
-            counts: std::array::from_fn(|_| AtomicU64::new(0)),
+            counts: Line(std::array::from_fn(|_| AtomicU64::new(0))),
         };
         table.store.events.enable(table.settings.get(Setting::Events) != 0);
         Ok(table)
     }
 
     /// What `parsed` asks of the table.
+    #[inline]
     pub fn subject(&self, parsed: &Parsed, frame: &[u8], zone: u16) -> Subject {
+        match Key::of_common(parsed, parsed.l4_bytes(frame), zone, self.store.hash_key()) {
+            Some(key) => Subject(Kind::Flow(key)),
+            None => self.uncommon_subject(parsed, frame, zone),
+        }
+    }
+
+    fn uncommon_subject(&self, parsed: &Parsed, frame: &[u8], zone: u16) -> Subject {
         let l4 = parsed.l4_bytes(frame);
         let key = |tuple: &Tuple| tuple.key(self.store.hash_key());
         if parsed.l4_class != L4Class::LaterFragment && speaks_icmp(parsed) {
             match icmp::classify(parsed, l4, zone, &self.store.keymap) {
                 Message::Invalid => return Subject(Kind::Invalid),
                 Message::Untracked => return Subject(Kind::Untracked),
-                Message::About(tuple) => return Subject(Kind::About(tuple, key(&tuple))),
+                Message::About(tuple) => return Subject(Kind::About(key(&tuple))),
                 Message::Flow => {}
             }
         }
         let tuple = Tuple::read(parsed, l4, zone, Some(&self.store.keymap));
         match tuple.or_else(|| Tuple::behind_cut_header(parsed, frame, zone)) {
-            Some(tuple) => Subject(Kind::Flow(tuple, key(&tuple))),
+            Some(tuple) => Subject(Kind::Flow(key(&tuple))),
             None => Subject(Kind::Invalid),
         }
     }
 
-    /// Asks memory for what looking `subject` up will read.
+    /// Asks memory for the bucket that looking `subject` up will read first.
     #[inline]
     pub fn prefetch(&self, subject: &Subject) {
-        if let Kind::Flow(_, key) | Kind::About(_, key) = &subject.0 {
-            self.store.touch(key.hash);
+        if let Kind::Flow(key) | Kind::About(key) = &subject.0 {
+            self.store.fetch(key.hash);
+        }
+    }
+
+    /// Asks memory for the records that looking a burst's subjects up will find, whose
+    /// buckets were asked for before ([`Conntrack::prefetch`]), and for what plans keep
+    /// with them, if those are in use.
+    #[inline]
+    pub fn prefetch_records<'s>(
+        &self,
+        subjects: impl IntoIterator<Item = &'s Subject>,
+        plans: bool,
+    ) {
+        // Records below are in the core's own cache anyway.
+        const CACHED: usize = if cfg!(test) { 0 } else { 4096 };
+        if self.store.used() <= CACHED {
+            return;
+        }
+        for subject in subjects {
+            if let Kind::Flow(key) | Kind::About(key) = &subject.0 {
+                self.store.fetch_record(key, plans);
+            }
         }
     }
 
@@ -163,10 +194,9 @@ impl Conntrack {
     ) -> Result<Tracking, DropReason> {
         let l4 = parsed.l4_bytes(frame);
         // Whose GRE packets are whose may have been said since.
-        let subject = match subject.0 {
-            Kind::Flow(Tuple { proto: proto::GRE, zone, .. }, _)
-            | Kind::About(Tuple { proto: proto::GRE, zone, .. }, _) => {
-                &self.subject(parsed, frame, zone)
+        let subject = match &subject.0 {
+            Kind::Flow(key) | Kind::About(key) if key.proto() == proto::GRE => {
+                &self.subject(parsed, frame, key.zone())
             }
             _ => subject,
         };
@@ -174,16 +204,16 @@ impl Conntrack {
         match &subject.0 {
             Kind::Invalid => Ok(self.invalid()),
             Kind::Untracked if verify::holds(parsed, l4, sums) => Ok(Tracking::UNTRACKED),
-            Kind::About(tuple, key) if verify::holds(parsed, l4, sums) => {
-                Ok(self.related(parsed, tuple, key, terms.zones, now))
+            Kind::About(key) if verify::holds(parsed, l4, sums) => {
+                Ok(self.related(parsed, key, terms.zones, now))
             }
-            Kind::Untracked | Kind::About(..) => Ok(self.icmp_error()),
-            Kind::Flow(tuple, key) => {
+            Kind::Untracked | Kind::About(_) => Ok(self.icmp_error()),
+            Kind::Flow(key) => {
                 let direction = Direction::Original;
                 let settings = &self.settings;
                 let named = &self.named;
                 let visit = Visit { parsed, l4, sums, direction, now, settings, named, terms };
-                self.walk_flow(tuple, key, visit, None)
+                self.walk_flow(key, visit, None)
             }
         }
     }
@@ -203,20 +233,13 @@ impl Conntrack {
         self.invalid()
     }
 
-    /// An ICMP error about `tuple`'s connection, which must be going where
+    /// An ICMP error about `key`'s connection, which must be going where
     /// that connection's packets go. It neither refreshes nor ends anything.
-    fn related(
-        &self,
-        parsed: &Parsed,
-        tuple: &Tuple,
-        key: &Key,
-        zones: Zones,
-        now: Nanos,
-    ) -> Tracking {
-        if parsed.dst != tuple.dst {
+    fn related(&self, parsed: &Parsed, key: &Key, zones: Zones, now: Nanos) -> Tracking {
+        if parsed.dst != key.tuple().dst {
             return self.icmp_error();
         }
-        match self.seek(tuple, key, zones, now) {
+        match self.seek(key, zones, now) {
             Some(hit) => Tracking {
                 state: CtState::Related,
                 direction: hit.direction,
@@ -228,15 +251,15 @@ impl Conntrack {
         }
     }
 
-    /// The connection that `tuple`, in the original zone, belongs to; where the
+    /// The connection that `key`, in the original zone, belongs to; where the
     /// zones differ, a connection's answers are looked for in the other.
     #[inline]
-    pub(super) fn seek(&self, tuple: &Tuple, key: &Key, zones: Zones, now: Nanos) -> Option<Hit> {
+    pub(super) fn seek(&self, key: &Key, zones: Zones, now: Nanos) -> Option<Hit> {
         if zones.original == zones.reply {
             return self.store.find(key, now);
         }
         self.store.find_as(key, Some(Direction::Original), now).or_else(|| {
-            let tuple = Tuple { zone: zones.reply, ..*tuple };
+            let tuple = Tuple { zone: zones.reply, ..key.tuple() };
             let key = tuple.key(self.store.hash_key());
             self.store.find_as(&key, Some(Direction::Reply), now)
         })
@@ -245,7 +268,6 @@ impl Conntrack {
     /// `first`: what [`Conntrack::seek`] would find, if it was asked before.
     pub(super) fn walk_flow(
         &self,
-        tuple: &Tuple,
         key: &Key,
         visit: Visit<'_>,
         mut first: Option<Hit>,
@@ -253,9 +275,9 @@ impl Conntrack {
         let sums = visit.sums;
         // Each further turn follows the death of the entry found before.
         loop {
-            let found = || self.seek(tuple, key, visit.terms.zones, visit.now);
+            let found = || self.seek(key, visit.terms.zones, visit.now);
             let Some(hit) = first.take().or_else(found) else {
-                return self.open(tuple, key, visit);
+                return self.open(key, visit);
             };
             let Some(entry) = self.store.lock(hit.id) else { continue };
             let before = Before { status: entry.status(), state: entry.state() };
@@ -296,7 +318,8 @@ impl Conntrack {
 
     /// The first packet of a connection. Room is made before the packet is
     /// judged, as the kernel does it.
-    fn open(&self, tuple: &Tuple, key: &Key, visit: Visit<'_>) -> Result<Tracking, DropReason> {
+    fn open(&self, key: &Key, visit: Visit<'_>) -> Result<Tracking, DropReason> {
+        let tuple = &key.tuple();
         let Some(inverted) = tuple.inverted() else { return Ok(self.invalid()) };
         let inverted = Tuple { zone: visit.terms.zones.reply, ..inverted };
         let limit = self.settings.get(Setting::Max) as u32;
@@ -310,6 +333,7 @@ impl Conntrack {
             self.count(Count::EarlyDrop, u64::from(early));
         }
         let reply = inverted.key(self.store.hash_key());
+        self.store.fetch_both(reply.hash);
         let expected = if reserved { self.met(tuple, visit.now) } else { None };
         let created = if reserved { self.store.create(key, &reply) } else { None };
         let Some((id, entry)) = created else {
@@ -361,7 +385,7 @@ impl Conntrack {
             status |= helper.map_or(0, |_| HELPER)
                 | timeouts.map_or(0, |_| OWN_TIMEOUTS)
                 | events.map_or(0, |_| EVENTS_CHOSEN);
-            entry.extra().update(|extras| {
+            entry.update_extras(|extras| {
                 extras.set_helper(helper);
                 extras.set_timeouts(timeouts.map(|id| id.0));
                 extras.set_events(events.unwrap_or(0));

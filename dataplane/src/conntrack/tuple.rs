@@ -1,10 +1,7 @@
 //! The tuple: what identifies one direction of a connection, how it is read
 //! from a packet, and its keyed hash.
 
-use std::hash::Hasher;
-
-use siphasher::sip::SipHasher13;
-
+use super::hash::sip13;
 use super::keymap::Keymap;
 use crate::packet::{Family, L4Class, Parsed};
 use crate::wire::{be16, ipv6, proto};
@@ -138,11 +135,7 @@ impl Tuple {
             | u64::from(self.zone) << 16
             | u64::from(self.proto) << 8
             | u64::from(self.family == Family::V6);
-        let mut hasher = SipHasher13::new_with_key(hash_key);
-        hasher.write_u64(head);
-        hasher.write_u64((self.src >> 64) as u64);
-        hasher.write_u64(self.src as u64);
-        hasher.finish()
+        sip13(hash_key, [head, (self.src >> 64) as u64, self.src as u64])
     }
 
     /// Whether two tuples have the same source.
@@ -152,32 +145,14 @@ impl Tuple {
     }
 
     /// The tuple under the table's hash key, in its storage form.
+    #[inline]
     pub(super) fn key(&self, hash_key: &[u8; 16]) -> Key {
         let head = u64::from(self.sport) << 48
             | u64::from(self.dport) << 32
             | u64::from(self.zone) << 16
             | u64::from(self.proto) << 8
             | u64::from(self.family == Family::V6);
-        let mut hasher = SipHasher13::new_with_key(hash_key);
-        hasher.write_u64(head);
-        let (pair, wide) = match self.family {
-            Family::V4 => {
-                let pair = (self.src as u64) << 32 | self.dst as u64 & 0xffff_ffff;
-                hasher.write_u64(pair);
-                (pair, [0; 4])
-            }
-            Family::V6 => {
-                let wide = [
-                    (self.src >> 64) as u64,
-                    self.src as u64,
-                    (self.dst >> 64) as u64,
-                    self.dst as u64,
-                ];
-                wide.iter().for_each(|&word| hasher.write_u64(word));
-                (0, wide)
-            }
-        };
-        Key { head, pair, wide, hash: hasher.finish() }
+        Key::new(head, self.src, self.dst, hash_key)
     }
 }
 
@@ -195,6 +170,39 @@ pub(super) struct Key {
 }
 
 impl Key {
+    /// Of a head and addresses.
+    #[inline]
+    fn new(head: u64, src: u128, dst: u128, hash_key: &[u8; 16]) -> Self {
+        if !Self::is_wide(head) {
+            let pair = (src as u64) << 32 | dst as u64 & 0xffff_ffff;
+            return Self { head, pair, wide: [0; 4], hash: sip13(hash_key, [head, pair]) };
+        }
+        let [a, b, c, d] = [src >> 64, src, dst >> 64, dst].map(|half| half as u64);
+        let hash = sip13(hash_key, [head, a, b, c, d]);
+        Self { head, pair: 0, wide: [a, b, c, d], hash }
+    }
+
+    /// The key of a packet's [`Tuple`], for what most packets are: TCP and UDP with a
+    /// whole header.
+    #[inline]
+    pub(super) fn of_common(
+        parsed: &Parsed,
+        l4: &[u8],
+        zone: u16,
+        hash_key: &[u8; 16],
+    ) -> Option<Self> {
+        let common = matches!(parsed.proto, proto::TCP | proto::UDP);
+        if !common || parsed.l4_class != L4Class::Whole {
+            return None;
+        }
+        let ports = u32::from_be_bytes(*l4.first_chunk()?);
+        let head = u64::from(ports) << 32
+            | u64::from(zone) << 16
+            | u64::from(parsed.proto) << 8
+            | u64::from(parsed.family == Family::V6);
+        Some(Self::new(head, parsed.src, parsed.dst, hash_key))
+    }
+
     /// Whether `wide` counts.
     pub(super) const fn is_wide(head: u64) -> bool {
         head & 1 != 0
@@ -205,8 +213,23 @@ impl Key {
         (self.head >> 16) as u16
     }
 
+    /// The tuple's protocol.
+    pub(super) const fn proto(&self) -> u8 {
+        (self.head >> 8) as u8
+    }
+
+    /// Whether packets of the tuple read its connection's protocol state.
+    pub(super) const fn has_state(&self) -> bool {
+        matches!(self.proto(), proto::TCP | proto::SCTP)
+    }
+
+    /// The tuple.
+    pub(super) fn tuple(&self) -> Tuple {
+        Self::unpack(self.head, self.pair, self.wide)
+    }
+
     /// Back to the tuple.
-    pub(super) fn tuple(head: u64, pair: u64, wide: [u64; 4]) -> Tuple {
+    pub(super) fn unpack(head: u64, pair: u64, wide: [u64; 4]) -> Tuple {
         let (family, src, dst) = if Self::is_wide(head) {
             let join = |high: u64, low: u64| u128::from(high) << 64 | u128::from(low);
             (Family::V6, join(wide[0], wide[1]), join(wide[2], wide[3]))

@@ -138,7 +138,7 @@ impl Conntrack {
             return false;
         }
         let mut changes = false;
-        entry.extra().update(|extras| {
+        entry.update_extras(|extras| {
             let labels = extras.labels();
             changes = labels >> bit & 1 == 0;
             extras.set_labels(labels | 1 << bit);

@@ -320,6 +320,7 @@ impl Engine {
                 .zip(&frames)
                 .map(|(slot, frame)| subject(world, slot, frame))
                 .collect();
+            world.conntrack.prefetch_records(subjects.iter().flatten(), plans);
             let arrived = frames.iter().zip(&subjects);
             for (offset, (slot, (frame, subject))) in chunk.iter_mut().zip(arrived).enumerate() {
                 let followed = match (plans, frame, subject) {
@@ -428,7 +429,7 @@ impl Ended {
 }
 
 /// What the frame will ask of the connection table, which is told to fetch it:
-/// by the time the packet is tracked, its bucket has arrived.
+/// by the time that its burst's records are asked for, its bucket has arrived.
 #[inline]
 fn subject(
     world: &World<'_>,

@@ -6,12 +6,14 @@
 //! lookup, atomicity of two updates and a reader, a single winner among two
 //! removers, lists of one source that grow and shrink under a reader, and
 //! expectations that are met twice at once, or looked for while their slots serve
-//! again. Buckets have one slot here, so that entries spill into the second bucket
+//! again; the ring of free records, while records are taken and given back. Buckets have one slot here, so that entries spill into the second bucket
 //! and the overflow area. Not covered: more than two preemptions.
 
 use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 
+use super::super::free::Ring;
 use super::super::slots::{BY_TUPLE, Slots};
 use super::super::status::SRC_NAT_DONE;
 use super::super::store::{LinkError, Store};
@@ -260,4 +262,33 @@ fn loom_an_expectation_is_found_while_its_neighbours_place_serves_again() {
         assert!(slots.find(BY_TUPLE, 1, |found| found.expectation.mask.port == 3).is_some());
         assert_eq!(slots.live(), 2);
     });
+}
+
+#[test]
+fn loom_a_free_record_has_one_taker_and_comes_back() {
+    for records in [1, 2] {
+        model(move || {
+            let ring = Arc::new(Ring::full(records));
+            let held = Arc::new([0, 1].map(|_| AtomicU32::new(0)));
+            let use_one = |ring: &Ring, held: &[AtomicU32; 2]| {
+                let Some(taken) = ring.take() else { return false };
+                let holders = held[taken.record as usize].fetch_add(1, Ordering::Relaxed);
+                assert_eq!(holders, 0, "two have it");
+                held[taken.record as usize].fetch_sub(1, Ordering::Relaxed);
+                ring.give(taken.record);
+                true
+            };
+            let other = {
+                let (ring, held) = (ring.clone(), held.clone());
+                thread::spawn(move || use_one(&ring, &held) as u32 + use_one(&ring, &held) as u32)
+            };
+            let mine = use_one(&ring, &held);
+            let theirs = other.join().unwrap();
+            assert!(records == 1 || mine && theirs == 2, "none, with one free");
+            let mut left: Vec<u32> =
+                std::iter::from_fn(|| ring.take()).map(|taken| taken.record).collect();
+            left.sort_unstable();
+            assert_eq!(left, Vec::from_iter(0..records), "all are there again");
+        });
+    }
 }

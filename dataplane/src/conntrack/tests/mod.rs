@@ -10,6 +10,8 @@ mod loom;
 mod saved;
 mod sources;
 mod table;
+#[cfg(not(loom))]
+mod workers;
 
 use super::{Config, Conntrack, CtState, Direction, Extensions, Row, Template, Tracking};
 use crate::clock::Nanos;

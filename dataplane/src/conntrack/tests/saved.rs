@@ -86,7 +86,7 @@ fn everything_a_connection_carries_comes_along() {
     {
         let entry = lab.ct.store.lock(id).unwrap();
         entry.add_status(SRC_NAT);
-        entry.extra().update(|extras| {
+        entry.update_extras(|extras| {
             extras.set_labels(1 << 100 | 1);
             extras.set_helper(Some(HelperKind::Irc));
             extras.set_timeouts(Some(3));
@@ -97,7 +97,7 @@ fn everything_a_connection_carries_comes_along() {
             extras.set_start(lab.now.0 - 8_000_000_000);
             extras.set_memory(&Memory { numbers: [[6, 7], [8, 9]], flags: 5, ..Memory::default() });
         });
-        entry.extra().account(Direction::Original, 1500);
+        entry.account(Direction::Original, 1500);
     }
     let [saved] = all(&lab)[..] else { panic!("one connection") };
     assert_eq!((saved.master, saved.age), (None, Some(Nanos::from_secs(8))));
