@@ -185,14 +185,19 @@ impl<A: Address> Strategy<A> {
                 }
             }
             Self::Cover(tables) => {
-                let shape = tables.shape();
+                let (shape, rules) = (tables.shape(), tables.len());
+                // Without a table, copies count as well: who resumes behind each meets them all.
+                let (reason, scanned, max_compared) = match shape.tables {
+                    0 => (Reason::Unhashable, rules, rules),
+                    _ => (Reason::Hashes, shape.tail, shape.compared),
+                };
                 Explanation {
-                    rules: tables.len(),
-                    reason: if shape.tables == 0 { Reason::Unhashable } else { Reason::Hashes },
+                    rules,
+                    reason,
                     max_probes: shape.tables,
                     largest_slot: shape.largest_slot,
-                    scanned: shape.tail,
-                    max_compared: shape.compared,
+                    scanned,
+                    max_compared,
                     exploded: shape.exploded,
                     worst: tables.culprits(MAX_CULPRITS),
                     bytes: shape.bytes,
