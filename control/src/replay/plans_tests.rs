@@ -191,7 +191,7 @@ fn network(mtu: u32, mac: u8) -> Arc<Network> {
 }
 
 fn flow_tuple(flow: usize) -> (Tuple, bool) {
-    let tcp = flow % 3 != 0;
+    let tcp = !flow.is_multiple_of(3);
     let ip = |a, b, c, d| u128::from(u32::from_be_bytes([a, b, c, d]));
     let src = [ip(198, 18, 1, 1), ip(198, 18, 1, 2)][flow % 2];
     let dst = [ip(198, 18, 2, 1), ip(198, 51, 100, 7)][flow / 2 % 2];

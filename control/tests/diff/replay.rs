@@ -61,7 +61,27 @@ pub fn topology(default_routes: bool, links: bool) -> String {
         write!(text, "[[route]]\nto = \"{to}\"\ntype = \"{kind}\"\n{device}")
             .expect("writing to a string");
     }
-    for v6 in [false, true].into_iter().filter(|_| links) {
+    if links {
+        text += &rules();
+    }
+    for (port, host) in (0..lab::PORTS).flat_map(|port| lab::NEIGHBOURS.map(|host| (port, host))) {
+        let near = links.then(|| lab::link_local(port, host));
+        for ip in [address(false, port, host), address(true, port, host)].into_iter().chain(near) {
+            let mac = mac_text(host_mac(port, host));
+            write!(
+                text,
+                "[[neighbour]]\ndev = \"eth{port}\"\naddress = \"{ip}\"\nmac = \"{mac}\"\n"
+            )
+            .expect("writing to a string");
+        }
+    }
+    text
+}
+
+/// Its policy rules, and the routes that they lead to.
+fn rules() -> String {
+    let mut text = String::new();
+    for v6 in [false, true].into_iter() {
         let (mark, table) = lab::MARKED;
         let (to, via) = (if v6 { "::/0" } else { "0.0.0.0/0" }, address(v6, 1, 254));
         let realms =
@@ -83,17 +103,6 @@ pub fn topology(default_routes: bool, links: bool) -> String {
                 )
                 .expect("writing to a string");
             }
-        }
-    }
-    for (port, host) in (0..lab::PORTS).flat_map(|port| lab::NEIGHBOURS.map(|host| (port, host))) {
-        let near = links.then(|| lab::link_local(port, host));
-        for ip in [address(false, port, host), address(true, port, host)].into_iter().chain(near) {
-            let mac = mac_text(host_mac(port, host));
-            write!(
-                text,
-                "[[neighbour]]\ndev = \"eth{port}\"\naddress = \"{ip}\"\nmac = \"{mac}\"\n"
-            )
-            .expect("writing to a string");
         }
     }
     text

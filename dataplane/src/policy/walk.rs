@@ -131,13 +131,7 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 Outcome::Hotdrop => return Verdict::Drop(DropReason::Hotdrop),
             }
             let at = RuleRef { chain: chain_id, rule: index };
-            self.counters.bump(rule.counter, u64::from(packet.parsed.l3_len));
-            watch.counted(rule.counter, || {
-                let family = packet.parsed.family;
-                Step { family, table, hook, chain: chain_id, rule: Some(index) }
-            });
-            watch.acts(&rule.target, packet);
-            self.trace(table, hook, chain_id, Some(index), packet);
+            self.count(rule, (table, hook, at), packet, watch);
             self.tell_rule(table, at, entry, packet);
             if outcome == Outcome::YesHotdrop {
                 return self.last_act(&rule.target, (table, at), packet);
@@ -179,6 +173,24 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 }
             }
         }
+    }
+
+    /// A rule matched: it counts the packet, and is about to act.
+    #[inline]
+    fn count(
+        &mut self,
+        rule: &CompiledRule<A>,
+        (table, hook, at): (TableId, Hook, RuleRef),
+        packet: &PacketView<'_>,
+        watch: &mut impl Watch,
+    ) {
+        self.counters.bump(rule.counter, u64::from(packet.parsed.l3_len));
+        watch.counted(rule.counter, || {
+            let family = packet.parsed.family;
+            Step { family, table, hook, chain: at.chain, rule: Some(at.rule) }
+        });
+        watch.acts(&rule.target, packet);
+        self.trace(table, hook, at.chain, Some(at.rule), packet);
     }
 
     /// The targets that change something and let the walk go on, unless they

@@ -57,7 +57,7 @@ pub fn decorate(rng: &mut Rng, ruleset: &mut RulesetText, conntrack: bool) {
             }
         }
     }
-    hash_marks(&mut Rng(rng.0 ^ 0x686d_6172_6b), ruleset, conntrack);
+    hash_marks(&mut Rng(rng.0 ^ 0x0068_6d61_726b), ruleset, conntrack);
     keep_from_circling(ruleset);
 }
 

@@ -37,7 +37,7 @@ fn together(work: impl Fn(usize) + Sync) {
 
 fn packets(flow: usize) -> [Packet; 2] {
     let (sport, dport) = (1000 + flow as u16, 53);
-    let (a, b) = if flow % 3 == 0 { ("2001:db8::1", "2001:db8::9") } else { (A, B) };
+    let (a, b) = if flow.is_multiple_of(3) { ("2001:db8::1", "2001:db8::9") } else { (A, B) };
     [Packet::udp(a, sport, b, dport), Packet::udp(b, dport, a, sport)]
 }
 
@@ -148,7 +148,7 @@ fn workers_count_exactly_in_a_full_table() {
                 Err(_) => drop(refused.fetch_add(1, Ordering::Relaxed)),
             }
             assert!(lab.ct.len() <= MAX + WORKERS, "{} connections", lab.ct.len());
-            if random(&mut state) % 3 == 0 && !held.is_empty() {
+            if random(&mut state).is_multiple_of(3) && !held.is_empty() {
                 let at = random(&mut state) % held.len();
                 lab.ct.remove(held.swap_remove(at));
             }

@@ -64,7 +64,7 @@ proptest! {
     fn overlaid_tables_equal_tables_by_turns(
         tables in vec(prefixes(32), 1..4), odd in any::<bool>(), anywhere in vec(any::<u128>(), 32),
     ) {
-        let counts = |value: u32| !odd || value % 3 != 0;
+        let counts = |value: u32| !odd || !value.is_multiple_of(3);
         let flat: Vec<_> = tables.iter().map(|table| Intervals::of(table.clone())).collect();
         let together = Intervals::overlaid(&flat.iter().collect::<Vec<_>>(), counts);
         let together = Lpm::<u32>::index(&together);
