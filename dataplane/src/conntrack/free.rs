@@ -8,7 +8,7 @@
 //! itself until it stores the next turn there.
 
 use super::memory::{Line, Zeroed};
-use super::sync::{AtomicU32, AtomicU64, Ordering, relax};
+use super::sync::{AtomicU32, AtomicU64, Ordering, fence, relax};
 
 /// How far ahead of its use a record is named.
 const AHEAD: u64 = 4;
@@ -91,6 +91,9 @@ impl Ring {
             let found = slot.load(Ordering::Acquire);
             let ahead = turn_of(found).wrapping_sub(self.empty(at).wrapping_add(1)) as i32;
             if ahead < 0 {
+                // With the one in `give`: what was given back before anything that this
+                // thread has seen is seen, too. An empty ring was empty.
+                fence(Ordering::SeqCst);
                 let now = self.head.0.load(Ordering::Relaxed);
                 if now == at {
                     if self.tail.0.load(Ordering::Relaxed) == at {
@@ -121,6 +124,7 @@ impl Ring {
     pub(super) fn give(&self, record: u32) {
         // The place is this thread's alone from here on: nobody else gets this number.
         let at = self.tail.0.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
         let slot = self.slot(at);
         let mut attempt = 0;
         // Who took the record that was here a lap ago has yet to say so.
