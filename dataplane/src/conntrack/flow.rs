@@ -107,7 +107,9 @@ impl Conntrack {
         match &subject.0 {
             Kind::Flow(key) => {
                 let (l4, sums) = (parsed.l4_bytes(frame), self.verifies_checksums());
-                let (settings, named, direction) = (&self.settings, &self.named, flow.0.direction);
+                // Of a connection that it opens, should the flow end first.
+                let direction = Direction::Original;
+                let (settings, named) = (&self.settings, &self.named);
                 let visit = Visit { parsed, l4, sums, direction, now, settings, named, terms };
                 self.walk_flow(key, visit, Some(flow.0))
             }

@@ -58,3 +58,35 @@ fn words_are_one_for_each_direction_and_end_with_their_connection() {
     }
     assert!(records.len() < 4999, "records were used again");
 }
+
+/// A SYN of the side that answered reopens a closed connection, as its own opener.
+#[test]
+fn a_flow_that_is_opened_again_begins_in_its_own_direction() {
+    use crate::wire::tcp::flags::{ACK, FIN, SYN};
+    let closed = || {
+        let lab = Lab::new(&[]);
+        let up = |flags, seq, ack| Packet::tcp(A, 1, B, 2, flags).seq(seq, ack);
+        let down = |flags, seq, ack| Packet::tcp(B, 2, A, 1, flags).seq(seq, ack);
+        for packet in [
+            up(ACK, 100, 500),
+            up(FIN | ACK, 100, 500),
+            down(FIN | ACK, 500, 101),
+            up(ACK, 101, 501),
+        ] {
+            lab.pass(&packet).unwrap();
+        }
+        (lab, down(SYN, 90_000, 0))
+    };
+    let (plain, syn) = closed();
+    let expected = plain.pass(&syn).unwrap();
+    let (lab, syn) = closed();
+    let (frame, asked) = (syn.build(), subject(&lab, &syn));
+    let flow = lab.ct.flow(&asked, lab.now).unwrap();
+    assert_eq!(flow.direction(), Direction::Reply);
+    let terms = Template::default().terms(0, Extensions::default());
+    let tracked = lab.ct.track_flow(&flow, &asked, &parsed(&frame), &frame, &terms, lab.now);
+    let mut tracking = tracked.unwrap();
+    lab.ct.confirm(&mut tracking, lab.now).unwrap();
+    assert_eq!((tracking.state, tracking.direction), (expected.state, expected.direction));
+    assert_eq!(lab.row().to_string(), plain.row().to_string());
+}
