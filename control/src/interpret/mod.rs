@@ -412,7 +412,10 @@ impl<'m> Interpreter<'m> {
             TargetSpec::Reject(with) => return Verdict::Reject(*with),
             TargetSpec::Mark(target) => subject.mark = marked(subject.mark, target),
             TargetSpec::Connmark(target) => connmark(subject, target),
-            TargetSpec::Meta(target) => meta::apply(target, subject),
+            TargetSpec::Meta(target) => {
+                self.measures.observe(target, subject);
+                meta::apply(target, subject);
+            }
             TargetSpec::Set(target) => self.sets.apply(target, subject),
             _ => {}
         }
