@@ -9,6 +9,7 @@ mod lab;
 
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use diff::packets::{Entry, Packet};
 use diff::rng::Rng;
@@ -51,6 +52,10 @@ fn is_refusal(difference: &str) -> bool {
     difference.starts_with("replay: exit status: 1")
 }
 
+/// The kernel's limit on errors of routing (`net.ipv4.route.error_burst`), which no namespace
+/// has of its own: what earlier cases have spent comes back within this time.
+const ROUTE_ERRORS: Duration = Duration::from_secs(5);
+
 /// Both sides of a case, and how they differ. `None`: the kernel refuses the rules.
 fn try_case(lab: &Lab, case: &Case) -> Option<(Observation, Vec<String>)> {
     let (theirs, times) = kernel::run(lab, case).ok()?;
@@ -71,6 +76,7 @@ fn judge(lab: &Lab, case: &Case) -> Option<(Observation, Vec<String>)> {
             break;
         }
         eprintln!("seen in one run, tried again: {}", outcome.1[0]);
+        std::thread::sleep(ROUTE_ERRORS);
         outcome = try_case(lab, case)?;
     }
     Some(outcome)
