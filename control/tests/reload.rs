@@ -312,6 +312,8 @@ counters = true
 attach = "generic"
 zero-copy = "off"
 blocklist = 1024
+[engine]
+plans = false
 [host]
 road = "off"
 [failure]

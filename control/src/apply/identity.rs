@@ -1,8 +1,11 @@
 //! What makes a rule the same rule after a reload: its family, table and chain,
 //! and what it says. Its line, its number and its written counters do not matter.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
+
+use dataplane::policy::CounterId;
 
 use crate::compile::{CounterMap, write_words};
 use crate::model::{Chain, Ruleset};
@@ -59,4 +62,22 @@ fn hash(place: &str, write: impl FnOnce(&mut Words) -> fmt::Result) -> Identity 
     let written = write(&mut words);
     debug_assert!(written.is_ok(), "hashing cannot fail");
     Identity(words.0.finish())
+}
+
+/// For each new counter, the old one with the same identity. Of several
+/// identical rules the first continues the first, and so on.
+pub(super) fn continued(old: &[Identity], new: &[Identity]) -> Vec<Option<CounterId>> {
+    // The first of several is found, and each leads to the next.
+    let mut first: HashMap<Identity, Option<u32>> = HashMap::with_capacity(old.len());
+    let mut next = vec![None; old.len()];
+    for (id, identity) in old.iter().enumerate().rev() {
+        next[id] = first.insert(*identity, Some(id as u32)).flatten();
+    }
+    let take = |identity: &Identity| {
+        let first = first.get_mut(identity)?;
+        let id = (*first)?;
+        *first = next[id as usize];
+        Some(CounterId(id))
+    };
+    new.iter().map(take).collect()
 }

@@ -13,7 +13,6 @@
 mod ahead;
 mod identity;
 
-use std::collections::HashMap;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
@@ -211,7 +210,7 @@ impl PolicyStore {
         let continues = if written {
             vec![None; running.identities.len()]
         } else {
-            continued(&current.identities, &running.identities)
+            identity::continued(&current.identities, &running.identities)
         };
         let rules_v4 = running.v4.rule_count();
         let rules_v6 = running.v6.rule_count();
@@ -444,24 +443,6 @@ fn prepare(
     };
     let (counters, dynamic) = (compiled.counters, compiled.dynamic);
     Ok((Running { v4, v6, counters, dynamic, identities, snapshot }, timing))
-}
-
-/// For each new counter, the old one with the same identity. Of several
-/// identical rules the first continues the first, and so on.
-fn continued(old: &[Identity], new: &[Identity]) -> Vec<Option<CounterId>> {
-    // The first of several is found, and each leads to the next.
-    let mut first: HashMap<Identity, Option<u32>> = HashMap::with_capacity(old.len());
-    let mut next = vec![None; old.len()];
-    for (id, identity) in old.iter().enumerate().rev() {
-        next[id] = first.insert(*identity, Some(id as u32)).flatten();
-    }
-    let take = |identity: &Identity| {
-        let first = first.get_mut(identity)?;
-        let id = (*first)?;
-        *first = next[id as usize];
-        Some(CounterId(id))
-    };
-    new.iter().map(take).collect()
 }
 
 /// The counters written in the files; zero where none are.
