@@ -70,11 +70,9 @@ impl Report {
     /// One line: what was measured, and `samples` of it.
     fn line(&mut self, what: &Value, samples: &mut Samples) {
         let [low, median, high] = samples.ns_per_op();
-        let mut identity = what.clone();
-        if let Some(map) = identity.as_object_mut() {
-            map.remove("entries");
-        }
-        let first = *self.first.entry(identity.to_string()).or_insert(median);
+        // The same, but for its entries; what else is told of a table differs with them.
+        let identity = ["op", "traffic", "threads", "flows"].map(|key| what[key].to_string());
+        let first = *self.first.entry(identity.join(" ")).or_insert(median);
         let burst = |share: f64| samples.bursts.value_at_quantile(share);
         let mut line = json!({
             "bench": "conntrack",
