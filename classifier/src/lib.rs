@@ -13,6 +13,7 @@
 pub mod cover;
 pub mod field;
 pub mod key;
+mod ladder;
 pub mod reference;
 pub mod rule;
 pub mod strategy;

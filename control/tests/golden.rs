@@ -44,7 +44,7 @@ fn captures(inputs: &[inputs::Input]) -> BTreeMap<&'static str, Vec<u8>> {
     finished.map(|(source, writer)| (source, writer.finish().expect("memory"))).collect()
 }
 
-fn job(directory: &Path, sources: &[&str], out: &Path) -> Job {
+fn job(directory: &Path, sources: &[&str], out: &Path, plans: bool) -> Job {
     let present = |name: &str| Some(directory.join(name)).filter(|path| path.exists());
     let input =
         |source: &&str| ((*source).to_owned(), directory.join("in").join(format!("{source}.pcap")));
@@ -57,6 +57,7 @@ fn job(directory: &Path, sources: &[&str], out: &Path) -> Job {
         out: out.to_owned(),
         events: Some(out.join("events.jsonl")),
         seed: 0,
+        plans,
     }
 }
 
@@ -141,13 +142,14 @@ fn golden_directories() {
             assert_eq!(kept.get(&name), Some(bytes), "{case}/in/{name} is not what inputs.rs says");
         }
         let out = scratch(case);
-        let run = || {
-            files::run(&job(&directory, &sources, &out))
+        let run = |plans| {
+            files::run(&job(&directory, &sources, &out, plans))
                 .unwrap_or_else(|error| panic!("{case}: {error}"));
             without_empty(contents(&out))
         };
-        let (first, second) = (run(), run());
-        assert!(first == second, "{case}: two runs differ");
+        let first = run(true);
+        assert!(first == run(true), "{case}: two runs differ");
+        assert!(first == run(false), "{case}: plans change something");
         if blessing {
             bless(&directory, &BTreeMap::new(), &first);
         }

@@ -28,6 +28,7 @@ const UNSAFE_FILES: &[&str] = &[
     "dataplane/src/port/host/uring.rs",
     "dataplane/src/port/poll.rs",
     "dataplane/src/port/pool.rs",
+    "dataplane/src/prefetch.rs",
     "dataplane/src/sets/memory.rs",
     "dataplane/src/zone.rs",
 ];

@@ -20,6 +20,7 @@ pub mod packet;
 pub mod plan;
 pub mod policy;
 pub mod port;
+mod prefetch;
 pub mod publish;
 pub mod reassembly;
 pub mod reply;

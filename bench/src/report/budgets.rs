@@ -26,6 +26,14 @@ impl Spread {
     pub(super) fn at_worst(self) -> Self {
         Self { median: self.max, ..self }
     }
+    /// How many times the other, at least, by the medians, and at most.
+    pub(super) fn over(self, other: Self) -> Self {
+        Self {
+            min: self.min / other.max,
+            median: self.median / other.median,
+            max: self.max / other.min,
+        }
+    }
     /// Of lines that each hold a spread under `name`.
     pub(super) fn under<'l>(
         lines: impl Iterator<Item = &'l Line>,
@@ -268,11 +276,7 @@ fn sets(lines: &Lines, rows: &mut Vec<Row>) {
         Spread::of(lines.filter_map(|line| line.number("hit_ns")))
     };
     let flat = hit(&mut million()).zip(hit(&mut of("hash:ip", 0.0, 2_000.0)));
-    let flat = flat.map(|(large, small)| Spread {
-        min: large.min / small.max,
-        median: large.median / small.median,
-        max: large.max / small.min,
-    });
+    let flat = flat.map(|(large, small)| large.over(small));
     rows.push(row(
         "set-flat",
         "set lookup, 1M / 1k elements",
@@ -333,11 +337,7 @@ fn ports(lines: &Lines, rows: &mut Vec<Row>) {
         Spread::under(of("floor"), RATIO),
     ));
     let rate = |subject| Spread::of(of(subject).filter_map(|line| line.number("received_pps")));
-    let testpmd = rate("floor").zip(rate("testpmd")).map(|(floor, testpmd)| Spread {
-        min: floor.min / testpmd.max,
-        median: floor.median / testpmd.median,
-        max: floor.max / testpmd.min,
-    });
+    let testpmd = rate("floor").zip(rate("testpmd")).map(|(floor, testpmd)| floor.over(testpmd));
     rows.push(row(
         "afxdp-testpmd",
         "raw forwarder's rate / DPDK testpmd's on af_xdp",

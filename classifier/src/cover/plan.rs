@@ -2,9 +2,9 @@
 //! slots, until few rules are left or the tables are used up.
 
 use std::collections::HashMap;
-use std::hash::Hash;
 
 use super::lanes::{LANES, Lanes, Words, word_count, words};
+use crate::ladder::ladder;
 use crate::{Address, PortRange, Rule};
 
 /// Few enough to compare rather than to hash.
@@ -234,7 +234,10 @@ const UNHASHED_PORT: u64 = 4;
 fn candidates<A: Address>(groups: &[(Cover<A>, usize)], style: Style) -> Vec<Cover<A>> {
     let masks = |field: fn(&Cover<A>) -> A| match style {
         Style::Lengths => lengths(groups, field),
-        _ => ladder(groups, field),
+        _ => {
+            let masks = groups.iter().map(|(cover, count)| (field(cover), *count));
+            ladder(masks, |mask| mask.to_u128().count_ones(), LADDER)
+        }
     };
     let (sources, destinations) = (masks(|cover| cover.src), masks(|cover| cover.dst));
     let mut ports: Vec<u32> = groups.iter().map(|(cover, _)| cover.ports).collect();
@@ -265,35 +268,6 @@ fn lengths<A: Address>(groups: &[(Cover<A>, usize)], field: impl Fn(&Cover<A>) -
         picked.push(A::from_u128(ones));
     }
     picked.push(A::from_u128(u128::MAX >> (128 - A::BITS)));
-    picked.sort_unstable();
-    picked.dedup();
-    picked
-}
-
-/// A few of the masks that one field has: none, what all share, and those that
-/// part the rules into equal portions.
-fn ladder<A: Address>(groups: &[(Cover<A>, usize)], field: impl Fn(&Cover<A>) -> A) -> Vec<A> {
-    let mut weights: HashMap<A, usize> = HashMap::new();
-    for (cover, count) in groups {
-        *weights.entry(field(cover)).or_default() += count;
-    }
-    let mut masks: Vec<(A, usize)> = weights.into_iter().collect();
-    masks.sort_unstable_by_key(|&(mask, _)| (mask.to_u128().count_ones(), mask));
-    let shared = masks.iter().map(|&(mask, _)| mask).reduce(|a, b| a & b).unwrap_or_default();
-    let mut picked = vec![A::default(), shared];
-    if masks.len() <= LADDER {
-        picked.extend(masks.iter().map(|&(mask, _)| mask));
-    } else {
-        let total: usize = masks.iter().map(|&(_, weight)| weight).sum();
-        let (mut passed, mut next) = (0, 0);
-        for (mask, weight) in masks {
-            passed += weight;
-            if passed * (LADDER - 1) >= next * total {
-                picked.push(mask);
-                next = passed * (LADDER - 1) / total + 1;
-            }
-        }
-    }
     picked.sort_unstable();
     picked.dedup();
     picked

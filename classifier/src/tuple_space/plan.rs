@@ -2,11 +2,11 @@
 //! buckets, until few rules are left or the tables are used up.
 
 use std::collections::HashMap;
-use std::hash::Hash;
 
 use super::Leaf;
 use super::cover::{Cover, Salt};
 use crate::Address;
+use crate::ladder::ladder;
 
 /// Most hash tables that one build makes.
 pub const MAX_TABLES: usize = 16;
@@ -126,11 +126,18 @@ fn best_cover<A: Address>(
 
 /// All combinations of a few masks a field.
 fn candidates<A: Address>(groups: &Groups<A>) -> Vec<Cover<A>> {
-    let sources = ladder(groups, |cover| cover.src, |mask| mask.to_u128().count_ones());
-    let destinations = ladder(groups, |cover| cover.dst, |mask| mask.to_u128().count_ones());
-    let sports = ladder(groups, |cover| cover.sport, u16::count_ones);
-    let dports = ladder(groups, |cover| cover.dport, u16::count_ones);
-    let protos = ladder(groups, |cover| cover.proto, u8::count_ones);
+    let address = |field: fn(&Cover<A>) -> A| {
+        let masks = groups.iter().map(|(cover, count)| (field(cover), *count));
+        ladder(masks, |mask| mask.to_u128().count_ones(), LADDER)
+    };
+    let port = |field: fn(&Cover<A>) -> u16| {
+        let masks = groups.iter().map(|(cover, count)| (field(cover), *count));
+        ladder(masks, u16::count_ones, LADDER)
+    };
+    let (sources, destinations) = (address(|cover| cover.src), address(|cover| cover.dst));
+    let (sports, dports) = (port(|cover| cover.sport), port(|cover| cover.dport));
+    let protos = groups.iter().map(|(cover, count)| (cover.proto, *count));
+    let protos = ladder(protos, u8::count_ones, LADDER);
     let mut covers = Vec::new();
     for &src in &sources {
         for &dst in &destinations {
@@ -144,42 +151,6 @@ fn candidates<A: Address>(groups: &Groups<A>) -> Vec<Cover<A>> {
         }
     }
     covers
-}
-
-/// A few of the masks that one field has: none, what all share, and those that
-/// part the rules into equal portions.
-fn ladder<A, M>(
-    groups: &Groups<A>,
-    field: impl Fn(&Cover<A>) -> M,
-    ones: impl Fn(M) -> u32,
-) -> Vec<M>
-where
-    M: Copy + Eq + Hash + Ord + Default + std::ops::BitAnd<Output = M>,
-{
-    let mut weights: HashMap<M, usize> = HashMap::new();
-    for (cover, count) in groups {
-        *weights.entry(field(cover)).or_default() += count;
-    }
-    let mut masks: Vec<(M, usize)> = weights.into_iter().collect();
-    masks.sort_by_key(|&(mask, _)| (ones(mask), mask));
-    let shared = masks.iter().map(|&(mask, _)| mask).reduce(|a, b| a & b).unwrap_or_default();
-    let mut picked = vec![M::default(), shared];
-    if masks.len() <= LADDER {
-        picked.extend(masks.iter().map(|&(mask, _)| mask));
-    } else {
-        let total: usize = masks.iter().map(|&(_, weight)| weight).sum();
-        let (mut passed, mut next) = (0, 0);
-        for (mask, weight) in masks {
-            passed += weight;
-            if passed * (LADDER - 1) >= next * total {
-                picked.push(mask);
-                next = passed * (LADDER - 1) / total + 1;
-            }
-        }
-    }
-    picked.sort_unstable();
-    picked.dedup();
-    picked
 }
 
 /// Counts leaves by hashed bucket.

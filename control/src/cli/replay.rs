@@ -41,6 +41,10 @@ pub struct Args {
     /// Seed of everything that is random.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+    /// Whether packets of established connections follow what an earlier one's walk has
+    /// said. Nothing may tell the difference: for tests.
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, default_value_t = true)]
+    pub plans: bool,
 }
 
 fn port_and_file(text: &str) -> Result<(String, PathBuf), &'static str> {
@@ -63,6 +67,7 @@ pub fn run(args: Args, output: &Output) -> Exit {
         out: args.out,
         events: args.events,
         seed: args.seed,
+        plans: args.plans,
     };
     match files::run(&job) {
         Ok(summary) => {

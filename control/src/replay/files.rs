@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dataplane::clock::Nanos;
+use dataplane::engine::Switches;
 use dataplane::fib::Mode;
 use dataplane::packet::Family;
 use dataplane::policy::report::ReportTarget;
@@ -42,6 +43,8 @@ pub struct Job {
     pub events: Option<PathBuf>,
     /// Seed of everything random.
     pub seed: u64,
+    /// Whether packets of established connections may follow plans.
+    pub plans: bool,
 }
 
 /// Why a run failed.
@@ -117,6 +120,7 @@ struct Input {
 /// Runs the whole job.
 pub fn run(job: &Job) -> Result<Summary, JobError> {
     let (mut replay, names) = open(job)?;
+    replay.set_switches(Switches { plans: job.plans });
     let inputs = read_inputs(job, &replay)?;
     let reports = Reports::of(&replay);
     keep_inputs(job, replay.ports(), &reports)?;

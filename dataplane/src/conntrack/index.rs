@@ -15,9 +15,10 @@
 //! Uniqueness: inserters of one tuple meet on the same stripe (a short lock
 //! chosen by hash), which readers and removers never touch.
 
-use super::memory::{Line, Zeroed, fetch};
+use super::memory::{Line, Zeroed};
 use super::sync::{AtomicU32, AtomicU64, Ordering, relax};
 use super::tuple::Direction;
+use crate::prefetch::fetch;
 
 /// Slots in a bucket: one cache line.
 #[cfg(not(loom))]

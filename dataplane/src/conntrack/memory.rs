@@ -1,12 +1,11 @@
-//! The table's memory: zeroed pages, large ones where they can be had, and lines that
-//! are asked for before they are read.
+//! The table's memory: zeroed pages, large ones where they can be had.
 //!
 //! A packet touches a few lines anywhere in gigabytes. With small pages each of them
 //! costs a walk through page tables on top, which is the greater part of a lookup.
 //! Pages take no memory before they are used; [`Zeroed::populate`] has them come early,
 //! on a thread that may wait for them.
 
-#![allow(unsafe_code, reason = "pages from the system, and prefetches")]
+#![allow(unsafe_code, reason = "pages as values")]
 
 use super::sync::{AtomicU32, AtomicU64};
 
@@ -87,8 +86,10 @@ pub(super) use pages::Zeroed;
 
 #[cfg(not(loom))]
 mod pages {
+    use std::marker::PhantomData;
     use std::ops::Deref;
-    use std::ptr::NonNull;
+
+    use memmap2::{Advice, MmapOptions, MmapRaw};
 
     use super::Zero;
 
@@ -97,17 +98,12 @@ mod pages {
 
     /// So many values, all zero at first.
     pub(in super::super) struct Zeroed<T> {
-        first: NonNull<T>,
+        /// Aligned to large pages only from `skip` on.
+        map: MmapRaw,
+        skip: usize,
         len: usize,
-        /// The whole mapping, which is aligned to large pages only inside.
-        mapping: NonNull<libc::c_void>,
-        mapped: usize,
+        owned: PhantomData<T>,
     }
-
-    // SAFETY: it owns its values as a boxed slice does.
-    unsafe impl<T: Send> Send for Zeroed<T> {}
-    // SAFETY: shared, it gives shared access to its values, as a boxed slice does.
-    unsafe impl<T: Sync> Sync for Zeroed<T> {}
 
     impl<T: Zero> Zeroed<T> {
         /// `len` of them.
@@ -119,44 +115,32 @@ mod pages {
             const { assert!(align_of::<T>() <= 4096 && !std::mem::needs_drop::<T>()) };
             let layout = std::alloc::Layout::array::<T>(len).expect("it fits address space");
             let spare = if layout.size() >= LARGE_PAGE { LARGE_PAGE } else { 0 };
-            let mapped = layout.size() + spare + 1;
-            let (protection, flags) = (
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-            );
-            // SAFETY: a new mapping wherever the system likes concerns nobody else.
-            let start =
-                unsafe { libc::mmap(std::ptr::null_mut(), mapped, protection, flags, -1, 0) };
-            let Some(mapping) = NonNull::new(start).filter(|_| start != libc::MAP_FAILED) else {
-                std::alloc::handle_alloc_error(layout);
-            };
-            let skip = match spare {
-                0 => 0,
-                _ => start.addr().next_multiple_of(LARGE_PAGE) - start.addr(),
-            };
-            // SAFETY: `spare` bytes more than the values need were mapped.
-            let first = unsafe { mapping.byte_add(skip) }.cast();
-            let all = Self { first, len, mapping, mapped };
+            let mapped = MmapOptions::new()
+                .len(layout.size() + spare + 1)
+                .no_reserve_swap()
+                .map_anon()
+                .map(MmapRaw::from);
+            let Ok(map) = mapped else { std::alloc::handle_alloc_error(layout) };
+            let start = map.as_ptr().addr();
+            let skip = if spare == 0 { 0 } else { start.next_multiple_of(LARGE_PAGE) - start };
+            let all = Self { map, skip, len, owned: PhantomData };
             if spare > 0 {
-                all.advise(0, layout.size(), libc::MADV_HUGEPAGE);
+                all.advise(Advice::HugePage, 0, layout.size());
             }
             all
         }
 
         /// Advice for some of its bytes. It is a wish: without it all stays as it is.
-        fn advise(&self, from: usize, bytes: usize, advice: libc::c_int) -> bool {
-            let end = (from + bytes).min(size_of_val(&**self));
-            let start = self.first.as_ptr().addr() + from;
-            // SAFETY: the range lies within the mapping, and neither advice given here
-            // changes what is in memory.
-            unsafe { libc::madvise(start as *mut libc::c_void, end - from, advice) == 0 }
+        fn advise(&self, advice: Advice, from: usize, bytes: usize) {
+            let bytes = bytes.min(size_of_val(&**self) - from);
+            let _refused = self.map.advise_range(advice, self.skip + from, bytes);
         }
 
         /// Has the page of byte `from`, a multiple of [`Zeroed::STEP`], and what follows up
         /// to the next one there before they are written. `None`: that was the end.
         pub(in super::super) fn populate(&self, from: usize) -> Option<usize> {
             (from < size_of_val(&**self)).then(|| {
-                self.advise(from, Self::STEP, libc::MADV_POPULATE_WRITE);
+                self.advise(Advice::PopulateWrite, from, Self::STEP);
                 from + Self::STEP
             })
         }
@@ -170,16 +154,10 @@ mod pages {
 
         #[inline]
         fn deref(&self) -> &[T] {
-            // SAFETY: `len` values lie there, which were zero bytes at first, for as
-            // long as `self` lives, and are given out shared only.
-            unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
-        }
-    }
-
-    impl<T> Drop for Zeroed<T> {
-        fn drop(&mut self) {
-            // SAFETY: the mapping is this value's own, and nothing borrows from it any more.
-            unsafe { libc::munmap(self.mapping.as_ptr(), self.mapped) };
+            let first = self.map.as_ptr().wrapping_add(self.skip).cast();
+            // SAFETY: `len` values lie there, aligned, which were zero bytes at first, for
+            // as long as `self` lives, and are given out shared only.
+            unsafe { std::slice::from_raw_parts(first, self.len) }
         }
     }
 }
@@ -208,25 +186,12 @@ mod modelled {
     }
 }
 
-/// Asks for the line of `value`, which will be read and perhaps written.
-#[inline]
-pub(super) fn fetch<T>(value: &T) {
-    #[cfg(all(target_arch = "x86_64", not(loom)))]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing, and every x86-64 processor has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
-    }
-    // Elsewhere, processors look ahead by themselves.
-    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
-    let _ = value;
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
+    use crate::prefetch::fetch;
 
     #[test]
     fn pages_are_zero_aligned_and_stay_what_was_written() {

@@ -14,9 +14,10 @@
 //! several fields check that the version did not move either (a seqlock).
 
 use super::extra::{Extra, Extras};
-use super::memory::{Line, Zero, Zeroed, fetch};
+use super::memory::{Line, Zero, Zeroed};
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence, relax};
 use super::tuple::{Direction, Key, Tuple};
+use crate::prefetch::fetch;
 
 /// Words of protocol state in a record.
 pub(super) const PROTO_WORDS: usize = 8;

@@ -4,12 +4,12 @@
 use std::sync::PoisonError;
 
 use super::ConnId;
-use super::memory::fetch;
 use super::record::Contents;
 use super::status::{ASSURED, CONFIRMED, DYING, SEEN_REPLY};
 use super::store::Store;
 use super::tuple::{Direction, Key};
 use crate::clock::Nanos;
+use crate::prefetch::fetch;
 
 /// Buckets that one early drop looks at.
 const EVICTION_RANGE: usize = 8;

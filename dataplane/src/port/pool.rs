@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
+use crate::prefetch::{LINE, fetch};
+
 /// Bytes in a chunk: one frame with its headroom and tailroom.
 pub const CHUNK: usize = 4096;
 /// Bytes kept free before a frame that is made here, as the kernel keeps them
@@ -143,21 +145,7 @@ impl Memory {
     /// on another core, or past all caches. Changes nothing.
     #[inline]
     pub fn prefetch(&self, frame: &Frame) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            const LINE: usize = 64;
-            let first = self.chunk_start(frame).wrapping_add(frame.start()).cast_const().cast();
-            // SAFETY: part of every x86-64; reads nothing that a program can see, never faults.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(first) };
-            if frame.len() > LINE {
-                let second = first.wrapping_add(LINE);
-                // SAFETY: as above.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(second) };
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = frame;
+        self.bytes(frame).iter().step_by(LINE).take(2).for_each(fetch);
     }
     fn chunk_start(&self, frame: &Frame) -> *mut u8 {
         assert_eq!(frame.pool, self.id, "a frame of another pool");
