@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dataplane::clock::Nanos;
 use dataplane::sets::{CreateSpec, Element, Extras, Set, SetType};
@@ -114,19 +115,35 @@ fn measure(kind: SetType, count: usize, args: &Args) -> Result<Value, Box<dyn st
     }))
 }
 
-/// Each addition while a set grows to its size.
+/// Housekeeping's pause in the daemon.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// Each addition while a set grows to its size and housekeeping looks ahead.
 fn loads(
     elements: &[Element],
     kind: SetType,
     args: &Args,
 ) -> Result<Value, Box<dyn std::error::Error>> {
     let set = Set::new(spec(kind, elements.len()), args.seed)?;
-    let mut times_ns = Vec::with_capacity(elements.len());
-    for element in elements {
-        let watch = Stopwatch::start();
-        set.add(element, &Extras::default(), true, NOW)?;
-        times_ns.push(watch.elapsed_ns());
-    }
+    let mut times_ns = vec![0; elements.len()];
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                set.foresee();
+                std::thread::sleep(PAUSE);
+            }
+        });
+        let mut added = elements.iter().zip(&mut times_ns).map(|(element, time_ns)| {
+            let watch = Stopwatch::start();
+            let added = set.add(element, &Extras::default(), true, NOW);
+            *time_ns = watch.elapsed_ns();
+            added
+        });
+        let added = added.try_for_each(|added| added);
+        done.store(true, Ordering::Relaxed);
+        added
+    })?;
     Ok(spread(times_ns))
 }
 

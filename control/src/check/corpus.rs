@@ -13,7 +13,7 @@ use dataplane::packet::Family;
 use thiserror::Error;
 
 use super::live::{self, Live};
-use super::{Checked, Sets, rules_file};
+use super::{Checked, Sets, rules_bytes, rules_file};
 use crate::diagnostics::{Code, Finding, Severity};
 use crate::iptables::{Names, print};
 
@@ -48,6 +48,9 @@ pub struct Row {
     pub rules: u64,
     /// First error, if refused.
     pub refused: Option<Finding>,
+    /// If refused for matches and targets by name, and all the other rules load: how many
+    /// rules are refused.
+    pub struck: Option<u64>,
     /// Parsing or printing panicked.
     pub panicked: bool,
     /// What iptables-nft-restore said: `ok` or its error.
@@ -92,6 +95,7 @@ impl Row {
             "rules": self.rules,
             "loads": self.refused.is_none() && !self.panicked,
             "refused": self.refused,
+            "rules_refused": self.struck,
             "kernel_nft": self.kernel_nft,
             "kernel_legacy": self.kernel_legacy,
             "round_trip": match self.round_trip {
@@ -142,6 +146,7 @@ pub fn check(
             file: cell(file).to_string(),
             rules: cell(rules).parse().unwrap_or(0),
             refused: None,
+            struck: None,
             panicked: false,
             kernel_nft: cell(nft).to_string(),
             kernel_legacy: cell(legacy).to_string(),
@@ -159,8 +164,12 @@ pub fn check(
 fn one(row: &mut Row, directory: &Path, family: Family, names: &dyn Names) {
     let path = directory.join(&row.file);
     let Checked { ruleset, findings, .. } = rules_file(&path, family, names, &Sets::assumed());
-    row.refused = findings.into_iter().find(|finding| finding.severity == Severity::Error);
-    let (Some(ruleset), None) = (ruleset, &row.refused) else { return };
+    row.refused = findings.iter().find(|finding| finding.severity == Severity::Error).cloned();
+    if row.refused.is_some() {
+        row.struck = strike(&path, findings, family, names);
+        return;
+    }
+    let Some(ruleset) = ruleset else { return };
     let printed = print(&ruleset, names, None);
     let twin = std::fs::read_to_string(directory.join(format!("{}.saved", row.file)));
     if let Ok(twin) = twin {
@@ -170,6 +179,37 @@ fn one(row: &mut Row, directory: &Path, family: Family, names: &dyn Names) {
         if row.live_round_trip != RoundTrip::Same {
             row.live_round_trip = compare(&printed, saved);
         }
+    }
+}
+
+/// Takes the lines out that are refused for a match or target by name, until the rest
+/// loads; how many they were. `None`: something else is wrong.
+fn strike(
+    path: &Path,
+    mut findings: Vec<Finding>,
+    family: Family,
+    names: &dyn Names,
+) -> Option<u64> {
+    let bytes = crate::iptables::read_file(path).ok()?;
+    let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    let mut struck = 0;
+    loop {
+        let mut errors = findings.iter().filter(|it| it.severity == Severity::Error).peekable();
+        if errors.peek().is_none() {
+            return Some(struck);
+        }
+        let lines_of = errors.map(|it| (it.line, it.code)).collect::<BTreeMap<_, _>>();
+        for (number, code) in lines_of {
+            let named = matches!(code, Code::UnsupportedMatch | Code::UnsupportedTarget);
+            let line = lines.get_mut((number as usize).checked_sub(1)?)?;
+            if !named || line.is_empty() {
+                return None;
+            }
+            struck += 1;
+            *line = b"";
+        }
+        let rest = lines.join(&b'\n');
+        findings = rules_bytes(path, &rest, family, names, &Sets::assumed()).findings;
     }
 }
 
@@ -266,10 +306,13 @@ pub(super) fn coverage_of(rows: &[Row], who: &str, loads: &dyn Fn(&Row) -> bool)
     let (files, loaded) = (theirs().count() as u64, ours().count() as u64);
     let sum = |rows: &mut dyn Iterator<Item = &Row>| rows.map(|row| row.rules).sum::<u64>();
     let (rules, enforced) = (sum(&mut theirs()), sum(&mut ours()));
+    let rest = theirs().filter_map(|row| Some(row.rules.saturating_sub(row.struck?)));
+    let each = enforced + rest.sum::<u64>();
     format!(
         "of {files} files ({rules} rules) that {who}: {loaded} files ({:.1}%), {enforced} rules \
-         ({:.2}%)",
+         ({:.2}%); {each} rules ({:.2}%) once the rules that are refused by name are taken out",
         share(loaded, files),
         share(enforced, rules),
+        share(each, rules),
     )
 }

@@ -153,11 +153,21 @@ pub fn sets_file(path: &Path, stage: &mut Stage<'_>, names: &dyn Names) -> Check
 
 /// Reads and checks one rules file.
 pub fn rules_file(path: &Path, family: Family, names: &dyn Names, sets: &Sets) -> Checked {
+    match iptables::read_file(path) {
+        Ok(bytes) => rules_bytes(path, &bytes, family, names, sets),
+        Err(error) => unreadable(path, &error),
+    }
+}
+
+/// The same of what a file at `path` holds or would hold.
+fn rules_bytes(
+    path: &Path,
+    bytes: &[u8],
+    family: Family,
+    names: &dyn Names,
+    sets: &Sets,
+) -> Checked {
     let name = path.to_string_lossy();
-    let bytes = match iptables::read_file(path) {
-        Ok(bytes) => bytes,
-        Err(error) => return unreadable(path, &error),
-    };
     let mut checked = Checked {
         path: path.to_path_buf(),
         source: None,
@@ -167,7 +177,7 @@ pub fn rules_file(path: &Path, family: Family, names: &dyn Names, sets: &Sets) -
         compared: None,
         findings: Vec::new(),
     };
-    match iptables::parse_bytes(&bytes, &name, family, names) {
+    match iptables::parse_bytes(bytes, &name, family, names) {
         Ok(parsed) => {
             checked.findings = parsed.findings;
             if sets.assume {
@@ -185,7 +195,7 @@ pub fn rules_file(path: &Path, family: Family, names: &dyn Names, sets: &Sets) -
         }
         Err(findings) => checked.findings = findings,
     }
-    checked.source = Some(String::from_utf8_lossy(&bytes).into_owned());
+    checked.source = Some(String::from_utf8_lossy(bytes).into_owned());
     checked
 }
 

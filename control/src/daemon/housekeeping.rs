@@ -143,7 +143,8 @@ impl NetworkSide {
     }
 }
 
-/// Sweeps the connection table at an even pace, and sets every second.
+/// Sweeps the connection table at an even pace, and sets every second; what sets will
+/// grow into is there before they do.
 #[derive(Debug)]
 struct Sweeper {
     last: Nanos,
@@ -160,6 +161,7 @@ impl Sweeper {
             conntrack.sweep(now, budget);
             self.last = now;
         }
+        sets.foresee();
         if now >= self.named + Nanos::SECOND {
             sets.sweep(now);
             let offenders = conntrack.pressure().offenders;

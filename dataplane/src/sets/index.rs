@@ -39,9 +39,19 @@ pub(super) struct Index {
 
 impl Index {
     pub(super) fn new(slots: usize) -> Self {
-        let slots = slots.next_power_of_two().clamp(SMALLEST, LARGEST);
+        Self::over(zeroed(Self::size(slots)))
+    }
+
+    /// Slots of an index that is to have so many.
+    pub(super) fn size(slots: usize) -> usize {
+        slots.next_power_of_two().clamp(SMALLEST, LARGEST)
+    }
+
+    /// Of as many zeroed slots as [`Index::size`] says of any number.
+    pub(super) fn over(slots: Box<[AtomicU64]>) -> Self {
         let (gone, farthest) = Default::default();
-        Self { slots: zeroed(slots), shift: 32 - slots.ilog2(), gone, farthest }
+        let shift = 32 - slots.len().ilog2();
+        Self { slots, shift, gone, farthest }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -134,6 +144,11 @@ impl Index {
         self.gone.load(Ordering::Relaxed)
     }
 
+    #[cfg(test)]
+    pub(super) fn first_slot(&self) -> *const AtomicU64 {
+        self.slots.as_ptr()
+    }
+
     /// Slots that the longest walk there can be looks at: to an empty one, or as far as
     /// a row may be.
     #[cfg(test)]
@@ -177,10 +192,10 @@ impl Table {
     /// Another index over the same rows, into which all of them are yet to be [carried].
     ///
     /// [carried]: Table::carry
-    pub(super) fn begin(&self, slots: usize) -> (Self, Carried) {
+    pub(super) fn begin(&self, index: Index) -> (Self, Carried) {
         let before = &self.index;
         let carried = Carried { start: before.first_empty(), slots: 0 };
-        let index = Arc::new(Index::new(slots));
+        let index = Arc::new(index);
         let slab = Arc::clone(&self.slab);
         (Self { index, before: Some(Arc::clone(before)), slab }, carried)
     }

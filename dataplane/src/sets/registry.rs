@@ -362,6 +362,11 @@ impl Registry {
         slot.load().test(element, nomatch, now)
     }
 
+    /// [`Set::foresee`] for every set.
+    pub fn foresee(&self) {
+        self.list().iter().for_each(|slot| slot.load().foresee());
+    }
+
     /// Takes out what expired, in every set; about once a second is enough. An expired
     /// element is not found in any case.
     pub fn sweep(&self, now: Nanos) {

@@ -227,6 +227,14 @@ impl Set {
         }
     }
 
+    /// Has some of the memory there that it will need soon, if it grows ([`Set::add`]
+    /// does not wait for it then). For a thread that may wait, every few milliseconds.
+    pub fn foresee(&self) {
+        if let Body::Hash(store) = &self.body {
+            store.foresee();
+        }
+    }
+
     /// Lets go of members that were taken out.
     pub(super) fn tidy_members(&self) {
         if let Body::List(list) = &self.body {

@@ -123,6 +123,21 @@ impl Slab {
         }
     }
 
+    /// The chunk behind the one that `fresh`, the first row that was never used, is in the
+    /// second half of, unless there is none or it was made, and its words.
+    pub(super) fn next_chunk(&self, fresh: u32) -> Option<(usize, usize)> {
+        let (chunk, at) = place(fresh.min(self.most - 1));
+        let next = self.chunks.get(chunk + 1).filter(|next| next.get().is_none());
+        let late = at * 2 * self.layout.words >= self.chunk_words(chunk);
+        (late && next.is_some()).then(|| (chunk + 1, self.chunk_words(chunk + 1)))
+    }
+
+    /// Zeroed words for a chunk that [`Slab::next_chunk`] named, unless somebody was first.
+    pub(super) fn supply(&self, chunk: usize, words: Box<[AtomicU64]>) {
+        debug_assert_eq!(words.len(), self.chunk_words(chunk), "another chunk's");
+        let _another_was_first = self.chunks[chunk].set(words);
+    }
+
     /// The row; `None` if its chunk was never made.
     #[inline]
     pub(super) fn row(&self, row: u32) -> Option<Row<'_>> {

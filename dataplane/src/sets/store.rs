@@ -6,6 +6,7 @@
 //! is made before the lock is taken, and freed after. Rows stay where they are. Packets
 //! never allocate: what they may add to has its room [reserved](Store::reserve).
 
+mod ahead;
 mod upkeep;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 
+use self::ahead::Ahead;
 use super::error::SetError;
 use super::index::{Carried, SMALLEST, Table};
 use super::key::{Key, Shape};
@@ -93,6 +95,7 @@ pub(super) struct Store {
     live: AtomicU32,
     pub(super) lengths: [Lengths; 2],
     writer: Mutex<Writer>,
+    ahead: Box<Ahead>,
 }
 
 impl Store {
@@ -126,6 +129,7 @@ impl Store {
                 sweep: 0,
                 reserved: false,
             }),
+            ahead: Box::default(),
         }
     }
 

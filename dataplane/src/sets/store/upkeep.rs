@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::super::index::{SMALLEST, Table};
+use super::super::index::{Index, SMALLEST, Table};
 use super::super::slab::{LIVE, Slab};
 use super::{NEVER, NONE, Store, Writer};
 use crate::clock::Nanos;
@@ -50,7 +50,7 @@ impl Store {
     /// Begins another index over the same rows. A small one is done at once, and one of
     /// interfaces: theirs are told apart by the order in which they are met.
     fn begin(&self, writer: &mut Writer, old: &Table, slots: usize) {
-        let (table, mut carried) = old.begin(slots);
+        let (table, mut carried) = old.begin(Index::over(self.slots(Index::size(slots))));
         let at_once = self.shape.has_iface() || old.index.len() <= AT_ONCE;
         if at_once && table.carry(&mut carried, usize::MAX) {
             self.publish(writer, table.settled());

@@ -252,3 +252,59 @@ fn a_bitmap_of_networks_covers_one_network() {
     assert_eq!(made(ip(0, 1), ip(255, 2), None), Ok(None));
     assert_eq!(made(ip(0, 1), ip(255, 2), Some(32)), Ok(None), "as without");
 }
+
+/// Who adds finds the next index there, down to its last page, when it comes to need it;
+/// without housekeeping it makes one, and nothing of that shows but in time.
+#[test]
+fn what_a_growing_set_needs_is_foreseen() {
+    const SLOTS: u32 = 1 << 16;
+    let spec = CreateSpec { maxelem: 1 << 20, ..CreateSpec::new(SetType::HashIp) };
+    let set = set(spec);
+    let Body::Hash(store) = &set.body else { panic!("a hash") };
+    let fill = |from: u32, to: u32| {
+        (from..to).for_each(|key| set.add(&ip(key + 1), &Extras::default(), false, NOW).unwrap());
+    };
+    // Not yet; and nothing that comes in small pages is worth it.
+    fill(0, SLOTS * 3 / 8);
+    set.sweep(NOW);
+    set.foresee();
+    assert_eq!(store.foreseen(), None);
+    fill(SLOTS * 3 / 8, SLOTS * 3 / 8 + 1);
+    set.foresee();
+    let (slots, ready) = store.foreseen().expect("the set is about to grow");
+    assert_eq!(ready, 2 * SLOTS as usize);
+    fill(SLOTS * 3 / 8 + 1, SLOTS / 2 + 1);
+    assert_eq!(store.table().index.first_slot(), slots, "the set grew into what was foreseen");
+    assert_eq!(store.foreseen(), None);
+    // The next one is foreseen in vain: elements go again.
+    set.sweep(NOW);
+    fill(SLOTS / 2 + 1, SLOTS);
+    set.foresee();
+    assert!(store.foreseen().is_some());
+    (SLOTS / 4..SLOTS).for_each(|key| set.del(&ip(key + 1), NOW).unwrap());
+    set.foresee();
+    let other = store.foreseen().filter(|&(_, ready)| ready != 2 * SLOTS as usize);
+    assert_eq!(other, None, "what is not needed any more is let go of, but for a worn index's");
+    assert!((0..SLOTS / 4).all(|key| set.test(&ip(key + 1), false, NOW) == Ok(true)));
+}
+
+/// Rows of a chunk that was supplied are rows like others, and none is supplied twice.
+#[test]
+fn rows_that_were_foreseen_are_rows() {
+    let set = set(CreateSpec { maxelem: 1 << 18, ..CreateSpec::new(SetType::HashIp) });
+    let Body::Hash(store) = &set.body else { panic!("a hash") };
+    let mut supplied = 0;
+    for key in 1..=1 << 18 {
+        set.add(&ip(key), &Extras::default(), false, NOW).unwrap();
+        if key % 4096 == 0 {
+            let next = || store.table().slab.next_chunk(key);
+            let before = next().filter(|(_, words)| *words >= 1 << 16);
+            set.foresee();
+            supplied += u32::from(before.is_some() && next().is_none());
+            set.sweep(NOW);
+        }
+    }
+    assert!(supplied >= 2, "{supplied} chunks were made ahead");
+    assert!((1..=1 << 18).all(|key| set.test(&ip(key), false, NOW) == Ok(true)));
+    assert_eq!(set.header().entries, 1 << 18);
+}
