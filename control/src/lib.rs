@@ -17,6 +17,7 @@ pub mod diagnostics;
 pub mod doctor;
 pub mod explain;
 pub mod guard;
+pub mod history;
 pub mod interpret;
 pub mod ipset;
 pub mod iptables;

@@ -327,6 +327,13 @@ timeouts = { patient = { protocol = "tcp" } }
 [state]
 file = "none"
 interval = 3600
+[history]
+dir = "history"
+keep = 18
+days = 19
+[change]
+require = ["reason"]
+probes = ["192.0.2.1:443"]
 [log]
 file = "log"
 json = "log.json"

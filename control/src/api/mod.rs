@@ -13,7 +13,7 @@ pub mod server;
 
 pub use client::{Client, ClientError};
 pub use protocol::{Code, Failure, PROTOCOL_VERSION, Request, Response};
-pub use server::{Feed, Handler, Server, ServerError};
+pub use server::{Feed, Handler, Peer, Server, ServerError};
 
 #[cfg(test)]
 mod tests;

@@ -4,11 +4,13 @@
 mod accounts;
 mod applied;
 mod blocklist;
+mod changes;
 mod config;
 mod connections;
 mod log;
 mod management;
 mod ports;
+mod rules;
 mod session;
 mod sets;
 mod stats;
@@ -23,6 +25,10 @@ use thiserror::Error;
 pub use accounts::AccountEntry;
 pub use applied::{Applied, Stages, VersionInfo};
 pub use blocklist::{BlockRuleInfo, BlocklistInfo};
+pub use changes::{
+    Confirm, Effect, FlowInfo, HistoryInfo, PendingInfo, Reconcile, Rollback, StoredPolicy, Terms,
+    Why,
+};
 pub use config::{ConfigChange, ConfigEntry, ConfigInfo, Reload, Reloaded};
 pub use connections::{
     AddressFilter, ConntrackDelete, ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackRow,
@@ -32,6 +38,7 @@ pub use connections::{
 pub use log::{HeavyInfo, LogReport, OutletInfo};
 pub use management::ManagementEntry;
 pub use ports::{PortStatus, Ports, QueueStatus};
+pub use rules::{ChainInfo, RuleInfo, Rules};
 pub use session::{SessionInfo, SessionOutcome, SessionReport};
 pub use sets::{SetChanged, SetEntry, SetInfo, SetPage, SetUse};
 pub use stats::{ConntrackStats, OffenderInfo, Stats, WorkerInfo};
@@ -94,6 +101,26 @@ pub enum Request {
     ShowStatus {},
     /// Replace the policy of one or both families, all or nothing.
     Apply(Apply),
+    /// Put back in force what was.
+    Rollback(Rollback),
+    /// A change that waits for it is to stay.
+    Confirm(Confirm),
+    /// An emergency change was looked at.
+    Reconcile(Reconcile),
+    /// What was in force, when, by whom and why.
+    ShowHistory {
+        /// So many records at most, the newest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last: Option<u64>,
+        /// Look at every record and text again.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        verify: bool,
+    },
+    /// The texts of one policy of the history.
+    ShowStored {
+        /// What it is called: `@1`, `@3fa9c1`, `@r17`.
+        name: String,
+    },
     /// The policy with its counters.
     ShowRules {
         /// Only this family.
@@ -249,6 +276,9 @@ pub struct Apply {
     /// Cut it, if that is what the policy does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+    /// How it is to be done.
+    #[serde(default, skip_serializing_if = "changes::is_default")]
+    pub terms: Terms,
 }
 
 /// A policy text.
@@ -269,8 +299,23 @@ pub enum Response {
     Version(VersionInfo),
     /// To `show_status`.
     Status(Box<Status>),
-    /// To `apply`.
+    /// To `apply` and `rollback`.
     Applied(Applied),
+    /// To `confirm`: the number of its record, if there is a history.
+    Confirmed {
+        /// The record.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        record: Option<u64>,
+    },
+    /// To `reconcile`.
+    Reconciled {
+        /// The record that says so.
+        record: u64,
+    },
+    /// To `show_history`.
+    History(HistoryInfo),
+    /// To `show_stored`.
+    Stored(Box<StoredPolicy>),
     /// To `show_rules`.
     Rules(Rules),
     /// To `save_rules`.
@@ -392,50 +437,6 @@ pub struct Finding {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-}
-
-/// The running policy.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Rules {
-    /// Its generation.
-    pub generation: u64,
-    /// The chains asked for.
-    pub chains: Vec<ChainInfo>,
-}
-
-/// One chain.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct ChainInfo {
-    /// Family.
-    pub family: FamilyName,
-    /// Table.
-    pub table: String,
-    /// Chain.
-    pub chain: String,
-    /// `ACCEPT` or `DROP`, for built-in chains.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<String>,
-    /// Packets that met the policy.
-    pub packets: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Whether packets pass this chain today; false for INPUT and OUTPUT.
-    pub enforced: bool,
-    /// Rules in order.
-    pub rules: Vec<RuleInfo>,
-}
-
-/// One rule.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct RuleInfo {
-    /// Position in its chain, from 1.
-    pub number: u32,
-    /// Packets that matched.
-    pub packets: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// The rule as `iptables-save` prints it.
-    pub text: String,
 }
 
 /// An explanation.

@@ -66,10 +66,19 @@ fn pid_text(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
 }
 
+/// Who is at the other end of a connection, as the kernel says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// The user.
+    pub uid: Option<u32>,
+    /// The process.
+    pub pid: Option<i32>,
+}
+
 /// Answers requests. Called from several threads at once.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers one request.
-    fn handle(&self, request: Request) -> Result<Response, Failure>;
+    /// Answers one request of `peer`.
+    fn handle(&self, request: Request, peer: Peer) -> Result<Response, Failure>;
 
     /// Begins to tell events. A handler that has none to tell says so.
     fn watch(&self, _watch: ConntrackWatch) -> Result<Box<dyn Feed>, Failure> {
@@ -175,10 +184,13 @@ impl Server {
         if stream.set_nonblocking(false).is_err() {
             return;
         }
-        if let Err(failure) = self.access.check(&stream) {
-            let _ = answer(&mut stream, Err(failure), deadline);
-            return;
-        }
+        let peer = match self.access.check(&stream) {
+            Ok(peer) => peer,
+            Err(failure) => {
+                let _ = answer(&mut stream, Err(failure), deadline);
+                return;
+            }
+        };
         if open.fetch_add(1, Ordering::AcqRel) >= MAX_CONNECTIONS {
             open.fetch_sub(1, Ordering::AcqRel);
             let message = format!("{MAX_CONNECTIONS} connections are open already");
@@ -190,7 +202,7 @@ impl Server {
         let spawned =
             std::thread::Builder::new().name("control-conn".to_owned()).spawn(move || {
                 let _slot = slot;
-                converse(&mut stream, &*handler, &stop);
+                converse(&mut stream, &*handler, peer, &stop);
             });
         // Without a thread the closure, and with it stream and slot, is dropped.
         drop(spawned);
@@ -255,13 +267,13 @@ impl Drop for Server {
 }
 
 impl Access {
-    fn check(&self, stream: &UnixStream) -> Result<(), Failure> {
+    fn check(&self, stream: &UnixStream) -> Result<Peer, Failure> {
         let peer = socket_peercred(stream.as_fd())
             .map_err(|error| Failure::new(Code::Forbidden, error.to_string()))?;
         let (uid, gid) = (peer.uid.as_raw(), peer.gid.as_raw());
         let member = |group: u32| gid == group || in_group(peer.pid.as_raw_pid(), group);
         if uid == 0 || uid == self.owner || self.group.is_some_and(member) {
-            return Ok(());
+            return Ok(Peer { uid: Some(uid), pid: Some(peer.pid.as_raw_pid()) });
         }
         Err(Failure::new(Code::Forbidden, format!("user {uid} may not control this daemon")))
     }
@@ -278,6 +290,7 @@ fn in_group(pid: i32, group: u32) -> bool {
 pub(super) fn converse(
     stream: &mut impl frame::Stream,
     handler: &(impl Handler + ?Sized),
+    peer: Peer,
     stop: &AtomicBool,
 ) {
     while !stop.load(Ordering::Relaxed) {
@@ -296,7 +309,7 @@ pub(super) fn converse(
                 Ok(feed) => return tell(stream, feed, stop),
                 Err(failure) => Err(failure),
             },
-            Ok(request) => handler.handle(request),
+            Ok(request) => handler.handle(request, peer),
             Err(failure) => Err(failure),
         };
         if answer(stream, outcome, monotonic() + MESSAGE_TIMEOUT).is_err() {

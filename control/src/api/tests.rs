@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::frame::{self, FrameError, MAX_MESSAGE, Stream};
 use super::protocol::{Code, Failure, Outcome, RequestEnvelope, ResponseEnvelope, VersionInfo};
 use super::server::{converse, decode};
-use super::{Client, ClientError, Handler, Request, Response, Server, ServerError};
+use super::{Client, ClientError, Handler, Peer, Request, Response, Server, ServerError};
 
 const SPECIFICATION: &str = include_str!("../../../docs/control-socket.md");
 
@@ -46,12 +46,15 @@ fn every_documented_request_is_understood_and_said_the_same_way() {
         "apply",
         "change_recent",
         "change_set",
+        "confirm",
         "delete_conntrack",
         "explain",
         "flush_conntrack",
         "flush_expect",
+        "reconcile",
         "reload",
         "restore_sets",
+        "rollback",
         "save_rules",
         "set_settings",
         "show_accounts",
@@ -59,6 +62,7 @@ fn every_documented_request_is_understood_and_said_the_same_way() {
         "show_config",
         "show_conntrack",
         "show_expect",
+        "show_history",
         "show_limits",
         "show_log",
         "show_management",
@@ -71,6 +75,7 @@ fn every_documented_request_is_understood_and_said_the_same_way() {
         "show_settings",
         "show_stats",
         "show_status",
+        "show_stored",
         "show_trace",
         "stop",
         "version",
@@ -94,6 +99,7 @@ fn every_documented_answer_is_understood_and_said_the_same_way() {
         "applied",
         "blocklist",
         "config",
+        "confirmed",
         "conntrack",
         "deleted",
         "error",
@@ -101,12 +107,14 @@ fn every_documented_answer_is_understood_and_said_the_same_way() {
         "expectations",
         "explained",
         "flushed",
+        "history",
         "limits",
         "log",
         "management",
         "ports",
         "recent",
         "recent_changed",
+        "reconciled",
         "reloaded",
         "rules",
         "saved",
@@ -118,6 +126,7 @@ fn every_documented_answer_is_understood_and_said_the_same_way() {
         "stats",
         "status",
         "stopping",
+        "stored",
         "traces",
         "version",
     ];
@@ -209,7 +218,7 @@ impl Stream for Script {
 struct Fixed;
 
 impl Handler for Fixed {
-    fn handle(&self, request: Request) -> Result<Response, Failure> {
+    fn handle(&self, request: Request, _peer: Peer) -> Result<Response, Failure> {
         match request {
             Request::Version {} => Ok(Response::Version(VersionInfo {
                 portcullis: "0".to_owned(),
@@ -238,7 +247,7 @@ fn requests_are_answered_in_turn_however_the_bytes_are_cut() {
         input.extend(framed(b"nonsense"));
         input.extend(framed(VERSION));
         let mut stream = Script::new(input, piece);
-        converse(&mut stream, &Fixed, &AtomicBool::new(false));
+        converse(&mut stream, &Fixed, Peer::default(), &AtomicBool::new(false));
         let answers = stream.answers();
         assert_eq!(answers.len(), 3);
         assert!(matches!(answers[0].outcome, Outcome::Response(_)));
@@ -280,7 +289,7 @@ proptest! {
             input[1..4].fill(0);
         }
         let mut stream = Script::new(input, piece);
-        converse(&mut stream, &Fixed, &AtomicBool::new(false));
+        converse(&mut stream, &Fixed, Peer::default(), &AtomicBool::new(false));
         for answer in stream.answers() {
             prop_assert!(matches!(answer.outcome, Outcome::Error(_)));
         }
@@ -300,7 +309,7 @@ proptest! {
         }
         body.truncate(cut.index(body.len()) + 1);
         let mut stream = Script::new(framed(&body), 9);
-        converse(&mut stream, &Fixed, &AtomicBool::new(false));
+        converse(&mut stream, &Fixed, Peer::default(), &AtomicBool::new(false));
         prop_assert_eq!(stream.answers().len(), 1);
     }
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::client::{ask_about, findings, unexpected};
+use super::evidence::Because;
 use super::{Exit, Output};
-use crate::api::protocol::{self, Applied, SessionOutcome, Source};
+use crate::api::protocol::{self, Applied, Effect, SessionOutcome, Source, Terms, TupleInfo};
 use crate::api::{Request, Response};
 use crate::daemon::policy::Texts;
 use crate::guard::find::Place;
@@ -14,6 +15,10 @@ const EXAMPLES: &str = "Examples:
   portcullis apply --rules rules.v4
   portcullis apply --rules rules.v4 --rules6 rules.v6 --counters
   portcullis apply --rules rules.v4 --sets sets.save
+  portcullis apply --rules rules.v4 --dry-run
+  portcullis apply --rules rules.v4 --confirm 60s --reason 'open 8443' --ticket NET-17
+  portcullis apply --rules rules.v4 --rematch
+  portcullis apply --rules rules.v4 --emergency --reason 'worm on port 445'
   portcullis apply --rules rules.v4 --session '198.51.100.7 50000 192.0.2.1 22'
 
 A family without a file keeps its policy. On any error the old policy keeps running; so it
@@ -36,6 +41,9 @@ pub struct Args {
     /// Take over the counters written in the files (as iptables-restore -c does).
     #[arg(short = 'c', long)]
     pub counters: bool,
+    /// How it is to be done.
+    #[command(flatten)]
+    pub conditions: Conditions,
     /// The session to keep.
     #[command(flatten)]
     pub keep: Keep,
@@ -84,6 +92,55 @@ impl Keep {
     }
 }
 
+/// How a change is to be made.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Conditions {
+    /// Why.
+    #[command(flatten)]
+    pub because: Because,
+    /// Undo it after this time unless `portcullis confirm` comes, whatever dies meanwhile: as
+    /// 60s, 5m or 1h.
+    #[arg(long, value_name = "TIME", value_parser = window)]
+    pub confirm: Option<u64>,
+    /// End the live flows that the new policy would not admit as new.
+    #[arg(long)]
+    pub rematch: bool,
+    /// Say what would come of it, and which live flows it would not admit; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// With a reason and nothing else; opens a record that wants to be reconciled.
+    #[arg(long, requires = "reason")]
+    pub emergency: bool,
+}
+
+impl Conditions {
+    pub(super) fn terms(self) -> Terms {
+        let Self { because, confirm, rematch, dry_run, emergency } = self;
+        Terms { why: because.why(), confirm_ms: confirm, rematch, dry_run, emergency }
+    }
+}
+
+/// Longest time that a change may wait.
+const WINDOW_MAX_MS: u64 = 24 * 3600 * 1000;
+
+/// A time in milliseconds.
+fn window(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is no time: write 60s, 5m or 1h, at most 24h");
+    let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(bad()),
+    };
+    let time = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    time.filter(|time| (1..=WINDOW_MAX_MS).contains(time)).ok_or_else(bad)
+}
+
 /// Runs the command.
 pub fn run(args: Args, output: &Output) -> Exit {
     let texts = Texts::read(args.rules.as_deref(), args.rules6.as_deref(), &args.sets);
@@ -98,7 +155,8 @@ pub fn run(args: Args, output: &Output) -> Exit {
         [&rules, &rules6].into_iter().flatten().chain(&sets).cloned().collect();
     let session = args.keep.session();
     let (counters, force) = (args.counters, args.keep.force);
-    let apply = protocol::Apply { rules, rules6, sets, counters, session, force };
+    let terms = args.conditions.terms();
+    let apply = protocol::Apply { rules, rules6, sets, counters, session, force, terms };
     match ask_about(&args.socket, Request::Apply(apply), &sources, output) {
         Ok(Response::Applied(applied)) => {
             print(&applied, &sources, output);
@@ -109,7 +167,7 @@ pub fn run(args: Args, output: &Output) -> Exit {
     }
 }
 
-fn print(applied: &Applied, sources: &[Source], output: &Output) {
+pub(super) fn print(applied: &Applied, sources: &[Source], output: &Output) {
     if output.json() {
         return output.object(applied);
     }
@@ -118,6 +176,13 @@ fn print(applied: &Applied, sources: &[Source], output: &Output) {
         output.warning(&applied.session.text);
     }
     let Applied { generation, rules_v4, rules_v6, adopted, stages, .. } = applied;
+    if applied.dry_run {
+        output.line(format_args!(
+            "would be accepted: {rules_v4} IPv4 and {rules_v6} IPv6 rules; nothing was changed"
+        ));
+        applied.effect.iter().for_each(|effect| flows(effect, output));
+        return;
+    }
     output.line(format_args!(
         "generation {generation}: {rules_v4} IPv4 and {rules_v6} IPv6 rules{}",
         if *adopted { "" } else { ", not yet adopted by every worker" }
@@ -126,4 +191,42 @@ fn print(applied: &Applied, sources: &[Source], output: &Output) {
         "parse {} us, compile {} us, self-check {} us, publish {} us, adopted after {} us",
         stages.parse_us, stages.compile_us, stages.selfcheck_us, stages.publish_us, stages.adopt_us
     ));
+    applied.effect.iter().for_each(|effect| flows(effect, output));
+    if let Some(number) = applied.record {
+        let short = applied.policy.get(..12).unwrap_or_default();
+        output.line(format_args!("record {number}, policy {short}"));
+    }
+    if let Some(ms) = applied.confirm_ms {
+        let seconds = ms.div_ceil(1000);
+        output.warning(format_args!(
+            "undone in {seconds} s: look whether all is well, then `portcullis confirm` (or \
+             `portcullis rollback`)"
+        ));
+    }
+}
+
+/// Live flows that a policy does not admit.
+fn flows(effect: &Effect, output: &Output) {
+    let Effect { judged, unjudged, refused, ended, .. } = effect;
+    output.line(match ended {
+        0 => format!("{refused} of {judged} live flows would not be admitted as new"),
+        _ => format!("{ended} of {judged} live flows ended: the policy does not admit them"),
+    });
+    for flow in &effect.flows {
+        let TupleInfo { src, dst, sport, dport, .. } = &flow.original;
+        let line = if flow.line > 0 { format!(", line {}", flow.line) } else { String::new() };
+        output.line(format_args!(
+            "  protocol {} src={src} dst={dst} sport={sport} dport={dport}: {}{line}",
+            flow.proto, flow.by
+        ));
+    }
+    let named = effect.flows.len() as u64;
+    if named < *refused {
+        output.line(format_args!("  and {} more", refused - named));
+    }
+    if *unjudged > 0 {
+        output.line(format_args!(
+            "{unjudged} live flows were not tried: nothing is known of their first packet"
+        ));
+    }
 }

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use dataplane::packet::Family;
+
+use super::stored::Place;
 use super::timeouts::CtTimeouts;
 use super::{Exit, Output};
 use crate::check::{self, Checked, corpus};
@@ -14,6 +17,7 @@ const EXAMPLES: &str = "Examples:
   portcullis check --rules rules.v4 --rules6 rules.v6 --json
   portcullis check --rules rules.v4 --sets sets.save
   portcullis check --rules rules.v4 --assume-sets
+  portcullis check --rules @1
   portcullis check --rules rules.v4 --ct-timeout patient=tcp,established=864000
 
 Exits 0 when everything loads, 1 when anything is refused.";
@@ -38,6 +42,9 @@ pub struct Args {
     /// Named timeouts.
     #[command(flatten)]
     pub timeouts: CtTimeouts,
+    /// Where the history is.
+    #[command(flatten)]
+    pub place: Place,
     /// Check a directory of rulesets against its MANIFEST.tsv.
     #[arg(long, value_name = "DIR", hide = true)]
     pub corpus: Option<PathBuf>,
@@ -58,7 +65,16 @@ pub fn run(args: Args, output: &Output) -> Exit {
     if let Some(directory) = &args.corpus {
         return run_corpus(directory, args.live.as_deref(), &names, output);
     }
-    let (rules, rules6, sets) = (args.rules, args.rules6, args.sets);
+    let files = args.place.files(args.rules, Family::V4);
+    let files = files.and_then(|v4| Ok((v4, args.place.files(args.rules6, Family::V6)?)));
+    let (rules, rules6) = match files {
+        Ok(files) => files,
+        Err(error) => {
+            output.error(error);
+            return Exit::Refused;
+        }
+    };
+    let sets = args.sets;
     let request = check::Request { rules, rules6, sets, assume_sets: args.assume_sets };
     if request.rules.is_empty() && request.rules6.is_empty() && request.sets.is_empty() {
         output.error("check: no file given; try --rules FILE, --rules6 FILE or --sets FILE");

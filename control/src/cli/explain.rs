@@ -8,6 +8,7 @@ use dataplane::fib::Network;
 use dataplane::packet::Family;
 
 use super::client::{ask, unexpected};
+use super::stored::Place;
 use super::timeouts::CtTimeouts;
 use super::{Exit, Output, replay};
 use crate::api::{Request, Response};
@@ -22,6 +23,7 @@ const EXAMPLES: &str = "Examples:
   portcullis explain --in eth0 --src 198.18.1.2 --dst 198.18.2.2 --proto tcp --dport 443
   portcullis explain --rules rules.v4 --in eth0 --out eth1 --src 198.18.1.2 --dst 198.18.2.2 \\
       --proto tcp --dport 22 --flags ACK --state ESTABLISHED
+  portcullis explain --rules @1 --in eth0 --out eth1 --src 198.18.1.2 --dst 198.18.2.2
   portcullis explain --rules rules.v4 --topology topo.toml --in eth0 --pcap a.pcap --frame 3
 
 Without --rules or --rules6 the running daemon is asked. The packet may also be
@@ -60,6 +62,9 @@ pub struct Args {
     /// Named timeouts.
     #[command(flatten)]
     pub timeouts: CtTimeouts,
+    /// Where the history is.
+    #[command(flatten)]
+    pub place: Place,
     /// Where the daemon listens.
     #[command(flatten)]
     pub socket: super::Socket,
@@ -125,7 +130,17 @@ packet_options! {
 }
 
 /// Runs the command.
-pub fn run(args: Args, output: &Output) -> Exit {
+pub fn run(mut args: Args, output: &Output) -> Exit {
+    for (path, family) in [(&mut args.rules, Family::V4), (&mut args.rules6, Family::V6)] {
+        let file = path.take().map(|path| args.place.file(path, family)).transpose();
+        match file {
+            Ok(file) => *path = file,
+            Err(error) => {
+                output.error(error);
+                return Exit::Refused;
+            }
+        }
+    }
     let mut words = args.options.words();
     words.extend(args.packet.iter().cloned());
     if let Some(file) = &args.pcap {

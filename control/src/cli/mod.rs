@@ -12,7 +12,9 @@ pub mod completions;
 pub mod config;
 pub mod conntrack;
 pub mod doctor;
+mod evidence;
 pub mod explain;
+pub mod history;
 pub mod logging;
 pub mod man;
 pub mod output;
@@ -20,11 +22,13 @@ pub mod recent;
 pub mod release;
 pub mod reload;
 pub mod replay;
+pub mod rollback;
 pub mod run;
 pub mod set;
 pub mod show;
 mod status;
 pub mod stop;
+mod stored;
 pub mod sysctl;
 mod table;
 mod timeouts;
@@ -84,7 +88,8 @@ const EXIT_CODES: &str = "Exit codes:
 Examples:
   portcullis check --rules rules.v4
   portcullis run --port eth0 --port eth1 --rules rules.v4
-  portcullis apply --rules new.v4
+  portcullis apply --rules new.v4 --confirm 60s
+  portcullis rollback
   portcullis show rules
   portcullis conntrack -L -p tcp
   portcullis set list blocked
@@ -109,6 +114,14 @@ enum Command {
     Check(check::Args),
     /// Replace the running policy, all or nothing.
     Apply(apply::Args),
+    /// Put back in force what was, at once.
+    Rollback(rollback::Args),
+    /// Keep the change that waits for its confirmation.
+    Confirm(rollback::ConfirmArgs),
+    /// Show what was in force, when, by whom and why.
+    History(history::Args),
+    /// Close the record of an emergency change.
+    Reconcile(rollback::ReconcileArgs),
     /// Read the configuration and policy files again.
     Reload(reload::Args),
     /// Check, show and look up settings.
@@ -175,6 +188,10 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(*args, &output),
         Command::Check(args) => check::run(args, &output),
         Command::Apply(args) => apply::run(args, &output),
+        Command::Rollback(args) => rollback::run(args, &output),
+        Command::Confirm(args) => rollback::confirm(args, &output),
+        Command::History(args) => history::run(args, &output),
+        Command::Reconcile(args) => rollback::reconcile(args, &output),
         Command::Reload(args) => reload::run(args, &output),
         Command::Config(args) => config::run(args, &output),
         Command::Show(args) => show::run(args, &output),

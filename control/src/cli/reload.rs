@@ -3,8 +3,9 @@
 use super::apply::Keep;
 use super::client::{ask, findings, unexpected};
 use super::config::one_line;
+use super::evidence::Because;
 use super::{Exit, Output};
-use crate::api::protocol::{Reload, Reloaded, SessionOutcome};
+use crate::api::protocol::{Reload, Reloaded, SessionOutcome, Terms};
 use crate::api::{Request, Response};
 
 const EXAMPLES: &str = "Examples:
@@ -29,6 +30,9 @@ pub struct Args {
     /// The session to keep.
     #[command(flatten)]
     pub keep: Keep,
+    /// Why.
+    #[command(flatten)]
+    pub because: Because,
     /// Where the daemon listens.
     #[command(flatten)]
     pub socket: super::Socket,
@@ -36,8 +40,9 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args, output: &Output) -> Exit {
-    let Args { dry_run, keep, socket } = args;
-    let reload = Reload { dry_run, session: keep.session(), force: keep.force };
+    let Args { dry_run, keep, because, socket } = args;
+    let terms = Terms { why: because.why(), ..Terms::default() };
+    let reload = Reload { dry_run, session: keep.session(), force: keep.force, terms };
     match ask(&socket, Request::Reload(reload), output) {
         Ok(Response::Reloaded(reloaded)) => {
             print(&reloaded, output);

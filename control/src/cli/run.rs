@@ -6,6 +6,7 @@ use dataplane::conntrack::setting_name;
 use dataplane::port::fault::{Faults, PerMillion};
 use dataplane::port::management::Entry;
 
+use super::evidence::Keeping;
 use super::logging::Logging;
 use super::timeouts::CtTimeouts;
 use super::{Exit, Output};
@@ -123,6 +124,9 @@ pub struct Args {
     /// Save them this often; they are also saved at the end [default: 5].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub state_interval: Option<u64>,
+    /// What is recorded of changes, and what they need.
+    #[command(flatten)]
+    pub keeping: Keeping,
     /// Most connections at once [default: 262144].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=268_435_456))]
     pub conntrack_max: Option<u64>,
@@ -226,7 +230,7 @@ impl Args {
             user: Given::flag(self.user.clone().map(|user| Some(UserName(user)))),
             seccomp: Given::flag(self.seccomp),
             socket_group: Given::flag(self.socket_group.map(|group| Some(Whole(group.into())))),
-            ..self.logging.layer()
+            ..self.keeping.layer(self.logging.layer())
         }
     }
 

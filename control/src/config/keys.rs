@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::change::{Evidence, Probe, Words};
 use super::conntrack::{SettingTable, TimeoutTable};
 use super::management::Managers;
 use super::table::{self, Effect, Given, Key, Origin, Value, keys};
@@ -82,6 +83,19 @@ keys! {
     state_file: Option<StateFile> = "state.file", Restart, "--state", None;
     /// How often they are saved, in seconds.
     state_interval: Whole<1, 86_400> = "state.interval", Live, "--state-interval", Whole(5);
+
+    /// Where every policy that is put in force is recorded; "none" for nowhere. Unset:
+    /// /var/lib/portcullis/history, or nowhere with a control socket of one's own.
+    history_dir: Option<StateFile> = "history.dir", Restart, "--history", None;
+    /// Most records that are kept.
+    history_keep: Whole<2, 100_000> = "history.keep", Restart, "--history-keep", Whole(1000);
+    /// How many days they are kept.
+    history_days: Whole<1, 36_500> = "history.days", Restart, "--history-days", Whole(400);
+    /// What `apply` and `rollback` must be told, or they are refused (but for emergencies).
+    require: Words<Evidence> = "change.require", Restart, "--require", Words(Vec::new());
+    /// Services that must answer after a change (a TCP connection within three seconds each),
+    /// or it is undone.
+    probes: Words<Probe> = "change.probes", Restart, "--probe", Words(Vec::new());
 
     /// Where LOG lines are appended. Unset: standard error.
     log: Option<PathBuf> = "log.file", Live, "--log", None;

@@ -6,6 +6,7 @@
 //! bad values are all refused, each with its place. Relative paths in the file begin at
 //! the file's directory, those of flags at the working directory.
 
+mod change;
 mod conntrack;
 mod keys;
 mod management;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+pub use self::change::{Evidence, Probe, Words};
 pub use self::conntrack::{SettingTable, TimeoutTable};
 pub use self::management::Managers;
 pub use keys::{KEYS, Layer, Settings};
@@ -43,6 +45,8 @@ pub const DEFAULT_FILE: &str = "/etc/portcullis/portcullis.toml";
 pub const DEFAULT_SOCKET: &str = "/run/portcullis/control.sock";
 /// Where connections and limits are kept by the daemon on that socket.
 pub const DEFAULT_STATE: &str = "/var/lib/portcullis/state/conntrack";
+/// Where every policy is recorded by the daemon on that socket.
+pub const DEFAULT_HISTORY: &str = "/var/lib/portcullis/history";
 /// Where files of sets are looked for.
 pub const DEFAULT_SETS: &str = "/etc/portcullis/sets";
 /// Where links are kept that outlive the daemon.

@@ -12,9 +12,12 @@ use super::values::{
     AttachName, CaptureFilesName, CaptureLinkName, HostRoadName, ModeName, OnFailureName, Pairs,
     ZeroCopyName,
 };
-use super::{Configured, Conflict, DEFAULT_SETS, DEFAULT_SOCKET, DEFAULT_STATE, Settings};
+use super::{
+    Configured, Conflict, DEFAULT_HISTORY, DEFAULT_SETS, DEFAULT_SOCKET, DEFAULT_STATE, Settings,
+};
 use crate::daemon::sandbox::Sandbox;
-use crate::daemon::{CaptureSettings, Config, Failure, LogSettings, Rotation};
+use crate::daemon::{CaptureSettings, ChangeSettings, Config, Failure, LogSettings, Rotation};
+use crate::history::Keep;
 use crate::log::nflog::Link;
 
 impl Settings {
@@ -49,6 +52,22 @@ impl Settings {
             Some(file) => file.path().map(ToOwned::to_owned),
             None if self.socket.value.as_os_str() == DEFAULT_SOCKET => Some(DEFAULT_STATE.into()),
             None => None,
+        }
+    }
+
+    /// Where and how long policies are recorded, and what changes need.
+    fn changes(&self) -> ChangeSettings {
+        let usual = self.socket.value.as_os_str() == DEFAULT_SOCKET;
+        let directory = match &self.history_dir.value {
+            Some(file) => file.path().map(ToOwned::to_owned),
+            None => usual.then(|| DEFAULT_HISTORY.into()),
+        };
+        let age = Nanos::from_secs(self.history_days.value.0 * 86_400);
+        ChangeSettings {
+            history: directory,
+            keep: Keep { records: self.history_keep.value.0 as usize, age },
+            require: self.require.value.0.clone(),
+            probes: self.probes.value.0.iter().map(|probe| probe.0).collect(),
         }
     }
 
@@ -183,6 +202,7 @@ impl Configured {
             logging: settings.logging(),
             state: settings.state(),
             state_every: Nanos::from_secs(settings.state_interval.value.0),
+            changes: settings.changes(),
             conntrack: settings.conntrack(),
             faults: None,
             timeouts: settings.timeouts.value.0.iter().map(|given| given.value.clone()).collect(),

@@ -63,6 +63,15 @@ established = 864000
 file = "none"
 interval = 7
 
+[history]
+dir = "history"
+keep = 100
+days = 30
+
+[change]
+require = ["reason", "ticket"]
+probes = ["192.0.2.1:443", "[2001:db8::1]:22"]
+
 [log]
 file = "log/it"
 json = "log/json"

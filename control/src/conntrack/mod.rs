@@ -11,5 +11,6 @@ mod tests;
 mod text;
 
 pub use filter::matches;
+pub(crate) use row::tuple;
 pub use row::{Rows, expectation};
 pub use text::{Columns, Form, protocol_name, save_line};

@@ -86,7 +86,8 @@ fn state(row: &Row) -> Option<&'static str> {
     row.view.state_name()
 }
 
-fn tuple(tuple: &Tuple, counted: Option<CountedInfo>) -> TupleInfo {
+/// One direction as a protocol value.
+pub(crate) fn tuple(tuple: &Tuple, counted: Option<CountedInfo>) -> TupleInfo {
     let ip = |bits: u128| match tuple.family {
         Family::V4 => IpAddr::V4(Ipv4Addr::from(bits as u32)),
         Family::V6 => IpAddr::V6(Ipv6Addr::from(bits)),

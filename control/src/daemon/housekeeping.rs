@@ -207,6 +207,7 @@ impl Daemon {
             if signals.reload.swap(false, Ordering::Relaxed) {
                 self.service.reload_in_background();
             }
+            self.service.tend();
             duties.turn(now, || self.service.status_line());
             self.watch_workers(&mut dog, now)?;
             if let Some(worker) = self.fleet.fallen() {

@@ -13,6 +13,7 @@
 //! the log thread, the state thread, and housekeeping on the main thread.
 
 mod blocklist;
+mod change;
 mod connections;
 mod error;
 pub(crate) mod failure;
@@ -35,6 +36,7 @@ mod sets;
 mod sight;
 mod status;
 mod tallies;
+mod timeouts;
 mod views;
 mod watch;
 mod watchdog;
@@ -45,7 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dataplane::clock::{Nanos, monotonic};
-use dataplane::conntrack::{self, ConfigError, Conntrack};
+use dataplane::conntrack::{self, Conntrack};
 use dataplane::engine::Switches;
 use dataplane::fib::{Mode, Network};
 use dataplane::port::afxdp::{self, AttachChoice, CopyMode, LinkInfo, Pins};
@@ -59,9 +61,13 @@ use crate::apply::PolicyStore;
 use crate::config::Configured;
 use crate::diagnostics::Finding;
 use crate::guard::Session;
+use crate::history::Moment;
 use crate::net::Mirror;
 use crate::state::{self, Keeper, Place, Restored, Saving, Sources, StateError};
 use blocklist::Blocking;
+pub use change::ChangeSettings;
+use change::Ledger;
+use change::begin::{self, Beginning};
 pub use error::DaemonError;
 use error::system;
 pub use failure::{Failure, FailureError};
@@ -80,6 +86,7 @@ use service::{NetworkInForce, Parts, Service, StateSight};
 use sets::lasting::SetKeeper;
 use sets::{FromFiles, SetDesk};
 use sight::ProgramSight;
+pub use timeouts::NamedTimeouts;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -129,6 +136,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// How often they are saved.
     pub state_every: Nanos,
+    /// Where policies are recorded, and what changes need.
+    pub changes: ChangeSettings,
     /// Connection tracking and reassembly settings by the kernel's names.
     pub conntrack: Vec<(String, u64)>,
     /// Faults on every wire, for tests.
@@ -137,29 +146,6 @@ pub struct Config {
     pub timeouts: Vec<NamedTimeouts>,
     /// What all this was made from.
     pub configured: Configured,
-}
-
-/// Timeouts of one protocol under a name (`-j CT --timeout`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedTimeouts {
-    /// What rules call them.
-    pub name: String,
-    /// The protocol, as `nfct` calls it.
-    pub protocol: String,
-    /// Seconds by state.
-    pub values: Vec<(String, u64)>,
-}
-
-impl NamedTimeouts {
-    /// Makes them known to a table's settings.
-    ///
-    /// # Errors
-    /// As [`conntrack::Config::add_timeouts`].
-    pub fn add_to(&self, settings: &mut conntrack::Config) -> Result<(), ConfigError> {
-        let values: Vec<(&str, u64)> =
-            self.values.iter().map(|(state, seconds)| (state.as_str(), *seconds)).collect();
-        settings.add_timeouts(&self.name, &self.protocol, &values)
-    }
 }
 
 /// Workers at most: there are so many beats.
@@ -191,6 +177,8 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     sandbox::enter(&config.sandbox, &sandbox::places(&config), config.socket_group)?;
     let texts = Texts::read(config.rules.as_deref(), config.rules6.as_deref(), &config.sets)
         .map_err(|findings| refused(findings, Texts::default()))?;
+    let beginning = begin::begin(&config.changes, texts, &Moment::now());
+    let texts = beginning.texts.clone();
     let conntrack = Arc::new(conntrack_table(&config)?);
     let parsed = policy::parse(&texts, config.counters, &conntrack, &config.mode)
         .map_err(|findings| refused(findings, texts.clone()))?;
@@ -219,7 +207,8 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
             });
         }
     };
-    let equipment = Equipment { store, workers, conntrack, sets, mirror, place, holds, pins };
+    let equipment =
+        Equipment { store, workers, conntrack, sets, mirror, place, holds, pins, beginning };
     let (mut daemon, restored) =
         Daemon::start(config, equipment, &signals).map_err(|error| owners.blame(error, &texts))?;
     let mut notes = daemon.service.notes();
@@ -339,6 +328,7 @@ struct Equipment {
     place: Option<Place>,
     holds: Holds,
     pins: Pins,
+    beginning: Beginning,
 }
 
 impl Daemon {
@@ -348,8 +338,9 @@ impl Daemon {
         config: Config,
         equipment: Equipment,
         signals: &Signals,
-    ) -> Result<(Self, Option<String>), DaemonError> {
-        let Equipment { store, workers, conntrack, sets, mirror, place, holds, pins } = equipment;
+    ) -> Result<(Self, Vec<String>), DaemonError> {
+        let Equipment { store, workers, conntrack, sets, mirror, place, holds, pins, beginning } =
+            equipment;
         let update = mirror.current()?;
         let network = Arc::new(Network::build(&update.topology)?);
         let notes = update.notes.iter().map(ToString::to_string).collect();
@@ -382,6 +373,8 @@ impl Daemon {
             .map(|place| keep_state(place, &config, &conntrack, &store, restored))
             .transpose()
             .map_err(system("state thread"))?;
+        let (book, more) = beginning.record(store.generation());
+        let ledger = Ledger::new(config.changes.clone(), book);
         let service = Arc::new(Service::new(Parts {
             store,
             conntrack: Arc::clone(&conntrack),
@@ -395,6 +388,7 @@ impl Daemon {
             program: program.clone(),
             state: StateSight::of(&config, keeper.as_ref()),
             configured: config.configured.clone(),
+            ledger,
             host_road: opened.host_road,
             failure: config.failure.clone(),
             stop: Arc::clone(&signals.stop),
@@ -417,7 +411,7 @@ impl Daemon {
             set_keeper,
             ports,
         };
-        Ok((daemon, note))
+        Ok((daemon, note.into_iter().chain(more).collect()))
     }
 }
 

@@ -13,15 +13,17 @@ use dataplane::clock::Nanos;
 use dataplane::conntrack;
 use dataplane::port::management::List;
 
+use super::change::{How, Order, Refusal};
 use super::logwriter;
 use super::notify;
 use super::policy::{self, Texts};
-use super::service::{How, Refusal, Service};
+use super::service::Service;
 use super::sets::FromFiles;
 use crate::api::protocol::{ConfigChange, ConfigInfo, Reload, Reloaded};
-use crate::api::{Code, Failure};
+use crate::api::{Code, Failure, Peer};
 use crate::config::{self, Change, Configured, Plan, Refused, Settings};
 use crate::diagnostics::{Code as Kind, Finding, Severity};
+use crate::history::Action;
 
 /// The configuration in force.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ impl Service {
     }
 
     fn reload_and_tell(&self) {
-        let done = match self.reload(Reload::default()) {
+        let done = match self.reload(Reload::default(), Peer::default()) {
             Ok(done) => done,
             Err(failure) => {
                 for it in &failure.findings {
@@ -102,7 +104,7 @@ impl Service {
     }
 
     /// Reads the files again.
-    pub(super) fn reload(&self, order: Reload) -> Result<Reloaded, Failure> {
+    pub(super) fn reload(&self, order: Reload, peer: Peer) -> Result<Reloaded, Failure> {
         let _turn = match self.desk().turn.try_lock() {
             Ok(turn) => turn,
             Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
@@ -111,16 +113,16 @@ impl Service {
             }
         };
         if order.dry_run {
-            return self.reload_in_turn(order);
+            return self.reload_in_turn(order, peer);
         }
         notify::reloading();
-        let outcome = self.reload_in_turn(order);
+        let outcome = self.reload_in_turn(order, peer);
         notify::ready(&self.status_line());
         outcome
     }
 
-    fn reload_in_turn(&self, order: Reload) -> Result<Reloaded, Failure> {
-        let Reload { dry_run, session, force } = order;
+    fn reload_in_turn(&self, order: Reload, peer: Peer) -> Result<Reloaded, Failure> {
+        let Reload { dry_run, session, force, terms } = order;
         let prepared = self.prepare(dry_run)?;
         let wire = |changes: &[Change]| changes.iter().map(on_the_wire).collect::<Vec<_>>();
         let (changed, restart) = (wire(&prepared.plan.live), wire(&prepared.plan.restart));
@@ -145,7 +147,10 @@ impl Service {
         let Texts { v4, v6, sets } = &prepared.texts;
         if v4.is_some() || v6.is_some() || !sets.is_empty() {
             let how = How::default();
-            let done = self.change(&prepared.texts, how, session, force).inspect_err(|_| {
+            let texts = &prepared.texts;
+            let order =
+                Order { how, session, force, ..Order::of(Action::Reload, texts, terms, peer) };
+            let done = self.change(order).inspect_err(|_| {
                 self.restore_management(management);
             })?;
             reloaded.policy = Some(done);

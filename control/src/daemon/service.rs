@@ -1,4 +1,5 @@
-//! What the control socket can ask of the daemon. Called from many threads.
+//! What the control socket can ask of the daemon. Called from many threads. Changes of the
+//! policy are `change`'s.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,23 +10,19 @@ use dataplane::conntrack::{ConfigError, Conntrack};
 use dataplane::fib::Network;
 use dataplane::packet::Family;
 
+use super::change::Ledger;
 use super::connections::{Table, beside};
 use super::fleet::WorkerSight;
 use super::logwriter::{LogDesk, LogSettings};
-use super::policy::{self, Texts};
 use super::ports::PortBoard;
 use super::reload::Desk;
-use super::sets::{FromFiles, SetDesk};
+use super::sets::SetDesk;
 use super::watch::Events;
 use super::{failure, records, status, tallies, views};
-use crate::api::protocol::{
-    Applied, Apply, ConntrackWatch, Explained, FailureInfo, SessionInfo, SessionReport, Stages,
-    Stats, Status, VersionInfo,
-};
-use crate::api::{Code, Failure, Feed, Handler, Request, Response};
-use crate::apply::{ApplyError, Installed, PolicyStore};
+use crate::api::protocol::{ConntrackWatch, Explained, FailureInfo, Stats, Status, VersionInfo};
+use crate::api::{Code, Failure, Feed, Handler, Peer, Request, Response};
+use crate::apply::PolicyStore;
 use crate::config::Configured;
-use crate::diagnostics::Finding;
 use crate::explain::{self, Description, ExplainError};
 use crate::iptables::TableNames;
 use crate::state::{Keeper, Pace, Progress};
@@ -52,6 +49,7 @@ pub(super) struct Service {
     program: super::ProgramSight,
     state: Option<StateSight>,
     desk: Desk,
+    ledger: Ledger,
     host_road: bool,
     failure: super::Failure,
     stop: Arc<AtomicBool>,
@@ -73,6 +71,7 @@ pub(super) struct Parts {
     pub(super) program: super::ProgramSight,
     pub(super) state: Option<StateSight>,
     pub(super) configured: Configured,
+    pub(super) ledger: Ledger,
     pub(super) host_road: bool,
     pub(super) failure: super::Failure,
     pub(super) stop: Arc<AtomicBool>,
@@ -124,6 +123,7 @@ impl Service {
             program: parts.program,
             state: parts.state,
             desk: Desk::new(parts.configured),
+            ledger: parts.ledger,
             host_road: parts.host_road,
             failure: parts.failure,
             stop: parts.stop,
@@ -181,6 +181,14 @@ impl Service {
         notes
     }
 
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub(super) fn workers(&self) -> &[WorkerSight] {
+        &self.workers
+    }
+
     pub(super) fn desk(&self) -> &Desk {
         &self.desk
     }
@@ -192,52 +200,6 @@ impl Service {
     /// How often the state is saved, where it is.
     pub(super) fn pace(&self) -> Option<&Pace> {
         self.state.as_ref().map(|state| &state.pace)
-    }
-
-    /// One checked change of the policy, guarded for the sake of `session`.
-    pub(super) fn change(
-        &self,
-        texts: &Texts,
-        how: How,
-        session: Option<SessionInfo>,
-        force: bool,
-    ) -> Result<Applied, Failure> {
-        let refused = |findings| Failure::from(Refusal::Findings(findings));
-        let files = FromFiles::read(&texts.sets).map_err(refused)?;
-        let mut parsed = self.parse(texts, how.written_counters).map_err(refused)?;
-        parsed.findings.extend(files.findings.iter().cloned());
-        let impossible = |error: dataplane::sets::SetError| {
-            Failure::new(Code::Refused, format!("{error}; the old policy keeps running"))
-        };
-        let _turn = self.sets.turn();
-        let tried = self.sets.try_out(files, how.all_sets).map_err(impossible)?;
-        parsed.change.sets = Some(tried.overlay());
-        let guarded = self.guard(session, force, &parsed.change, texts)?;
-        let mut applied = self.install(parsed, texts).map_err(Failure::from)?.answer();
-        tried.settle().map_err(impossible)?;
-        applied.session = guarded.report;
-        applied.findings.extend(guarded.findings);
-        Ok(applied)
-    }
-
-    fn install(&self, parsed: policy::Parsed, texts: &Texts) -> Result<Done, Refusal> {
-        let installed = self.store.install(parsed.change).map_err(|error| {
-            match policy::compile_finding(&error, texts) {
-                Some(finding) => Refusal::Findings(vec![finding]),
-                None => Refusal::Apply(error),
-            }
-        })?;
-        self.log.open_book(self.store.log_book());
-        Ok(Done { installed, findings: parsed.findings, parse: parsed.took })
-    }
-
-    fn apply(&self, apply: Apply) -> Result<Response, Failure> {
-        let texts = Texts { v4: apply.rules, v6: apply.rules6, sets: apply.sets };
-        if texts.v4.is_none() && texts.v6.is_none() && texts.sets.is_empty() {
-            return Err(Failure::new(Code::BadRequest, "apply needs rules, rules6 or sets"));
-        }
-        let how = How { written_counters: apply.counters, all_sets: true };
-        Ok(Response::Applied(self.change(&texts, how, apply.session, apply.force)?))
     }
 
     fn explain(&self, words: &[String]) -> Result<Response, Failure> {
@@ -271,6 +233,14 @@ impl Service {
         }))
     }
 
+    fn rules(&self, wanted: &views::Wanted) -> Result<Response, Failure> {
+        let rules = self.store.read(|view| views::rules(view, wanted, self.host_road));
+        match wanted.absence() {
+            Some(message) if rules.chains.is_empty() => Err(Failure::new(Code::Refused, message)),
+            _ => Ok(Response::Rules(rules)),
+        }
+    }
+
     fn version(&self) -> VersionInfo {
         VersionInfo {
             portcullis: env!("CARGO_PKG_VERSION").to_owned(),
@@ -298,6 +268,7 @@ impl Service {
             failure: self.failure(),
             state: state.map(|it| status::state(&it.path, (it.progress)())),
             log: status::log(&self.log),
+            changes: self.nags(),
         }
     }
 
@@ -351,20 +322,19 @@ impl Handler for Service {
         Ok(Box::new(Events::begin(&self.conntrack, &self.ports, wanted)?))
     }
 
-    fn handle(&self, request: Request) -> Result<Response, Failure> {
+    fn handle(&self, request: Request, peer: Peer) -> Result<Response, Failure> {
         match request {
             Request::Version {} => Ok(Response::Version(self.version())),
             Request::ShowStatus {} => Ok(Response::Status(Box::new(self.status()))),
-            Request::Apply(apply) => self.apply(apply),
+            request @ (Request::Apply(_)
+            | Request::Rollback(_)
+            | Request::Confirm(_)
+            | Request::Reconcile(_)
+            | Request::Reload(_)
+            | Request::ShowHistory { .. }
+            | Request::ShowStored { .. }) => self.on_changes(request, peer),
             Request::ShowRules { family, table, chain } => {
-                let wanted = views::Wanted { family, table, chain };
-                let rules = self.store.read(|view| views::rules(view, &wanted, self.host_road));
-                match wanted.absence() {
-                    Some(message) if rules.chains.is_empty() => {
-                        Err(Failure::new(Code::Refused, message))
-                    }
-                    _ => Ok(Response::Rules(rules)),
-                }
+                self.rules(&views::Wanted { family, table, chain })
             }
             Request::SaveRules { family, counters } => {
                 let text = self.store.read(|view| views::save(view, family, counters));
@@ -415,78 +385,9 @@ impl Handler for Service {
             | Request::ChangeSet { .. }
             | Request::RestoreSets { .. }) => self.on_sets(request),
             Request::ShowConfig {} => Ok(Response::Config(self.desk.info())),
-            Request::Reload(reload) => Ok(Response::Reloaded(self.reload(reload)?)),
             Request::Stop {} => {
                 self.stop.store(true, Ordering::Relaxed);
                 Ok(Response::Stopping {})
-            }
-        }
-    }
-}
-
-/// How a change treats what is there.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct How {
-    /// The counters written in the texts are taken.
-    pub(super) written_counters: bool,
-    /// Sets are replaced even if their files say what they said before.
-    pub(super) all_sets: bool,
-}
-
-/// A change that was made.
-pub(super) struct Done {
-    installed: Installed,
-    findings: Vec<Finding>,
-    parse: Nanos,
-}
-
-impl Done {
-    pub(super) fn answer(self) -> Applied {
-        let micros = |time: Nanos| time.0 / 1000;
-        let Installed { generation, rules_v4, rules_v6, adopted, timing } = self.installed;
-        Applied {
-            generation,
-            rules_v4,
-            rules_v6,
-            adopted,
-            stages: Stages {
-                parse_us: micros(self.parse),
-                compile_us: micros(timing.compile),
-                selfcheck_us: micros(timing.selfcheck),
-                publish_us: micros(timing.publish),
-                adopt_us: micros(timing.adopt),
-            },
-            findings: policy::on_the_wire(&self.findings),
-            session: SessionReport::default(),
-        }
-    }
-}
-
-/// A change that was not.
-pub(super) enum Refusal {
-    Findings(Vec<Finding>),
-    Apply(ApplyError),
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Findings(findings) => {
-                let errors = findings
-                    .iter()
-                    .filter(|f| f.severity == crate::diagnostics::Severity::Error)
-                    .count();
-                let plural = if errors == 1 { "" } else { "s" };
-                let message =
-                    format!("refused: {errors} error{plural}; the old policy keeps running");
-                let findings = policy::on_the_wire(&findings);
-                Self { code: Code::Refused, message, findings }
-            }
-            Refusal::Apply(error @ (ApplyError::Busy | ApplyError::Draining { .. })) => {
-                Self::new(Code::Busy, error.to_string())
-            }
-            Refusal::Apply(error) => {
-                Self::new(Code::Internal, format!("{error}; the old policy keeps running"))
             }
         }
     }

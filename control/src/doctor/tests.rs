@@ -190,6 +190,7 @@ fn status() -> Status {
             last: None,
             restored: Default::default(),
         }),
+        changes: Vec::new(),
     }
 }
 

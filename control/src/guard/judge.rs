@@ -236,23 +236,8 @@ impl<'a> Trial<'a> {
         self.ended(&fed, what)
     }
 
-    /// Whether the policy ended it. What else may end a packet is not the policy's.
     fn ended(&self, fed: &Fed, what: &'static str) -> Option<Cut> {
-        use DropReason as R;
-        match fed.reason? {
-            R::Rule | R::ChainPolicy | R::Hotdrop | R::Reject => {
-                let step = fed.event.path.last();
-                let (how, line) = step.map_or_else(
-                    || ("the policy".to_owned(), 0),
-                    |step| (place(step), self.line(step)),
-                );
-                Some(Cut { what, how, line })
-            }
-            reason @ (R::SynCookie | R::NatNoAddress | R::NatHeader) => {
-                Some(Cut { what, how: format!("drop reason {}", reason.name()), line: 0 })
-            }
-            _ => None,
-        }
+        ended(fed, self.rules).map(|(how, line)| Cut { what, how, line })
     }
 
     /// It went somewhere else than to the service.
@@ -269,29 +254,46 @@ impl<'a> Trial<'a> {
         };
         match nat {
             Some(step) => {
-                Cut { what, how: format!("{} ({whither})", place(step)), line: self.line(step) }
+                let (place, line) = place(step, self.rules);
+                Cut { what, how: format!("{place} ({whither})"), line }
             }
             None => Cut { what, how: whither, line: 0 },
         }
     }
+}
 
-    /// Where a step stands in the file.
-    fn line(&self, step: &PathStep) -> u32 {
-        let table = self.rules.tables.iter().find(|table| table.id.name() == step.table);
-        let chain = table.and_then(|table| table.chain(&step.chain));
-        chain.map_or(0, |chain| match step.rule {
-            Some(number) => chain.rules.get(number as usize - 1).map_or(0, |it| it.span.line),
-            None => chain.span.line,
-        })
+/// Whether the policy ended it: how, and the rule's line. What else may end a packet is not
+/// the policy's.
+pub(super) fn ended(fed: &Fed, rules: &Ruleset) -> Option<(String, u32)> {
+    use DropReason as R;
+    match fed.reason? {
+        R::Rule | R::ChainPolicy | R::Hotdrop | R::Reject => Some(
+            fed.event
+                .path
+                .last()
+                .map_or_else(|| ("the policy".to_owned(), 0), |step| place(step, rules)),
+        ),
+        reason @ (R::SynCookie | R::NatNoAddress | R::NatHeader) => {
+            Some((format!("drop reason {}", reason.name()), 0))
+        }
+        _ => None,
     }
 }
 
-fn place(step: &PathStep) -> String {
+/// A step in words, and where it stands in the file.
+pub(super) fn place(step: &PathStep, rules: &Ruleset) -> (String, u32) {
     let target = step.target.as_deref().unwrap_or("-");
-    match step.rule {
+    let table = rules.tables.iter().find(|table| table.id.name() == step.table);
+    let chain = table.and_then(|table| table.chain(&step.chain));
+    let line = chain.map_or(0, |chain| match step.rule {
+        Some(number) => chain.rules.get(number as usize - 1).map_or(0, |it| it.span.line),
+        None => chain.span.line,
+    });
+    let text = match step.rule {
         Some(number) => format!("{} {} rule {number} ({target})", step.table, step.chain),
         None => format!("{} {} policy {target}", step.table, step.chain),
-    }
+    };
+    (text, line)
 }
 
 fn segment(way: Way, flags: u8, seq: u32) -> Vec<u8> {
@@ -316,7 +318,7 @@ fn bits(address: IpAddr) -> u128 {
     }
 }
 
-fn address(family: Family, bits: u128) -> IpAddr {
+pub(super) fn address(family: Family, bits: u128) -> IpAddr {
     match family {
         Family::V4 => IpAddr::V4((bits as u32).into()),
         Family::V6 => IpAddr::V6(bits.into()),

@@ -4,9 +4,10 @@
 //! daemon's: the next packets of that connection, with what the connection table knows
 //! of it, and a new connection like it, go through the new policy on the engine of the
 //! data path, over the real network and a table of its own. Nothing is published,
-//! counted or sent, and limits are fresh.
+//! counted or sent, and limits are fresh. [`flows`] asks the same of every live flow.
 
 pub mod find;
+pub mod flows;
 mod judge;
 #[cfg(test)]
 mod tests;

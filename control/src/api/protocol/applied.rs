@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finding, SessionReport};
+use super::{Effect, Finding, SessionReport};
 
 /// The daemon and its machine.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -37,6 +37,21 @@ pub struct Applied {
     /// What becomes of the session that this came from.
     #[serde(default)]
     pub session: SessionReport,
+    /// Id of the policy, by its texts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub policy: String,
+    /// The number of its record, if it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<u64>,
+    /// It is undone after so many milliseconds, unless it is confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_ms: Option<u64>,
+    /// What it means for the flows that are alive, if that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
+    /// Whether nothing was changed, only asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// Durations in microseconds.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Finding, SessionInfo};
+use super::{Applied, Finding, SessionInfo, Terms};
 use crate::config::Effect;
 
 /// The configuration in force.
@@ -63,6 +63,9 @@ pub struct Reload {
     /// Cut it, if that is what the policy does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+    /// How the policy is to be changed.
+    #[serde(default, skip_serializing_if = "super::changes::is_default")]
+    pub terms: Terms,
 }
 
 /// The files were read again.

@@ -22,6 +22,9 @@ pub struct Status {
     /// Where LOG lines go.
     #[serde(default)]
     pub log: LogInfo,
+    /// What of changes wants to be looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
 }
 
 /// Where LOG lines go.

@@ -105,7 +105,8 @@ pub(super) fn places(config: &Config) -> Vec<(&Path, u32)> {
         .then_some((config.failure.pin_dir.as_path(), 0o700));
     let captures = config.logging.captures.as_ref();
     let captures = captures.map(|captures| (captures.directory.as_path(), 0o750));
-    socket.into_iter().chain(state).chain(pins).chain(captures).collect()
+    let history = config.changes.history.as_deref().map(|directory| (directory, 0o700));
+    socket.into_iter().chain(state).chain(pins).chain(captures).chain(history).collect()
 }
 
 /// Becomes the user and keeps what starting needs. `places` are the daemon's own

@@ -1,0 +1,49 @@
+//! The policy with its counters.
+
+use serde::{Deserialize, Serialize};
+
+use super::FamilyName;
+
+/// The running policy.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Rules {
+    /// Its generation.
+    pub generation: u64,
+    /// The chains asked for.
+    pub chains: Vec<ChainInfo>,
+}
+
+/// One chain.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ChainInfo {
+    /// Family.
+    pub family: FamilyName,
+    /// Table.
+    pub table: String,
+    /// Chain.
+    pub chain: String,
+    /// `ACCEPT` or `DROP`, for built-in chains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Packets that met the policy.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whether packets pass this chain today; false for INPUT and OUTPUT.
+    pub enforced: bool,
+    /// Rules in order.
+    pub rules: Vec<RuleInfo>,
+}
+
+/// One rule.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct RuleInfo {
+    /// Position in its chain, from 1.
+    pub number: u32,
+    /// Packets that matched.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The rule as `iptables-save` prints it.
+    pub text: String,
+}
