@@ -65,6 +65,11 @@ impl Checked {
 
 /// Checks every file of the request, in order.
 pub fn run(request: &Request, names: &dyn Names) -> Vec<Checked> {
+    run_with_sets(request, names).0
+}
+
+/// The same; also gives the sets that rules were judged by.
+pub fn run_with_sets(request: &Request, names: &dyn Names) -> (Vec<Checked>, Arc<Registry>) {
     let mut checked = Vec::new();
     let mut stage = Stage::empty(0, Nanos(0));
     for path in &request.sets {
@@ -79,7 +84,7 @@ pub fn run(request: &Request, names: &dyn Names) -> Vec<Checked> {
     for (paths, family) in families {
         checked.extend(paths.iter().map(|path| rules_file(path, family, names, &sets)));
     }
-    checked
+    (checked, sets.registry)
 }
 
 /// The sets that rules may name.
@@ -98,7 +103,7 @@ impl Sets {
     }
 
     /// Makes what a ruleset names and nobody has declared, and says so.
-    fn complete(&self, ruleset: &Ruleset, file: &str) -> Vec<Finding> {
+    pub(crate) fn complete(&self, ruleset: &Ruleset, file: &str) -> Vec<Finding> {
         let file = Arc::from(file);
         let mut findings = Vec::new();
         for NeededSet { set, span } in needed(ruleset) {
@@ -199,6 +204,21 @@ fn rules_bytes(
     checked
 }
 
+/// The interfaces that rules name, as far as there is room for ports.
+pub fn named_ports(ruleset: &Ruleset) -> Vec<String> {
+    let rules = ruleset.tables.iter().flat_map(|table| &table.chains).flat_map(|c| &c.rules);
+    let mut ports = BTreeSet::new();
+    for rule in rules {
+        let named = [&rule.input, &rule.output].into_iter().flatten();
+        ports.extend(named.map(|(interface, _)| interface.name.as_str()));
+        if let TargetSpec::Meta(MetaSpec::Tee { output: Some(output), .. }) = &rule.target {
+            ports.insert(output);
+        }
+    }
+    let ports = ports.into_iter().filter(|name| !name.is_empty()).take(MAX_PORTS);
+    ports.map(str::to_owned).collect()
+}
+
 /// Compiles a ruleset by itself, with the interfaces it names as ports, and
 /// checks the outcome against the interpreter. Gives what stands in the way.
 pub fn compiles(ruleset: &Ruleset, file: &str, sets: &Arc<Registry>) -> Option<Finding> {
@@ -210,17 +230,7 @@ fn compiled(
     file: &str,
     sets: &Arc<Registry>,
 ) -> Result<(Compiled, selfcheck::Report), Finding> {
-    let rules = ruleset.tables.iter().flat_map(|table| &table.chains).flat_map(|c| &c.rules);
-    let mut ports = BTreeSet::new();
-    for rule in rules {
-        let named = [&rule.input, &rule.output].into_iter().flatten();
-        ports.extend(named.map(|(interface, _)| interface.name.as_str()));
-        if let TargetSpec::Meta(MetaSpec::Tee { output: Some(output), .. }) = &rule.target {
-            ports.insert(output);
-        }
-    }
-    let ports = ports.into_iter().filter(|name| !name.is_empty()).take(MAX_PORTS);
-    let mut ports: Vec<String> = ports.map(str::to_owned).collect();
+    let mut ports = named_ports(ruleset);
     if ports.is_empty() {
         // The packets of the self-check have to come in somewhere.
         ports.push("port0".to_owned());

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dataplane::packet::Family;
 
+use super::lint::{LevelArgs, Looked};
 use super::stored::Place;
 use super::timeouts::CtTimeouts;
 use super::{Exit, Output};
@@ -20,7 +21,8 @@ const EXAMPLES: &str = "Examples:
   portcullis check --rules @1
   portcullis check --rules rules.v4 --ct-timeout patient=tcp,established=864000
 
-Exits 0 when everything loads, 1 when anything is refused.";
+What loads is looked at by `lint' too (warnings only, and no more than a few seconds of it): what it
+says does not change the exit code. Exits 0 when everything loads, 1 when anything is refused.";
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -39,6 +41,12 @@ pub struct Args {
     /// Take sets that rules name and no file declares for empty ones.
     #[arg(long)]
     pub assume_sets: bool,
+    /// Do not look for rules that cannot be meant as they stand.
+    #[arg(long)]
+    pub no_lint: bool,
+    /// Levels of what lint finds.
+    #[command(flatten)]
+    pub levels: LevelArgs,
     /// Named timeouts.
     #[command(flatten)]
     pub timeouts: CtTimeouts,
@@ -80,9 +88,21 @@ pub fn run(args: Args, output: &Output) -> Exit {
         output.error("check: no file given; try --rules FILE, --rules6 FILE or --sets FILE");
         return Exit::Usage;
     }
-    let checked = check::run(&request, &names);
+    let levels = match args.no_lint {
+        true => None,
+        false => match args.levels.levels(output) {
+            Ok(levels) => Some(levels),
+            Err(exit) => return exit,
+        },
+    };
+    let (checked, registry) = check::run_with_sets(&request, &names);
     for file in &checked {
         report(file, output);
+        if let (Some(levels), Some(ruleset)) = (&levels, &file.ruleset) {
+            let name = file.path.to_string_lossy();
+            let looked = Looked::quickly(ruleset, &name, &registry, output);
+            looked.tell(Vec::new(), levels, file.source.as_deref(), output);
+        }
     }
     if checked.iter().all(Checked::loads) { Exit::Ok } else { Exit::Refused }
 }

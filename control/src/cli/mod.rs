@@ -11,10 +11,12 @@ mod client;
 pub mod completions;
 pub mod config;
 pub mod conntrack;
+pub mod diff;
 pub mod doctor;
 mod evidence;
 pub mod explain;
 pub mod history;
+pub mod lint;
 pub mod logging;
 pub mod man;
 pub mod output;
@@ -60,7 +62,7 @@ pub enum Exit {
     Environment = 4,
     /// A fault of Portcullis itself.
     Internal = 5,
-    /// `doctor` found warnings, but no errors.
+    /// `doctor` found warnings, but no errors; `diff` found differences.
     Warnings = 6,
     /// A worker of the daemon was stuck: it ended so that it can be started anew.
     Stuck = 7,
@@ -81,7 +83,7 @@ const EXIT_CODES: &str = "Exit codes:
   3  unreachable: no daemon answers on the control socket
   4  environment: missing privilege, old kernel, missing or busy port
   5  internal: a fault of Portcullis itself
-  6  doctor: warnings, but no errors
+  6  doctor: warnings, but no errors; diff: the policies differ
   7  stuck: a worker of the daemon did not turn any more; it is to be started anew
   8  reload: done, but for settings that need a restart
 
@@ -112,6 +114,10 @@ enum Command {
     Run(Box<run::Args>),
     /// Check policy files without loading them.
     Check(check::Args),
+    /// Look for rules that cannot be meant as they stand.
+    Lint(lint::Args),
+    /// Show what changes between two policies: their texts, and what becomes of packets.
+    Diff(diff::Args),
     /// Replace the running policy, all or nothing.
     Apply(apply::Args),
     /// Put back in force what was, at once.
@@ -187,6 +193,8 @@ pub fn main() -> ExitCode {
     let exit = match cli.command {
         Command::Run(args) => run::run(*args, &output),
         Command::Check(args) => check::run(args, &output),
+        Command::Lint(args) => lint::run(&args, &output),
+        Command::Diff(args) => diff::run(&args, &output),
         Command::Apply(args) => apply::run(args, &output),
         Command::Rollback(args) => rollback::run(args, &output),
         Command::Confirm(args) => rollback::confirm(args, &output),

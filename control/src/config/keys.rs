@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::change::{Evidence, Probe, Words};
 use super::conntrack::{SettingTable, TimeoutTable};
+use super::lint::LintTable;
 use super::management::Managers;
 use super::table::{self, Effect, Given, Key, Origin, Value, keys};
 use super::values::{
@@ -23,6 +24,9 @@ keys! {
     bridge: Pairs = "bridge", Restart, "--bridge", Pairs::default();
     /// Workers, one for each queue of every port. Unset: as many as the ports have queues.
     workers: Option<Whole<1, 256>> = "workers", Restart, "--workers", None;
+    /// What becomes of findings of `lint` and `check`, as { accept-any = "deny" }: deny makes
+    /// lint fail, warn and note show them, allow hides them. `lint --codes` lists them.
+    lint: LintTable = "lint", Live, "", LintTable::default();
 
     /// The IPv4 policy, an iptables-save file. A reload reads it again.
     rules: Option<PathBuf> = "policy.rules", Live, "--rules", None;

@@ -9,6 +9,7 @@
 mod change;
 mod conntrack;
 mod keys;
+mod lint;
 mod management;
 mod plan;
 mod reader;
@@ -26,6 +27,7 @@ use thiserror::Error;
 
 pub use self::change::{Evidence, Probe, Words};
 pub use self::conntrack::{SettingTable, TimeoutTable};
+pub use self::lint::{LintTable, nearest_code};
 pub use self::management::Managers;
 pub use keys::{KEYS, Layer, Settings};
 pub use plan::{Change, Plan, plan};

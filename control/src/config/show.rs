@@ -101,13 +101,13 @@ pub fn reference() -> String {
     for key in KEYS {
         let default = key.default().filter(|value| !is_empty(value));
         let default = default.map_or_else(|| "unset".to_owned(), |value| format!("`{value}`"));
+        let flag = if key.flag.is_empty() { String::new() } else { format!("`{}`", key.flag) };
         let _ = writeln!(
             text,
-            "| `{}` | {} | {default} | {} | `{}` | {} |",
+            "| `{}` | {} | {default} | {} | {flag} | {} |",
             key.name,
             key.shape(),
             effect(key.effect),
-            key.flag,
             key.summary()
         );
     }

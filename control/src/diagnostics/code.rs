@@ -68,6 +68,58 @@ pub enum Code {
     WrongHook,
     /// Loads, but can never match.
     NeverMatches,
+    /// No packet comes to it.
+    Unreachable,
+    /// No packet comes to it, because rules before it say otherwise.
+    Contradicted,
+    /// It changes nothing.
+    Redundant,
+    /// A chain that no rule leads to.
+    UnusedChain,
+    /// A limit behind which the same is done without one.
+    LimitNeverFires,
+    /// A DNAT whose packets no rule lets through.
+    DnatWithoutForward,
+    /// A rule for translated destinations where nothing translates.
+    ForwardWithoutDnat,
+    /// A translation whose answers no rule lets through.
+    NatWithoutReturn,
+    /// Connections are accepted, but not what belongs to them.
+    MissingEstablished,
+    /// A rule that accepts everything.
+    AcceptAny,
+    /// A built-in chain that accepts what no rule takes.
+    PolicyAccept,
+    /// INVALID packets are let through beside a translation.
+    InvalidNotDropped,
+    /// A LOG that a flood of packets floods.
+    LogWithoutLimit,
+    /// A mark that is set, and no rule asks for.
+    MarkNeverRead,
+    /// A mark that is asked for, and no rule sets.
+    MarkNeverSet,
+    /// An exception without somebody who answers for it.
+    ExceptionWithoutOwner,
+    /// An exception without a ticket.
+    ExceptionWithoutTicket,
+    /// An exception without a date at which it is looked at again.
+    ExceptionWithoutReview,
+    /// A rule whose review date is past.
+    ReviewOverdue,
+    /// A rule that was to be gone by now.
+    ExceptionExpired,
+    /// A date in a comment that is none.
+    BadDate,
+    /// A rule without a comment.
+    MissingPurpose,
+    /// A chain that nothing says the purpose of.
+    MissingScope,
+    /// Something like a password in a comment or prefix.
+    SecretInComment,
+    /// A host name in a comment or prefix.
+    HostInComment,
+    /// A rule that many packets meet, behind rules that few meet.
+    RuleOrder,
     /// Read, but without effect.
     NoEffect,
     /// A chain in which packets may be compared with many rules, one by one.

@@ -53,7 +53,7 @@ use crate::model::{Ruleset, Span};
 
 pub(crate) use matches::{DCCP_TYPES, HEADER_NAMES};
 pub use names::{Names, TableNames};
-pub use print::{CounterSource, print};
+pub use print::{CounterSource, print, rule_text};
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 64 << 20;
