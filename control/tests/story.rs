@@ -261,3 +261,70 @@ fn a_site_may_want_reasons_and_services_that_answer() {
     assert_eq!(lab.text(&["show", "rules", "--save"]), before);
     assert_eq!(actions(&lab.json(&["history"])), ["undo", "apply", "apply", "start"]);
 }
+
+/// Rules of which somebody may want to know when they were used.
+const OWNED: &str = "*filter
+:FORWARD DROP [0:0]
+-A FORWARD -p icmp -m comment --comment \"ping; owner=net ticket=NET-3 review=2027-01-31\" -j ACCEPT
+-A FORWARD -p tcp -m tcp --dport 5001 -j ACCEPT
+-A FORWARD -p tcp -j ACCEPT
+COMMIT
+";
+
+#[test]
+fn counters_hits_and_owners_survive_ten_reloads_and_a_restart() {
+    let mut lab = Lab::new(OWNED);
+    lab.start();
+    let rules = |lab: &Lab| {
+        lab.json(&["show", "rules", "--chain", "FORWARD"])["chains"][0]["rules"].clone()
+    };
+    for _ in 0..3 {
+        assert!(lab.pings());
+    }
+    let before = rules(&lab);
+    let ping = |rules: &Value| {
+        rules.as_array().unwrap().iter().find(|it| it["about"]["owner"] == "net").cloned().unwrap()
+    };
+    // Both directions of three pings.
+    assert_eq!(ping(&before)["packets"], 6);
+    let hit = ping(&before)["last_hit"].as_u64().unwrap();
+    assert!(ping(&before)["first_hit"].as_u64().unwrap() <= hit);
+    assert_eq!(before[1]["last_hit"], Value::Null, "{before}");
+    std::thread::sleep(Duration::from_millis(1100));
+    for round in 0..10 {
+        // Others come and go, before it and behind it.
+        let line = format!("-A FORWARD -s 203.0.113.{round} -j DROP\n-A FORWARD -p icmp");
+        lab.write("rules.v4", &OWNED.replacen("-A FORWARD -p icmp", &line, usize::from(round < 9)));
+        lab.json(&["reload"]);
+        assert_eq!(ping(&rules(&lab)), {
+            let mut same = ping(&before);
+            same["number"] = if round < 9 { 2.into() } else { 1.into() };
+            same
+        });
+    }
+    assert_eq!(rules(&lab), before, "{}", lab.errors());
+    // Saved every second; then the daemon dies.
+    std::thread::sleep(Duration::from_millis(2500));
+    lab.kill();
+    lab.start();
+    assert_eq!(rules(&lab), before, "{}", lab.errors());
+    assert_eq!(ping(&before)["about"]["ticket"], "NET-3");
+    assert!(lab.pings());
+    lab.until("it is hit again", || ping(&rules(&lab))["last_hit"].as_u64().unwrap() > hit);
+    assert_eq!(ping(&rules(&lab))["packets"], 8);
+    let unused = lab.json(&["show", "rules", "--unused", "2s"]);
+    assert_eq!(unused["chains"][0]["rules"].as_array().unwrap().len(), 2, "{unused}");
+    let none = lab.json(&["show", "rules", "--unused", "7d"]);
+    assert_eq!(none["chains"], serde_json::json!([]));
+    // Other packets, other rules; and a text's own counters are no hits.
+    let _talk = Talk::through(&lab, 5001);
+    lab.until("a hit", || rules(&lab)[1]["first_hit"] != Value::Null);
+    lab.write("counted.v4", &OWNED.replace("-A FORWARD -p tcp -j", "[7:700] -A FORWARD -p tcp -j"));
+    std::thread::sleep(Duration::from_millis(2100));
+    // Answers of the session.
+    let hit = rules(&lab)[2]["last_hit"].clone();
+    lab.apply("counted.v4", &["-c"]);
+    std::thread::sleep(Duration::from_millis(1100));
+    let last = rules(&lab)[2].clone();
+    assert_eq!((&last["packets"], &last["last_hit"]), (&7.into(), &hit), "{last}");
+}

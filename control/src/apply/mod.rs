@@ -12,6 +12,7 @@
 
 mod ahead;
 mod identity;
+mod tracks;
 
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
@@ -34,6 +35,8 @@ use crate::selfcheck::{self, Budget, SelfCheckError};
 
 pub use ahead::Ahead;
 use identity::Identity;
+use tracks::Tracks;
+pub use tracks::{KIND as TRACKS, Track};
 
 /// Why a change was refused. The old policy runs on.
 #[derive(Debug, Error)]
@@ -137,6 +140,9 @@ pub struct PolicyStore {
     change: Mutex<()>,
     state: Mutex<State>,
     ahead: OnceLock<Arc<dyn Ahead>>,
+    tracks: Mutex<Tracks>,
+    /// Its first policy began with the counters of its text.
+    written: bool,
 }
 
 impl PolicyStore {
@@ -169,7 +175,8 @@ impl PolicyStore {
         let publisher = Publisher::new(Arc::clone(&running.snapshot));
         let state = State { publisher, running: Arc::new(running), base, draining: None };
         let (change, state, ahead) = (Mutex::new(()), Mutex::new(state), OnceLock::new());
-        Ok(Self { ports, workers, limits, change, state, ahead })
+        let tracks = Mutex::default();
+        Ok(Self { ports, workers, limits, change, state, ahead, tracks, written })
     }
 
     /// A view for one more worker.
@@ -221,6 +228,9 @@ impl PolicyStore {
         let start = monotonic();
         running.dynamic.begin(start);
         let old = self.publish(running, continues, written);
+        if written {
+            self.recount();
+        }
         self.ahead(|ahead| ahead.enter(&self.current()));
         let published = monotonic();
         timing.publish = published - start;

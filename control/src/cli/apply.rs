@@ -126,6 +126,11 @@ const WINDOW_MAX_MS: u64 = 24 * 3600 * 1000;
 /// A time in milliseconds.
 fn window(text: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is no time: write 60s, 5m or 1h, at most 24h");
+    time(text).filter(|time| (1..=WINDOW_MAX_MS).contains(time)).ok_or_else(bad)
+}
+
+/// A number with a unit (seconds without one), in milliseconds.
+pub(super) fn time(text: &str) -> Option<u64> {
     let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(at) => text.split_at(at),
         None => (text, "s"),
@@ -135,10 +140,11 @@ fn window(text: &str) -> Result<u64, String> {
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => return Err(bad()),
+        "d" => 86_400_000,
+        "w" => 604_800_000,
+        _ => return None,
     };
-    let time = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    time.filter(|time| (1..=WINDOW_MAX_MS).contains(time)).ok_or_else(bad)
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor))
 }
 
 /// Runs the command.

@@ -9,19 +9,24 @@ mod tally;
 
 use std::net::IpAddr;
 
+use dataplane::clock::wall_us;
+
 use super::client::{ask, unexpected};
 use super::conntrack::translations;
 use super::table::{Align, Table};
 use super::{Exit, Output};
 use crate::api::protocol::{
-    ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackStats, FamilyName, Rules, Stats,
+    ConntrackFilter, ConntrackPage, ConntrackQuery, ConntrackStats, FamilyName, RuleInfo, Rules,
+    Stats,
 };
 use crate::api::{Request, Response};
+use crate::history::stamp;
 
 const EXAMPLES: &str = "Examples:
   portcullis show rules
   portcullis show rules --save > rules.v4
   portcullis show rules -6 --save --counters > rules.v6
+  portcullis show rules --unused 7d
   portcullis show ports
   portcullis show management
   portcullis show nfacct
@@ -136,6 +141,12 @@ pub struct RulesArgs {
     /// Only this chain.
     #[arg(long, value_name = "NAME", conflicts_with = "save")]
     pub chain: Option<String>,
+    /// Only rules that are in force and unused for so long, as 7d or 12h.
+    #[arg(long, value_name = "TIME", value_parser = age, conflicts_with = "save")]
+    pub unused: Option<u64>,
+    /// With the times of first and last hits.
+    #[arg(long, conflicts_with = "save")]
+    pub hits: bool,
     /// Print an iptables-save file (IPv4 unless -6).
     #[arg(long)]
     pub save: bool,
@@ -227,18 +238,40 @@ fn rules(which: &RulesArgs, socket: &super::Socket, output: &Output) -> Result<(
         table: which.table.clone(),
         chain: which.chain.clone(),
     };
-    let Response::Rules(rules) = ask(socket, request, output)? else {
+    let Response::Rules(mut rules) = ask(socket, request, output)? else {
         return Err(unexpected(output));
     };
+    if let Some(age_s) = which.unused {
+        keep_unused(&mut rules, (wall_us() / 1_000_000).saturating_sub(age_s));
+    }
     if output.json() {
         output.object(&rules);
     } else {
-        output.raw(&render_rules(&rules));
+        output.raw(&render_rules(&rules, which.hits || which.unused.is_some()));
     }
     Ok(())
 }
 
-fn render_rules(rules: &Rules) -> String {
+/// An age in seconds.
+fn age(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is no time: write 12h, 7d or 4w");
+    super::apply::time(text).map(|ms| ms / 1000).ok_or_else(bad)
+}
+
+/// Keeps rules that were there before `before_s` and not hit since.
+fn keep_unused(rules: &mut Rules, before_s: u64) {
+    let old = |time: Option<u64>| time.is_some_and(|time| time <= before_s);
+    for chain in &mut rules.chains {
+        let unused = |rule: &RuleInfo| match rule.last_hit {
+            Some(last) => old(Some(last)),
+            None => old(rule.since),
+        };
+        chain.rules.retain(unused);
+    }
+    rules.chains.retain(|chain| !chain.rules.is_empty());
+}
+
+fn render_rules(rules: &Rules, hits: bool) -> String {
     let mut text = format!("generation {}\n", rules.generation);
     for chain in &rules.chains {
         let family = match chain.family {
@@ -250,21 +283,26 @@ fn render_rules(rules: &Rules) -> String {
         });
         let idle = if chain.enforced { "" } else { " [loaded, not enforced]" };
         text.push_str(&format!("\n{family} {} {}{policy}{idle}\n", chain.table, chain.chain));
-        let mut table = Table::new(&[
-            ("num", Align::Right),
-            ("packets", Align::Right),
-            ("bytes", Align::Right),
-            ("rule", Align::Left),
-        ]);
+        let mut columns =
+            vec![("num", Align::Right), ("packets", Align::Right), ("bytes", Align::Right)];
+        if hits {
+            columns.extend([("first hit", Align::Left), ("last hit", Align::Left)]);
+        }
+        columns.push(("rule", Align::Left));
+        let mut table = Table::new(&columns);
         let append = format!("-A {} ", chain.chain);
         for rule in &chain.rules {
             let said = rule.text.strip_prefix(&append).unwrap_or(&rule.text);
-            table.row([
-                rule.number.to_string(),
-                rule.packets.to_string(),
-                rule.bytes.to_string(),
-                said.to_owned(),
-            ]);
+            let time = |seconds: Option<u64>| {
+                seconds.map_or_else(|| "never".to_owned(), |it| stamp(it * 1_000_000))
+            };
+            let mut cells =
+                vec![rule.number.to_string(), rule.packets.to_string(), rule.bytes.to_string()];
+            if hits {
+                cells.extend([time(rule.first_hit), time(rule.last_hit)]);
+            }
+            cells.push(said.to_owned());
+            table.row(cells);
         }
         if !table.is_empty() {
             text.push_str(&table.render());

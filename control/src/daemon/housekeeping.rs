@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dataplane::clock::{Nanos, monotonic};
+use dataplane::clock::{Nanos, monotonic, wall_us};
 use dataplane::conntrack::{Conntrack, Offender};
 use dataplane::fib::Network;
 use dataplane::packet::Family;
@@ -36,6 +36,9 @@ const REQUESTS: usize = 256;
 const REFRESH_EVERY: Nanos = Nanos::from_secs(5);
 /// At most this many of them each time.
 const REFRESH_MAX: usize = 64;
+
+/// How often it is looked which rules were hit.
+const SAMPLE_EVERY: Nanos = Nanos::SECOND;
 
 /// What signals ask for.
 #[derive(Clone, Debug)]
@@ -184,6 +187,7 @@ impl Daemon {
         let watchdog = self.config.failure.watchdog;
         let mut dog = Watchdog::new(watchdog, self.fleet.sights().len(), monotonic());
         let mut reports = Reports::new(&self.config.ports);
+        let mut sampled = Nanos(0);
         let pause = Timespec { tv_sec: 0, tv_nsec: PAUSE_MS * 1_000_000 };
         while !signals.stop.load(Ordering::Relaxed) {
             {
@@ -208,6 +212,10 @@ impl Daemon {
                 self.service.reload_in_background();
             }
             self.service.tend();
+            if now >= sampled + SAMPLE_EVERY {
+                self.service.store().sample(wall_us() / 1_000_000);
+                sampled = now;
+            }
             duties.turn(now, || self.service.status_line());
             self.watch_workers(&mut dog, now)?;
             if let Some(worker) = self.fleet.fallen() {

@@ -46,7 +46,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dataplane::clock::{Nanos, monotonic};
+use dataplane::clock::{Nanos, monotonic, wall_us};
 use dataplane::conntrack::{self, Conntrack};
 use dataplane::engine::Switches;
 use dataplane::fib::{Mode, Network};
@@ -57,7 +57,8 @@ use dataplane::publish::Publisher;
 use dataplane::worker::Outlets;
 
 use crate::api::Server;
-use crate::apply::PolicyStore;
+use crate::apply::{PolicyStore, TRACKS};
+use crate::compile::Piece;
 use crate::config::Configured;
 use crate::diagnostics::Finding;
 use crate::guard::Session;
@@ -434,9 +435,15 @@ fn restore_state(
     network: &Network,
     store: &PolicyStore,
 ) -> Result<Restored, StateError> {
-    let dynamic = |limits: &[_], pieces: &[_], elapsed, now| {
+    let dynamic = |limits: &[_], pieces: &[Piece], elapsed, now| {
         let limits = store.import_limits(limits, elapsed, now);
-        (limits, store.import_pieces(pieces, elapsed, now))
+        let (counts, pieces): (Vec<Piece>, Vec<Piece>) =
+            pieces.iter().cloned().partition(|piece| piece.kind == TRACKS);
+        let foreign = counts.iter().filter(|piece| !store.import_counts(piece)).count();
+        if foreign > 0 {
+            tracing::warn!("the rules' counters are another build's: they begin anew");
+        }
+        (limits, store.import_pieces(&pieces, elapsed, now))
     };
     state::restore(place, conntrack, network, dynamic)
 }
@@ -468,7 +475,11 @@ fn keep_state(
     let sources = Sources {
         conntrack: Arc::clone(conntrack),
         limits: Box::new(move |now| policy.export_limits(now)),
-        pieces: Box::new(move |now| shared.export_pieces(now)),
+        pieces: Box::new(move |now| {
+            let mut pieces = shared.export_pieces(now);
+            pieces.push(shared.export_counts(wall_us() / 1_000_000));
+            pieces
+        }),
         ports: config.ports.clone(),
     };
     Keeper::start(Saving { place, every: config.state_every }, sources, restored)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dataplane::clock::{Nanos, monotonic};
+use dataplane::clock::{Nanos, monotonic, wall_us};
 use dataplane::conntrack::{ConfigError, Conntrack};
 use dataplane::fib::Network;
 use dataplane::packet::Family;
@@ -234,7 +234,9 @@ impl Service {
     }
 
     fn rules(&self, wanted: &views::Wanted) -> Result<Response, Failure> {
-        let rules = self.store.read(|view| views::rules(view, wanted, self.host_road));
+        self.store.sample(wall_us() / 1_000_000);
+        let tracks = self.store.tracks_of(self.store.generation());
+        let rules = self.store.read(|view| views::rules(view, &tracks, wanted, self.host_road));
         match wanted.absence() {
             Some(message) if rules.chains.is_empty() => Err(Failure::new(Code::Refused, message)),
             _ => Ok(Response::Rules(rules)),

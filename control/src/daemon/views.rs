@@ -20,9 +20,10 @@ use crate::api::protocol::{
     ChainInfo, ConntrackStats, FamilyName, OffenderInfo, PortStatus, Ports, QueueStatus, RuleInfo,
     Rules, Stats, WorkerInfo,
 };
-use crate::apply::PolicyView;
+use crate::apply::{PolicyView, Track};
 use crate::iptables::{TableNames, print};
 use crate::model::Counters;
+use crate::model::annotations::annotations;
 
 /// Whether packets pass a built-in chain: without the host road the kernel keeps
 /// what is addressed to this machine, and what it sends.
@@ -60,7 +61,12 @@ fn of_name(name: FamilyName) -> Family {
 }
 
 /// The chains with their rules and counters.
-pub(super) fn rules(view: &PolicyView<'_>, wanted: &Wanted, host_road: bool) -> Rules {
+pub(super) fn rules(
+    view: &PolicyView<'_>,
+    tracks: &[Track],
+    wanted: &Wanted,
+    host_road: bool,
+) -> Rules {
     let names = TableNames::of_host();
     let mut chains = Vec::new();
     for name in [FamilyName::V4, FamilyName::V6] {
@@ -80,7 +86,22 @@ pub(super) fn rules(view: &PolicyView<'_>, wanted: &Wanted, host_road: bool) -> 
                 let (packets, bytes) = entry.rule(index).map_or((0, 0), |id| view.count(id));
                 let said = print::rule_text(rule, family, &names);
                 let text = format!("-A {}{said}", chain.name);
-                RuleInfo { number: index as u32 + 1, packets, bytes, text }
+                let track = entry.rule(index).and_then(|id| tracks.get(id.0 as usize));
+                let Track { since_s, first_s, last_s } = track.copied().unwrap_or_default();
+                let time = |seconds: u64| (seconds > 0).then_some(seconds);
+                RuleInfo {
+                    number: index as u32 + 1,
+                    packets,
+                    bytes,
+                    text,
+                    since: time(since_s),
+                    first_hit: time(first_s),
+                    last_hit: time(last_s),
+                    about: annotations(rule)
+                        .into_iter()
+                        .map(|(key, value)| (key.to_owned(), value))
+                        .collect(),
+                }
             });
             chains.push(ChainInfo {
                 family: name,

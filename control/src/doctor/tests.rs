@@ -258,7 +258,7 @@ fn stats() -> Stats {
 }
 
 fn rules_shown() -> Rules {
-    let rule = RuleInfo { number: 1, packets: 0, bytes: 0, text: "-A INPUT".to_owned() };
+    let rule = RuleInfo { number: 1, text: "-A INPUT".to_owned(), ..RuleInfo::default() };
     Rules {
         generation: 3,
         chains: vec![ChainInfo {

@@ -13,6 +13,7 @@ use dataplane::policy::target::{
 };
 use dataplane::policy::{ChainPolicy, TableId};
 
+pub mod annotations;
 pub mod hmark;
 pub mod measure;
 pub mod meta;

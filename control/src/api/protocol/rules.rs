@@ -1,5 +1,7 @@
 //! The policy with its counters.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::FamilyName;
@@ -36,7 +38,7 @@ pub struct ChainInfo {
 }
 
 /// One rule.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 pub struct RuleInfo {
     /// Position in its chain, from 1.
     pub number: u32,
@@ -46,4 +48,16 @@ pub struct RuleInfo {
     pub bytes: u64,
     /// The rule as `iptables-save` prints it.
     pub text: String,
+    /// Since when it is in force, in this or in earlier policies: seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+    /// When it was hit first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_hit: Option<u64>,
+    /// When it was hit last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_hit: Option<u64>,
+    /// What its comment says of it: `owner`, `ticket`, `review`, `expires`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub about: BTreeMap<String, String>,
 }
