@@ -61,7 +61,7 @@ impl Stand {
     /// How AF_XDP subjects run here.
     pub(crate) fn settings(&self, spin: bool, batch: u32) -> Settings {
         let Shape { ring_size, huge_pages, plans, .. } = self.shape;
-        let switches = plans.map_or_else(Switches::default, |plans| Switches { plans });
+        let switches = plans.map_or_else(Switches::default, Switches::all);
         Settings { ring_size, huge_pages, batch, spin, switches }
     }
 

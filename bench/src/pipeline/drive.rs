@@ -82,7 +82,7 @@ impl<'b> Lane<'b> {
 
     /// Whether packets may follow plans.
     pub(super) fn with_plans(mut self, plans: bool) -> Self {
-        self.engine.set_switches(Switches { plans });
+        self.engine.set_switches(Switches::all(plans));
         self
     }
 

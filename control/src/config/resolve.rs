@@ -185,7 +185,7 @@ impl Configured {
                 AttachName::Generic => AttachChoice::Generic,
             },
             blocklist: settings.blocklist.value.0 as u32,
-            switches: Switches { plans: settings.plans.value },
+            switches: Switches::all(settings.plans.value),
             copy: match settings.zero_copy.value {
                 ZeroCopyName::Auto => CopyMode::Auto,
                 ZeroCopyName::Force => CopyMode::ZeroCopy,

@@ -120,7 +120,7 @@ struct Input {
 /// Runs the whole job.
 pub fn run(job: &Job) -> Result<Summary, JobError> {
     let (mut replay, names) = open(job)?;
-    replay.set_switches(Switches { plans: job.plans });
+    replay.set_switches(Switches::all(job.plans));
     let inputs = read_inputs(job, &replay)?;
     let reports = Reports::of(&replay);
     keep_inputs(job, replay.ports(), &reports)?;

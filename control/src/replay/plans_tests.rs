@@ -210,7 +210,7 @@ impl Pair {
             let other = Ruleset::empty(Family::V6);
             let replay = Replay::over(network(1500, 0), policies[0].clone(), other, config);
             let mut replay = replay.ok()?;
-            replay.engine.set_switches(Switches { plans });
+            replay.engine.set_switches(Switches::all(plans));
             Some(replay)
         };
         let both = [replay(false)?, replay(true)?];

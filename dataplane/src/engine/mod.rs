@@ -7,7 +7,7 @@
 //! [`translate`] carries out NAT, [`helper`] is where connection helpers stand,
 //! [`egress`] is the way out, [`handed`] what the kernel says of this machine's own
 //! packets, and [`originate`] what the router itself sends. [`planned`] is a short road for
-//! packets of established connections.
+//! packets of established connections, [`straight`] one for families without tracking.
 //!
 //! Limits: packets are decided one after the other in burst order, so that a
 //! connection's second packet sees what its first one did.
@@ -21,6 +21,7 @@ mod options;
 mod originate;
 mod planned;
 mod road;
+mod straight;
 mod synproxy;
 mod tee;
 mod translate;
@@ -114,11 +115,20 @@ pub struct Engine {
 pub struct Switches {
     /// Packets of established connections follow plans ([`crate::plan`]).
     pub plans: bool,
+    /// Packets of families without tracking go straight past one chain of rules.
+    pub straight: bool,
+}
+
+impl Switches {
+    /// All on, or all off.
+    pub const fn all(on: bool) -> Self {
+        Self { plans: on, straight: on }
+    }
 }
 
 impl Default for Switches {
     fn default() -> Self {
-        Self { plans: true }
+        Self::all(true)
     }
 }
 
@@ -309,12 +319,14 @@ impl Engine {
         self.fit(world);
         self.expire(world, effects);
         let plans = origin == Origin::Wire && self.ready_plans(world);
+        let straight = (origin == Origin::Wire).then(|| self.ready_straight(world));
         for (chunk_index, chunk) in burst.chunks_mut(BURST).enumerate() {
             if origin == Origin::Wire && !matches!(world.network.mode(), Mode::Bridge(_)) {
                 chunk.iter_mut().for_each(untag);
             }
             let frames: ArrayVec<_, BURST> =
                 chunk.iter().map(|slot| parse(world, slot, origin)).collect();
+            let ways = straight.map_or_else(ArrayVec::new, |it| it.plan(world, chunk, &frames));
             let subjects: ArrayVec<_, BURST> = chunk
                 .iter()
                 .zip(&frames)
@@ -323,13 +335,17 @@ impl Engine {
             world.conntrack.prefetch_records(subjects.iter().flatten(), plans);
             let arrived = frames.iter().zip(&subjects);
             for (offset, (slot, (frame, subject))) in chunk.iter_mut().zip(arrived).enumerate() {
-                let followed = match (plans, frame, subject) {
-                    (true, Ok(Frame::Ip(parsed)), Some(subject)) => {
+                let way = ways.get(offset).and_then(Option::as_ref);
+                let shortened = match (frame, way, straight, subject) {
+                    (Ok(Frame::Ip(parsed)), Some(way), Some(straight), _) => {
+                        Ok(straight.cross(world, slot, parsed, way, effects))
+                    }
+                    (Ok(Frame::Ip(parsed)), _, _, Some(subject)) if plans => {
                         self.follow(world, slot, parsed, subject, effects)
                     }
                     _ => Err(Known::default()),
                 };
-                let ended = match followed {
+                let ended = match shortened {
                     Ok(ended) => ended,
                     Err(known) => {
                         self.decide_one(world, slot, (frame, subject), known, origin, effects)

@@ -13,7 +13,7 @@ use super::matches::{
 use super::scene::{Owner, Scene, Sender};
 use super::{BaseMatch, Hook, NO_INTERFACE};
 use crate::clock::Nanos;
-use crate::conntrack::{ConnView, Conntrack, Direction, Template, Tracking, status};
+use crate::conntrack::{ConnView, Conntrack, CtState, Direction, Template, Tracking, status};
 use crate::fib::{Network, Realms};
 use crate::frame::FrameBuf;
 use crate::packet::{Family, Fragment, Parsed, PortId};
@@ -81,23 +81,33 @@ pub struct PacketView<'a> {
     pub traced: bool,
 }
 
+/// The key of a packet on its way from `input` to `output`.
+#[inline]
+pub(crate) fn key<A: Address>(
+    parsed: &Parsed,
+    input: Option<PortId>,
+    output: Option<PortId>,
+    state: CtState,
+) -> Key<A> {
+    Key {
+        src: A::from_u128(parsed.src),
+        dst: A::from_u128(parsed.dst),
+        sport: parsed.sport,
+        dport: parsed.dport,
+        proto: parsed.proto,
+        flags: parsed.tcp_flags,
+        iif: input.map_or(NO_INTERFACE, PortId::bit),
+        oif: output.map_or(NO_INTERFACE, PortId::bit),
+        state: state.bit(),
+        l4: parsed.l4_class.bit(),
+    }
+}
+
 impl PacketView<'_> {
     /// The key that rules are indexed by. Everything in it is constant for one hook.
     #[inline]
     pub fn key<A: Address>(&self) -> Key<A> {
-        let parsed = &*self.parsed;
-        Key {
-            src: A::from_u128(parsed.src),
-            dst: A::from_u128(parsed.dst),
-            sport: parsed.sport,
-            dport: parsed.dport,
-            proto: parsed.proto,
-            flags: parsed.tcp_flags,
-            iif: self.input.map_or(NO_INTERFACE, PortId::bit),
-            oif: self.output.map_or(NO_INTERFACE, PortId::bit),
-            state: self.tracking.state.bit(),
-            l4: parsed.l4_class.bit(),
-        }
+        key(self.parsed, self.input, self.output, self.tracking.state)
     }
     fn connection(&self) -> Option<ConnView> {
         self.conntrack.view(self.tracking.conn?)

@@ -5,6 +5,7 @@
 //! here changes after it is published, except the cells of rules that own
 //! dynamic state ([`limit::LimitCell`]), which live outside and are shared.
 
+mod brief;
 pub mod constancy;
 pub mod eval;
 pub mod header;
@@ -35,6 +36,7 @@ use classifier::strategy::Strategy;
 use crate::conntrack::Extensions;
 use crate::packet::Family;
 
+pub(crate) use brief::{Brief, Deed};
 pub use matches::Match;
 pub use odd::OddIndex;
 pub use target::{RejectWith, Target};
@@ -210,6 +212,11 @@ pub struct Chain<A> {
     pub odd: OddIndex<A>,
     /// Rules that are indexed by TCP flags, in order.
     pub flagged: Box<[u32]>,
+    /// The rules in brief.
+    pub(crate) briefs: Box<[Brief]>,
+    /// Whether nearly every packet ends at the first rule that the classifier finds for
+    /// it, or at the policy.
+    pub(crate) flat: bool,
 }
 
 impl<A: Address> Chain<A> {
@@ -224,7 +231,11 @@ impl<A: Address> Chain<A> {
         let odd = OddIndex::build(&rules);
         let flags = |&index: &u32| rules[index as usize].indexed.flags.mask() != 0;
         let flagged = (0..rules.len() as u32).filter(flags).collect();
-        Self { table, name, policy, rules, classifier, odd, flagged }
+        let briefs: Box<[Brief]> = rules.iter().map(Brief::of).collect();
+        let finals = briefs.iter().filter(|brief| brief.is_final()).count();
+        // A few others, as rules that log before all is dropped, may stand among them.
+        let flat = (briefs.len() - finals) * 8 <= briefs.len();
+        Self { table, name, policy, rules, classifier, odd, flagged, briefs, flat }
     }
 }
 

@@ -13,7 +13,9 @@ use super::header::{self, Failure};
 use super::report::ReportTarget;
 use super::target::{ConnmarkTarget, CtTarget, HeaderTarget, RejectWith, Target};
 use super::tee::Copies;
-use super::{Chain, ChainId, ChainPolicy, CompiledRule, FamilyPolicy, Hook, TableId};
+use super::{
+    Chain, ChainId, ChainPolicy, CompiledRule, CounterId, Deed, FamilyPolicy, Hook, TableId,
+};
 use crate::conntrack::{CtState, Template, Tracking};
 use crate::effects::{Effects, LogRecord, Place, Report, Step, Traced};
 use crate::packet::L4Class;
@@ -123,69 +125,91 @@ impl<A: Address, E: Effects> Walker<'_, A, E> {
                 continue;
             };
             from = index + 1;
-            let rule = &chain.rules[index as usize];
-            let outcome = rule_outcome(rule, packet, key, odd, watch);
+            let (rule, brief) = (&chain.rules[index as usize], chain.briefs[index as usize]);
+            let outcome = match brief.sure && !odd {
+                true => Outcome::Yes,
+                false => rule_outcome(rule, packet, key, odd, watch),
+            };
             match outcome {
                 Outcome::Yes | Outcome::YesHotdrop => {}
                 Outcome::No => continue,
                 Outcome::Hotdrop => return Verdict::Drop(DropReason::Hotdrop),
             }
             let at = RuleRef { chain: chain_id, rule: index };
-            self.count(rule, (table, hook, at), packet, watch);
+            self.count(brief.counter, rule, (table, hook, at), packet, watch);
             self.tell_rule(table, at, entry, packet);
             if outcome == Outcome::YesHotdrop {
                 return self.last_act(&rule.target, (table, at), packet);
             }
-            match &rule.target {
-                Target::Count => {}
-                Target::Accept => return Verdict::Accept,
-                Target::Drop => return Verdict::Drop(DropReason::Rule),
-                Target::Reject(with) => return Verdict::Reject(*with),
-                Target::Return => match self.stack.0.pop() {
+            match brief.deed {
+                Deed::Count => {}
+                Deed::Accept => return Verdict::Accept,
+                Deed::Drop => return Verdict::Drop(DropReason::Rule),
+                Deed::Return => match self.stack.0.pop() {
                     Some(caller) => (chain_id, from) = (caller.chain, caller.rule),
                     None => return self.apply_policy(table, hook, entry, packet, watch),
                 },
-                Target::Jump(callee) => {
+                Deed::Jump(callee) => {
                     debug_assert!(self.stack.0.len() < policy.max_depth as usize);
                     self.stack.0.push(RuleRef { chain: chain_id, rule: from });
-                    (chain_id, from) = (*callee, 0);
+                    (chain_id, from) = (callee, 0);
                 }
-                Target::Goto(callee) => (chain_id, from) = (*callee, 0),
-                Target::Nat(_) => return Verdict::Translate(at),
-                Target::Synproxy(_) => match synproxy::call(&packet.frame, packet.parsed) {
-                    Call::Open | Call::Prove => return Verdict::Synproxy(at),
-                    Call::Pass => {}
-                    Call::Broken => return Verdict::Drop(DropReason::Hotdrop),
-                },
-                Target::Ct(target) => {
-                    ct(target, packet);
-                    key.state = packet.tracking.state.bit();
-                }
-                _ => {
-                    if let Err(failure) = self.act(&rule.target, (table, at), packet) {
-                        return failure.into();
-                    }
-                    // SNPT and DNPT change addresses.
-                    if let Target::Header(HeaderTarget::Prefix(_)) = rule.target {
-                        key.src = A::from_u128(packet.parsed.src);
-                        key.dst = A::from_u128(packet.parsed.dst);
+                Deed::Goto(callee) => (chain_id, from) = (callee, 0),
+                Deed::Other => {
+                    if let Some(verdict) = self.carry_out(&rule.target, (table, at), packet, key) {
+                        return verdict;
                     }
                 }
             }
         }
     }
 
+    /// The targets that are more than a word. `None`: the walk goes on.
+    fn carry_out(
+        &mut self,
+        target: &Target,
+        (table, at): (TableId, RuleRef),
+        packet: &mut PacketView<'_>,
+        key: &mut Key<A>,
+    ) -> Option<Verdict> {
+        match target {
+            Target::Reject(with) => return Some(Verdict::Reject(*with)),
+            Target::Nat(_) => return Some(Verdict::Translate(at)),
+            Target::Synproxy(_) => match synproxy::call(&packet.frame, packet.parsed) {
+                Call::Open | Call::Prove => return Some(Verdict::Synproxy(at)),
+                Call::Pass => {}
+                Call::Broken => return Some(Verdict::Drop(DropReason::Hotdrop)),
+            },
+            Target::Ct(target) => {
+                ct(target, packet);
+                key.state = packet.tracking.state.bit();
+            }
+            _ => {
+                if let Err(failure) = self.act(target, (table, at), packet) {
+                    return Some(failure.into());
+                }
+                // SNPT and DNPT change addresses.
+                if let Target::Header(HeaderTarget::Prefix(_)) = target {
+                    key.src = A::from_u128(packet.parsed.src);
+                    key.dst = A::from_u128(packet.parsed.dst);
+                }
+            }
+        }
+        None
+    }
+
     /// A rule matched: it counts the packet, and is about to act.
     #[inline]
     fn count(
         &mut self,
+        counter: CounterId,
         rule: &CompiledRule<A>,
         (table, hook, at): (TableId, Hook, RuleRef),
         packet: &PacketView<'_>,
         watch: &mut impl Watch,
     ) {
-        self.counters.bump(rule.counter, u64::from(packet.parsed.l3_len));
-        watch.counted(rule.counter, || {
+        self.counters.bump(counter, u64::from(packet.parsed.l3_len));
+        watch.counted(counter, || {
             let family = packet.parsed.family;
             Step { family, table, hook, chain: at.chain, rule: Some(at.rule) }
         });

@@ -11,6 +11,7 @@ mod own_errors;
 mod planned;
 mod rewritten;
 mod router;
+mod straight;
 mod synproxy;
 
 use std::net::IpAddr;

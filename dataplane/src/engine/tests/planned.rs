@@ -24,7 +24,7 @@ impl Twins {
     fn over(topology: &Topology, policy: impl Fn() -> Policy) -> Self {
         let [plain, planned] = [false, true].map(|plans| {
             let mut rig = Rig::new(topology, policy());
-            rig.engine.set_switches(Switches { plans });
+            rig.engine.set_switches(Switches::all(plans));
             rig
         });
         Self { plain, planned }
@@ -467,7 +467,7 @@ fn what_another_engine_has_left_is_not_followed() {
     assert_eq!(twins.follows(open), 3);
     // A worker that begins again, or another one.
     twins.planned.engine = Engine::new();
-    twins.planned.engine.set_switches(Switches { plans: true });
+    twins.planned.engine.set_switches(Switches::all(true));
     let [there, back] = flow();
     assert_eq!(twins.follows(|twins| drop((twins.up(there), twins.down(back)))), 0);
     assert_eq!(twins.follows(open), 3);
