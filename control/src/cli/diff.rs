@@ -1,11 +1,12 @@
 //! `portcullis diff A B`: what changes between two policies, in text and for packets.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::packet::Family;
 
+use super::stored::Place;
 use super::timeouts::CtTimeouts;
 use super::{Exit, Output};
 use crate::compile::CompileError;
@@ -15,10 +16,11 @@ use crate::iptables::TableNames;
 const EXAMPLES: &str = "Examples:
   portcullis diff rules.v4 new.v4
   portcullis diff /etc/portcullis /tmp/candidate --no-text
+  portcullis diff @1 rules.v4
   portcullis diff rules.v4 new.v4 --sets sets.save --json
 
-A and B are files of rules (IPv6 if the name ends in v6 or 6), or directories with rules.v4,
-rules.v6 and sets/. Exits 0 when every packet has the same fate and the texts say the same,
+A and B are files of rules (IPv6 if the name ends in v6 or 6), directories with rules.v4,
+rules.v6 and sets/, or policies of the history (@1). Exits 0 when every packet has the same fate and the texts say the same,
 6 when something differs, 1 when a policy is refused.";
 
 /// Slow work says how far it is after this long, and so often.
@@ -47,6 +49,9 @@ pub struct Args {
     /// Pairs of regions that are compared at most.
     #[arg(long, value_name = "N", default_value_t = Bounds::default().effort)]
     pub effort: u64,
+    /// Where policies of the history are.
+    #[command(flatten)]
+    pub place: Place,
     /// Named timeouts.
     #[command(flatten)]
     pub timeouts: CtTimeouts,
@@ -61,17 +66,47 @@ pub fn run(args: &Args, output: &Output) -> Exit {
             return Exit::Usage;
         }
     };
-    let read = |path| PolicyFiles::read(path, &args.sets, &names);
+    let read = |path: &Path| match path.to_str().is_some_and(|text| text.starts_with('@')) {
+        false => PolicyFiles::read(path, &args.sets, &names).map_err(Failure::Files),
+        true => stored(args, path, &names),
+    };
     match (read(&args.old), read(&args.new)) {
         (Ok(old), Ok(new)) => compared(args, [&old, &new], &names, output),
-        (Err(diff::FileError::Job(error)), _) | (_, Err(diff::FileError::Job(error))) => {
-            super::replay::refuse(&error, output)
-        }
-        (Err(error), _) | (_, Err(error)) => {
-            output.error(error);
-            Exit::Usage
+        (Err(failure), _) | (_, Err(failure)) => failure.tell(output),
+    }
+}
+
+/// Why there is no policy to compare.
+enum Failure {
+    Files(diff::FileError),
+    History(String),
+}
+
+impl Failure {
+    fn tell(self, output: &Output) -> Exit {
+        match self {
+            Self::Files(diff::FileError::Job(error)) => super::replay::refuse(&error, output),
+            Self::Files(error) => {
+                output.error(error);
+                Exit::Usage
+            }
+            Self::History(error) => {
+                output.error(error);
+                Exit::Refused
+            }
         }
     }
+}
+
+/// A policy of the history; it may be of one family.
+fn stored(args: &Args, name: &Path, names: &TableNames) -> Result<PolicyFiles, Failure> {
+    let of = |family| args.place.file(name.to_owned(), family);
+    let (v4, v6) = (of(Family::V4), of(Family::V6));
+    if let (Err(error), Err(_)) = (&v4, &v6) {
+        return Err(Failure::History(error.clone()));
+    }
+    let (v4, v6) = (v4.ok(), v6.ok());
+    PolicyFiles::read_files(v4.as_deref(), v6.as_deref(), &args.sets, names).map_err(Failure::Files)
 }
 
 /// Says how two policies differ.

@@ -66,9 +66,22 @@ impl PolicyFiles {
                 false => v4 = Some(path.to_owned()),
             }
         }
-        let v4 = read_rules(v4.as_deref(), Family::V4, names)?;
-        let v6 = read_rules(v6.as_deref(), Family::V6, names)?;
-        let registry = Arc::new(read_sets(&sets, 0, Nanos(0), names)?);
+        Self::read_files(v4.as_deref(), v6.as_deref(), &sets, names)
+    }
+
+    /// Reads these files of rules and sets.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn read_files(
+        v4: Option<&Path>,
+        v6: Option<&Path>,
+        sets: &[PathBuf],
+        names: &dyn Names,
+    ) -> Result<Self, FileError> {
+        let v4 = read_rules(v4, Family::V4, names)?;
+        let v6 = read_rules(v6, Family::V6, names)?;
+        let registry = Arc::new(read_sets(sets, 0, Nanos(0), names)?);
         Ok(Self::of(v4, v6, registry))
     }
 

@@ -10,6 +10,8 @@
 //!
 //! Work is bounded; what was not finished is named. Counters, logs and comments change no fate.
 
+#[cfg(test)]
+mod corpus_tests;
 mod files;
 mod report;
 #[cfg(test)]
