@@ -1,6 +1,7 @@
 //! Looking a connection up before its packet is tracked, and the words that the
 //! engine's plans keep with it (`crate::plan`): one for each direction, which the
-//! table neither reads nor understands. They begin at zero with every connection.
+//! table neither reads nor understands. They begin at zero when others can find the
+//! connection; until then the table keeps the hashes of its tuples there.
 //!
 //! They lie beside the records, four connections to a cache line: records have no
 //! room left in the lines that plain connections touch.
@@ -28,9 +29,19 @@ impl Words {
         Self([AtomicU64::new(0), AtomicU64::new(0)])
     }
 
-    /// Only under the record's lock, at the beginning of a life.
+    /// Only under the record's lock, before others can find the connection.
     pub(super) fn clear(&self) {
         self.0.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    /// Until then they hold the hashes of its tuples. Only for the connection's owner.
+    pub(super) fn keep_hash(&self, direction: Direction, hash: u64) {
+        self.0[direction.index()].store(hash, Ordering::Relaxed);
+    }
+
+    /// The same.
+    pub(super) fn hash(&self, direction: Direction) -> u64 {
+        self.0[direction.index()].load(Ordering::Relaxed)
     }
 }
 

@@ -7,7 +7,7 @@ use siphasher::sip::SipHasher13;
 use super::status::{CONFIRMED, DST_NAT, DYING, FIXED_TIMEOUT, SRC_NAT};
 use super::tcp::{TcpConn, TcpState};
 use super::template::Zones;
-use super::tuple::{Direction, Tuple};
+use super::tuple::{Direction, Key, Tuple};
 use super::{ConnId, Conntrack, Subject};
 use crate::clock::Nanos;
 use crate::nat::Manip;
@@ -26,6 +26,19 @@ pub struct Face {
     /// Where the sequence numbers of a TCP connection that begins with a SYN
     /// stand; `None` once that is answered.
     pub isn_end: Option<u32>,
+    /// Hash of `reply`, while the connection is not confirmed.
+    reply_hash: Option<u64>,
+}
+
+/// A reply tuple, ready to be looked for and to be given to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer(Key);
+
+impl Answer {
+    /// The tuple.
+    pub fn tuple(&self) -> Tuple {
+        self.0.tuple()
+    }
 }
 
 impl Face {
@@ -79,21 +92,42 @@ impl Conntrack {
         };
         let opening = opening.filter(|tcp| tcp.state() == TcpState::SynSent);
         let isn_end = opening.map(|tcp| tcp.sent_by_opener());
-        Some(Face { original, reply, status, isn_end })
+        let hash = || self.store.words(id).hash(Direction::Reply);
+        let reply_hash = (status & CONFIRMED == 0).then(hash);
+        Some(Face { original, reply, status, isn_end, reply_hash })
+    }
+
+    /// `reply` as the reply tuple of a connection that has, or had, the face `face`.
+    pub fn answer(&self, reply: &Tuple, face: &Face) -> Answer {
+        let known = face.reply_hash.filter(|_| *reply == face.reply);
+        Answer(match known {
+            Some(hash) => reply.hashed_key(hash),
+            None => reply.key(self.store.hash_key()),
+        })
     }
 
     /// Gives an unconfirmed connection another reply tuple, and status bits that
-    /// NAT owns. False when it is confirmed already, or gone.
-    pub fn bind(&self, id: ConnId, reply: Option<&Tuple>, bits: u32) -> bool {
+    /// NAT owns; `face` follows. False when it is confirmed already, or gone.
+    pub fn bind(&self, id: ConnId, reply: Option<&Answer>, bits: u32, face: &mut Face) -> bool {
         let Some(entry) = self.store.lock(id) else { return false };
         if entry.status() & CONFIRMED != 0 {
             return false;
         }
-        if let Some(reply) = reply {
-            entry.set_key(Direction::Reply, &reply.key(self.store.hash_key()));
+        if let Some(Answer(key)) = reply {
+            self.store.set_key(id, &entry, Direction::Reply, key);
+            (face.reply, face.reply_hash) = (key.tuple(), Some(key.hash));
         }
         entry.add_status(bits);
+        face.status |= bits;
         true
+    }
+
+    /// [`Conntrack::bind`] for tests that have a tuple.
+    #[cfg(test)]
+    pub(crate) fn bind_tuple(&self, id: ConnId, reply: Option<&Tuple>, bits: u32) -> bool {
+        let Some(mut face) = self.face(id) else { return false };
+        let answer = reply.map(|reply| self.answer(reply, &face));
+        self.bind(id, answer.as_ref(), bits, &mut face)
     }
 
     /// The port whose address a connection took by MASQUERADE.
@@ -112,7 +146,7 @@ impl Conntrack {
     /// Whether `reply`, as the reply tuple of the unconfirmed connection `face`,
     /// is another's. A connection with the same original tuple does not count:
     /// both are the same flow, and confirming one settles it.
-    pub fn is_taken(&self, reply: &Tuple, face: &Face, now: Nanos) -> bool {
+    pub fn is_taken(&self, reply: &Answer, face: &Face, now: Nanos) -> bool {
         self.holder(reply, face, now)
             .and_then(|id| self.face(id))
             .is_some_and(|holder| holder.original != face.original)
@@ -120,7 +154,7 @@ impl Conntrack {
 
     /// Whether `reply` is held by the same flow, seen first from its other end and
     /// not translated.
-    pub fn is_reverse(&self, reply: &Tuple, face: &Face, now: Nanos) -> bool {
+    pub fn is_reverse(&self, reply: &Answer, face: &Face, now: Nanos) -> bool {
         self.holder(reply, face, now).and_then(|id| self.face(id)).is_some_and(|holder| {
             holder.status & (SRC_NAT | DST_NAT) == 0
                 && holder.original == face.reply
@@ -131,10 +165,9 @@ impl Conntrack {
     /// Who holds `reply`: looked for in the zone of replies alone, where the kernel
     /// looks; one whose original tuple it is, in another zone of originals, is not
     /// met there.
-    fn holder(&self, reply: &Tuple, face: &Face, now: Nanos) -> Option<ConnId> {
-        let zones = Zones { original: face.original.zone, reply: reply.zone };
-        let key = reply.key(self.store.hash_key());
-        self.store.find_as(&key, zones.only(Direction::Reply), now).map(|hit| hit.id)
+    fn holder(&self, Answer(key): &Answer, face: &Face, now: Nanos) -> Option<ConnId> {
+        let zones = Zones { original: face.original.zone, reply: key.zone() };
+        self.store.find_as(key, zones.only(Direction::Reply), now).map(|hit| hit.id)
     }
 
     /// Whether `reply` is free, if need be by ending a closed connection with

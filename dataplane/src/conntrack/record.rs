@@ -323,8 +323,9 @@ impl<'t> Place<'t> {
         }
     }
 
-    /// A direction's tuple, for callers that see to it that it does not change.
-    pub(super) fn tuple(self, direction: Direction) -> Tuple {
+    /// A direction's key, whose hash is known, for callers that see to it that it does not
+    /// change.
+    pub(super) fn key(self, direction: Direction, hash: u64) -> Key {
         let at = direction.index();
         let [head, pair] = [0, 1].map(|word| self.hot.keys[at][word].load(Ordering::Relaxed));
         let wide = if Key::is_wide(head) {
@@ -332,7 +333,12 @@ impl<'t> Place<'t> {
         } else {
             [0; 4]
         };
-        Key::unpack(head, pair, wide)
+        Key { head, pair, wide, hash }
+    }
+
+    /// A direction's tuple, for callers that see to it that it does not change.
+    pub(super) fn tuple(self, direction: Direction) -> Tuple {
+        self.key(direction, 0).tuple()
     }
 }
 
@@ -356,6 +362,11 @@ impl Locked<'_> {
     }
     pub(super) fn add_status(&self, bits: u32) {
         self.set_status(self.status() | bits);
+    }
+    /// Adds bits behind all that was written before: whoever sees them sees that, too.
+    pub(super) fn release_status(&self, bits: u32) {
+        let status = self.place.hot.status.load(Ordering::Relaxed);
+        self.place.hot.status.store(status | bits, Ordering::Release);
     }
     pub(super) fn deadline(&self) -> u64 {
         self.place.deadline()
@@ -417,6 +428,10 @@ impl Locked<'_> {
     }
     pub(super) fn tuple(&self, direction: Direction) -> Tuple {
         self.place.tuple(direction)
+    }
+    /// A direction's key, whose hash is known.
+    pub(super) fn key(&self, direction: Direction, hash: u64) -> Key {
+        self.place.key(direction, hash)
     }
     /// Stores a direction's key. Only while no bucket refers to the record.
     pub(super) fn set_key(&self, direction: Direction, key: &Key) {

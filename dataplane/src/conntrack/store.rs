@@ -199,10 +199,16 @@ impl Store {
         locked.set_mark(0);
         locked.set_deadline(0);
         locked.set_aux(0);
-        self.words[index as usize].clear();
-        locked.set_key(Direction::Original, original);
-        locked.set_key(Direction::Reply, reply);
-        Some((ConnId::new(index, locked.generation()), locked))
+        let id = ConnId::new(index, locked.generation());
+        self.set_key(id, &locked, Direction::Original, original);
+        self.set_key(id, &locked, Direction::Reply, reply);
+        Some((id, locked))
+    }
+
+    /// Gives an unconfirmed connection of the caller's a key.
+    pub(super) fn set_key(&self, id: ConnId, locked: &Locked<'_>, way: Direction, key: &Key) {
+        locked.set_key(way, key);
+        self.words(id).keep_hash(way, key.hash);
     }
 
     /// Enters a connection for writing; `None` when it is dead.
@@ -219,13 +225,12 @@ impl Store {
     /// Makes an unconfirmed connection visible. Its deadline, an interval until
     /// now, becomes absolute.
     pub(super) fn link(&self, id: ConnId, now: Nanos) -> Result<(), LinkError> {
-        let (keys, source) = {
-            let locked = self.lock(id).ok_or(LinkError::NotOurs)?;
-            if locked.status() & CONFIRMED != 0 {
-                return Err(LinkError::NotOurs);
-            }
-            (self.keys(&locked), self.source(&locked))
-        };
+        // Held to the end: until the connection is found, nobody else wants it.
+        let locked = self.lock(id).ok_or(LinkError::NotOurs)?;
+        if locked.status() & CONFIRMED != 0 {
+            return Err(LinkError::NotOurs);
+        }
+        let keys = self.unconfirmed_keys(id, &locked);
         let _alone = self.index.exclude(keys.map(|key| key.hash));
         let zones = Zones { original: keys[0].zone(), reply: keys[1].zone() };
         for (key, way) in keys.iter().zip([Direction::Original, Direction::Reply]) {
@@ -236,16 +241,15 @@ impl Store {
         if !self.enter_index(id, &keys) {
             return Err(LinkError::NoRoom);
         }
-        self.publish(id, source, now)
+        self.publish(id, &locked, now);
+        Ok(())
     }
 
     /// Makes an unconfirmed connection visible to its answers only: another
     /// connection has its original tuple.
     pub(super) fn link_answers(&self, id: ConnId, now: Nanos) -> Result<(), LinkError> {
-        let (keys, source) = {
-            let locked = self.lock(id).ok_or(LinkError::NotOurs)?;
-            (self.keys(&locked), self.source(&locked))
-        };
+        let locked = self.lock(id).ok_or(LinkError::NotOurs)?;
+        let keys = self.unconfirmed_keys(id, &locked);
         let _alone = self.index.exclude(keys.map(|key| key.hash));
         let zones = Zones { original: keys[0].zone(), reply: keys[1].zone() };
         if let Some(hit) = self.find_as(&keys[1], zones.only(Direction::Reply), now) {
@@ -255,22 +259,28 @@ impl Store {
         if !self.index.insert(keys[1].hash, entry) {
             return Err(LinkError::NoRoom);
         }
-        self.publish(id, source, now)
+        self.publish(id, &locked, now);
+        Ok(())
     }
 
     /// The last step of linking: the record becomes one that others may find and end.
-    fn publish(&self, id: ConnId, source: Option<u64>, now: Nanos) -> Result<(), LinkError> {
-        if let Some(hash) = source {
+    fn publish(&self, id: ConnId, locked: &Locked<'_>, now: Nanos) {
+        if let Some(hash) = self.source(locked) {
             self.sources.insert(hash, id.index() as u32);
         }
-        let locked = self.lock(id).ok_or(LinkError::NotOurs)?;
         locked.set_deadline(now.0.saturating_add(locked.deadline()));
         if locked.status() & STAMPED != 0 {
             // What comes back from a state file has kept its own.
             locked.update_extras(|extras| extras.set_start(extras.start_or(now.0)));
         }
-        locked.add_status(CONFIRMED);
-        Ok(())
+        self.words(id).clear();
+        locked.release_status(CONFIRMED);
+    }
+
+    /// The keys of an unconfirmed connection, hashed before.
+    fn unconfirmed_keys(&self, id: ConnId, locked: &Locked<'_>) -> [Key; 2] {
+        let words = self.words(id);
+        [Direction::Original, Direction::Reply].map(|way| locked.key(way, words.hash(way)))
     }
 
     fn keys(&self, locked: &Locked<'_>) -> [Key; 2] {
@@ -308,10 +318,11 @@ impl Store {
             return false;
         }
         locked.set_status(status | DYING);
-        let (keys, source) = (self.keys(&locked), self.source(&locked));
+        let found_by =
+            (status & CONFIRMED != 0).then(|| (self.keys(&locked), self.source(&locked)));
         let calls = self.calls_of(id, &locked);
         drop(locked);
-        if status & CONFIRMED != 0 {
+        if let Some((keys, source)) = found_by {
             if let Some(hash) = source {
                 self.sources.remove(hash, id.index() as u32);
             }

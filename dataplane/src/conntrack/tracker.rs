@@ -320,8 +320,9 @@ impl Conntrack {
     /// judged, as the kernel does it.
     fn open(&self, key: &Key, visit: Visit<'_>) -> Result<Tracking, DropReason> {
         let tuple = &key.tuple();
-        let Some(inverted) = tuple.inverted() else { return Ok(self.invalid()) };
-        let inverted = Tuple { zone: visit.terms.zones.reply, ..inverted };
+        let reply = key.answered(visit.terms.zones.reply, self.store.hash_key());
+        let Some(reply) = reply else { return Ok(self.invalid()) };
+        self.store.fetch_both(reply.hash);
         let limit = self.settings.get(Setting::Max) as u32;
         let crowded = self.quotas.update(self.store.live().into(), limit.into());
         if crowded && !self.quotas.admit(tuple.family, tuple.src, limit.into(), visit.now) {
@@ -332,8 +333,6 @@ impl Conntrack {
         if early > 0 {
             self.count(Count::EarlyDrop, u64::from(early));
         }
-        let reply = inverted.key(self.store.hash_key());
-        self.store.fetch_both(reply.hash);
         let expected = if reserved { self.met(tuple, visit.now) } else { None };
         let created = if reserved { self.store.create(key, &reply) } else { None };
         let Some((id, entry)) = created else {

@@ -147,12 +147,26 @@ impl Tuple {
     /// The tuple under the table's hash key, in its storage form.
     #[inline]
     pub(super) fn key(&self, hash_key: &[u8; 16]) -> Key {
-        let head = u64::from(self.sport) << 48
+        Key::new(self.head(), self.src, self.dst, hash_key)
+    }
+
+    /// The same, when its hash is known.
+    pub(super) fn hashed_key(&self, hash: u64) -> Key {
+        let (head, src, dst) = (self.head(), self.src, self.dst);
+        if Key::is_wide(head) {
+            let wide = [src >> 64, src, dst >> 64, dst].map(|half| half as u64);
+            return Key { head, pair: 0, wide, hash };
+        }
+        Key { head, pair: (src as u64) << 32 | dst as u64 & 0xffff_ffff, wide: [0; 4], hash }
+    }
+
+    /// [`Key::head`].
+    fn head(&self) -> u64 {
+        u64::from(self.sport) << 48
             | u64::from(self.dport) << 32
             | u64::from(self.zone) << 16
             | u64::from(self.proto) << 8
-            | u64::from(self.family == Family::V6);
-        Key::new(head, self.src, self.dst, hash_key)
+            | u64::from(self.family == Family::V6)
     }
 }
 
@@ -201,6 +215,22 @@ impl Key {
             | u64::from(parsed.proto) << 8
             | u64::from(parsed.family == Family::V6);
         Some(Self::new(head, parsed.src, parsed.dst, hash_key))
+    }
+
+    /// The key of the answer, in `zone`. `None` for ICMP types that have no answer.
+    pub(super) fn answered(&self, zone: u16, hash_key: &[u8; 16]) -> Option<Self> {
+        if matches!(self.proto(), proto::ICMP | proto::ICMPV6) {
+            let inverted = self.tuple().inverted()?;
+            return Some(Tuple { zone, ..inverted }.key(hash_key));
+        }
+        let ports = ((self.head >> 32) as u32).rotate_left(16);
+        let head = u64::from(ports) << 32 | u64::from(zone) << 16 | self.head & 0xffff;
+        let (pair, [a, b, c, d]) = (self.pair.rotate_left(32), self.wide);
+        let hash = match Self::is_wide(head) {
+            true => sip13(hash_key, [head, c, d, a, b]),
+            false => sip13(hash_key, [head, pair]),
+        };
+        Some(Self { head, pair, wide: [c, d, a, b], hash })
     }
 
     /// Whether `wide` counts.

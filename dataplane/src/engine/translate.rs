@@ -32,17 +32,20 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
             return Ok(());
         }
         let manip = Manip::at(hook);
-        match packet.tracking.state {
+        let face = match packet.tracking.state {
             CtState::Related if is_icmp(&packet.parsed) => {
                 return self.translate_error(packet, conn, manip);
             }
             CtState::New | CtState::Related if bits & manip.done() == 0 && self.policy.nat => {
-                self.decide_translation(packet, hook, conn, manip)?;
+                self.decide_translation(packet, hook, conn, manip)?
             }
             CtState::Established if bits & TRANSLATED == 0 => return Ok(()),
-            _ => self.check_way_out(packet, hook, conn)?,
-        }
-        let Some(face) = table.face(conn) else { return Ok(()) };
+            _ => {
+                self.check_way_out(packet, hook, conn)?;
+                table.face(conn)
+            }
+        };
+        let Some(face) = face else { return Ok(()) };
         let direction = packet.tracking.direction;
         if !face.translates(direction, manip) {
             return Ok(());
@@ -58,14 +61,15 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         Ok(())
     }
 
-    /// Asks the table; what no rule translates keeps its addresses.
+    /// Asks the table; what no rule translates keeps its addresses. Returns the
+    /// connection's face afterwards.
     fn decide_translation(
         &mut self,
         packet: &mut Packet<'_>,
         hook: Hook,
         conn: ConnId,
         manip: Manip,
-    ) -> Result<(), End> {
+    ) -> Result<Option<Face>, End> {
         let rule = self.table(packet, hook, TableId::Nat)?;
         let wanted = match rule {
             Some(rule) => self.wanted(packet, hook, rule)?,
@@ -78,14 +82,15 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let spread = out.and_then(|port| spreads.get(port.index())?.as_ref());
         let home = spread.map(|spread| Home { spread, queue: *queue });
         let mut luck = Luck { random, home };
+        let Some(mut face) = table.face(conn) else { return Ok(None) };
         if let Some(wanted) = wanted {
             if let Some(port) = wanted.masquerade {
                 table.set_masquerade(conn, port);
             }
-            nat::setup_near(table, conn, &wanted.range, wanted.manip, &mut luck, now);
+            nat::decide(table, conn, &mut face, &wanted.range, wanted.manip, &mut luck, now);
         }
-        nat::setup_null(table, conn, manip, &mut luck, now);
-        Ok(())
+        nat::decide_null(table, conn, &mut face, manip, &mut luck, now);
+        Ok(Some(face))
     }
 
     /// What a rule of the nat table means here.

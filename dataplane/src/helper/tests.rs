@@ -91,7 +91,7 @@ impl Rig {
             if let Some(outside) = self.outside {
                 let original = self.ct.view(id).unwrap().original;
                 let reply = Tuple { dst: outside, ..original.inverted().unwrap() };
-                self.ct.bind(id, Some(&reply), status::SRC_NAT | status::SRC_NAT_DONE);
+                self.ct.bind_tuple(id, Some(&reply), status::SRC_NAT | status::SRC_NAT_DONE);
             }
         }
         let mut buf = FrameBuf::new(&mut frame, len);

@@ -80,40 +80,55 @@ pub fn setup(
     random: &mut Random,
     now: Nanos,
 ) {
-    setup_near(table, conn, range, manip, &mut Luck { random, home: None }, now);
+    let mut luck = Luck { random, home: None };
+    if let Some(mut face) = table.face(conn) {
+        decide(table, conn, &mut face, range, manip, &mut luck, now);
+    }
 }
 
-/// The same, with a preference for ports whose answers come to this worker.
-pub fn setup_near(
+/// The same for the connection with this face, which is changed with it, and with a
+/// preference for ports whose answers come to this worker.
+pub fn decide(
     table: &Conntrack,
     conn: ConnId,
+    face: &mut Face,
     range: &NatRange,
     manip: Manip,
     luck: &mut Luck<'_>,
     now: Nanos,
 ) {
-    let Some(face) = table.face(conn) else { return };
     if face.status & (status::CONFIRMED | manip.done()) != 0 {
         return;
     }
     let Some(current) = face.reply.inverted() else { return };
-    let chosen = select::tuple(table, &face, &current, range, manip, luck, now);
+    let (chosen, asked) = select::tuple(table, face, &current, range, manip, luck, now);
     if chosen == current {
-        table.bind(conn, None, manip.done());
+        table.bind(conn, None, manip.done(), face);
     } else if let Some(reply) = chosen.inverted() {
-        table.bind(conn, Some(&reply), manip.bit() | manip.done());
+        let asked = asked.filter(|asked| asked.tuple() == reply);
+        let reply = asked.unwrap_or_else(|| table.answer(&reply, face));
+        table.bind(conn, Some(&reply), manip.bit() | manip.done(), face);
     }
 }
 
 /// Decides that a connection keeps its address; its port may still have to give
 /// way to another connection's.
-pub fn setup_null(table: &Conntrack, conn: ConnId, manip: Manip, luck: &mut Luck<'_>, now: Nanos) {
-    let Some(Face { reply, .. }) = table.face(conn) else { return };
+pub fn decide_null(
+    table: &Conntrack,
+    conn: ConnId,
+    face: &mut Face,
+    manip: Manip,
+    luck: &mut Luck<'_>,
+    now: Nanos,
+) {
+    if face.status & (status::CONFIRMED | manip.done()) != 0 {
+        return;
+    }
     let own = match manip {
-        Manip::Source => reply.dst,
-        Manip::Destination => reply.src,
+        Manip::Source => face.reply.dst,
+        Manip::Destination => face.reply.src,
     };
-    setup_near(table, conn, &only(own), manip, luck, now);
+    decide(table, conn, face, &only(own), manip, luck, now);
 }
 
 /// The range of one address and any port.

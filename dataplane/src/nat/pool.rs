@@ -25,9 +25,6 @@ pub(super) fn address(
     manip: Manip,
     zone: u16,
 ) -> u128 {
-    if range.low == range.high {
-        return range.low;
-    }
     let count = match tuple.family {
         Family::V4 => 1,
         Family::V6 => 4,

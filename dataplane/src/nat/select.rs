@@ -1,8 +1,10 @@
 //! The choice of a tuple: netfilter's order of attempts.
 
+use std::cell::Cell;
+
 use super::{Luck, Manip, pool};
 use crate::clock::Nanos;
-use crate::conntrack::{Conntrack, Face, Tuple, status};
+use crate::conntrack::{Answer, Conntrack, Face, Tuple, status};
 use crate::policy::target::NatRange;
 use crate::wire::proto;
 
@@ -15,7 +17,7 @@ const LEAST_ATTEMPTS: u32 = 16;
 
 /// What `current`, the tuple that the connection's packets leave with so far,
 /// becomes. The answer may be taken when all attempts failed: confirming the
-/// connection then fails.
+/// connection then fails. Beside it stands the last reply tuple that was looked for.
 pub fn tuple(
     table: &Conntrack,
     face: &Face,
@@ -24,9 +26,9 @@ pub fn tuple(
     manip: Manip,
     luck: &mut Luck<'_>,
     now: Nanos,
-) -> Tuple {
-    let choice = Choice { table, face, range, manip, now };
-    choice.choose(current, luck)
+) -> (Tuple, Option<Answer>) {
+    let choice = Choice { table, face, range, manip, now, asked: Cell::new(None) };
+    (choice.choose(current, luck), choice.asked.get())
 }
 
 struct Choice<'a> {
@@ -35,6 +37,7 @@ struct Choice<'a> {
     range: &'a NatRange,
     manip: Manip,
     now: Nanos,
+    asked: Cell<Option<Answer>>,
 }
 
 impl Choice<'_> {
@@ -54,7 +57,10 @@ impl Choice<'_> {
         let mut tuple = *current;
         if let Some(addresses) = self.range.addresses {
             let zone = self.face.original.zone;
-            let address = pool::address(&tuple, addresses, self.range.persistent, self.manip, zone);
+            let address = match addresses.low == addresses.high {
+                true => addresses.low,
+                false => pool::address(&tuple, addresses, self.range.persistent, self.manip, zone),
+            };
             match self.manip {
                 Manip::Source => tuple.src = address,
                 Manip::Destination => tuple.dst = address,
@@ -106,13 +112,22 @@ impl Choice<'_> {
     }
 
     fn free(&self, tuple: &Tuple) -> bool {
-        tuple.inverted().is_none_or(|reply| !self.table.is_taken(&reply, self.face, self.now))
+        tuple.inverted().is_none_or(|reply| !self.is_taken(&reply))
+    }
+
+    fn is_taken(&self, reply: &Tuple) -> bool {
+        let answer = self.table.answer(reply, self.face);
+        self.asked.set(Some(answer));
+        self.table.is_taken(&answer, self.face, self.now)
     }
 
     /// Whether what is in the way is the same flow, seen first from its other
     /// end: the clash is then settled when the connection is confirmed.
     fn is_reversed_self(&self, tuple: &Tuple) -> bool {
-        tuple.inverted().is_some_and(|reply| self.table.is_reverse(&reply, self.face, self.now))
+        tuple.inverted().is_some_and(|reply| {
+            let answer = self.table.answer(&reply, self.face);
+            self.table.is_reverse(&answer, self.face, self.now)
+        })
     }
 
     fn free_at_last(&self, tuple: &Tuple, attempts_left: u32) -> bool {
@@ -121,7 +136,7 @@ impl Choice<'_> {
             Some(end) if attempts_left <= HARDER => {
                 self.table.take_from_closed(&reply, self.face, end, self.now)
             }
-            _ => !self.table.is_taken(&reply, self.face, self.now),
+            _ => !self.is_taken(&reply),
         }
     }
 

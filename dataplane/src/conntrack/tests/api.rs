@@ -1,7 +1,7 @@
 //! What the engine, NAT and the operator's side rely on.
 
 use super::super::status::{DST_NAT, DST_NAT_DONE, SRC_NAT, SRC_NAT_DONE};
-use super::super::{ConfigError, ConntrackError, Tuple, setting_name};
+use super::super::{ConfigError, ConntrackError, Face, Tuple, setting_name};
 use super::*;
 use crate::wire::tcp::flags::{ACK, RST, SYN};
 
@@ -104,7 +104,7 @@ fn two_first_packets_that_were_translated_apart_both_get_their_answers() {
         let id = tracking.conn.unwrap();
         let reply = lab.ct.view(id).unwrap().reply;
         let reply = Tuple { dst: 0xc000_0201, dport: port, ..reply };
-        assert!(lab.ct.bind(id, Some(&reply), SRC_NAT | SRC_NAT_DONE));
+        assert!(lab.ct.bind_tuple(id, Some(&reply), SRC_NAT | SRC_NAT_DONE));
     }
     for tracking in &mut pair {
         lab.ct.confirm(tracking, lab.now).unwrap();
@@ -129,7 +129,7 @@ fn a_flow_that_both_ends_open_at_once_is_one() {
     let packets = [Packet::udp(A, 5, B, 53), Packet::udp(B, 53, A, 5)];
     let mut pair = packets.each_ref().map(|packet| lab.track(packet).unwrap());
     for tracking in &mut pair {
-        assert!(lab.ct.bind(tracking.conn.unwrap(), None, DST_NAT_DONE | SRC_NAT_DONE));
+        assert!(lab.ct.bind_tuple(tracking.conn.unwrap(), None, DST_NAT_DONE | SRC_NAT_DONE));
         lab.ct.confirm(tracking, lab.now).unwrap();
     }
     assert_eq!(pair[0].conn, pair[1].conn);
@@ -145,19 +145,20 @@ fn nat_changes_the_reply_before_confirmation_only() {
     let id = first.conn.unwrap();
     let mut reply = lab.ct.view(id).unwrap().reply;
     reply.dst = 0xc000_0201;
-    assert!(lab.ct.bind(id, Some(&reply), SRC_NAT | SRC_NAT_DONE));
+    assert!(lab.ct.bind_tuple(id, Some(&reply), SRC_NAT | SRC_NAT_DONE));
     let source = lab.ct.view(id).unwrap().original;
     let mapping = || lab.ct.mapping_of(&source, |address, port| Some((address, port)));
     let other = lab.track(&Packet::udp(A, 6, B, 53)).unwrap();
     let other = lab.ct.face(other.conn.unwrap()).unwrap();
-    assert!(!lab.ct.is_taken(&reply, &other, lab.now));
+    let taken = |face: &Face| lab.ct.is_taken(&lab.ct.answer(&reply, face), face, lab.now);
+    assert!(!taken(&other));
     assert_eq!(mapping(), None);
     lab.ct.confirm(&mut first, lab.now).unwrap();
-    assert!(lab.ct.is_taken(&reply, &other, lab.now));
+    assert!(taken(&other));
     let own = lab.ct.face(id).unwrap();
-    assert!(!lab.ct.is_taken(&reply, &own, lab.now), "the same flow");
+    assert!(!taken(&own), "the same flow");
     assert_eq!(mapping(), Some((0xc000_0201, 5)));
-    assert!(!lab.ct.bind(id, Some(&reply), DST_NAT));
+    assert!(!lab.ct.bind_tuple(id, Some(&reply), DST_NAT));
     let back = lab.pass(&Packet::udp(B, 53, "192.0.2.1", 5)).unwrap();
     assert_eq!((back.conn, back.direction), (Some(id), Direction::Reply));
     assert_eq!(lab.denied(&Packet::udp(B, 53, A, 5)), CtState::New, "not the reply any more");

@@ -125,6 +125,27 @@ impl Model {
 
 proptest! {
     #[test]
+    fn a_key_and_its_answers_are_those_of_tuples(
+        (src, dst) in any::<(u128, u128)>(),
+        (sport, dport) in any::<(u16, u16)>(),
+        (zone, other) in any::<(u16, u16)>(),
+        proto in prop_oneof![Just(1_u8), Just(6), Just(17), Just(58), any::<u8>()],
+        wide in any::<bool>(),
+    ) {
+        let (family, mask) = match wide {
+            true => (Family::V6, u128::MAX),
+            false => (Family::V4, u128::from(u32::MAX)),
+        };
+        let (src, dst) = (src & mask, dst & mask);
+        let tuple = Tuple { src, dst, sport, dport, proto, family, zone };
+        let key = tuple.key(&KEY);
+        prop_assert_eq!(tuple.hashed_key(key.hash), key);
+        prop_assert_eq!(key.tuple(), tuple);
+        let inverted = tuple.inverted().map(|it| Tuple { zone: other, ..it }.key(&KEY));
+        prop_assert_eq!(key.answered(other, &KEY), inverted);
+    }
+
+    #[test]
     fn agrees_with_a_map(ops in proptest::collection::vec(op(), 1..120)) {
         const LIMIT: u32 = 20;
         let store = Store::new(LIMIT as usize, KEY).unwrap();
