@@ -1,8 +1,9 @@
 //! Which of a field's masks are worth trying in a table.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops::BitAnd;
+
+use crate::fold::FoldMap;
 
 /// A few of the masks that one field has (each with its number of rules): none, what all
 /// share, and at most about `portions` that part the rules into equal portions. `ones`
@@ -15,7 +16,7 @@ pub(crate) fn ladder<M>(
 where
     M: Copy + Eq + Hash + Ord + Default + BitAnd<Output = M>,
 {
-    let mut weights: HashMap<M, usize> = HashMap::new();
+    let mut weights: FoldMap<M, usize> = FoldMap::default();
     for (mask, count) in weighted {
         *weights.entry(mask).or_default() += count;
     }

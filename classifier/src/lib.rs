@@ -12,6 +12,7 @@
 
 pub mod cover;
 pub mod field;
+mod fold;
 pub mod key;
 mod ladder;
 pub mod reference;

@@ -115,12 +115,26 @@ impl<A: Address> Strategy<A> {
 
     /// Like [`Strategy::build`] with the salt's seed given: the same layout every time.
     pub fn build_seeded(rules: Vec<Rule<A>>, seed: u64) -> Self {
+        Self::build_by(rules, seed, CoverTables::build)
+    }
+
+    /// Like [`Strategy::build`], with less time for finding the best layout: for lists that
+    /// are seldom looked into.
+    pub fn build_plainly(rules: Vec<Rule<A>>) -> Self {
+        Self::build_by(rules, RandomState::new().hash_one(0_u8), CoverTables::build_plainly)
+    }
+
+    fn build_by(
+        rules: Vec<Rule<A>>,
+        seed: u64,
+        lay_out: impl FnOnce(&[Rule<A>], u64) -> CoverTables<A>,
+    ) -> Self {
         if rules.len() <= SCAN_LIMIT {
             return Self::Linear(Linear::new(rules));
         }
         // In plain code, one table after the other is the faster way.
         if rules.len() < cover::MOST_RULES && cover::Level::detect() != cover::Level::Scalar {
-            let tables = CoverTables::build(&rules, seed);
+            let tables = lay_out(&rules, seed);
             if tables.shape().tail <= TAIL_LIMIT {
                 return Self::Cover(tables);
             }

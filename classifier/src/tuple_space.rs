@@ -16,10 +16,9 @@ mod cover;
 mod plan;
 mod table;
 
-use std::collections::HashMap;
-
 pub use plan::MAX_TABLES;
 
+use crate::fold::FoldMap;
 use crate::strategy::{Culprit, Why};
 use crate::{Address, Classifier, Key, Rule};
 use cover::{Cover, Salt};
@@ -262,7 +261,8 @@ fn own_positions<'p, A>(leaf: &Leaf<A>, positions: &'p [u32]) -> &'p [u32] {
 /// leaf at every position.
 fn intern<A: Address>(rules: &[Rule<A>]) -> (Vec<Leaf<A>>, Vec<u32>, Vec<u32>) {
     let mut leaves: Vec<Leaf<A>> = Vec::new();
-    let mut known: HashMap<&Rule<A>, u32> = HashMap::with_capacity(rules.len());
+    let mut known: FoldMap<&Rule<A>, u32> = FoldMap::default();
+    known.reserve(rules.len());
     let mut leaf_at = Vec::with_capacity(rules.len());
     for rule in rules {
         let leaf = *known.entry(rule).or_insert_with(|| {

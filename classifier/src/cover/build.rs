@@ -1,14 +1,13 @@
 //! Builds cover tables from a rule list.
 
-use std::collections::HashMap;
-
 use super::condition::Conditions;
 use super::lanes::{Lanes, tag};
-use super::plan::{self, Style, words_of};
+use super::plan::{self, Plan, Sketch, Slots, Style, words_of};
 use super::scalar;
 use super::sign::{self, Signs};
 use super::tail::Tail;
 use super::{BLOCK, Block, CoverTables, Entry, Level, MIXED, PRIO_SHIFT, TAG_SHIFT, Table};
+use crate::fold::FoldMap;
 use crate::{Address, ClassSet, Key, Masked, PortRange, Rule};
 
 /// Rules in one build at most: entries must be able to name their blocks.
@@ -28,8 +27,10 @@ struct Interned<A> {
 
 impl<A: Address> Interned<A> {
     fn of(rules: &[Rule<A>]) -> Self {
-        let mut known: HashMap<&Rule<A>, u32> = HashMap::with_capacity(rules.len());
-        let (mut distinct, mut counts, mut which) = (Vec::new(), Vec::new(), Vec::new());
+        let mut known: FoldMap<&Rule<A>, u32> = FoldMap::default();
+        known.reserve(rules.len());
+        let (mut distinct, mut counts) = (Vec::with_capacity(rules.len()), Vec::new());
+        let mut which = Vec::with_capacity(rules.len());
         for rule in rules {
             which.push(if can_match(rule) {
                 let number = *known.entry(rule).or_insert_with(|| {
@@ -83,55 +84,94 @@ impl<A: Address> CoverTables<A> {
     /// # Panics
     /// When there are [`MOST_RULES`] rules or more.
     pub fn build(rules: &[Rule<A>], seed: u64) -> Self {
-        assert!(rules.len() < MOST_RULES, "too many rules for one chain");
-        let interned = Interned::of(rules);
+        let ground = Ground::of(rules, seed);
         if rules.len() > MOST_TRIED {
-            return Self::lay_out(&interned, rules.len(), seed, Style::Portions);
+            return ground.lay_out_as(Style::Portions);
         }
-        let keys = sample(&interned.rules, seed);
-        let tried = Style::ALL.map(|style| Self::lay_out(&interned, rules.len(), seed, style));
+        let mut plans: Vec<(Box<Lanes>, Plan<A>)> = Vec::with_capacity(Style::ALL.len());
+        for style in Style::ALL {
+            let (lanes, plan) = ground.plan(style);
+            if !plans.iter().any(|(_, known)| known.is_like(&plan)) {
+                plans.push((lanes, plan));
+            }
+        }
+        let keys = sample(&ground.interned.rules, seed);
         let cost = |tables: &Self| keys.iter().map(|key| scalar::cost(tables, key)).sum::<u64>();
-        let mut best = tried.into_iter().min_by_key(cost).expect("there are styles");
-        let with = cost(&best);
+        let tried = plans.into_iter().map(|(lanes, plan)| ground.lay_out(lanes, plan));
+        let tried = tried.map(|tables| (cost(&tables), tables));
+        let (with, mut best) = tried.min_by_key(|(cost, _)| *cost).expect("there are styles");
         best.signed = false;
         best.signed = with < cost(&best);
         best
     }
 
-    fn lay_out(interned: &Interned<A>, rules: usize, seed: u64, style: Style) -> Self {
-        let numbers = 0..interned.rules.len() as u32;
-        let firsts = numbers.clone().map(|number| interned.own(number)[0]);
+    /// Like [`CoverTables::build`], but laid out in one way only: for lists that are seldom
+    /// looked into.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn build_plainly(rules: &[Rule<A>], seed: u64) -> Self {
+        Ground::of(rules, seed).lay_out_as(Style::Portions)
+    }
+}
+
+/// What all layouts of one build share.
+struct Ground<A> {
+    seed: u64,
+    /// Rules given, copies included.
+    rules: usize,
+    interned: Interned<A>,
+    sketch: Sketch<A>,
+    conditions: Conditions,
+    condition_of: Vec<u32>,
+    signs: Signs,
+}
+
+impl<A: Address> Ground<A> {
+    fn of(rules: &[Rule<A>], seed: u64) -> Self {
+        assert!(rules.len() < MOST_RULES, "too many rules for one chain");
+        let interned = Interned::of(rules);
+        let firsts = (0..interned.rules.len() as u32).map(|number| interned.own(number)[0]);
         let (conditions, condition_of) = Conditions::number(firsts.zip(&interned.rules));
-        let mut lanes = Box::new(Lanes::new(seed));
-        let plan = plan::choose(&mut lanes, &interned.rules, numbers.collect(), style);
-        let mut made = Made {
-            interned,
-            condition_of: &condition_of,
-            signs: Signs::choose(interned.rules.iter()),
-            entries: Vec::new(),
-            blocks: Vec::new(),
-        };
+        let signs = Signs::choose(interned.rules.iter());
+        let sketch = Sketch::of(&interned.rules);
+        Self { seed, rules: rules.len(), interned, sketch, conditions, condition_of, signs }
+    }
+    fn plan(&self, style: Style) -> (Box<Lanes>, Plan<A>) {
+        let mut lanes = Box::new(Lanes::new(self.seed));
+        let plan = plan::choose(&mut lanes, &self.sketch, style);
+        (lanes, plan)
+    }
+    fn lay_out_as(&self, style: Style) -> CoverTables<A> {
+        let (lanes, plan) = self.plan(style);
+        self.lay_out(lanes, plan)
+    }
+    fn lay_out(&self, mut lanes: Box<Lanes>, plan: Plan<A>) -> CoverTables<A> {
+        let interned = &self.interned;
+        let slots = plan.tables.iter().map(|(_, slots)| slots.len()).sum();
+        let mut made =
+            Made { ground: self, entries: Vec::with_capacity(slots), blocks: Vec::new() };
         let tables = plan.tables.iter().enumerate();
         let tables = tables.map(|(table, (_, slots))| made.table(&mut lanes, table, slots));
         let tables = tables.collect();
         let tail = plan.rest.iter().map(|&number| {
             let rule = &interned.rules[number as usize];
-            (rule, condition_of[number as usize], interned.own(number))
+            (rule, self.condition_of[number as usize], interned.own(number))
         });
         let tail = Tail::build(tail);
-        Self {
+        CoverTables {
             level: Level::detect(),
             tables,
             tail,
             tail_rules: plan.rest.iter().map(|&number| interned.own(number)[0]).collect(),
-            signs: Box::new(made.signs),
+            signs: Box::new(self.signs.clone()),
             signed: true,
             entries: made.entries.into(),
             blocks: made.blocks.into(),
             lanes,
-            conditions,
+            conditions: self.conditions.clone(),
             copies: interned.copies(),
-            rules,
+            rules: self.rules,
             distinct: interned.rules.len(),
         }
     }
@@ -178,23 +218,22 @@ fn sample<A: Address>(rules: &[Rule<A>], seed: u64) -> Vec<Key<A>> {
 }
 
 struct Made<'b, A> {
-    interned: &'b Interned<A>,
-    condition_of: &'b [u32],
-    signs: Signs,
+    ground: &'b Ground<A>,
     entries: Vec<Entry>,
     blocks: Vec<Block<A>>,
 }
 
 impl<A: Address> Made<'_, A> {
-    fn table(&mut self, lanes: &mut Lanes, table: usize, slots: &[Vec<u32>]) -> Table {
-        sign::place_windows(lanes, table, slots, &self.interned.rules);
+    fn table(&mut self, lanes: &mut Lanes, table: usize, slots: &Slots) -> Table {
+        sign::place_windows(lanes, table, slots, &self.ground.interned.rules);
         let mut made = Table {
             rules: 0,
             first: u32::MAX,
             largest_slot: 0,
             largest: self.entries.len() as u32,
         };
-        for slot in slots {
+        self.blocks.reserve(slots.iter().map(|slot| slot.len().div_ceil(BLOCK)).sum());
+        for slot in slots.iter() {
             let size = slot.len() as u32;
             if size > made.largest_slot {
                 (made.largest_slot, made.largest) = (size, self.entries.len() as u32);
@@ -208,22 +247,23 @@ impl<A: Address> Made<'_, A> {
     }
     fn entry(&mut self, lanes: &Lanes, table: usize, slot: &[u32]) -> Entry {
         let Some(&best) = slot.first() else { return Entry::EMPTY };
+        let Ground { interned, condition_of, signs, .. } = self.ground;
         let start = self.blocks.len() as u64;
-        let (mut tags, mut sign) = (Vec::new(), 0);
+        let (mut shared, mut sign) = (None, 0);
         for (index, &number) in slot.iter().enumerate() {
-            let rule = &self.interned.rules[number as usize];
-            tags.push(tag(lanes.hash::<A>(table, &words_of(rule))));
-            sign |= self.signs.of(lanes, table, rule);
+            let rule = &interned.rules[number as usize];
+            let tag = tag(lanes.hash::<A>(table, &words_of(rule)));
+            shared = Some(if shared.is_none_or(|known| known == tag) { tag } else { MIXED });
+            sign |= signs.of(lanes, table, rule);
             if index % BLOCK == 0 {
                 self.blocks.push(Block::empty());
             }
             let block = self.blocks.last_mut().expect("one was just pushed");
-            let condition = self.condition_of[number as usize];
-            block.set(index % BLOCK, rule, condition, self.interned.own(number));
+            let condition = condition_of[number as usize];
+            block.set(index % BLOCK, rule, condition, interned.own(number));
         }
-        let alike = tags.iter().all(|&tag| tag == tags[0]);
-        let tag = u64::from(if alike { tags[0] } else { MIXED });
-        let first = u64::from(self.interned.own(best)[0]);
+        let tag = u64::from(shared.unwrap_or(MIXED));
+        let first = u64::from(interned.own(best)[0]);
         let more = slot.len().div_ceil(BLOCK) as u64 - 1;
         Entry { meta: first << PRIO_SHIFT | tag << TAG_SHIFT | start << 4 | more, sign }
     }

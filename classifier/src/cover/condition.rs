@@ -1,8 +1,7 @@
 //! The small fields of a rule (flags, interfaces, states, layer 4 classes),
 //! numbered: few combinations occur, and most rules have none.
 
-use std::collections::HashMap;
-
+use crate::fold::FoldMap;
 use crate::{Address, ClassSet, Key, Masked, Rule};
 
 /// The number of "always holds".
@@ -34,7 +33,7 @@ impl Condition {
 }
 
 /// The conditions of a rule list.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Conditions {
     numbered: Vec<Condition>,
     /// By first position of the rule.
@@ -47,7 +46,8 @@ impl Conditions {
         rules: impl Iterator<Item = (u32, &'r Rule<A>)>,
     ) -> (Self, Vec<u32>) {
         let mut all = Self { numbered: vec![Condition::default()], overflow: Vec::new() };
-        let mut known = HashMap::from([(Condition::default(), ALWAYS)]);
+        let mut known = FoldMap::default();
+        known.insert(Condition::default(), ALWAYS);
         let numbers = rules.map(|(first, rule)| {
             let condition = Condition::of(rule);
             if let Some(&number) = known.get(&condition) {

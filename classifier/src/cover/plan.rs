@@ -1,9 +1,8 @@
 //! Chooses the covers: greedily, the one that places most rules in small
 //! slots, until few rules are left or the tables are used up.
 
-use std::collections::HashMap;
-
 use super::lanes::{LANES, Lanes, Words, word_count, words};
+use crate::fold::FoldMap;
 use crate::ladder::ladder;
 use crate::{Address, PortRange, Rule};
 
@@ -59,26 +58,79 @@ impl<A: Address> Cover<A> {
     }
 }
 
+/// Slots of one table with their rules, in order of position.
+pub(super) struct Slots {
+    /// Where each slot's rules start; one more at the end.
+    starts: Vec<u32>,
+    rules: Vec<u32>,
+}
+
+impl Slots {
+    pub(super) fn len(&self) -> usize {
+        self.starts.len() - 1
+    }
+    /// Every slot's rules.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[u32]> + Clone {
+        self.starts.windows(2).map(|ends| &self.rules[ends[0] as usize..ends[1] as usize])
+    }
+}
+
 /// Where each rule goes.
 pub(super) struct Plan<A> {
-    /// For each table its cover and the rules of every slot, in order of position.
-    pub(super) tables: Vec<(Cover<A>, Vec<Vec<u32>>)>,
+    /// For each table its cover and its slots.
+    pub(super) tables: Vec<(Cover<A>, Slots)>,
     pub(super) rest: Vec<u32>,
 }
 
-/// Distributes the rules numbered in `left`, which are in order of position, and
-/// enters masks, shifts and bases into the lanes.
-pub(super) fn choose<A: Address>(
-    lanes: &mut Lanes,
-    rules: &[Rule<A>],
-    left: Vec<u32>,
-    style: Style,
-) -> Plan<A> {
+impl<A: Address> Plan<A> {
+    /// Whether both came to the same tables; under one seed, all else is the same then.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let covers = |plan: &Self| plan.tables.iter().map(|(cover, _)| *cover).collect::<Vec<_>>();
+        self.rest == other.rest && covers(self) == covers(other)
+    }
+}
+
+/// What planning looks at of the rules, close together.
+pub(super) struct Sketch<A> {
+    rules: Vec<Fixed<A>>,
+    /// The different finest covers, by number.
+    groups: Vec<Cover<A>>,
+}
+
+/// What one rule fixes, and the number of its finest cover.
+#[derive(Clone, Copy)]
+struct Fixed<A> {
+    src: A,
+    dst: A,
+    /// Lowest ports, the source's in the upper half.
+    ports: u32,
+    group: u32,
+}
+
+impl<A: Address> Sketch<A> {
+    pub(super) fn of(rules: &[Rule<A>]) -> Self {
+        let mut groups = Vec::new();
+        let mut known: FoldMap<Cover<A>, u32> = FoldMap::default();
+        let rules = rules.iter().map(|rule| {
+            let cover = Cover::of(rule);
+            let group = *known.entry(cover).or_insert_with(|| {
+                groups.push(cover);
+                groups.len() as u32 - 1
+            });
+            let ports = u32::from(rule.sport.low) << 16 | u32::from(rule.dport.low);
+            Fixed { src: rule.src.value(), dst: rule.dst.value(), ports, group }
+        });
+        let rules = rules.collect();
+        Self { rules, groups }
+    }
+}
+
+/// Distributes all rules and enters masks, shifts and bases into the lanes.
+pub(super) fn choose<A: Address>(lanes: &mut Lanes, sketch: &Sketch<A>, style: Style) -> Plan<A> {
     let seed = u64::from(lanes.salt.0[0]) << 32 | u64::from(lanes.last_factor.0[0]);
     let mut base = 0;
-    let mut plan = Plan { tables: Vec::new(), rest: left };
-    let finest: Vec<Cover<A>> = rules.iter().map(Cover::of).collect();
-    let mut census = Census { seed: seed | 1, style, rules, finest: &finest, counts: Vec::new() };
+    let mut plan = Plan { tables: Vec::new(), rest: (0..sketch.rules.len() as u32).collect() };
+    let mut census = Census { seed: seed | 1, style, sketch, counts: Vec::new() };
     let mut limit = 0;
     while plan.tables.len() < LANES && plan.rest.len() > COMPARED {
         // The last tables take what they can.
@@ -107,19 +159,19 @@ pub(super) fn choose<A: Address>(
 struct Census<'r, A> {
     seed: u64,
     style: Style,
-    rules: &'r [Rule<A>],
-    finest: &'r [Cover<A>],
+    sketch: &'r Sketch<A>,
     counts: Vec<u8>,
 }
 
 impl<A: Address> Census<'_, A> {
     /// The cover that places most; `None` when none places enough to earn its probe.
     fn best(&mut self, left: &[u32], limit: u8) -> Option<Cover<A>> {
-        let mut groups: HashMap<Cover<A>, usize> = HashMap::new();
+        let mut counts = vec![0; self.sketch.groups.len()];
         for &rule in left {
-            *groups.entry(self.finest[rule as usize]).or_default() += 1;
+            counts[self.sketch.rules[rule as usize].group as usize] += 1;
         }
-        let groups: Vec<(Cover<A>, usize)> = groups.into_iter().collect();
+        let groups = self.sketch.groups.iter().copied().zip(counts);
+        let groups: Vec<(Cover<A>, usize)> = groups.filter(|&(_, count)| count > 0).collect();
         let mut tried: Vec<(usize, Cover<A>)> = candidates(&groups, self.style)
             .into_iter()
             .map(|cover| {
@@ -133,7 +185,7 @@ impl<A: Address> Census<'_, A> {
             if (admitted as u64) * WORTH[0] <= best.0 {
                 break;
             }
-            let worth = self.worth(&cover, left, limit);
+            let worth = self.worth(&cover, left, limit, best.0);
             if worth > best.0 {
                 best = (worth, Some(cover));
             }
@@ -149,11 +201,9 @@ impl<A: Address> Census<'_, A> {
         64 - bits
     }
     #[inline]
-    fn hash(&self, cover: &Cover<A>, rule: u32) -> u64 {
-        let rule = &self.rules[rule as usize];
-        let (src, dst) = (words(rule.src.value() & cover.src), words(rule.dst.value() & cover.dst));
-        let ports = u32::from(rule.sport.low) << 16 | u32::from(rule.dport.low);
-        let mut hash = u64::from(ports & cover.ports) ^ self.seed;
+    fn hash(&self, cover: &Cover<A>, rule: &Fixed<A>) -> u64 {
+        let (src, dst) = (words(rule.src & cover.src), words(rule.dst & cover.dst));
+        let mut hash = u64::from(rule.ports & cover.ports) ^ self.seed;
         for word in 0..word_count::<A>() {
             hash = (hash ^ u64::from(src[word]) ^ u64::from(dst[word]) << 32)
                 .wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -162,17 +212,30 @@ impl<A: Address> Census<'_, A> {
         hash.wrapping_mul(0x94d0_49bb_1331_11eb)
     }
     /// What a table of this cover is worth: rules early in their slot more than late ones.
-    fn worth(&mut self, cover: &Cover<A>, left: &[u32], limit: u8) -> u64 {
+    /// Gives up, at less than that, once it cannot be worth more than `beaten`.
+    fn worth(&mut self, cover: &Cover<A>, left: &[u32], limit: u8, beaten: u64) -> u64 {
+        /// Rules between two looks at whether it still can.
+        const STRETCH: usize = 1024;
         let shift = self.clear(left.len());
         let ports = if self.style == Style::Ports { u32::MAX } else { 0 };
-        let mut worth = 0;
-        for &rule in left {
-            if cover.admits(&self.finest[rule as usize]) {
+        // Of each group: whether it is admitted, and what it loses.
+        let of_group = |finest: &Cover<A>| {
+            let lost = finest.ports & !cover.ports & ports;
+            cover.admits(finest).then_some(if lost == 0 { 0 } else { UNHASHED_PORT })
+        };
+        let groups: Vec<Option<u64>> = self.sketch.groups.iter().map(of_group).collect();
+        let (mut worth, mut ahead) = (0, left.len());
+        for stretch in left.chunks(STRETCH) {
+            if worth + ahead as u64 * WORTH[0] <= beaten {
+                return 0;
+            }
+            ahead -= stretch.len();
+            for &rule in stretch {
+                let rule = &self.sketch.rules[rule as usize];
+                let Some(portless) = groups[rule.group as usize] else { continue };
                 let slot = (self.hash(cover, rule) >> shift) as usize;
                 let count = self.counts[slot];
                 if count < limit {
-                    let lost = self.finest[rule as usize].ports & !cover.ports & ports;
-                    let portless = if lost == 0 { 0 } else { UNHASHED_PORT };
                     worth += WORTH[usize::from(count / 2).min(2)] - portless;
                     self.counts[slot] = count + 1;
                 }
@@ -182,32 +245,56 @@ impl<A: Address> Census<'_, A> {
     }
     /// The slots of the table with the rules that fit, and the rest.
     fn split(
-        &self,
+        &mut self,
         lanes: &mut Lanes,
         table: usize,
         cover: &Cover<A>,
         left: &[u32],
         limit: u8,
-    ) -> (Vec<Vec<u32>>, Vec<u32>) {
-        let admitted = |rule: u32| cover.admits(&self.finest[rule as usize]);
+    ) -> (Slots, Vec<u32>) {
+        let Sketch { rules, groups } = self.sketch;
+        let admitted: Vec<bool> = groups.iter().map(|finest| cover.admits(finest)).collect();
+        let admitted = |rule: u32| admitted[rules[rule as usize].group as usize];
         let count = left.iter().filter(|&&rule| admitted(rule)).count();
         let bits = (count * 2).next_power_of_two().ilog2().max(4);
         lanes.shift.0[table] = 32 - bits;
-        let mut slots = vec![Vec::new(); 1 << bits];
-        let mut rest = Vec::new();
+        self.counts.clear();
+        self.counts.resize(1 << bits, 0);
+        let (mut placed, mut rest) = (Vec::with_capacity(count), Vec::new());
         for &number in left {
             if admitted(number) {
-                let rule = &self.rules[number as usize];
-                let hash = lanes.hash::<A>(table, &words_of(rule));
-                let slot: &mut Vec<u32> = &mut slots[(hash >> (32 - bits)) as usize];
-                if slot.len() < usize::from(limit) {
-                    slot.push(number);
+                let rule = &rules[number as usize];
+                let words =
+                    Words::new(rule.src, rule.dst, (rule.ports >> 16) as u16, rule.ports as u16);
+                let slot = lanes.hash::<A>(table, &words) >> (32 - bits);
+                let count = &mut self.counts[slot as usize];
+                if *count < limit {
+                    *count += 1;
+                    placed.push((slot, number));
                     continue;
                 }
             }
             rest.push(number);
         }
-        (slots, rest)
+        (self.lay_out(&placed), rest)
+    }
+    /// Slots of what was counted.
+    fn lay_out(&self, placed: &[(u32, u32)]) -> Slots {
+        let mut starts = Vec::with_capacity(self.counts.len() + 1);
+        let mut start = 0;
+        starts.push(start);
+        starts.extend(self.counts.iter().map(|&count| {
+            start += u32::from(count);
+            start
+        }));
+        let mut next = starts.clone();
+        let mut rules = vec![0; placed.len()];
+        for &(slot, number) in placed {
+            let at = &mut next[slot as usize];
+            rules[*at as usize] = number;
+            *at += 1;
+        }
+        Slots { starts, rules }
     }
 }
 

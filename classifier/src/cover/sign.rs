@@ -7,6 +7,7 @@
 //! interfaces apart.
 
 use super::lanes::{Lanes, WINDOWS, WORDS, Words, word_count};
+use super::plan::Slots;
 use crate::{Address, ClassSet, Key, PortRange, Rule};
 
 /// Destination ports are told apart at this many limits at most.
@@ -91,16 +92,14 @@ impl Signs {
 /// Limits where most ranges begin or end: half of them the commonest, half
 /// spread evenly over the others.
 fn limits(ranges: impl Iterator<Item = PortRange>, out: &mut [u16]) {
-    let mut weights = vec![0_u32; 1 << 16];
+    let mut ends = Vec::new();
     for range in ranges.filter(|range| !range.is_any()) {
-        if range.low > 0 {
-            weights[usize::from(range.low) - 1] += 1;
-        }
-        weights[usize::from(range.high)] += 1;
+        ends.extend(range.low.checked_sub(1));
+        ends.push(range.high);
     }
-    weights[usize::from(u16::MAX)] = 0;
-    let mut heaviest: Vec<(u32, u16)> =
-        (0..u16::MAX).map(|at| (weights[usize::from(at)], at)).filter(|one| one.0 > 0).collect();
+    ends.sort_unstable();
+    let runs = ends.chunk_by(|a, b| a == b).map(|run| (run.len() as u32, run[0]));
+    let mut heaviest: Vec<(u32, u16)> = runs.filter(|&(_, at)| at != u16::MAX).collect();
     heaviest.sort_unstable_by_key(|&(weight, at)| (std::cmp::Reverse(weight), at));
     let (common, spread) = out.split_at_mut(out.len().div_ceil(2));
     let mut taken = heaviest.into_iter();
@@ -158,35 +157,48 @@ fn window(value: u32, mask: u32) -> u32 {
     }
 }
 
+/// For every place that a window can have: its word, its shift, and how many of its values
+/// each slot lets pass.
+fn passing<'s, A: Address>(
+    slots: impl Iterator<Item = &'s [u32]>,
+    rules: &[Rule<A>],
+) -> Vec<(usize, u32, Vec<u32>)> {
+    let words = 0..2 * word_count::<A>() + 1;
+    let shifts = || (0..32).step_by(2).rev().skip(1);
+    let mut places: Vec<(usize, u32, Vec<u32>)> =
+        words.flat_map(|word| shifts().map(move |shift| (word, shift, Vec::new()))).collect();
+    let mut values = vec![0; places.len()];
+    for slot in slots {
+        values.fill(0);
+        for &number in slot {
+            let (value, mask) = fixed(&rules[number as usize]);
+            for (all, &(word, shift, _)) in values.iter_mut().zip(&places) {
+                *all |= window(value[word] >> shift, mask[word] >> shift);
+            }
+        }
+        for ((_, _, passing), all) in places.iter_mut().zip(&values) {
+            passing.push(u32::count_ones(*all));
+        }
+    }
+    places
+}
+
 /// Places the windows of a table where the rules of its slots differ most: each
 /// where it lets fewest leaves pass that the others let pass. Takes the ports'
 /// place with the third where ports are hashed.
 pub(super) fn place_windows<A: Address>(
     lanes: &mut Lanes,
     table: usize,
-    slots: &[Vec<u32>],
+    slots: &Slots,
     rules: &[Rule<A>],
 ) {
-    let mut shared: Vec<&Vec<u32>> = slots.iter().filter(|slot| slot.len() > 1).collect();
+    let mut shared: Vec<&[u32]> = slots.iter().filter(|slot| slot.len() > 1).collect();
     if shared.is_empty() {
         shared = slots.iter().filter(|slot| !slot.is_empty()).collect();
     }
     let step = shared.len().div_ceil(SAMPLE).max(1);
     let sample = || shared.iter().step_by(step);
-    let mut places = Vec::new();
-    for word in 0..2 * word_count::<A>() + 1 {
-        for shift in (0..32).step_by(2).rev().skip(1) {
-            let mut passing = Vec::new();
-            for slot in sample() {
-                let all = slot.iter().fold(0, |all, &number| {
-                    let (value, mask) = fixed(&rules[number as usize]);
-                    all | window(value[word] >> shift, mask[word] >> shift)
-                });
-                passing.push(all.count_ones());
-            }
-            places.push((word, shift, passing));
-        }
-    }
+    let places = passing(sample().copied(), rules);
     lanes.third &= !(1 << table);
     if lanes.ports.0[table] & 0xffff != 0 {
         lanes.third |= 1 << table;

@@ -1,11 +1,10 @@
 //! Chooses the covers: greedily, the one that places most rules in small
 //! buckets, until few rules are left or the tables are used up.
 
-use std::collections::HashMap;
-
 use super::Leaf;
 use super::cover::{Cover, Salt};
 use crate::Address;
+use crate::fold::FoldMap;
 use crate::ladder::ladder;
 
 /// Most hash tables that one build makes.
@@ -82,7 +81,7 @@ fn place_leftovers<A: Address>(covers: &[Cover<A>], plan: &mut Plan<A>) {
 }
 
 fn group<A: Address>(covers: &[Cover<A>], left: &[u32]) -> Groups<A> {
-    let mut groups: HashMap<Cover<A>, usize> = HashMap::new();
+    let mut groups: FoldMap<Cover<A>, usize> = FoldMap::default();
     for &leaf in left {
         *groups.entry(covers[leaf as usize]).or_default() += 1;
     }

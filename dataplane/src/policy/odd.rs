@@ -25,7 +25,8 @@ impl<A: Address> OddIndex<A> {
         let mut protocols: Vec<u8> = bases().filter_map(protocol).collect();
         protocols.sort_unstable();
         protocols.dedup();
-        let classifier = Strategy::build(bases().map(selectors).collect());
+        // Few packets ask it: what they may cost is bounded by any layout.
+        let classifier = Strategy::build_plainly(bases().map(selectors).collect());
         Self { classifier, protocols: protocols.into() }
     }
 
