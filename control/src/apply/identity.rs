@@ -3,14 +3,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{DefaultHasher, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-use dataplane::policy::CounterId;
+use dataplane::policy::{CounterId, Match};
 
-use crate::compile::{CounterMap, write_words};
-use crate::model::{Chain, Ruleset};
+use crate::compile::CounterMap;
+use crate::model::{Chain, MatchBody, Rule, Ruleset};
 
-/// A rule or a policy, hashed. A clash of two of a million rules has a
+/// A rule or a policy, hashed. It holds for this process only. A clash of two of a million rules has a
 /// probability of one in 36 million, and would mix up two counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Identity(u64);
@@ -35,6 +35,7 @@ pub(super) fn probe() -> String {
 }
 
 /// Hashes what is written to it.
+#[derive(Clone)]
 struct Words(DefaultHasher);
 
 impl fmt::Write for Words {
@@ -54,33 +55,67 @@ pub(super) fn of(v4: &Ruleset, v6: &Ruleset, counters: &CounterMap) -> Vec<Ident
             .iter()
             .flat_map(|table| table.chains.iter().map(move |chain| (table.id, chain)));
         for ((table, chain), entry) in chains.zip(entries) {
-            let place = format!("{:?} {} {} ", rules.family, table.name(), chain.name);
+            let mut place = Words(DefaultHasher::new());
+            (rules.family, table, &chain.name).hash(&mut place.0);
             for (index, rule) in chain.rules.iter().enumerate() {
-                let identity = hash(&place, |words| write_words(rule, words));
-                identities[entry.first.0 as usize + index] = identity;
+                identities[entry.first.0 as usize + index] = of_rule(place.clone(), rule);
             }
             if let Some(id) = entry.policy {
-                identities[id.0 as usize] = policy(&place, chain);
+                identities[id.0 as usize] = of_policy(place, chain);
             }
         }
     }
     identities
 }
 
-fn policy(place: &str, chain: &Chain) -> Identity {
-    use fmt::Write;
-    hash(place, |words| match chain.policy {
-        Some((policy, _)) => write!(words, "policy {policy:?}"),
-        None => Ok(()),
-    })
+/// What of a rule is hashed as the words that it prints, and what by its fields. Nearly all
+/// rules of long policies are of the latter sort.
+const WORDS: u8 = 0;
+
+fn of_rule(mut words: Words, rule: &Rule) -> Identity {
+    let Rule { src, dst, input, output, proto, fragment, matches, target, .. } = rule;
+    (src, dst, input, output, proto, fragment, target).hash(&mut words.0);
+    matches.iter().for_each(|spec| of_match(&mut words, &spec.body));
+    words.identity()
 }
 
-fn hash(place: &str, write: impl FnOnce(&mut Words) -> fmt::Result) -> Identity {
-    let mut words = Words(DefaultHasher::new());
-    words.0.write(place.as_bytes());
-    let written = write(&mut words);
-    debug_assert!(written.is_ok(), "hashing cannot fail");
-    Identity(words.0.finish())
+fn of_match(words: &mut Words, body: &MatchBody) {
+    let hasher = &mut words.0;
+    match body {
+        MatchBody::Comment(text) => (1_u8, text).hash(hasher),
+        MatchBody::State(Match::Conntrack(conntrack)) => (2_u8, conntrack).hash(hasher),
+        MatchBody::Plain(Match::Conntrack(conntrack)) => (3_u8, conntrack).hash(hasher),
+        MatchBody::Plain(Match::Tcp(tcp)) => (4_u8, tcp).hash(hasher),
+        MatchBody::Plain(Match::Udp(udp)) => (5_u8, udp).hash(hasher),
+        MatchBody::Plain(Match::Icmp(icmp)) => (6_u8, icmp).hash(hasher),
+        MatchBody::Plain(Match::Multiport(multiport)) => (7_u8, multiport).hash(hasher),
+        MatchBody::Plain(Match::IpRange(ranges)) => (8_u8, ranges).hash(hasher),
+        MatchBody::Plain(Match::Mark(mark)) => (9_u8, mark).hash(hasher),
+        other => {
+            hasher.write_u8(WORDS);
+            words.print(format_args!("{other:?}"));
+        }
+    }
+}
+
+fn of_policy(mut words: Words, chain: &Chain) -> Identity {
+    if let Some((policy, _)) = chain.policy {
+        words.print(format_args!("policy {policy:?}"));
+    }
+    words.identity()
+}
+
+impl Words {
+    fn print(&mut self, text: fmt::Arguments<'_>) {
+        let written = fmt::Write::write_fmt(self, text);
+        debug_assert!(written.is_ok(), "hashing cannot fail");
+        // No text is the beginning of another.
+        self.0.write_u8(0xff);
+    }
+
+    fn identity(self) -> Identity {
+        Identity(self.0.finish())
+    }
 }
 
 /// For each new counter, the old one with the same identity. Of several

@@ -208,7 +208,7 @@ pub struct LimitSpec {
 }
 
 /// A target as written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TargetSpec {
     /// None: the rule only counts.
     None,
