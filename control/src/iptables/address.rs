@@ -37,9 +37,32 @@ pub(crate) fn prefix_mask(family: Family, len: u32) -> u128 {
     if len == 0 { 0 } else { (full_mask(family) >> (width - len)) << (width - len) }
 }
 
+/// Four decimal bytes as everybody writes them; nothing is said of other text.
+fn plain_v4(text: &str) -> Option<u32> {
+    let (mut address, mut parts) = (0, 0);
+    for part in text.as_bytes().split(|byte| *byte == b'.') {
+        let digits = matches!(part, [b'0'] | [b'1'..=b'9', ..]) && part.len() <= 3;
+        if !digits || !part.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let value = part.iter().fold(0, |value, digit| value * 10 + u32::from(digit - b'0'));
+        if value > 255 {
+            return None;
+        }
+        (address, parts) = (address << 8 | value, parts + 1);
+        if parts > 4 {
+            return None;
+        }
+    }
+    (parts == 4).then_some(address)
+}
+
 /// `1.2.3.4`, with the tools' shorthand: missing bytes at the end are zero,
 /// bytes may be hexadecimal or octal. Then what `inet_aton` takes.
 pub(crate) fn parse_v4(text: &str) -> Option<u32> {
+    if let Some(address) = plain_v4(text) {
+        return Some(address);
+    }
     let parts: Vec<&str> = text.split('.').collect();
     if parts.len() > 4 {
         return None;
@@ -80,9 +103,12 @@ pub(crate) fn parse_address(text: &str, family: Family) -> Option<u128> {
 
 fn parse_mask(text: &str, family: Family) -> Option<u128> {
     let numeric = match family {
-        Family::V4 if text.split('.').count() == 4 => parse_v4(text).map(u128::from),
+        Family::V4 if text.bytes().filter(|byte| *byte == b'.').count() == 3 => {
+            parse_v4(text).map(u128::from)
+        }
         Family::V4 => None,
-        Family::V6 => text.parse::<Ipv6Addr>().ok().map(u128::from),
+        Family::V6 if text.contains(':') => text.parse::<Ipv6Addr>().ok().map(u128::from),
+        Family::V6 => None,
     };
     numeric.or_else(|| {
         let len = value::number(text, 0, u64::from(width(family)))?;
@@ -162,21 +188,44 @@ fn bad_address(host: &str, family: Family, span: Span) -> Problem {
     Problem::new(Code::BadValue, span, format!("`{host}' is no address"))
 }
 
+/// The addresses of one option.
+pub(crate) enum Addresses {
+    /// As nearly always.
+    One(AddressMask),
+    /// Those of a list.
+    Several(Vec<AddressMask>),
+}
+
+impl Addresses {
+    pub(crate) fn first(&self) -> Option<AddressMask> {
+        match self {
+            Self::One(one) => Some(*one),
+            Self::Several(list) => list.first().copied(),
+        }
+    }
+    /// All of them, if there are several; else none.
+    pub(crate) fn into_several(self) -> Vec<AddressMask> {
+        match self {
+            Self::One(_) => Vec::new(),
+            Self::Several(list) => list,
+        }
+    }
+}
+
 /// A comma-separated list of `ADDRESS[/MASK]`; blanks after a comma are skipped.
-pub(crate) fn parse_list(
-    text: &str,
-    family: Family,
-    span: Span,
-) -> Result<Vec<AddressMask>, Problem> {
-    let parts: Vec<&str> = text.split(',').collect();
-    if parts.len() > MAX_LIST {
+pub(crate) fn parse_list(text: &str, family: Family, span: Span) -> Result<Addresses, Problem> {
+    if !text.contains(',') {
+        return parse_masked(text.trim_start(), family, span).map(Addresses::One);
+    }
+    if text.split(',').count() > MAX_LIST {
         return Err(Problem::new(
             Code::TooLong,
             span,
             format!("more than {MAX_LIST} addresses in one list"),
         ));
     }
-    parts.iter().map(|part| parse_masked(part.trim_start(), family, span)).collect()
+    let parts = text.split(',').map(|part| parse_masked(part.trim_start(), family, span));
+    parts.collect::<Result<_, _>>().map(Addresses::Several)
 }
 
 /// An interface name; a `+` at the end makes it a prefix.

@@ -7,7 +7,7 @@
 mod finish;
 mod modules;
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
 
 use dataplane::packet::Family;
 use dataplane::policy::matches::{AddressMask, Neg};
@@ -51,7 +51,7 @@ pub(crate) struct Surroundings<'s> {
 
 /// What a command does to its table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+pub(crate) enum Action<'w> {
     Append,
     Insert(u32),
     Delete,
@@ -63,24 +63,24 @@ pub(crate) enum Action {
     Flush,
     Zero,
     Policy(ChainPolicy),
-    Rename(Word),
+    Rename(Word<'w>),
     /// Prints something; changes nothing.
     List,
 }
 
 /// A command that was understood.
 #[derive(Debug)]
-pub(crate) struct Command {
-    pub(crate) action: Action,
+pub(crate) struct Command<'w> {
+    pub(crate) action: Action<'w>,
     /// The chain it names; all chains if none (`-F`, `-X`, `-Z`).
-    pub(crate) chain: Option<Word>,
+    pub(crate) chain: Option<Word<'w>>,
     /// The rules of a rule command, address lists expanded in the kernel's order.
     pub(crate) rules: Vec<Rule>,
 }
 
 /// What became of a line.
-pub(crate) enum Outcome {
-    Command(Box<Command>),
+pub(crate) enum Outcome<'w> {
+    Command(Command<'w>),
     /// `-4` or `-6` of the other family: the tools skip the line.
     OtherFamily(Span),
     Refused,
@@ -104,13 +104,13 @@ struct LoadedTarget {
 struct Stop;
 
 /// Reads one line. Errors and warnings go to the two lists.
-pub(crate) fn read(
-    words: &[Word],
+pub(crate) fn read<'w>(
+    words: &'w [Word<'w>],
     counters: Option<Counters>,
     surroundings: &Surroundings<'_>,
     errors: &mut Vec<Problem>,
     warnings: &mut Vec<Problem>,
-) -> Outcome {
+) -> Outcome<'w> {
     let (Some(first), Some(last)) = (words.first(), words.last()) else { return Outcome::Refused };
     let span = Span {
         line: first.span.line,
@@ -127,25 +127,43 @@ pub(crate) fn read(
     let refused = !reader.errors.is_empty();
     errors.append(&mut reader.errors);
     match command {
-        Some(command) if !refused => Outcome::Command(Box::new(command)),
+        Some(command) if !refused => Outcome::Command(command),
         _ => Outcome::Refused,
     }
 }
 
-struct Reader<'r> {
+/// A rule that says nothing.
+fn blank(span: Span) -> Rule {
+    Rule {
+        counters: None,
+        src: None,
+        dst: None,
+        input: None,
+        output: None,
+        proto: None,
+        fragment: None,
+        matches: Vec::new(),
+        target: TargetSpec::None,
+        target_span: span,
+        span,
+    }
+}
+
+struct Reader<'r, 'w> {
     around: &'r Surroundings<'r>,
-    scanner: Scanner<'r>,
+    scanner: Scanner<'w>,
     span: Span,
     rule: Rule,
+    /// Addresses of a list, if it has more than one.
     sources: Vec<AddressMask>,
     destinations: Vec<AddressMask>,
     matches: Vec<LoadedMatch>,
     target: Option<LoadedTarget>,
-    /// Letters of base options seen, `j` also for `-g`.
-    seen: BTreeSet<char>,
+    /// Letters of base options seen, `j` also for `-g`, a bit each.
+    seen: u128,
     /// Places of base options that some commands or chains forbid.
     places: Vec<(char, Span)>,
-    command: Option<(char, Action, Option<Word>)>,
+    command: Option<(char, Action<'w>, Option<Word<'w>>)>,
     invert: Option<Span>,
     protocol_loaded: bool,
     other_family: Option<Span>,
@@ -153,26 +171,14 @@ struct Reader<'r> {
     warnings: Vec<Problem>,
 }
 
-impl<'r> Reader<'r> {
+impl<'r, 'w> Reader<'r, 'w> {
     fn new(
-        words: &'r [Word],
+        words: &'w [Word<'w>],
         counters: Option<Counters>,
         around: &'r Surroundings<'r>,
         span: Span,
     ) -> Self {
-        let rule = Rule {
-            counters,
-            src: None,
-            dst: None,
-            input: None,
-            output: None,
-            proto: None,
-            fragment: None,
-            matches: Vec::new(),
-            target: TargetSpec::None,
-            target_span: span,
-            span,
-        };
+        let rule = Rule { counters, ..blank(span) };
         Self {
             around,
             scanner: Scanner::new(words),
@@ -182,8 +188,8 @@ impl<'r> Reader<'r> {
             destinations: Vec::new(),
             matches: Vec::new(),
             target: None,
-            seen: BTreeSet::new(),
-            places: Vec::new(),
+            seen: 0,
+            places: Vec::with_capacity(8),
             command: None,
             invert: None,
             protocol_loaded: false,
@@ -245,7 +251,7 @@ impl<'r> Reader<'r> {
     }
 
     /// An option that no loaded module has: the protocol's own match may have it.
-    fn unknown(&mut self, word: &Word) -> Result<(), Stop> {
+    fn unknown(&mut self, word: &Word<'_>) -> Result<(), Stop> {
         let proto = self.rule.proto.map(|proto| proto.value);
         let name = proto.and_then(|proto| matches::of_protocol(proto, self.around.family));
         if let (Some(name), false) = (name, self.protocol_loaded) {
@@ -267,13 +273,14 @@ impl<'r> Reader<'r> {
         Err(self.stop(problem))
     }
 
-    fn base(&mut self, letter: char, name: Span, operand: Option<Operand>) -> Result<(), Stop> {
-        if let (Some(at), false) = (self.invert, "psdiof".contains(letter)) {
+    fn base(&mut self, letter: char, name: Span, operand: Option<Operand<'w>>) -> Result<(), Stop> {
+        let negatable = matches!(letter, 'p' | 's' | 'd' | 'i' | 'o' | 'f');
+        if let (Some(at), false) = (self.invert, negatable) {
             let message = "`!' cannot stand before this option";
             return Err(self.stop(Problem::new(Code::BadNegation, at, message)));
         }
         if let Some(Operand { attached: true, word }) = &operand
-            && "psdioj".contains(letter)
+            && matches!(letter, 'p' | 's' | 'd' | 'i' | 'o' | 'j')
         {
             // The tools take the whole word, option included, for the operand.
             let message = format!("`{}' must be a word of its own here", word.text);
@@ -283,19 +290,22 @@ impl<'r> Reader<'r> {
         }
         if let Some(Operand { word, .. }) = &operand
             && word.text == "!"
-            && "psdio".contains(letter)
+            && matches!(letter, 'p' | 's' | 'd' | 'i' | 'o')
         {
             let problem = intraposed(word.span, &format!("-{letter} ..."));
             return Err(self.stop(problem));
         }
-        if "ADCIRNEPLSFZX".contains(letter) {
+        if letter.is_ascii_uppercase() && "ADCIRNEPLSFZX".contains(letter) {
             return self.set_command(letter, name, operand);
         }
         let key = if letter == 'g' { 'j' } else { letter };
-        if "psdioj fc".contains(key) && !self.seen.insert(key) {
+        let bit = 1_u128 << (key as u32 & 127);
+        let once = matches!(key, 'p' | 's' | 'd' | 'i' | 'o' | 'j' | 'f' | 'c');
+        if once && self.seen & bit != 0 {
             let message = format!("a second -{letter} in one rule");
             return Err(self.stop(Problem::new(Code::RepeatedOption, name, message)));
         }
+        self.seen |= bit;
         self.places.push((letter, name));
         let word = operand.map(|operand| operand.word);
         match (letter, word) {
@@ -333,7 +343,7 @@ impl<'r> Reader<'r> {
         &mut self,
         letter: char,
         name: Span,
-        operand: Option<Operand>,
+        operand: Option<Operand<'w>>,
     ) -> Result<(), Stop> {
         if let Some((first, ..)) = self.command {
             let message = format!("-{letter} after -{first}: one line holds one command");
@@ -351,7 +361,7 @@ impl<'r> Reader<'r> {
         Ok(())
     }
 
-    fn action(&mut self, letter: char, name: Span) -> Result<Action, Stop> {
+    fn action(&mut self, letter: char, name: Span) -> Result<Action<'w>, Stop> {
         Ok(match letter {
             'A' => Action::Append,
             'C' => Action::Check,
@@ -371,7 +381,7 @@ impl<'r> Reader<'r> {
             'X' => Action::DeleteChain,
             'F' => Action::Flush,
             'Z' => Action::Zero,
-            'P' => match self.scanner.take_argument().map(|word| (word.text.as_str(), word.span)) {
+            'P' => match self.scanner.take_argument().map(|word| (&*word.text, word.span)) {
                 Some(("ACCEPT", _)) => Action::Policy(ChainPolicy::Accept),
                 Some(("DROP", _)) => Action::Policy(ChainPolicy::Drop),
                 other => {
@@ -420,8 +430,11 @@ impl<'r> Reader<'r> {
         self.rule.fragment = Some(self.invert.is_none());
     }
 
-    fn protocol(&mut self, word: &Word) -> Result<(), Stop> {
-        let name = word.text.to_ascii_lowercase();
+    fn protocol(&mut self, word: &Word<'_>) -> Result<(), Stop> {
+        let name = match word.text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => Cow::Owned(word.text.to_ascii_lowercase()),
+            false => Cow::Borrowed(&*word.text),
+        };
         let number = value::number8(&name).or_else(|| self.around.names.protocol_number(&name));
         let Some(number) = number else {
             let message = format!("unknown protocol `{}'", word.text);
@@ -447,7 +460,8 @@ impl<'r> Reader<'r> {
         Ok(())
     }
 
-    fn addresses(&mut self, word: &Word, source: bool) -> Vec<AddressMask> {
+    /// Notes one address, or gives the several there are.
+    fn addresses(&mut self, word: &Word<'_>, source: bool) -> Vec<AddressMask> {
         let negated = self.invert.is_some();
         let list = match address::parse_list(&word.text, self.around.family, word.span) {
             Ok(list) => list,
@@ -456,17 +470,17 @@ impl<'r> Reader<'r> {
                 return Vec::new();
             }
         };
-        let first = list.first().copied().filter(|one| one.mask != 0 || negated);
+        let first = list.first().filter(|one| one.mask != 0 || negated);
         let selector = first.map(|value| Neg { negated, value });
         if source {
             self.rule.src = selector;
         } else {
             self.rule.dst = selector;
         }
-        list
+        list.into_several()
     }
 
-    fn interface(&mut self, letter: char, word: &Word) {
+    fn interface(&mut self, letter: char, word: &Word<'_>) {
         match address::parse_interface(&word.text, word.span) {
             Err(problem) => self.error(problem),
             Ok(interface) => {

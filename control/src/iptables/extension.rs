@@ -73,7 +73,7 @@ pub(crate) struct Context<'c> {
     /// `-p` so far: number and negation.
     pub(crate) proto: Option<(u8, bool)>,
     /// Words after the option, for options with two operands.
-    pub(crate) rest: &'c [Word],
+    pub(crate) rest: &'c [Word<'c>],
     /// Words of `rest` that the module has used.
     pub(crate) used: usize,
     /// Things worth a warning.

@@ -30,23 +30,23 @@ pub(crate) enum Meaning {
 
 /// One step through the words.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum Step<'w> {
     /// An option, with its operand.
-    Option { meaning: Meaning, name: Span, operand: Option<Operand> },
+    Option { meaning: Meaning, name: Span, operand: Option<Operand<'w>> },
     /// A word that is neither option nor operand.
-    Stray(Word),
+    Stray(Word<'w>),
     /// `--name` or `-x` that means nothing (or several things) here.
-    Unknown(Word),
+    Unknown(Word<'w>),
     /// An option without the operand it needs.
-    NoOperand(Word),
+    NoOperand(Word<'w>),
     /// No words are left.
     End,
 }
 
 /// An operand, and whether it was glued to its option.
 #[derive(Clone, Debug)]
-pub(crate) struct Operand {
-    pub(crate) word: Word,
+pub(crate) struct Operand<'w> {
+    pub(crate) word: Word<'w>,
     pub(crate) attached: bool,
 }
 
@@ -99,7 +99,7 @@ pub(crate) struct Loaded {
 
 /// The words of one command and how far they are read.
 pub(crate) struct Scanner<'w> {
-    words: &'w [Word],
+    words: &'w [Word<'w>],
     next: usize,
     /// Character offset inside a group of short options; 0 outside one.
     inside: usize,
@@ -109,7 +109,7 @@ pub(crate) struct Scanner<'w> {
 }
 
 impl<'w> Scanner<'w> {
-    pub(crate) fn new(words: &'w [Word]) -> Self {
+    pub(crate) fn new(words: &'w [Word<'w>]) -> Self {
         Self { words, next: 0, inside: 0, modules: Vec::new(), ended: false }
     }
 
@@ -124,7 +124,7 @@ impl<'w> Scanner<'w> {
     }
 
     /// Words not read yet.
-    pub(crate) fn rest(&self) -> &'w [Word] {
+    pub(crate) fn rest(&self) -> &'w [Word<'w>] {
         &self.words[self.next..]
     }
 
@@ -135,7 +135,7 @@ impl<'w> Scanner<'w> {
 
     /// The next word, if it is not an option or `!`; how commands take
     /// optional operands.
-    pub(crate) fn take_argument(&mut self) -> Option<&'w Word> {
+    pub(crate) fn take_argument(&mut self) -> Option<&'w Word<'w>> {
         let word = self.words.get(self.next)?;
         if word.text.starts_with(['-', '!']) {
             return None;
@@ -149,7 +149,7 @@ impl<'w> Scanner<'w> {
         self.next -= 1;
     }
 
-    pub(crate) fn step(&mut self) -> Step {
+    pub(crate) fn step(&mut self) -> Step<'w> {
         if self.inside > 0 {
             return self.short();
         }
@@ -171,7 +171,7 @@ impl<'w> Scanner<'w> {
         self.short()
     }
 
-    fn long(&mut self, word: &'w Word, text: &str) -> Step {
+    fn long(&mut self, word: &'w Word<'w>, text: &'w str) -> Step<'w> {
         let (name, attached) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (text, None),
@@ -183,7 +183,7 @@ impl<'w> Scanner<'w> {
             (Takes::Nothing, Some(_)) => return Step::Unknown(word.clone()),
             (Takes::Nothing | Takes::Attached, None) => None,
             (_, Some(value)) => Some(Operand {
-                word: Word { text: value.to_string(), span: tail(word, 3 + name.chars().count()) },
+                word: Word { text: value.into(), span: tail(word, 3 + name.chars().count()) },
                 attached: true,
             }),
             (Takes::Operand, None) => match self.words.get(self.next) {
@@ -197,7 +197,7 @@ impl<'w> Scanner<'w> {
         Step::Option { meaning, name: word.span, operand }
     }
 
-    fn short(&mut self) -> Step {
+    fn short(&mut self) -> Step<'w> {
         let word = &self.words[self.next];
         let Some(letter) = word.text.chars().nth(self.inside) else {
             return Step::End;
@@ -222,7 +222,7 @@ impl<'w> Scanner<'w> {
             _ if !last => {
                 self.inside = 0;
                 self.next += 1;
-                let text = word.text.chars().skip(at + 1).collect();
+                let text = word.text.chars().skip(at + 1).collect::<String>().into();
                 Some(Operand { word: Word { text, span: tail(word, at + 1) }, attached: true })
             }
             Takes::Attached => None,
@@ -240,15 +240,13 @@ impl<'w> Scanner<'w> {
     /// Finds a long name: the first exact one, else the one that the
     /// abbreviation can only mean.
     fn lookup(&self, name: &str) -> Option<(Meaning, Takes)> {
+        let exact = self.all().find(|(candidate, ..)| *candidate == name);
+        if let Some((_, meaning, takes, _)) = exact {
+            return Some((meaning, takes));
+        }
         let mut only: Option<(Meaning, Takes, Identity)> = None;
         let mut ambiguous = false;
-        for (candidate, meaning, takes, identity) in self.all() {
-            if candidate == name {
-                return Some((meaning, takes));
-            }
-            if !candidate.starts_with(name) {
-                continue;
-            }
+        for (_, meaning, takes, identity) in self.all().filter(|one| one.0.starts_with(name)) {
             match &only {
                 None => only = Some((meaning, takes, identity)),
                 Some((_, first_takes, first)) => {
@@ -280,7 +278,7 @@ impl<'w> Scanner<'w> {
 type Identity = (usize, u32);
 
 /// The place of a word from its character `from` on.
-fn tail(word: &Word, from: usize) -> Span {
+fn tail(word: &Word<'_>, from: usize) -> Span {
     let from = u32::try_from(from).unwrap_or(u32::MAX).min(word.span.len - 1);
     Span { line: word.span.line, column: word.span.column + from, len: word.span.len - from }
 }

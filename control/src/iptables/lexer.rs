@@ -5,6 +5,8 @@
 //! character literally; outside it is an ordinary character. An opening quote
 //! may stand in the middle of a word, a closing one ends the word.
 
+use std::borrow::Cow;
+
 use crate::model::Span;
 
 /// Longest line that the kernel's tools read in one piece.
@@ -16,9 +18,9 @@ pub(crate) const MAX_WORDS: usize = 251;
 
 /// One word of a rule line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Word {
+pub(crate) struct Word<'t> {
     /// Text with quotes and escapes resolved.
-    pub(crate) text: String,
+    pub(crate) text: Cow<'t, str>,
     /// Where it stands, quotes included.
     pub(crate) span: Span,
 }
@@ -37,9 +39,61 @@ pub(crate) enum LexError {
     TooManyWords,
 }
 
-/// Splits a rule line into words. `line` is its number; `skip` characters at
-/// its front (the counters) were read already.
-pub(crate) fn words(text: &str, line: u32, skip: usize) -> Result<Vec<Word>, (LexError, Span)> {
+/// Splits a rule line into `words`, which are empty before. `line` is its number; `skip`
+/// characters at its front (the counters) were read already.
+pub(crate) fn words<'t>(
+    text: &'t str,
+    line: u32,
+    skip: usize,
+    words: &mut Vec<Word<'t>>,
+) -> Result<(), (LexError, Span)> {
+    if plainly(text, line, skip, words) {
+        return Ok(());
+    }
+    words.clear();
+    *words = slowly(text, line, skip)?;
+    Ok(())
+}
+
+/// Most lines are ASCII with words that stand in them as they are; of others, and of those
+/// with errors, nothing is said.
+fn plainly<'t>(text: &'t str, line: u32, skip: usize, words: &mut Vec<Word<'t>>) -> bool {
+    if !text.is_ascii() {
+        return false;
+    }
+    let bytes = text.as_bytes();
+    let mut at = skip;
+    while let Some(&first) = bytes.get(at) {
+        if matches!(first, b' ' | b'\t') {
+            at += 1;
+            continue;
+        }
+        let (start, quoted) = (at, first == b'"');
+        let from = start + usize::from(quoted);
+        let ends = |byte: &u8| match quoted {
+            true => matches!(byte, b'"' | b'\\'),
+            false => matches!(byte, b' ' | b'\t' | b'"'),
+        };
+        let len = bytes[from..].iter().position(ends).unwrap_or(bytes.len() - from);
+        let end = from + len;
+        let whole = match bytes.get(end) {
+            Some(b'"') => quoted,
+            Some(b'\\') => false,
+            Some(_) => true,
+            None => !quoted,
+        };
+        if !whole || len > MAX_WORD_BYTES || words.len() == MAX_WORDS {
+            return false;
+        }
+        at = end + usize::from(quoted);
+        let span = span(line, start, at - start);
+        words.push(Word { text: Cow::Borrowed(&text[from..end]), span });
+    }
+    true
+}
+
+/// Any line.
+fn slowly(text: &str, line: u32, skip: usize) -> Result<Vec<Word<'static>>, (LexError, Span)> {
     let mut splitter = Splitter { line, words: Vec::new(), text: String::new(), start: 0 };
     let mut quote: Option<usize> = None;
     let mut escaped = false;
@@ -87,7 +141,7 @@ pub(crate) fn words(text: &str, line: u32, skip: usize) -> Result<Vec<Word>, (Le
 /// Words found so far and the one being collected.
 struct Splitter {
     line: u32,
-    words: Vec<Word>,
+    words: Vec<Word<'static>>,
     text: String,
     start: usize,
 }
@@ -108,7 +162,8 @@ impl Splitter {
         if self.words.len() == MAX_WORDS {
             return Err((LexError::TooManyWords, place));
         }
-        self.words.push(Word { text: std::mem::take(&mut self.text), span: place });
+        let text = Cow::Owned(std::mem::take(&mut self.text));
+        self.words.push(Word { text, span: place });
         Ok(())
     }
 }
@@ -121,22 +176,48 @@ pub(crate) fn span(line: u32, start: usize, len: usize) -> Span {
 
 /// Words separated by blanks only, for `*table` and `:chain` lines, whose
 /// reader knows no quotes.
-pub(crate) fn plain_words(text: &str, line: u32, skip: usize) -> Vec<Word> {
-    let mut found: Vec<Word> = Vec::new();
-    let mut open = false;
-    for (index, c) in text.chars().enumerate().skip(skip) {
-        if c == ' ' || c == '\t' {
-            open = false;
-            continue;
+pub(crate) fn plain_words(text: &str, line: u32, skip: usize) -> Vec<Word<'_>> {
+    let blank = |c: char| matches!(c, ' ' | '\t');
+    let front = text.chars().take(skip).map(char::len_utf8).sum();
+    let (mut column, mut rest) = (skip, &text[front..]);
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let (word, tail) = rest.split_at(rest.find(blank).unwrap_or(rest.len()));
+        let len = word.chars().count();
+        if len > 0 {
+            found.push(Word { text: Cow::Borrowed(word), span: span(line, column, len) });
         }
-        match found.last_mut() {
-            Some(word) if open => {
-                word.text.push(c);
-                word.span.len += 1;
-            }
-            _ => found.push(Word { text: c.to_string(), span: span(line, index, 1) }),
-        }
-        open = true;
+        column += len + 1;
+        rest = tail.get(1..).unwrap_or_default();
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{MAX_WORD_BYTES, MAX_WORDS, plainly, slowly};
+
+    proptest! {
+        #[test]
+        fn the_plain_way_says_what_the_slow_one_says(
+            text in "[a-z0-9 \t\"\\\\-]{0,40}|[ab \"\\\\é]{0,12}",
+            skip in 0..6_usize,
+        ) {
+            let mut words = Vec::new();
+            let skip = skip.min(text.chars().count());
+            if plainly(&text, 7, skip, &mut words) {
+                prop_assert_eq!(Ok(words), slowly(&text, 7, skip));
+            }
+        }
+    }
+
+    #[test]
+    fn lines_at_the_limits_are_read_slowly() {
+        let plain = |text: &str| plainly(text, 1, 0, &mut Vec::new());
+        assert!(plain(&"x".repeat(MAX_WORD_BYTES)) && !plain(&"x".repeat(MAX_WORD_BYTES + 1)));
+        assert!(plain(&"x ".repeat(MAX_WORDS)) && !plain(&"x ".repeat(MAX_WORDS + 1)));
+        assert!(!plain("é") && !plain("a\"b\"") && !plain("\"a") && !plain("\"a\\\"\""));
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dataplane::packet::Family;
 use dataplane::policy::{ChainPolicy, TableId};
 
-use super::command::{self, ChainKind, Outcome, Surroundings};
+use super::command::{self, Outcome, Surroundings};
 use super::extension::Problem;
 use super::lexer::{self, LexError, Word};
 use super::names::Names;
@@ -51,13 +51,14 @@ impl<'f> FileReader<'f> {
 
     /// Reads everything; gives the ruleset and all findings.
     pub(super) fn read(mut self, source: &str) -> (Ruleset, Vec<Finding>) {
-        let mut last = 1;
+        let (mut last, mut words) = (1, Vec::new());
         for (index, line) in source.split('\n').enumerate() {
             let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
             if !line.is_empty() {
                 last = number;
             }
-            self.line(line.strip_suffix('\r').unwrap_or(line), number);
+            words.clear();
+            self.line(line.strip_suffix('\r').unwrap_or(line), number, &mut words);
             if self.overflow {
                 break;
             }
@@ -96,30 +97,31 @@ impl<'f> FileReader<'f> {
         self.report(Severity::Warning, problem);
     }
 
-    fn line(&mut self, line: &str, number: u32) {
+    /// Reads one line, whose words have room in `words`.
+    fn line<'t>(&mut self, line: &'t str, number: u32, words: &mut Vec<Word<'t>>) {
         if line.is_empty() || line.starts_with('#') {
             return;
         }
-        let whole = lexer::span(number, 0, line.chars().count());
+        let whole = || lexer::span(number, 0, line.chars().count());
         if line.len() > lexer::MAX_LINE_BYTES {
             let message = format!("this line is longer than {} bytes", lexer::MAX_LINE_BYTES);
-            self.error(Problem::new(Code::TooLong, whole, message));
-        } else if let Some(at) = line.chars().position(|c| c == '\0') {
-            let span = lexer::span(number, at, 1);
+            self.error(Problem::new(Code::TooLong, whole(), message));
+        } else if let Some(at) = line.as_bytes().iter().position(|byte| *byte == 0) {
+            let span = lexer::span(number, line[..at].chars().count(), 1);
             self.error(Problem::new(Code::BadEncoding, span, "a NUL byte in a rule file"));
         } else if line == "COMMIT" {
-            self.commit(whole);
+            self.commit(whole());
         } else if line.starts_with('*') {
-            self.missing_commit(whole);
+            self.missing_commit(whole());
             self.table(line, number);
         } else if let Some(current) = self.current {
             if line.starts_with(':') {
                 self.chain(current, line, number);
             } else {
-                self.command(current, line, number);
+                self.command(current, line, number, words);
             }
         } else if !self.skipping {
-            let problem = Problem::new(Code::UnexpectedText, whole, "this line is in no table")
+            let problem = Problem::new(Code::UnexpectedText, whole(), "this line is in no table")
                 .remedy("a table begins with `*filter' or the like and ends with COMMIT");
             self.error(problem);
         }
@@ -149,7 +151,7 @@ impl<'f> FileReader<'f> {
     fn table(&mut self, line: &str, number: u32) {
         let words = lexer::plain_words(line, number, 1);
         let (text, span) = match words.first() {
-            Some(word) => (word.text.as_str(), word.span),
+            Some(word) => (&*word.text, word.span),
             None => ("", lexer::span(number, 0, 1)),
         };
         self.started = span;
@@ -198,7 +200,7 @@ impl<'f> FileReader<'f> {
         if self.tables[current].is_built_in(&name.text) {
             self.tables[current].declared(name);
             let counters = words.get(2).and_then(|word| parse_counters(&word.text));
-            match policy.text.as_str() {
+            match &*policy.text {
                 "-" => {}
                 "ACCEPT" => {
                     self.tables[current].set_policy(name, ChainPolicy::Accept, counters);
@@ -218,8 +220,8 @@ impl<'f> FileReader<'f> {
         self.user_chain(current, name, policy);
     }
 
-    fn user_chain(&mut self, current: usize, name: &Word, policy: &Word) {
-        if matches!(policy.text.as_str(), "ACCEPT" | "DROP") {
+    fn user_chain(&mut self, current: usize, name: &Word<'_>, policy: &Word<'_>) {
+        if matches!(&*policy.text, "ACCEPT" | "DROP") {
             let table = self.tables[current].id().name();
             let message = format!(
                 "`{}' is not built into table {table}, so it cannot have a policy",
@@ -266,35 +268,34 @@ impl<'f> FileReader<'f> {
         Ok((counters, len))
     }
 
-    fn command(&mut self, current: usize, line: &str, number: u32) {
+    fn command<'t>(
+        &mut self,
+        current: usize,
+        line: &'t str,
+        number: u32,
+        words: &mut Vec<Word<'t>>,
+    ) {
         let (counters, skip) = match self.front_counters(line, number) {
             Ok(found) => found,
             Err(problem) => return self.error(problem),
         };
-        let words = match lexer::words(line, number, skip) {
-            Ok(words) => words,
-            Err((error, span)) => return self.error(lex_problem(error, span)),
-        };
+        if let Err((error, span)) = lexer::words(line, number, skip, words) {
+            return self.error(lex_problem(error, span));
+        }
         if words.is_empty() {
             // The tools refuse a line of blanks; an operator would not.
             return;
         }
         let (mut errors, mut warnings) = (Vec::new(), Vec::new());
         let table = &self.tables[current];
-        let chain = |name: &str| {
-            if table.is_built_in(name) {
-                Some(ChainKind::BuiltIn)
-            } else {
-                table.has_chain(name).then_some(ChainKind::User)
-            }
-        };
+        let chain = |name: &str| table.kind(name);
         let surroundings = Surroundings {
             family: self.family,
             table: table.id(),
             names: self.names,
             chain: &chain,
         };
-        let outcome = command::read(&words, counters, &surroundings, &mut errors, &mut warnings);
+        let outcome = command::read(words, counters, &surroundings, &mut errors, &mut warnings);
         warnings.into_iter().for_each(|problem| self.warning(problem));
         if outcome_is_refused(&outcome) && words[0].text == "COMMIT" {
             let span = words.get(1).map_or(words[0].span, |word| word.span);
@@ -313,7 +314,7 @@ impl<'f> FileReader<'f> {
             Outcome::Command(command) => {
                 let (family, names) = (self.family, self.names);
                 let printer = |rule: &Rule| print::rule_text(rule, family, names);
-                if let Err(problem) = self.tables[current].apply(*command, &printer) {
+                if let Err(problem) = self.tables[current].apply(command, &printer) {
                     self.error(problem);
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use dataplane::policy::{ChainPolicy, Hook, TableId};
 
-use super::command::{Action, Command};
+use super::command::{Action, ChainKind, Command};
 use super::extension::Problem;
 use super::lexer::Word;
 use super::{known, targets};
@@ -74,7 +74,16 @@ impl TableBuilder {
     }
 
     pub(super) fn is_built_in(&self, name: &str) -> bool {
-        self.index.get(name).is_some_and(|index| *index < hooks(self.id).len())
+        self.kind(name) == Some(ChainKind::BuiltIn)
+    }
+
+    /// What a name is here, if it is a chain's.
+    pub(super) fn kind(&self, name: &str) -> Option<ChainKind> {
+        let built_in = |index: &usize| match *index < hooks(self.id).len() {
+            true => ChainKind::BuiltIn,
+            false => ChainKind::User,
+        };
+        self.index.get(name).map(built_in)
     }
 
     pub(super) fn has_chain(&self, name: &str) -> bool {
@@ -84,26 +93,26 @@ impl TableBuilder {
     /// A policy by `:CHAIN` or `-P`, of a chain that is built in.
     pub(super) fn set_policy(
         &mut self,
-        name: &Word,
+        name: &Word<'_>,
         policy: ChainPolicy,
         counters: Option<Counters>,
     ) {
-        if let Some(index) = self.index.get(&name.text) {
+        if let Some(index) = self.index.get(&*name.text) {
             self.chains[*index].policy = Some((policy, counters.unwrap_or_default()));
             self.chains[*index].span = name.span;
         }
     }
 
     /// Where a built-in chain is declared, if it is.
-    pub(super) fn declared(&mut self, name: &Word) {
-        if let Some(index) = self.index.get(&name.text) {
+    pub(super) fn declared(&mut self, name: &Word<'_>) {
+        if let Some(index) = self.index.get(&*name.text) {
             self.chains[*index].span = name.span;
         }
     }
 
     /// A user chain, by `:NAME` or `-N`.
-    pub(super) fn add_chain(&mut self, name: &Word) -> Result<(), Problem> {
-        let text = name.text.as_str();
+    pub(super) fn add_chain(&mut self, name: &Word<'_>) -> Result<(), Problem> {
+        let text = &*name.text;
         if matches!(text, "ACCEPT" | "DROP" | "RETURN" | "QUEUE") {
             let message = format!("chain name `{text}' would hide the target of that name");
             return Err(Problem::new(Code::BadChainName, name.span, message));
@@ -132,15 +141,15 @@ impl TableBuilder {
             self.chains.iter().enumerate().map(|(i, chain)| (chain.name.clone(), i)).collect();
     }
 
-    fn find(&self, name: &Word) -> Result<usize, Problem> {
-        self.index.get(&name.text).copied().ok_or_else(|| {
+    fn find(&self, name: &Word<'_>) -> Result<usize, Problem> {
+        self.index.get(&*name.text).copied().ok_or_else(|| {
             let message = format!("table {} has no chain `{}'", self.id.name(), name.text);
             Problem::new(Code::MissingChain, name.span, message)
                 .remedy(format!("declare it first: `:{} - [0:0]'", name.text))
         })
     }
 
-    fn find_user(&self, name: &Word) -> Result<usize, Problem> {
+    fn find_user(&self, name: &Word<'_>) -> Result<usize, Problem> {
         let index = self.find(name)?;
         if index < hooks(self.id).len() {
             let message = format!("`{}' is a built-in chain", name.text);
@@ -150,7 +159,11 @@ impl TableBuilder {
     }
 
     /// Carries out one command.
-    pub(super) fn apply(&mut self, command: Command, print: &Printer<'_>) -> Result<(), Problem> {
+    pub(super) fn apply(
+        &mut self,
+        command: Command<'_>,
+        print: &Printer<'_>,
+    ) -> Result<(), Problem> {
         let Command { action, chain, rules } = command;
         match (action, chain) {
             (Action::List, _) => Ok(()),
@@ -214,7 +227,7 @@ impl TableBuilder {
         }
     }
 
-    fn selected(&self, chain: Option<&Word>) -> Result<Vec<usize>, Problem> {
+    fn selected(&self, chain: Option<&Word<'_>>) -> Result<Vec<usize>, Problem> {
         match chain {
             Some(chain) => Ok(vec![self.find(chain)?]),
             None => Ok((0..self.chains.len()).collect()),
@@ -238,7 +251,7 @@ impl TableBuilder {
         Ok(())
     }
 
-    fn delete_number(&mut self, chain: &Word, number: u32) -> Result<(), Problem> {
+    fn delete_number(&mut self, chain: &Word<'_>, number: u32) -> Result<(), Problem> {
         let index = self.find(chain)?;
         let at = number as usize - 1;
         if at >= self.chains[index].rules.len() {
@@ -252,7 +265,7 @@ impl TableBuilder {
     /// Deletes (or only looks for) the first rule that says the same as each of `rules`.
     fn delete(
         &mut self,
-        chain: &Word,
+        chain: &Word<'_>,
         rules: &[Rule],
         remove: bool,
         print: &Printer<'_>,
@@ -273,7 +286,7 @@ impl TableBuilder {
         Ok(())
     }
 
-    fn new_chain(&mut self, chain: &Word) -> Result<(), Problem> {
+    fn new_chain(&mut self, chain: &Word<'_>) -> Result<(), Problem> {
         if targets::exists(&chain.text) || known::is_known_target(&chain.text) {
             let message = format!("chain name `{}' is the name of a target", chain.text);
             return Err(Problem::new(Code::BadChainName, chain.span, message));
@@ -281,10 +294,10 @@ impl TableBuilder {
         self.add_chain(chain)
     }
 
-    fn rename(&mut self, from: &Word, to: &Word) -> Result<(), Problem> {
+    fn rename(&mut self, from: &Word<'_>, to: &Word<'_>) -> Result<(), Problem> {
         let index = self.find_user(from)?;
         let known = targets::exists(&to.text) || known::is_known_target(&to.text);
-        if known || matches!(to.text.as_str(), "ACCEPT" | "DROP" | "RETURN") {
+        if known || matches!(&*to.text, "ACCEPT" | "DROP" | "RETURN") {
             let message = format!("chain name `{}' is the name of a target", to.text);
             return Err(Problem::new(Code::BadChainName, to.span, message));
         }
@@ -292,11 +305,11 @@ impl TableBuilder {
             let message = format!("chain `{}' exists already", to.text);
             return Err(Problem::new(Code::DuplicateChain, to.span, message));
         }
-        self.chains[index].name.clone_from(&to.text);
+        self.chains[index].name = to.text.to_string();
         for rule in self.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
             match &mut rule.target {
                 TargetSpec::Jump(name) | TargetSpec::Goto(name) if *name == from.text => {
-                    name.clone_from(&to.text);
+                    *name = to.text.to_string();
                 }
                 _ => {}
             }
@@ -305,7 +318,7 @@ impl TableBuilder {
         Ok(())
     }
 
-    fn delete_chain(&mut self, chain: Option<&Word>) -> Result<(), Problem> {
+    fn delete_chain(&mut self, chain: Option<&Word<'_>>) -> Result<(), Problem> {
         let Some(chain) = chain else {
             let user = &self.chains[hooks(self.id).len()..];
             if let Some(used) =
@@ -337,7 +350,7 @@ impl TableBuilder {
     }
 }
 
-fn no_such_rule(chain: &Word, number: u32) -> Problem {
+fn no_such_rule(chain: &Word<'_>, number: u32) -> Problem {
     let message = format!("chain `{}' has no rule {number}", chain.text);
     Problem::new(Code::NoSuchRule, chain.span, message)
 }

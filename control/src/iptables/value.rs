@@ -7,6 +7,14 @@ use super::names::Names;
 /// A number in C notation (decimal, 0x hex, 0 octal; blanks and `+` in front
 /// allowed, `-` not), between `min` and `max`.
 pub(crate) fn number(text: &str, min: u64, max: u64) -> Option<u64> {
+    // As nearly all are written: decimal, and far from any overflow.
+    if let [b'1'..=b'9', rest @ ..] = text.as_bytes()
+        && rest.len() < 18
+        && rest.iter().all(u8::is_ascii_digit)
+    {
+        let value = text.bytes().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'));
+        return (min..=max).contains(&value).then_some(value);
+    }
     let digits = text.trim_start_matches([' ', '\t']);
     let digits = digits.strip_prefix('+').unwrap_or(digits);
     let (digits, radix) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {

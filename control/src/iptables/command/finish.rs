@@ -10,8 +10,8 @@ use dataplane::policy::matches::{AddressMask, Neg};
 /// Most rules that one line's address lists may stand for.
 const MAX_EXPANDED: usize = 65_536;
 
-impl Reader<'_> {
-    pub(super) fn set_counters(&mut self, packets: &Word) {
+impl<'w> Reader<'_, 'w> {
+    pub(super) fn set_counters(&mut self, packets: &Word<'_>) {
         let bytes = self.scanner.take_argument();
         let read = |text: &str| value::number(text, 0, u64::MAX);
         let counters = bytes.and_then(|bytes| {
@@ -27,7 +27,7 @@ impl Reader<'_> {
     }
 
     /// The command; `None` with an error noted if it makes no sense as a whole.
-    pub(super) fn finish(&mut self) -> Option<Command> {
+    pub(super) fn finish(&mut self) -> Option<Command<'w>> {
         let Some((letter, action, chain)) = self.command.take() else {
             let message = "no command: a line begins with -A, -I, -D, -N or the like";
             self.error(Problem::new(Code::BadCommand, self.span, message));
@@ -122,6 +122,7 @@ impl Reader<'_> {
 
     fn finish_modules(&mut self) {
         let loaded = std::mem::take(&mut self.matches);
+        self.rule.matches.reserve_exact(loaded.len());
         for one in &loaded {
             match one.module.finish(one.span, one.seen, &self.rule) {
                 Ok(body) => self.rule.matches.push(MatchSpec { body, span: one.span }),
@@ -141,7 +142,10 @@ impl Reader<'_> {
     }
 
     /// One rule for each pair of addresses, sources outermost.
-    fn expand(&self) -> Vec<Rule> {
+    fn expand(&mut self) -> Vec<Rule> {
+        if self.sources.is_empty() && self.destinations.is_empty() {
+            return vec![std::mem::replace(&mut self.rule, super::blank(self.span))];
+        }
         let selectors = |list: &[AddressMask], single: Option<Neg<AddressMask>>| {
             if list.len() <= 1 {
                 return vec![single];
@@ -162,8 +166,8 @@ impl Reader<'_> {
 }
 
 /// Refuses chain names that no command takes.
-pub(crate) fn check_chain_name(word: &Word) -> Result<(), Problem> {
-    let name = word.text.as_str();
+pub(crate) fn check_chain_name(word: &Word<'_>) -> Result<(), Problem> {
+    let name = &*word.text;
     let bad = |message: String| Err(Problem::new(Code::BadChainName, word.span, message));
     if name.is_empty() {
         return bad("the chain name is empty".to_string());
@@ -173,6 +177,10 @@ pub(crate) fn check_chain_name(word: &Word) -> Result<(), Problem> {
     }
     if name.len() > MAX_CHAIN_NAME {
         return bad(format!("chain name `{name}' is longer than {MAX_CHAIN_NAME} bytes"));
+    }
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"';
+    if name.bytes().all(plain) {
+        return Ok(());
     }
     if name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"') {
         return bad(format!("chain name `{name}' contains a blank or a quote"));
@@ -187,7 +195,7 @@ pub(super) fn intraposed(span: Span, usage: &str) -> Problem {
 }
 
 /// The refusal of a word that belongs to nothing.
-pub(super) fn stray(word: &Word) -> Problem {
+pub(super) fn stray(word: &Word<'_>) -> Problem {
     let problem = Problem::new(
         Code::UnexpectedText,
         word.span,

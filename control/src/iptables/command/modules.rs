@@ -11,8 +11,8 @@ use crate::model::{Span, TargetSpec};
 use dataplane::packet::Family;
 use dataplane::policy::TableId;
 
-impl Reader<'_> {
-    pub(super) fn load_match(&mut self, word: &Word) -> Result<(), Stop> {
+impl<'w> Reader<'_, 'w> {
+    pub(super) fn load_match(&mut self, word: &Word<'_>) -> Result<(), Stop> {
         match matches::load(&word.text, self.around.family) {
             Some(module) => self.add_match(module, word.span),
             None => Err(self.stop(missing_match(word, self.around.family))),
@@ -38,7 +38,7 @@ impl Reader<'_> {
         index: usize,
         position: usize,
         name: Span,
-        operand: Option<Operand>,
+        operand: Option<Operand<'w>>,
     ) -> Result<(), Stop> {
         let loaded = &mut self.matches[index];
         let opt = &loaded.module.options()[position];
@@ -52,7 +52,7 @@ impl Reader<'_> {
         &mut self,
         position: usize,
         name: Span,
-        operand: Option<Operand>,
+        operand: Option<Operand<'w>>,
     ) -> Result<(), Stop> {
         let Some(loaded) = &mut self.target else { return Ok(()) };
         let opt = &loaded.module.options()[position];
@@ -68,7 +68,7 @@ impl Reader<'_> {
         to: Meaning,
         id: u8,
         name: Span,
-        operand: Option<Operand>,
+        operand: Option<Operand<'w>>,
         admitted: Result<(), Problem>,
     ) -> Result<(), Stop> {
         if let Err(problem) = admitted {
@@ -80,7 +80,7 @@ impl Reader<'_> {
             return Err(self.stop(super::intraposed(word.span, "--option OPERAND")));
         }
         let operand = extension::Operand {
-            text: word.as_ref().map_or("", |word| &word.text),
+            text: word.as_ref().map_or("", |word| &*word.text),
             span: word.as_ref().map_or(name, |word| word.span),
             negated: self.invert.is_some(),
         };
@@ -109,9 +109,9 @@ impl Reader<'_> {
         Ok(())
     }
 
-    pub(super) fn jump(&mut self, word: &Word, goto: bool) -> Result<(), Stop> {
+    pub(super) fn jump(&mut self, word: &Word<'_>, goto: bool) -> Result<(), Stop> {
         self.rule.target_span = word.span;
-        let name = word.text.as_str();
+        let name = &*word.text;
         match (self.around.chain)(name) {
             Some(ChainKind::BuiltIn) => {
                 let message = format!("built-in chain `{name}' cannot be jumped to");
@@ -150,7 +150,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn load_target(&mut self, word: &Word) -> Result<(), Stop> {
+    fn load_target(&mut self, word: &Word<'_>) -> Result<(), Stop> {
         if let Some(mut module) = targets::load(&word.text, self.around.family) {
             module.loaded(self.around.family);
             self.scanner.load_target(module.options());
@@ -191,8 +191,8 @@ pub(super) fn unsupported_match(name: &str, span: Span) -> Problem {
     }
 }
 
-fn missing_match(word: &Word, family: Family) -> Problem {
-    let name = word.text.as_str();
+fn missing_match(word: &Word<'_>, family: Family) -> Problem {
+    let name = &*word.text;
     let other = match family {
         Family::V4 => Family::V6,
         Family::V6 => Family::V4,
@@ -218,7 +218,7 @@ fn missing_match(word: &Word, family: Family) -> Problem {
     Problem::new(Code::UnknownMatch, word.span, format!("there is no match `{name}'"))
 }
 
-fn missing_chain(word: &Word, table: TableId) -> Problem {
+fn missing_chain(word: &Word<'_>, table: TableId) -> Problem {
     let message = if word.text.is_empty() {
         "the target's name is empty".to_string()
     } else {

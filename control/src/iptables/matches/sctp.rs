@@ -92,7 +92,7 @@ impl Module for Sctp {
     }
 }
 
-fn chunks(operand: &Operand<'_>, second: Option<&Word>) -> Result<SctpChunks, Problem> {
+fn chunks(operand: &Operand<'_>, second: Option<&Word<'_>>) -> Result<SctpChunks, Problem> {
     let scope = SCOPES.iter().find(|(name, _)| name.eq_ignore_ascii_case(operand.text));
     let Some((_, scope)) = scope else {
         let message = format!("`{}' says not how many chunks", operand.text);
