@@ -437,8 +437,13 @@ fn prepare(
     let start = monotonic();
     let input = compile::Input { v4: &v4, v6: &v6, ports, limits };
     let sets = change.sets.unwrap_or_else(|| Arc::clone(previous.sets()));
-    let mut compiled =
-        compile::compile_over(input, previous, sets).map_err(SelfCheckError::from)?;
+    let mut compiled = compile::compile_over(
+        input,
+        previous,
+        sets,
+        current.map(|running| &running.snapshot.policy),
+    )
+    .map_err(SelfCheckError::from)?;
     let compiled_at = monotonic();
     selfcheck::check_before_service(input, &compiled, Budget::SWAP)?;
     let checked_at = monotonic();

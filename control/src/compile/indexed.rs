@@ -87,6 +87,7 @@ pub(super) fn split<A: Address>(
         let exact = open && index.add(family, base.proto, body);
         open &= !body.has_effect();
         if !exact {
+            residual.reserve_exact(1);
             residual.push(body.clone());
         }
     }

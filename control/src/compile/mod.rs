@@ -11,6 +11,7 @@ mod chains;
 mod counters;
 mod dynamic;
 mod indexed;
+mod indexes;
 mod measure;
 mod meta;
 pub mod pieces;
@@ -22,12 +23,11 @@ mod tests;
 use std::sync::Arc;
 
 use classifier::Address;
-use dataplane::clock::{Nanos, monotonic};
+use dataplane::clock::Nanos;
 use dataplane::packet::{Family, MAX_PORTS};
 use dataplane::policy::limit::LimitOverflow;
 use dataplane::policy::{
-    Chain, ChainId, CompiledRule, CounterId, FamilyPolicy, Match, Policy, TABLES, TableId, Target,
-    Written,
+    ChainId, CompiledRule, CounterId, FamilyPolicy, Match, Policy, TABLES, TableId, Target, Written,
 };
 
 use dataplane::sets::{Registry, SetName};
@@ -35,8 +35,11 @@ use dataplane::sets::{Registry, SetName};
 use crate::model::{self, MatchBody, Ruleset, Span, TargetSpec};
 
 pub use counters::{ChainCounters, CounterMap};
+#[cfg(test)]
 pub(crate) use dynamic::write_words;
 pub use dynamic::{DynamicState, SavedLimit};
+use indexes::Draft;
+pub(crate) use indexes::threads;
 pub use pieces::{Imported, Piece};
 
 /// Upper bounds on what one policy may hold.
@@ -257,23 +260,26 @@ pub struct Compiled {
     pub counters: CounterMap,
     /// The cells that the policy's rules share; pass it to the next compilation.
     pub dynamic: DynamicState,
-    /// What indexing each chain took: IPv4's chains, IPv6's.
+    /// What indexing each chain took: IPv4's chains, IPv6's. Nothing, where the index of
+    /// another policy could be shared.
     pub built: [Vec<Nanos>; 2],
 }
 
 /// Compiles both families. Cells in `previous` whose rule is still there are kept.
 pub fn compile(input: Input<'_>, previous: &DynamicState) -> Result<Compiled, CompileError> {
-    let compiled = compile_over(input, previous, Arc::clone(previous.sets()))?;
+    let compiled = compile_over(input, previous, Arc::clone(previous.sets()), None)?;
     compiled.dynamic.expect_packets();
     Ok(compiled)
 }
 
 /// The same, over other sets than those of `previous`, and without room in them for what
-/// packets will add ([`DynamicState::expect_packets`]).
+/// packets will add ([`DynamicState::expect_packets`]). Chains that are indexed like those of
+/// the same name in `known` share the index.
 pub fn compile_over(
     input: Input<'_>,
     previous: &DynamicState,
     sets: Arc<Registry>,
+    known: Option<&Policy>,
 ) -> Result<Compiled, CompileError> {
     if input.ports.len() > MAX_PORTS {
         return Err(CompileError::TooManyPorts(input.ports.len()));
@@ -291,8 +297,8 @@ pub fn compile_over(
         state.declare(rules)?;
     }
     [input.v4, input.v6].into_iter().for_each(|rules| state.dynamic.tallies.survey(rules));
-    let v4 = state.family::<u32>(input.v4)?;
-    let v6 = state.family::<u128>(input.v6)?;
+    let v4 = state.family(input.v4, known.map(|known| &known.v4))?;
+    let v6 = state.family(input.v6, known.map(|known| &known.v6))?;
     let State { counters, dynamic, built, .. } = state;
     let policy = Policy { v4, v6, counters: counters.len() };
     Ok(Compiled { policy, counters, dynamic, built })
@@ -318,11 +324,15 @@ impl State<'_> {
         Ok(())
     }
 
-    fn family<A: Address>(&mut self, rules: &Ruleset) -> Result<FamilyPolicy<A>, CompileError> {
+    fn family<A: Address>(
+        &mut self,
+        rules: &Ruleset,
+        known: Option<&FamilyPolicy<A>>,
+    ) -> Result<FamilyPolicy<A>, CompileError> {
         let family = rules.family;
         let ids = chains::number(rules, &self.limits)?;
         let max_depth = chains::check_depth(rules, &ids, &self.limits)?;
-        let mut compiled = Vec::with_capacity(ids.len());
+        let mut drafts = Vec::with_capacity(ids.len());
         let mut hooks = [[None; TABLES]; 5];
         let mut needs_conntrack = false;
         for (at, table) in rules.tables.iter().enumerate() {
@@ -332,11 +342,14 @@ impl State<'_> {
                     hooks[hook as usize][table.id as usize] = Some(id);
                 }
                 needs_conntrack |= chain.rules.iter().any(needs_tracking);
-                compiled.push(self.chain::<A>(family, table.id, chain, |name| ids.get(at, name))?);
+                drafts.push(self.chain::<A>(family, table.id, chain, |name| ids.get(at, name))?);
             }
         }
         let nat = rules.tables.iter().any(|table| table.id == TableId::Nat);
-        Ok(FamilyPolicy { chains: compiled.into(), hooks, needs_conntrack, nat, max_depth })
+        let known = known.map_or(&[][..], |known| &known.chains);
+        let (chains, built) = indexes::add(drafts, known);
+        self.built[usize::from(family == Family::V6)] = built;
+        Ok(FamilyPolicy { chains, hooks, needs_conntrack, nat, max_depth })
     }
 
     fn chain<A: Address>(
@@ -345,7 +358,7 @@ impl State<'_> {
         table: TableId,
         chain: &model::Chain,
         find: impl Fn(&str) -> Option<ChainId>,
-    ) -> Result<Chain<A>, CompileError> {
+    ) -> Result<Draft<A>, CompileError> {
         let ids = self.counters.add(family, table, chain);
         let mut rules = Vec::with_capacity(chain.rules.len());
         for (index, rule) in chain.rules.iter().enumerate() {
@@ -376,10 +389,7 @@ impl State<'_> {
             rules.push(self.rule(rule, family, matches, target, counter));
         }
         let policy = chain.policy.zip(ids.policy).map(|((policy, _), counter)| (policy, counter));
-        let start = monotonic();
-        let chain = Chain::new(table, chain.name.as_str().into(), policy, rules.into());
-        self.built[usize::from(family == Family::V6)].push(monotonic() - start);
-        Ok(chain)
+        Ok(Draft { table, name: chain.name.as_str().into(), policy, rules: rules.into() })
     }
 
     fn rule<A: Address>(
@@ -424,18 +434,17 @@ impl State<'_> {
                 .map_err(|source| refused(family, source, rule))?,
         }
         .into_iter();
-        Ok(rule
-            .matches
-            .iter()
-            .filter_map(|spec| match &spec.body {
-                MatchBody::Plain(body) | MatchBody::State(body) => Some(body.clone()),
-                MatchBody::Limit(_)
-                | MatchBody::Measure(_)
-                | MatchBody::Tally(_)
-                | MatchBody::Set(_) => cells.next(),
-                MatchBody::Comment(_) | MatchBody::Empty(_) => None,
-            })
-            .collect())
+        // Most rules have one or two: room for more would be most of the policy.
+        let mut matches = Vec::with_capacity(rule.matches.len());
+        matches.extend(rule.matches.iter().filter_map(|spec| match &spec.body {
+            MatchBody::Plain(body) | MatchBody::State(body) => Some(body.clone()),
+            MatchBody::Limit(_)
+            | MatchBody::Measure(_)
+            | MatchBody::Tally(_)
+            | MatchBody::Set(_) => cells.next(),
+            MatchBody::Comment(_) | MatchBody::Empty(_) => None,
+        }));
+        Ok(matches)
     }
 }
 

@@ -78,6 +78,7 @@ pub(super) type Compared = Result<(), Mismatch>;
 pub(super) struct At(pub(super) Selector);
 
 impl At {
+    #[inline]
     pub(super) fn fail(self, option: &'static str, actual: Actual) -> Compared {
         Err(Mismatch { selector: self.0, option, actual, hotdrop: false })
     }
@@ -89,10 +90,12 @@ impl At {
         let actual = if negated { Actual::Inverted } else { Actual::Absent };
         Err(Mismatch { selector: self.0, option, actual, hotdrop: true })
     }
+    #[inline]
     pub(super) fn need(self, holds: bool, option: &'static str, actual: Actual) -> Compared {
         if holds { Ok(()) } else { self.fail(option, actual) }
     }
     /// A possibly negated, possibly missing operand.
+    #[inline]
     pub(super) fn operand<T>(
         self,
         operand: &Option<Neg<T>>,
@@ -120,6 +123,7 @@ fn named(interface: &model::Interface, name: &str) -> bool {
 }
 
 /// `-s -d -i -o -p -f`, in that order.
+#[inline]
 pub(super) fn base(rule: &model::Rule, subject: &Subject<'_>) -> Compared {
     let packet = &subject.packet;
     let (src, dst) = (packet.src, packet.dst);

@@ -17,6 +17,9 @@ mod sets_tests;
 mod tests;
 pub(crate) mod walks;
 
+use std::sync::Arc;
+use std::thread;
+
 use classifier::Address;
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{Config, Conntrack, CtState, Tracking};
@@ -115,7 +118,7 @@ pub fn compile_checked(
 
 /// Checks what is about to enter service. When it owns buckets, which may be in
 /// service already, a twin with buckets of its own is checked in its place, over sets that
-/// hold what probes are.
+/// hold what probes are, and with the very indexes that enter service.
 pub fn check_before_service(
     input: compile::Input<'_>,
     compiled: &Compiled,
@@ -126,7 +129,9 @@ pub fn check_before_service(
     }
     let twin = compiled.dynamic.twin();
     probe_elements::fill(twin.sets(), input.ports);
-    let twin = compile::compile(input, &twin)?;
+    let sets = Arc::clone(twin.sets());
+    let twin = compile::compile_over(input, &twin, sets, Some(&compiled.policy))?;
+    twin.dynamic.expect_packets();
     Ok(check(input, &twin, budget)?)
 }
 
@@ -137,15 +142,60 @@ pub fn check(
     budget: Budget,
 ) -> Result<Report, Box<Difference>> {
     let mut report = Report::default();
-    let counters = compiled.policy.counters;
-    let sets = compiled.dynamic.sets();
-    FamilyCheck::new(input.v4, &compiled.policy.v4, input.ports, counters, sets)
-        .run(budget, &mut report)?;
+    family(input.v4, &compiled.policy.v4, (input, compiled), budget, &mut report)?;
     // The interpreters do not share what the families share.
     compiled.dynamic.clear_shared();
-    FamilyCheck::new(input.v6, &compiled.policy.v6, input.ports, counters, sets)
-        .run(budget, &mut report)?;
+    family(input.v6, &compiled.policy.v6, (input, compiled), budget, &mut report)?;
     Ok(report)
+}
+
+/// One family, on several cores where no packet leaves anything behind for the next.
+fn family<A: Address>(
+    rules: &Ruleset,
+    policy: &FamilyPolicy<A>,
+    (input, compiled): (compile::Input<'_>, &Compiled),
+    budget: Budget,
+    report: &mut Report,
+) -> Result<(), Box<Difference>> {
+    let of = match compiled.dynamic.is_empty() {
+        true => compile::threads(rules.rule_count()),
+        false => 1,
+    };
+    let check = |number| {
+        let (counters, sets) = (compiled.policy.counters, compiled.dynamic.sets());
+        let part = Part { number, of };
+        FamilyCheck::new(rules, policy, input.ports, counters, sets).run(budget, part)
+    };
+    let parts: Vec<_> = thread::scope(|scope| {
+        let spawn = |number| {
+            let thread = thread::Builder::new().name("selfcheck".to_owned());
+            // Without a second thread the first does it all.
+            (number, thread.spawn_scoped(scope, move || check(number)).ok())
+        };
+        let others: Vec<_> = (1..of).map(spawn).collect();
+        let first = check(0);
+        let joined = others.into_iter().map(|(number, thread)| match thread.map(|it| it.join()) {
+            None => check(number),
+            Some(checked) => checked.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        });
+        std::iter::once(first).chain(joined).collect()
+    });
+    report.rules_total +=
+        parts.first().and_then(|part| part.as_ref().ok()).map_or(0, |it| it.rules_total);
+    for part in parts {
+        let Report { packets, visits, rules, rules_total: _ } = part?;
+        report.packets += packets;
+        report.visits += visits;
+        report.rules += rules;
+    }
+    Ok(())
+}
+
+/// Which of the packets: of so many parts the one of this number.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    number: usize,
+    of: usize,
 }
 
 /// When the packets come.
@@ -204,25 +254,31 @@ impl<'a, A: Address> FamilyCheck<'a, A> {
         found
     }
 
-    fn run(mut self, budget: Budget, report: &mut Report) -> Result<(), Box<Difference>> {
+    fn run(mut self, whole: Budget, part: Part) -> Result<Report, Box<Difference>> {
         let approaches = self.approaches();
         let total: usize = approaches.iter().map(|approach| approach.chain.rules.len()).sum();
-        report.rules_total += total;
+        let mut report = Report { rules_total: total, ..Report::default() };
+        let budget = Budget { packets: whole.packets / part.of, visits: whole.visits / part.of };
+        // Every packet comes at a moment of its own.
+        self.turn = (part.number * whole.packets) as u64;
         // A chain's end counts like a rule.
         let total = total + approaches.len();
         // About sixteen packets a rule, each of which meets half of the rules.
-        let affordable = (budget.visits / (8 * total.max(1))).min(budget.packets / 16).max(1);
+        let affordable = (whole.visits / (8 * total.max(1))).min(whole.packets / 16).max(1);
         let stride = total.div_ceil(affordable).max(1);
+        let own = |position: usize| {
+            position.is_multiple_of(stride) && (position / stride) % part.of == part.number
+        };
         let (mut packets, mut visits, mut position) = (0, 0, 0);
         for approach in &approaches {
             position += 1;
-            if position % stride == 0 && packets < budget.packets && visits < budget.visits {
+            if own(position) && packets < budget.packets && visits < budget.visits {
                 packets += 1;
                 visits += self.probe(approach, Span::default(), approach.fields)?;
             }
             for rule in &approach.chain.rules {
                 position += 1;
-                if position % stride != 0 {
+                if !own(position) {
                     continue;
                 }
                 report.rules += 1;
@@ -238,7 +294,7 @@ impl<'a, A: Address> FamilyCheck<'a, A> {
         }
         report.packets += packets;
         report.visits += visits;
-        Ok(())
+        Ok(report)
     }
 
     /// One packet through both; returns how many rules the interpreter looked at.

@@ -1,5 +1,7 @@
 //! The compiled walk against the interpreter, and faults that the self-check must find.
 
+use std::sync::Arc;
+
 use classifier::Address;
 use dataplane::conntrack::{Extensions, Template};
 use dataplane::packet::{L4Class, PktType};
@@ -269,10 +271,8 @@ fn faults_of_the_compiler_are_found() {
             if matches!(chain.rules[0].target, Target::Count | Target::Accept | Target::Drop)
                 && fault(&mut chain.rules[0])
             {
-                chain.classifier = classifier::strategy::Strategy::build(
-                    chain.rules.iter().map(|rule| rule.indexed).collect(),
-                );
-                chain.odd = dataplane::policy::OddIndex::build(&chain.rules);
+                chain.classifier = Arc::new(dataplane::policy::Chain::classifier_of(&chain.rules));
+                chain.odd = Arc::new(dataplane::policy::OddIndex::build(&chain.rules));
                 placed += 1;
                 found += usize::from(check(input, &compiled, Budget::default()).is_err());
             }

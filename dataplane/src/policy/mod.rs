@@ -30,6 +30,8 @@ pub mod walk;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use classifier::Address;
 use classifier::strategy::Strategy;
 
@@ -206,10 +208,11 @@ pub struct Chain<A> {
     pub policy: Option<(ChainPolicy, CounterId)>,
     /// Rules in order.
     pub rules: Box<[CompiledRule<A>]>,
-    /// Answers "first rule at or after p" over `rules[..].indexed`.
-    pub classifier: Strategy<A>,
-    /// The same for packets whose layer 4 cannot be read whole.
-    pub odd: OddIndex<A>,
+    /// Answers "first rule at or after p" over `rules[..].indexed`. Policies with the same
+    /// there may share it.
+    pub classifier: Arc<Strategy<A>>,
+    /// The same for packets whose layer 4 cannot be read whole, over `rules[..].base`.
+    pub odd: Arc<OddIndex<A>>,
     /// Rules that are indexed by TCP flags, in order.
     pub flagged: Box<[u32]>,
     /// The rules in brief.
@@ -227,8 +230,19 @@ impl<A: Address> Chain<A> {
         policy: Option<(ChainPolicy, CounterId)>,
         rules: Box<[CompiledRule<A>]>,
     ) -> Self {
-        let classifier = Strategy::build(rules.iter().map(|rule| rule.indexed).collect());
-        let odd = OddIndex::build(&rules);
+        let (classifier, odd) = (Self::classifier_of(&rules), OddIndex::build(&rules));
+        Self::with_indexes(table, name, policy, rules, Arc::new(classifier), Arc::new(odd))
+    }
+
+    /// A chain of these rules with indexes that were built from such rules.
+    pub fn with_indexes(
+        table: TableId,
+        name: Box<str>,
+        policy: Option<(ChainPolicy, CounterId)>,
+        rules: Box<[CompiledRule<A>]>,
+        classifier: Arc<Strategy<A>>,
+        odd: Arc<OddIndex<A>>,
+    ) -> Self {
         let flags = |&index: &u32| rules[index as usize].indexed.flags.mask() != 0;
         let flagged = (0..rules.len() as u32).filter(flags).collect();
         let briefs: Box<[Brief]> = rules.iter().map(Brief::of).collect();
@@ -236,6 +250,11 @@ impl<A: Address> Chain<A> {
         // A few others, as rules that log before all is dropped, may stand among them.
         let flat = (briefs.len() - finals) * 8 <= briefs.len();
         Self { table, name, policy, rules, classifier, odd, flagged, briefs, flat }
+    }
+
+    /// The classifier of these rules.
+    pub fn classifier_of(rules: &[CompiledRule<A>]) -> Strategy<A> {
+        Strategy::build(rules.iter().map(|rule| rule.indexed).collect())
     }
 }
 
