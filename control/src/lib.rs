@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod apply;
+mod aside;
 pub mod check;
 pub mod cli;
 pub mod compile;

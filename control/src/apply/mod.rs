@@ -29,6 +29,7 @@ use dataplane::snapshot::Snapshot;
 use thiserror::Error;
 
 use crate::api::protocol::AccountEntry;
+use crate::aside::aside;
 use crate::compile::{self, CounterMap, DynamicState, Imported, Limits, Piece, SavedLimit};
 use crate::model::{Counters, Ruleset};
 use crate::selfcheck::{self, Budget, SelfCheckError};
@@ -211,8 +212,9 @@ impl PolicyStore {
             Arc::clone(&state.running)
         };
         let written = change.written_counters;
-        let (running, mut timing) =
-            prepare(change, Before::Policy(&current), &self.ports, self.workers, self.limits)?;
+        let (running, mut timing) = aside(|| {
+            prepare(change, Before::Policy(&current), &self.ports, self.workers, self.limits)
+        })?;
         running.dynamic.expect_packets();
         let continues = if written {
             vec![None; running.identities.len()]
@@ -236,7 +238,7 @@ impl PolicyStore {
         timing.publish = published - start;
         // A long policy takes milliseconds to free: not while the state is locked. It also
         // holds the old snapshot, which must be the workers' alone for `settle`.
-        drop(old);
+        aside(|| drop(old));
         while !self.settle() && monotonic() - published < patience {
             std::thread::sleep(ADOPTION_POLL);
         }
@@ -272,7 +274,10 @@ impl PolicyStore {
     /// As there, but that it may be somebody else's turn.
     pub fn rehearse(&self, change: Change) -> Result<(), ApplyError> {
         let current = Arc::clone(&self.state().running);
-        prepare(change, Before::Policy(&current), &self.ports, self.workers, self.limits).map(drop)
+        aside(|| {
+            prepare(change, Before::Policy(&current), &self.ports, self.workers, self.limits)
+                .map(drop)
+        })
     }
 
     /// Moves the counts of a snapshot that no worker holds any more, and frees

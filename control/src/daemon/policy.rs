@@ -10,6 +10,7 @@ use dataplane::packet::Family;
 use super::sets::read_sources;
 use crate::api::protocol::{self, Source};
 use crate::apply::{ApplyError, Change};
+use crate::aside::aside;
 use crate::check;
 use crate::diagnostics::{Code, Finding, Severity, has_errors};
 use crate::iptables::{self, TableNames, whole_file};
@@ -91,7 +92,7 @@ pub fn parse(
     let mut findings = Vec::new();
     let mut family = |source: &Option<Source>, family| -> Option<Ruleset> {
         let source = source.as_ref()?;
-        match iptables::parse(&source.text, &source.name, family, &names) {
+        match aside(|| iptables::parse(&source.text, &source.name, family, &names)) {
             Ok(parsed) => {
                 findings.extend(check::mode::refusals(&parsed.ruleset, &source.name, mode));
                 findings.extend(parsed.findings);

@@ -59,7 +59,7 @@ const FREE: &[(&str, &[Call])] = &[
         calls![
             SYS_futex SYS_set_robust_list SYS_rseq SYS_sched_yield SYS_sched_getaffinity
             SYS_sched_setaffinity SYS_getcpu SYS_gettid SYS_exit SYS_exit_group
-            SYS_restart_syscall SYS_clone3
+            SYS_restart_syscall SYS_clone3 SYS_setpriority
         ],
     ),
     ("a BPF program has left what it was at before rules change", calls![SYS_membarrier]),
