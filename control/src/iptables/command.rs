@@ -23,7 +23,7 @@ use crate::diagnostics::Code;
 use crate::model::{Counters, Rule, Span, TargetSpec};
 
 pub(crate) use finish::check_chain_name;
-use finish::{intraposed, owner, stray};
+use finish::{blank, intraposed, owner, stray};
 use modules::unsupported_match;
 
 /// Longest chain name in bytes.
@@ -129,23 +129,6 @@ pub(crate) fn read<'w>(
     match command {
         Some(command) if !refused => Outcome::Command(command),
         _ => Outcome::Refused,
-    }
-}
-
-/// A rule that says nothing.
-fn blank(span: Span) -> Rule {
-    Rule {
-        counters: None,
-        src: None,
-        dst: None,
-        input: None,
-        output: None,
-        proto: None,
-        fragment: None,
-        matches: Vec::new(),
-        target: TargetSpec::None,
-        target_span: span,
-        span,
     }
 }
 

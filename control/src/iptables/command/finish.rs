@@ -3,7 +3,7 @@
 use super::{Action, Command, MAX_CHAIN_NAME, Reader, Word, matches, value};
 use crate::diagnostics::Code;
 use crate::iptables::extension::Problem;
-use crate::model::{Counters, MatchSpec, Rule, Span};
+use crate::model::{Counters, MatchSpec, Rule, Span, TargetSpec};
 use dataplane::packet::Family;
 use dataplane::policy::matches::{AddressMask, Neg};
 
@@ -144,7 +144,7 @@ impl<'w> Reader<'_, 'w> {
     /// One rule for each pair of addresses, sources outermost.
     fn expand(&mut self) -> Vec<Rule> {
         if self.sources.is_empty() && self.destinations.is_empty() {
-            return vec![std::mem::replace(&mut self.rule, super::blank(self.span))];
+            return vec![std::mem::replace(&mut self.rule, blank(self.span))];
         }
         let selectors = |list: &[AddressMask], single: Option<Neg<AddressMask>>| {
             if list.len() <= 1 {
@@ -162,6 +162,23 @@ impl<'w> Reader<'_, 'w> {
             }
         }
         rules
+    }
+}
+
+/// A rule that says nothing.
+pub(super) fn blank(span: Span) -> Rule {
+    Rule {
+        counters: None,
+        src: None,
+        dst: None,
+        input: None,
+        output: None,
+        proto: None,
+        fragment: None,
+        matches: Vec::new(),
+        target: TargetSpec::None,
+        target_span: span,
+        span,
     }
 }
 
