@@ -338,7 +338,7 @@ impl<'a, A: Address> FamilyCheck<'a, A> {
         if compiled == interpreted {
             return Ok(visits);
         }
-        let text = |walked: &Walked| format!("{walked:?}");
+        let text = |walked: &Walked<'_>| format!("{walked:?}");
         Err(Box::new(Difference {
             family: self.rules.family,
             table: at.0,

@@ -41,11 +41,11 @@ pub(crate) struct Probe<'f> {
 
 /// What one walk did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Walked {
+pub(crate) struct Walked<'n> {
     /// How it ended.
     pub(crate) verdict: Verdict,
     /// Rules that matched and policies that applied: chain name and rule index.
-    pub(crate) path: Vec<(Box<str>, Option<u32>)>,
+    pub(crate) path: Vec<(&'n str, Option<u32>)>,
     /// The packet's mark afterwards.
     pub(crate) mark: u32,
     /// The connection's mark afterwards.
@@ -113,6 +113,8 @@ pub(crate) struct CompiledSide {
     stack: ReturnStack,
     counters: RuleCounters,
     network: Network,
+    /// The frame that is walked, which rules may change.
+    frame: Vec<u8>,
 }
 
 impl CompiledSide {
@@ -122,27 +124,29 @@ impl CompiledSide {
             stack: ReturnStack::default(),
             counters: RuleCounters::new(counters as usize),
             network: Network::default(),
+            frame: Vec::new(),
         }
     }
 
     /// Walks `table` at `hook`; `None` when there is no such chain.
-    pub(crate) fn walk<A: Address>(
+    pub(crate) fn walk<'p, A: Address>(
         &mut self,
-        policy: &FamilyPolicy<A>,
+        policy: &'p FamilyPolicy<A>,
         (table, hook): (TableId, Hook),
         probe: &Probe<'_>,
         conntrack: &Conntrack,
-    ) -> Option<Walked> {
+    ) -> Option<Walked<'p>> {
         let entry = policy.hooks[hook as usize][table as usize]?;
         let mut recorder = Recorder::default();
         self.stack.fit(policy.max_depth);
-        let (mut parsed, mut frame) = (*probe.parsed, probe.frame.to_vec());
-        let length = frame.len();
-        frame.resize(length + ROOM, 0);
+        let (mut parsed, length) = (*probe.parsed, probe.frame.len());
+        self.frame.clear();
+        self.frame.extend_from_slice(probe.frame);
+        self.frame.resize(length + ROOM, 0);
         let (dice, mut copies) = (Dice::default(), Copies::default());
         let mut packet = PacketView {
             parsed: &mut parsed,
-            frame: FrameBuf::new(&mut frame, length),
+            frame: FrameBuf::new(&mut self.frame, length),
             has_link_header: true,
             input: probe.input,
             output: probe.output,
@@ -179,8 +183,7 @@ impl CompiledSide {
             WalkVerdict::Drop(_) => Verdict::Drop(DropCause::Rule),
             WalkVerdict::Translate(at) | WalkVerdict::Synproxy(at) => chosen(policy, at),
         };
-        let named =
-            |(chain, rule): (ChainId, _)| (policy.chains[chain.0 as usize].name.clone(), rule);
+        let named = |(chain, rule): (ChainId, _)| (&*policy.chains[chain.0 as usize].name, rule);
         Some(Walked {
             verdict,
             path: recorder.0.into_iter().map(named).collect(),
@@ -204,13 +207,13 @@ fn chosen<A>(policy: &FamilyPolicy<A>, at: RuleRef) -> Verdict {
 }
 
 /// Walks the model; returns also how many rules were looked at.
-pub(crate) fn interpreted(
-    interpreter: &mut Interpreter<'_>,
+pub(crate) fn interpreted<'m>(
+    interpreter: &mut Interpreter<'m>,
     (table, hook): (TableId, Hook),
     probe: &Probe<'_>,
     ports: &[String],
     (tracked, conntrack): (Tracked, &Conntrack),
-) -> Option<(Walked, usize)> {
+) -> Option<(Walked<'m>, usize)> {
     let name = |port: Option<PortId>| port.map_or("", |port| port_name(ports, port));
     let mut packet = Packet::read(probe.frame)?;
     packet.pkt_type = probe.parsed.pkt_type;
@@ -236,10 +239,10 @@ pub(crate) fn interpreted(
         conntrack: Some(conntrack),
     };
     let (mut path, mut visits) = (Vec::new(), 0);
-    let mut visit = |visit: Visit<'_>| {
+    let mut visit = |visit: Visit<'m>| {
         visits += 1;
         if visit.outcome == Outcome::Matched {
-            path.push((visit.chain.name.as_str().into(), visit.rule.map(|rule| rule as u32)));
+            path.push((visit.chain.name.as_str(), visit.rule.map(|rule| rule as u32)));
         }
     };
     let verdict = interpreter.table(table, hook, &mut subject, &mut visit);
