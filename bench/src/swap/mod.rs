@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Seed of the rules.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Swap policies that differ in one rule, not in all.
+    #[arg(long)]
+    edit: bool,
     /// Also load each text with the kernel's tools, into a namespace (needs root).
     #[arg(long)]
     kernel: bool,
@@ -84,8 +87,13 @@ fn measure_all(args: &Args) -> Result<(), Error> {
             }
             for &shape in &args.shapes {
                 let text = |seed| texts::text(shape, family, rules, seed);
-                let texts = [text(args.seed), text(args.seed + 1)];
-                measure(shape, family, &texts, args.swaps)?;
+                let first = text(args.seed);
+                let second = match args.edit {
+                    true => texts::edited(&first),
+                    false => text(args.seed + 1),
+                };
+                let texts = [first, second];
+                measure(shape, family, &texts, args)?;
                 if let Some(kernel) = &kernel {
                     kernel.measure(family, rules, texts::sets(family), &texts[0])?;
                 }
@@ -96,7 +104,8 @@ fn measure_all(args: &Args) -> Result<(), Error> {
 }
 
 /// Swaps two policies under a worker that adopts them as fast as it can.
-fn measure(shape: Shape, family: Family, texts: &[String], swaps: usize) -> Result<(), Error> {
+fn measure(shape: Shape, family: Family, texts: &[String], args: &Args) -> Result<(), Error> {
+    let Args { swaps, edit, .. } = *args;
     let ports = vec!["eth0".to_owned(), "eth1".to_owned()];
     let mut stage = Stage::empty(1, Nanos(0));
     let names = TableNames::well_known();
@@ -132,7 +141,7 @@ fn measure(shape: Shape, family: Family, texts: &[String], swaps: usize) -> Resu
                 [timing.compile, timing.selfcheck].map(|t| milliseconds(t.0));
             let line = json!({
                 "bench": "swap", "side": "portcullis", "shape": format!("{shape:?}"),
-                "family": format!("{family:?}"), "swap": number,
+                "family": format!("{family:?}"), "swap": number, "edit": edit,
                 "rules": installed.rules_v4 + installed.rules_v6, "parse_ms": parse_ms,
                 "compile_ms": compile_ms, "selfcheck_ms": check_ms,
                 "publish_us": timing.publish.0 / 1000, "adopt_us": timing.adopt.0 / 1000,

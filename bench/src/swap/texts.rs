@@ -37,6 +37,20 @@ pub(crate) fn text(shape: Shape, family: Family, rules: usize, seed: u64) -> Str
     maker.text
 }
 
+/// The same with the port of one rule in the middle changed.
+pub(crate) fn edited(text: &str) -> String {
+    const PORT: &str = "--dport ";
+    let middle = text.len() / 2;
+    match text[middle..].find(PORT) {
+        None => text.to_owned(),
+        Some(at) => {
+            let (front, rest) = text.split_at(middle + at + PORT.len());
+            let end = rest.find(' ').unwrap_or(rest.len());
+            format!("{front}4711{}", &rest[end..])
+        }
+    }
+}
+
 struct Maker {
     rng: Rng,
     family: Family,
