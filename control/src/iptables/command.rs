@@ -20,7 +20,7 @@ use super::lexer::Word;
 use super::names::Names;
 use super::{known, matches, targets, value};
 use crate::diagnostics::Code;
-use crate::model::{Counters, Rule, Span, TargetSpec};
+use crate::model::{Counters, Rule, Span};
 
 pub(crate) use finish::check_chain_name;
 use finish::{blank, intraposed, owner, stray};
