@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use dataplane::packet::Family;
 use dataplane::policy::{CounterId, Match};
 
 use crate::compile::CounterMap;
+use crate::iptables::{self, TableNames};
 use crate::model::{Chain, MatchBody, Rule, Ruleset};
 
-/// A rule or a policy, hashed. It holds for this process only. A clash of two of a million rules has a
+/// A rule or a policy, hashed. A clash of two of a million rules has a
 /// probability of one in 36 million, and would mix up two counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Identity(u64);
@@ -27,11 +29,28 @@ impl Identity {
     }
 }
 
-/// Tells builds apart whose identities are not each other's: the library does not promise that
-/// its hash stays the same.
+/// Rules with every part that is hashed by its fields, and one with a part that is not.
+const PROBES: &str = "*filter
+:FORWARD ACCEPT [0:0]
+-A FORWARD ! -s 10.0.0.0/8 -d 10.0.0.1/32 -i a+ -o b -f -m comment --comment c -j LOG
+-A FORWARD -p tcp -m tcp --sport 1:2 ! --syn -m conntrack --ctstate NEW -m state --state NEW
+-A FORWARD -p udp -m udp --dport 3 -m mark --mark 1/3 -j REJECT
+-A FORWARD -p tcp -m multiport ! --dports 1:2,4 -m iprange --src-range 10.0.0.1-10.0.0.2 -j DROP
+-A FORWARD -p icmp -m icmp --icmp-type 8/0 -m limit --limit 1/sec -j ACCEPT
+COMMIT
+";
+
+/// Tells builds apart whose identities are not each other's: neither the library's hash nor
+/// the order of a rule's fields is promised to stay the same.
 pub(super) fn probe() -> String {
-    use fmt::Write;
-    format!("{:016x}", hash("probe ", |words| words.write_str("1")).0)
+    let parsed = iptables::parse(PROBES, "probes", Family::V4, &TableNames::well_known());
+    let rules = parsed.map(|parsed| parsed.ruleset).unwrap_or_else(|_| Ruleset::empty(Family::V4));
+    debug_assert_eq!(rules.rule_count(), 5, "all of it loads");
+    let mut all = Words(DefaultHasher::new());
+    for chain in rules.tables.iter().flat_map(|table| &table.chains) {
+        chain.rules.iter().for_each(|rule| of_rule(all.clone(), rule).hash(&mut all.0));
+    }
+    format!("{:016x}", all.identity().0)
 }
 
 /// Hashes what is written to it.

@@ -13,6 +13,7 @@
 mod ahead;
 mod identity;
 mod tracks;
+mod written;
 
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
@@ -31,13 +32,14 @@ use thiserror::Error;
 use crate::api::protocol::AccountEntry;
 use crate::aside::aside;
 use crate::compile::{self, CounterMap, DynamicState, Imported, Limits, Piece, SavedLimit};
-use crate::model::{Counters, Ruleset};
+use crate::model::Ruleset;
 use crate::selfcheck::{self, Budget, SelfCheckError};
 
 pub use ahead::Ahead;
 use identity::Identity;
 use tracks::Tracks;
 pub use tracks::{KIND as TRACKS, Track};
+use written::{strip_counters, written_counters};
 
 /// Why a change was refused. The old policy runs on.
 #[derive(Debug, Error)]
@@ -463,36 +465,6 @@ fn prepare(
     };
     let (counters, dynamic) = (compiled.counters, compiled.dynamic);
     Ok((Running { v4, v6, counters, dynamic, identities, snapshot }, timing))
-}
-
-/// The counters written in the files; zero where none are.
-fn written_counters(running: &Running) -> Vec<(u64, u64)> {
-    let mut base = vec![(0, 0); running.identities.len()];
-    for rules in [&running.v4, &running.v6] {
-        let entries = running.counters.chains().iter().filter(|entry| entry.family == rules.family);
-        let chains = rules.tables.iter().flat_map(|table| &table.chains);
-        for (chain, entry) in chains.zip(entries) {
-            for (index, rule) in chain.rules.iter().enumerate() {
-                let written = rule.counters.unwrap_or_default();
-                base[entry.first.0 as usize + index] = (written.packets, written.bytes);
-            }
-            if let (Some((_, written)), Some(id)) = (chain.policy, entry.policy) {
-                base[id.0 as usize] = (written.packets, written.bytes);
-            }
-        }
-    }
-    base
-}
-
-fn strip_counters(rules: &mut Ruleset) {
-    for chain in rules.tables.iter_mut().flat_map(|table| &mut table.chains) {
-        if let Some((_, counters)) = &mut chain.policy {
-            *counters = Counters::default();
-        }
-        for rule in &mut chain.rules {
-            rule.counters = None;
-        }
-    }
 }
 
 fn sum(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
