@@ -9,7 +9,9 @@ use dataplane::policy::{ChainPolicy, TableId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Chain, LimitSpec, MatchBody, MatchSpec, Rule, Span, Table, TargetSpec};
+use crate::model::{
+    Chain, Counters, LimitSpec, MatchBody, MatchSpec, Rule, Span, Table, TargetSpec,
+};
 
 /// A rule that is told apart by its protocol number.
 fn rule(proto: u8) -> Rule {
