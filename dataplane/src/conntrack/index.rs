@@ -126,13 +126,24 @@ impl Index {
         fetch(&self.buckets[self.homes(hash)[1]]);
     }
 
-    /// The first record that the first bucket has under `hash`'s tag.
+    /// The first entry that the first bucket has under `hash`'s tag.
     #[inline]
-    pub(super) fn foresee(&self, hash: u64) -> Option<u32> {
-        let bucket = &self.buckets[self.homes(hash)[0]].0;
+    pub(super) fn foresee(&self, hash: u64) -> Option<Entry> {
+        self.foresee_in(hash, 0)
+    }
+
+    /// The same of the second one.
+    #[inline]
+    pub(super) fn foresee_second(&self, hash: u64) -> Option<Entry> {
+        self.foresee_in(hash, 1)
+    }
+
+    #[inline]
+    fn foresee_in(&self, hash: u64, home: usize) -> Option<Entry> {
+        let bucket = &self.buckets[self.homes(hash)[home]].0;
         let candidates = tagged(bucket, tag(hash));
         let slot = bucket.get(candidates.trailing_zeros() as usize)?;
-        Entry::of(slot.load(Ordering::Relaxed)).map(|entry| entry.record)
+        Entry::of(slot.load(Ordering::Relaxed))
     }
 
     /// Has the next pages there before they are written; see [`Zeroed::populate`].

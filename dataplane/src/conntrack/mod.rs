@@ -9,7 +9,7 @@
 //! connection), `index` (buckets), `sources` (connections by original source),
 //! `store` (the concurrent core: all together, with the life-cycle), `upkeep` (what keeps it fit), `tuple`,
 //! `icmp`, `verify`, `tcp`, `sctp`, `protocol` (what a packet does to an entry),
-//! `tracker` (the packet's road through it all), `flow` (a look ahead of it, and what plans keep), `room` and `quota` (what happens when
+//! `tracker` (the packet's road through it all), `flow` (a look ahead of it, and what plans keep), `short` (both for plain packets), `room` and `quota` (what happens when
 //! it gets full, and who is to blame), `nat` (what translation asks and decides), `expect` (connections to come, kept in `slots`),
 //! `assist` (what helpers do), `calls` and `keymap` (PPTP's GRE connections and their keys), `view` (what others see of it), `events` (what they
 //! are told), `saved` (connections outside the table), `template` and `timeouts`
@@ -39,6 +39,7 @@ mod record;
 mod room;
 mod saved;
 mod sctp;
+mod short;
 mod slots;
 mod sources;
 mod store;
@@ -69,6 +70,7 @@ pub use quota::{Offender, Prefix, Pressure};
 pub use room::Counters;
 pub use saved::{ImportError, Saved};
 pub use sctp::SctpState;
+pub use short::Spot;
 pub use store::table_bytes;
 pub use tcp::TcpState;
 pub use template::{Extensions, Template, Terms, TimeoutsId, Zones};

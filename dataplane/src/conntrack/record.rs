@@ -91,6 +91,16 @@ impl Records {
         }
     }
 
+    /// The same of IPv4; `stateful`: for a protocol with state.
+    #[inline]
+    pub(super) fn fetch_narrow(&self, at: usize, stateful: bool) {
+        let Some(hot) = self.hot.get(at) else { return };
+        fetch(hot);
+        if stateful {
+            fetch(&hot.proto);
+        }
+    }
+
     /// Has the next pages of what every connection needs there; see [`Zeroed::populate`].
     pub(super) fn populate(&self, from: usize) -> Option<usize> {
         self.hot.populate(from)
@@ -209,18 +219,29 @@ impl<'t> Place<'t> {
 
     /// Whether this direction's key is `key`, and of which generation and
     /// status the record that says so is. Never waits for a writer.
+    #[inline]
     pub(super) fn matches(self, direction: Direction, key: &Key) -> Option<(u32, u32)> {
-        let at = direction.index();
+        let wide = || {
+            let words = self.wide()[direction.index()].iter().zip(key.wide);
+            words.into_iter().all(|(word, wanted)| word.load(Ordering::Relaxed) == wanted)
+        };
+        self.matches_narrow(direction, (key.head, key.pair), || !Key::is_wide(key.head) || wide())
+    }
+
+    /// The same of a head and a pair, if the rest is as it should be, too.
+    #[inline]
+    pub(super) fn matches_narrow(
+        self,
+        direction: Direction,
+        (head, pair): (u64, u64),
+        rest: impl Fn() -> bool,
+    ) -> Option<(u32, u32)> {
+        let words = &self.hot.keys[direction.index()];
         loop {
             let before = self.hot.meta.load(Ordering::Acquire);
-            let words = &self.hot.keys[at];
-            let equal = words[0].load(Ordering::Relaxed) == key.head
-                && words[1].load(Ordering::Relaxed) == key.pair
-                && (!Key::is_wide(key.head)
-                    || self.wide()[at]
-                        .iter()
-                        .zip(key.wide)
-                        .all(|(word, wanted)| word.load(Ordering::Relaxed) == wanted));
+            let equal = words[0].load(Ordering::Relaxed) == head
+                && words[1].load(Ordering::Relaxed) == pair
+                && rest();
             if !equal {
                 return None;
             }

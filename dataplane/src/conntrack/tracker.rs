@@ -12,6 +12,7 @@ use super::protocol::Visit;
 use super::quota::Quotas;
 use super::record::Locked;
 use super::room::{COUNTS, Count};
+use super::short::CACHED;
 use super::status::{
     ACCOUNTED, CONFIRMED, EVENTS_CHOSEN, EXPECTED, HELPER, LABELLED, OWN_TIMEOUTS, SEEN_REPLY,
     STAMPED,
@@ -150,8 +151,6 @@ impl Conntrack {
         subjects: impl IntoIterator<Item = &'s Subject>,
         plans: bool,
     ) {
-        // Records below are in the core's own cache anyway.
-        const CACHED: usize = 4096;
         if !cfg!(test) && self.store.used() <= CACHED {
             return;
         }

@@ -4,6 +4,7 @@
 use super::hash::sip13;
 use super::keymap::Keymap;
 use crate::packet::{Family, L4Class, Parsed};
+use crate::wire::plain::Plain;
 use crate::wire::{be16, ipv6, proto};
 
 /// Where an IPv6 header says what follows it.
@@ -189,7 +190,7 @@ impl Key {
     fn new(head: u64, src: u128, dst: u128, hash_key: &[u8; 16]) -> Self {
         if !Self::is_wide(head) {
             let pair = (src as u64) << 32 | dst as u64 & 0xffff_ffff;
-            return Self { head, pair, wide: [0; 4], hash: sip13(hash_key, [head, pair]) };
+            return NarrowKey::new(head, pair, hash_key).wide();
         }
         let [a, b, c, d] = [src >> 64, src, dst >> 64, dst].map(|half| half as u64);
         let hash = sip13(hash_key, [head, a, b, c, d]);
@@ -275,6 +276,34 @@ impl Key {
             family,
             zone: (head >> 16) as u16,
         }
+    }
+}
+
+/// The [`Key`] of a tuple of IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NarrowKey {
+    pub(super) head: u64,
+    pub(super) pair: u64,
+    pub(super) hash: u64,
+}
+
+impl NarrowKey {
+    #[inline]
+    fn new(head: u64, pair: u64, hash_key: &[u8; 16]) -> Self {
+        Self { head, pair, hash: sip13(hash_key, [head, pair]) }
+    }
+
+    /// Of a plain packet, in zone 0.
+    #[inline]
+    pub(super) fn of(plain: &Plain, hash_key: &[u8; 16]) -> Self {
+        let head = u64::from(plain.ports) << 32 | u64::from(plain.proto) << 8;
+        let pair = u64::from(plain.src) << 32 | u64::from(plain.dst);
+        Self::new(head, pair, hash_key)
+    }
+
+    /// In the form of both families.
+    pub(super) const fn wide(self) -> Key {
+        Key { head: self.head, pair: self.pair, wide: [0; 4], hash: self.hash }
     }
 }
 

@@ -48,12 +48,12 @@ impl Store {
     /// have been asked for before: the record, or else the second bucket.
     #[inline]
     pub(super) fn fetch_record(&self, key: &Key, words: bool) {
-        let Some(record) = self.index.foresee(key.hash) else {
+        let Some(entry) = self.index.foresee(key.hash) else {
             return self.index.fetch_second(key.hash);
         };
-        self.records.fetch(record as usize, key);
+        self.records.fetch(entry.record as usize, key);
         if words {
-            self.words.get(record as usize).into_iter().for_each(fetch);
+            self.words.get(entry.record as usize).into_iter().for_each(fetch);
         }
     }
 

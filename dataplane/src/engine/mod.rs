@@ -6,8 +6,9 @@
 //! shorter road of a transparent pair, [`collect`] puts fragments together,
 //! [`translate`] carries out NAT, [`helper`] is where connection helpers stand,
 //! [`egress`] is the way out, [`handed`] what the kernel says of this machine's own
-//! packets, and [`originate`] what the router itself sends. [`planned`] is a short road for
-//! packets of established connections, [`straight`] one for families without tracking.
+//! packets, and [`originate`] what the router itself sends. [`lane`] is where bursts of plain
+//! packets begin, [`planned`] a short road for packets of established connections,
+//! [`straight`] one for families without tracking.
 //!
 //! Limits: packets are decided one after the other in burst order, so that a
 //! connection's second packet sees what its first one did.
@@ -17,6 +18,7 @@ mod collect;
 mod egress;
 mod handed;
 mod helper;
+mod lane;
 mod options;
 mod originate;
 mod planned;
@@ -35,7 +37,7 @@ use classifier::Address;
 
 use crate::clock::Nanos;
 use crate::conntrack::{Conntrack, Subject, Tracking};
-use crate::effects::{Effects, Outcome};
+use crate::effects::Effects;
 use crate::fib::{Mode, Network};
 use crate::frame::FrameBuf;
 use crate::nat::{Random, Spread};
@@ -113,7 +115,8 @@ pub struct Engine {
 /// Roads beside the plain one, each of which no packet and no counter can tell from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Switches {
-    /// Packets of established connections follow plans ([`crate::plan`]).
+    /// Packets of established connections follow plans ([`crate::plan`]), and plain packets
+    /// that meet neither rules nor tracking go straight to their next hop.
     pub plans: bool,
     /// Packets of families without tracking go straight past one chain of rules.
     pub straight: bool,
@@ -319,50 +322,52 @@ impl Engine {
         self.fit(world);
         self.expire(world, effects);
         let plans = origin == Origin::Wire && self.ready_plans(world);
-        let straight = (origin == Origin::Wire).then(|| self.ready_straight(world));
-        for (chunk_index, chunk) in burst.chunks_mut(BURST).enumerate() {
+        let mut lanes = self.lanes(world, plans);
+        for chunk in burst.chunks_mut(BURST) {
             if origin == Origin::Wire && !matches!(world.network.mode(), Mode::Bridge(_)) {
                 chunk.iter_mut().for_each(untag);
             }
-            let frames: ArrayVec<_, BURST> =
-                chunk.iter().map(|slot| parse(world, slot, origin)).collect();
-            let ways = straight.map_or_else(ArrayVec::new, |it| it.plan(world, chunk, &frames));
-            let subjects: ArrayVec<_, BURST> = chunk
-                .iter()
-                .zip(&frames)
-                .map(|(slot, frame)| subject(world, slot, frame))
-                .collect();
-            world.conntrack.prefetch_records(subjects.iter().flatten(), plans);
-            let arrived = frames.iter().zip(&subjects);
-            for (offset, (slot, (frame, subject))) in chunk.iter_mut().zip(arrived).enumerate() {
-                let way = ways.get(offset).and_then(Option::as_ref);
-                let shortened = match (frame, way, straight, subject) {
-                    (Ok(Frame::Ip(parsed)), Some(way), Some(straight), _) => {
-                        Ok(straight.cross(world, slot, parsed, way, effects))
-                    }
-                    (Ok(Frame::Ip(parsed)), _, _, Some(subject)) if plans => {
-                        self.follow(world, slot, parsed, subject, effects)
-                    }
-                    _ => Err(Known::default()),
-                };
-                let ended = match shortened {
-                    Ok(ended) => ended,
-                    Err(known) => {
-                        self.decide_one(world, slot, (frame, subject), known, origin, effects)
-                    }
-                };
-                slot.disposition = ended.disposition;
-                if E::TRACE {
-                    effects.outcome(&Outcome {
-                        index: chunk_index * BURST + offset,
-                        tracking: ended.tracking,
-                        mark: ended.mark,
-                        disposition: ended.disposition,
-                        rejected: ended.disposition == Disposition::Drop(DropReason::Reject),
-                    });
-                }
+            match lanes.open {
+                true => self.decide_burst(world, chunk, lanes, effects),
+                false => self.decide_frames(world, chunk, (origin, plans, lanes.first), effects),
             }
+            lanes.first += chunk.len();
             self.settle_plans(world);
+        }
+    }
+
+    /// Decides one burst without the short lane; `first` is its first frame's index.
+    fn decide_frames<E: Effects>(
+        &mut self,
+        world: &World<'_>,
+        chunk: &mut [Slot<'_>],
+        (origin, plans, first): (Origin, bool, usize),
+        effects: &mut E,
+    ) {
+        let straight = (origin == Origin::Wire).then(|| self.ready_straight(world));
+        let frames: ArrayVec<_, BURST> =
+            chunk.iter().map(|slot| parse(world, slot, origin)).collect();
+        let ways = straight.map_or_else(ArrayVec::new, |it| it.plan(world, chunk, &frames));
+        let subjects: ArrayVec<_, BURST> =
+            chunk.iter().zip(&frames).map(|(slot, frame)| subject(world, slot, frame)).collect();
+        world.conntrack.prefetch_records(subjects.iter().flatten(), plans);
+        let arrived = frames.iter().zip(&subjects);
+        for (offset, (slot, (frame, subject))) in chunk.iter_mut().zip(arrived).enumerate() {
+            let way = ways.get(offset).and_then(Option::as_ref);
+            let shortened = match (frame, way, straight, subject) {
+                (Ok(Frame::Ip(parsed)), Some(way), Some(straight), _) => {
+                    Ok(straight.cross(world, slot, parsed, way, effects))
+                }
+                (Ok(Frame::Ip(parsed)), _, _, Some(subject)) if plans => {
+                    self.follow(world, slot, parsed, subject, effects)
+                }
+                _ => Err(Known::default()),
+            };
+            let ended = shortened.unwrap_or_else(|known| {
+                self.decide_one(world, slot, (frame, subject), known, origin, effects)
+            });
+            slot.disposition = ended.disposition;
+            lane::tell(effects, first + offset, || ended);
         }
     }
 
@@ -466,6 +471,10 @@ fn subject(
 #[inline]
 fn untag(slot: &mut Slot<'_>) {
     const ADDRESSES: usize = 12;
+    let Some(&[.., high, low]) = slot.frame().first_chunk::<{ ethernet::HEADER }>() else { return };
+    if !ethernet::is_tag(u16::from_be_bytes([high, low])) {
+        return;
+    }
     for _ in 0..ethernet::MAX_TAGS {
         let Ok(header) = ethernet::Packet::new_checked(slot.frame()) else { return };
         if header.tags().next().is_none_or(|tag| tag.vid() != 0) {

@@ -4,14 +4,15 @@
 
 use super::road::Packet;
 use super::{Ended, Engine, Slot, World, egress};
-use crate::conntrack::{CtState, Direction, Flow, Subject, Template, Tracking};
+use crate::conntrack::{CtState, Direction, Flow, Spot, Subject, Template, Tracking};
 use crate::effects::Effects;
 use crate::fib::Mode;
 use crate::nat::{Manip, rewrite};
-use crate::packet::Parsed;
+use crate::packet::{Parsed, PortId};
 use crate::plan::{Found, Guard, NEEDY, Plan, Unplannable, is_plain, is_typical};
 use crate::verdict::{Disposition, DropReason};
-use crate::wire::ethernet;
+use crate::wire::plain::Plain;
+use crate::wire::{ethernet, proto};
 
 /// Translations in the order in which the road makes them.
 const MANIPS: [Manip; 2] = [Manip::Destination, Manip::Source];
@@ -51,7 +52,6 @@ impl Engine {
     ///
     /// # Errors
     /// It has not; what became known of the packet.
-    #[inline]
     pub(super) fn follow<E: Effects>(
         &mut self,
         world: &World<'_>,
@@ -63,41 +63,106 @@ impl Engine {
         if !is_plain(parsed) {
             return Err(Known::default());
         }
-        let World { conntrack, now, snapshot, .. } = *world;
-        let Some(flow) = conntrack.flow(subject, now) else { return Err(Known::default()) };
-        let record = is_typical(parsed) && flow.is_answered();
-        let known = Known { flow: Some(flow), tracked: None, record };
+        let flow = world.conntrack.flow(subject, world.now);
+        let Some(flow) = flow else { return Err(Known::default()) };
+        self.follow_tracked(world, slot, (parsed, subject, &flow), effects)
+    }
+
+    /// The same for a plain packet that was read as such.
+    ///
+    /// # Errors
+    /// As [`Engine::follow`].
+    #[inline]
+    pub(super) fn follow_plain<E: Effects>(
+        &mut self,
+        world: &World<'_>,
+        slot: &mut Slot<'_>,
+        (plain, spot): (&Plain, &Spot),
+        effects: &mut E,
+    ) -> Result<Ended, Known> {
+        let World { conntrack, now, .. } = *world;
+        let Some(flow) = conntrack.flow_at(spot, now) else { return Err(Known::default()) };
+        if plain.proto != proto::UDP {
+            let (parsed, subject) = (plain.parsed(), spot.subject());
+            return self.follow_tracked(world, slot, (&parsed, &subject, &flow), effects);
+        }
+        let known = Known { flow: Some(flow), tracked: None, record: flow.is_answered() };
         let plan = match self.scratch.plans.find(conntrack.plan_word(&flow)) {
-            Found::Plan(plan) if plan.admits(parsed, slot.port) => plan,
+            Found::Plan(plan) if plan.admits(slot.port, plain.l3_len, 0, plain.tos) => plan,
+            Found::Plan(_) | Found::Stale => return Err(known),
+            Found::None => return Err(Known { record: false, ..known }),
+        };
+        let suits = |status, mark| plan.suits(status, mark);
+        let sound = plain.datagram_holds(slot.frame(), conntrack.verifies_checksums());
+        if !sound || !conntrack.renew(&flow, plain.l3_len, now, suits) {
+            return Err(known);
+        }
+        let tracking = Tracking {
+            state: CtState::Established,
+            direction: flow.direction(),
+            conn: Some(flow.conn()),
+            ..Tracking::NONE
+        };
+        slot.len = plain.frame_len();
+        let frame = slot.frame_mut();
+        let carried = match plan.rewrites {
+            [false, false] => {
+                plain.forward(frame, &plan.macs);
+                true
+            }
+            _ => carry_out(world, plan, &tracking, &plain.parsed(), frame),
+        };
+        let (path, carried) = (plan.path, carried.then_some(plan.output));
+        let mark = plan.mark;
+        self.count(path, plain.l3_len, effects);
+        Ok(Ended { disposition: end_of(carried), tracking, mark })
+    }
+
+    /// Tracks a packet of a flow in full, and takes it along the flow's plan.
+    fn follow_tracked<E: Effects>(
+        &mut self,
+        world: &World<'_>,
+        slot: &mut Slot<'_>,
+        (parsed, subject, flow): (&Parsed, &Subject, &Flow),
+        effects: &mut E,
+    ) -> Result<Ended, Known> {
+        let World { conntrack, now, snapshot, .. } = *world;
+        let Parsed { l3_len, tcp_flags, tos, .. } = *parsed;
+        let record = is_typical(tcp_flags) && flow.is_answered();
+        let known = Known { flow: Some(*flow), tracked: None, record };
+        let plan = match self.scratch.plans.find(conntrack.plan_word(flow)) {
+            Found::Plan(plan) if plan.admits(slot.port, l3_len, tcp_flags, tos) => plan,
             Found::Plan(_) | Found::Stale => return Err(known),
             Found::None => return Err(Known { record: false, ..known }),
         };
         // The plan's own walk of raw has asked for nothing else.
         let terms = Template::default().terms(0, snapshot.extensions);
-        let frame = &slot.buf[slot.start..slot.start + slot.len];
-        let tracked = conntrack.track_flow(&flow, subject, parsed, frame, &terms, now);
+        let tracked = conntrack.track_flow(flow, subject, parsed, slot.frame(), &terms, now);
         let known = Known { tracked: Some(tracked), ..known };
         let Ok(tracking) = tracked else { return Err(known) };
-        let suits = is_established(&tracking, &flow)
+        let suits = is_established(&tracking, flow)
             && conntrack
                 .status_and_mark(flow.conn())
                 .is_some_and(|(status, mark)| plan.suits(status, mark));
         if !suits {
             return Err(known);
         }
-        let length = usize::from(parsed.l3) + usize::from(parsed.l3_len);
-        let frame = &mut slot.buf[slot.start..slot.start + length];
-        let disposition = match carry_out(world, &plan, &tracking, parsed, frame) {
-            true => Disposition::Transmit(plan.output),
-            false => Disposition::Drop(DropReason::NatHeader),
-        };
-        slot.len = length;
-        self.scratch.plans.count(plan.path, parsed.l3_len);
+        slot.len = usize::from(parsed.l3) + usize::from(l3_len);
+        let carried = carry_out(world, plan, &tracking, parsed, slot.frame_mut());
+        let (path, carried) = (plan.path, carried.then_some(plan.output));
+        let mark = plan.mark;
+        self.count(path, l3_len, effects);
+        Ok(Ended { disposition: end_of(carried), tracking, mark })
+    }
+
+    /// Counts a packet that followed a plan with this path.
+    #[inline]
+    fn count<E: Effects>(&mut self, path: u16, bytes: u16, effects: &mut E) {
+        self.scratch.plans.count(path, bytes);
         if E::TRACE {
-            let counted = self.scratch.plans.counted(plan.path);
+            let counted = self.scratch.plans.counted(path);
             counted.iter().for_each(|counted| effects.step(counted.step));
         }
-        Ok(Ended { disposition, tracking, mark: plan.mark })
     }
 
     /// Leaves a plan for the packets behind one whose walk was watched and whose frame
@@ -192,6 +257,12 @@ impl Engine {
             path: 0,
         })
     }
+}
+
+/// How a planned packet ends: by its port, unless it cannot be translated.
+#[inline]
+fn end_of(carried: Option<PortId>) -> Disposition {
+    carried.map_or(Disposition::Drop(DropReason::NatHeader), Disposition::Transmit)
 }
 
 /// What a watched walk leaves.

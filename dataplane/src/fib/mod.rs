@@ -14,6 +14,7 @@ mod lpm;
 mod neighbours;
 mod network;
 mod own;
+mod quick;
 mod realms;
 mod routes;
 mod source;
@@ -27,6 +28,7 @@ pub use input::InputRoute;
 pub use kinds::KindV6;
 pub(crate) use network::is_link_local;
 pub use network::{Network, NetworkError, Query, Route};
+pub use quick::Onward;
 pub use realms::Realms;
 
 use crate::packet::{Family, Mac, PortId};

@@ -139,11 +139,11 @@ impl Plan {
     /// Whether it holds for a packet that is one of those which plans are for, as far as
     /// that shows before tracking.
     #[inline]
-    pub fn admits(&self, parsed: &Parsed, input: PortId) -> bool {
+    pub fn admits(&self, input: PortId, l3_len: u16, tcp_flags: u8, tos: u8) -> bool {
         self.input == input
-            && parsed.l3_len <= self.longest
-            && self.flags.holds(parsed.tcp_flags)
-            && self.tos.holds(parsed.tos)
+            && l3_len <= self.longest
+            && self.flags.holds(tcp_flags)
+            && self.tos.holds(tos)
     }
 
     /// Whether it holds for a connection with this status and mark.
@@ -177,8 +177,8 @@ pub fn is_plain(parsed: &Parsed) -> bool {
 /// Whether a packet's way says much about the next ones': those that open and close a
 /// connection often meet rules of their own.
 #[inline]
-pub fn is_typical(parsed: &Parsed) -> bool {
-    parsed.tcp_flags & (tcp::flags::SYN | tcp::flags::FIN | tcp::flags::RST) == 0
+pub fn is_typical(tcp_flags: u8) -> bool {
+    tcp_flags & (tcp::flags::SYN | tcp::flags::FIN | tcp::flags::RST) == 0
 }
 
 /// A number that nothing else in the process has had: of what plans are made against, and

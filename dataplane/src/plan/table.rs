@@ -27,9 +27,9 @@ const _: () = assert!((PLANS_MAX as u64) < NONE && PATHS_MAX < u16::MAX as usize
 
 /// What a connection's word means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum Found<'p> {
     /// This plan.
-    Plan(Plan),
+    Plan(&'p Plan),
     /// That walks of this epoch leave none.
     None,
     /// Nothing: it is of another epoch, or of another worker.
@@ -101,12 +101,12 @@ impl Plans {
 
     /// What a word means.
     #[inline]
-    pub fn find(&self, word: u64) -> Found {
+    pub fn find(&self, word: u64) -> Found<'_> {
         if word >> NUMBER_BITS != self.epoch {
             return Found::Stale;
         }
         match self.plans.get((word & NONE) as usize) {
-            Some(plan) => Found::Plan(*plan),
+            Some(plan) => Found::Plan(plan),
             None => Found::None,
         }
     }

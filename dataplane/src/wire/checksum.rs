@@ -56,6 +56,12 @@ pub fn plain_header_ok(header: &[u8; 20]) -> bool {
     fold(sum) == u16::MAX
 }
 
+/// Whether `bytes` and the word `rest`, which is not zero, hold their own correct checksum.
+#[inline]
+pub fn holds(bytes: &[u8], rest: u16) -> bool {
+    fold(native(bytes) + u64::from(rest.to_be())) == u16::MAX
+}
+
 /// The Internet checksum of `bytes`; zero when they hold their own correct checksum.
 #[inline]
 pub fn internet(bytes: &[u8]) -> u16 {

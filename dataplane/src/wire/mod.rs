@@ -18,6 +18,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod options;
 pub mod parse;
+pub mod plain;
 pub mod sctp;
 pub mod tcp;
 pub mod udp;
