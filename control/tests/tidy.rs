@@ -17,6 +17,7 @@ const UNSAFE_FILES: &[&str] = &[
     "control/src/daemon/logwriter/ring.rs",
     "control/src/doctor/sys.rs",
     "control/src/state/mapped.rs",
+    "dataplane/src/conntrack/hash.rs",
     "dataplane/src/conntrack/memory.rs",
     "dataplane/src/port/afxdp/beat.rs",
     "dataplane/src/port/afxdp/links.rs",

@@ -64,7 +64,7 @@ impl Face {
 impl Conntrack {
     /// A seed for worker number `worker`'s random choices, from the table's own key.
     pub fn seed(&self, worker: usize) -> u64 {
-        let mut hasher = SipHasher13::new_with_key(self.store.hash_key());
+        let mut hasher = SipHasher13::new_with_key(&self.store.hash_key().drawn);
         hasher.write_u64(worker as u64);
         hasher.finish()
     }

@@ -17,6 +17,7 @@ use super::events::{Events, change};
 use super::extra::Extras;
 use super::flow::Words;
 use super::free::Taken;
+use super::hash::HashKey;
 use super::index::{Entry, Index};
 use super::keymap::Keymap;
 use super::memory::{Line, Zeroed};
@@ -72,7 +73,7 @@ pub(super) struct Store {
     sources: Sources,
     free: FreeList,
     live: Line<AtomicU32>,
-    hash_key: [u8; 16],
+    hash_key: HashKey,
     pub(super) events: Events,
     /// Keys of GRE flows, which end with their connections.
     pub(super) keymap: Keymap,
@@ -95,14 +96,14 @@ impl Store {
             sources: Sources::new(len),
             free: FreeList::full(len as u32),
             live: Line(AtomicU32::new(0)),
-            hash_key,
+            hash_key: HashKey::new(hash_key),
             events: Events::new(),
             keymap: Keymap::new(0, hash_key),
         })
     }
 
     /// The key that tuples are hashed under.
-    pub(super) fn hash_key(&self) -> &[u8; 16] {
+    pub(super) fn hash_key(&self) -> &HashKey {
         &self.hash_key
     }
 
@@ -212,6 +213,7 @@ impl Store {
     }
 
     /// Enters a connection for writing; `None` when it is dead.
+    #[inline]
     pub(super) fn lock(&self, id: ConnId) -> Option<Locked<'_>> {
         self.record(id).lock(id.generation()).filter(|locked| locked.status() & DYING == 0)
     }

@@ -1,7 +1,7 @@
 //! The tuple: what identifies one direction of a connection, how it is read
 //! from a packet, and its keyed hash.
 
-use super::hash::sip13;
+use super::hash::{HashKey, sip13};
 use super::keymap::Keymap;
 use crate::packet::{Family, L4Class, Parsed};
 use crate::wire::plain::Plain;
@@ -131,12 +131,12 @@ impl Tuple {
     }
 
     /// The keyed hash of what tells the tuple's source apart.
-    pub(super) fn source_hash(&self, hash_key: &[u8; 16]) -> u64 {
+    pub(super) fn source_hash(&self, hash_key: &HashKey) -> u64 {
         let head = u64::from(self.sport) << 48
             | u64::from(self.zone) << 16
             | u64::from(self.proto) << 8
             | u64::from(self.family == Family::V6);
-        sip13(hash_key, [head, (self.src >> 64) as u64, self.src as u64])
+        sip13(&hash_key.drawn, [head, (self.src >> 64) as u64, self.src as u64])
     }
 
     /// Whether two tuples have the same source.
@@ -147,7 +147,7 @@ impl Tuple {
 
     /// The tuple under the table's hash key, in its storage form.
     #[inline]
-    pub(super) fn key(&self, hash_key: &[u8; 16]) -> Key {
+    pub(super) fn key(&self, hash_key: &HashKey) -> Key {
         Key::new(self.head(), self.src, self.dst, hash_key)
     }
 
@@ -187,13 +187,13 @@ pub(super) struct Key {
 impl Key {
     /// Of a head and addresses.
     #[inline]
-    fn new(head: u64, src: u128, dst: u128, hash_key: &[u8; 16]) -> Self {
+    fn new(head: u64, src: u128, dst: u128, hash_key: &HashKey) -> Self {
         if !Self::is_wide(head) {
             let pair = (src as u64) << 32 | dst as u64 & 0xffff_ffff;
             return NarrowKey::new(head, pair, hash_key).wide();
         }
         let [a, b, c, d] = [src >> 64, src, dst >> 64, dst].map(|half| half as u64);
-        let hash = sip13(hash_key, [head, a, b, c, d]);
+        let hash = hash_key.wide(head, [a, b, c, d]);
         Self { head, pair: 0, wide: [a, b, c, d], hash }
     }
 
@@ -204,7 +204,7 @@ impl Key {
         parsed: &Parsed,
         l4: &[u8],
         zone: u16,
-        hash_key: &[u8; 16],
+        hash_key: &HashKey,
     ) -> Option<Self> {
         let common = matches!(parsed.proto, proto::TCP | proto::UDP);
         if !common || parsed.l4_class != L4Class::Whole {
@@ -219,7 +219,7 @@ impl Key {
     }
 
     /// The key of the answer, in `zone`. `None` for ICMP types that have no answer.
-    pub(super) fn answered(&self, zone: u16, hash_key: &[u8; 16]) -> Option<Self> {
+    pub(super) fn answered(&self, zone: u16, hash_key: &HashKey) -> Option<Self> {
         if matches!(self.proto(), proto::ICMP | proto::ICMPV6) {
             let inverted = self.tuple().inverted()?;
             return Some(Tuple { zone, ..inverted }.key(hash_key));
@@ -228,8 +228,8 @@ impl Key {
         let head = u64::from(ports) << 32 | u64::from(zone) << 16 | self.head & 0xffff;
         let (pair, [a, b, c, d]) = (self.pair.rotate_left(32), self.wide);
         let hash = match Self::is_wide(head) {
-            true => sip13(hash_key, [head, c, d, a, b]),
-            false => sip13(hash_key, [head, pair]),
+            true => hash_key.wide(head, [c, d, a, b]),
+            false => hash_key.narrow(head, pair),
         };
         Some(Self { head, pair, wide: [c, d, a, b], hash })
     }
@@ -289,13 +289,13 @@ pub(super) struct NarrowKey {
 
 impl NarrowKey {
     #[inline]
-    fn new(head: u64, pair: u64, hash_key: &[u8; 16]) -> Self {
-        Self { head, pair, hash: sip13(hash_key, [head, pair]) }
+    fn new(head: u64, pair: u64, hash_key: &HashKey) -> Self {
+        Self { head, pair, hash: hash_key.narrow(head, pair) }
     }
 
     /// Of a plain packet, in zone 0.
     #[inline]
-    pub(super) fn of(plain: &Plain, hash_key: &[u8; 16]) -> Self {
+    pub(super) fn of(plain: &Plain, hash_key: &HashKey) -> Self {
         let head = u64::from(plain.ports) << 32 | u64::from(plain.proto) << 8;
         let pair = u64::from(plain.src) << 32 | u64::from(plain.dst);
         Self::new(head, pair, hash_key)

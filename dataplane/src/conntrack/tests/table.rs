@@ -39,12 +39,13 @@ fn tuple(number: u8) -> Tuple {
 }
 
 fn id_of(store: &Store, tuple: &Tuple, now: Nanos) -> Option<(ConnId, Direction)> {
-    store.find(&tuple.key(&KEY), now).map(|hit| (hit.id, hit.direction))
+    store.find(&tuple.key(store.hash_key()), now).map(|hit| (hit.id, hit.direction))
 }
 
 /// Adds a connection; `None` when the table is full.
 fn add(store: &Store, tuple: &Tuple, limit: u32, life: u64, now: Nanos) -> Option<Added> {
-    let (original, reply) = (tuple.key(&KEY), tuple.inverted().unwrap().key(&KEY));
+    let (original, reply) =
+        (tuple.key(store.hash_key()), tuple.inverted().unwrap().key(store.hash_key()));
     if !store.reserve(limit, original.hash, now).0 {
         return None;
     }
