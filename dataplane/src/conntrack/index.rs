@@ -138,7 +138,7 @@ impl Index {
         self.foresee_in(hash, 1)
     }
 
-    #[inline]
+    #[inline(always)]
     fn foresee_in(&self, hash: u64, home: usize) -> Option<Entry> {
         let bucket = &self.buckets[self.homes(hash)[home]].0;
         let candidates = tagged(bucket, tag(hash));
@@ -257,9 +257,10 @@ impl Index {
 /// branch could foresee.
 #[inline]
 fn tagged(bucket: &[AtomicU64; SLOTS], tag: u32) -> u32 {
-    let mut bits = 0;
-    for (at, slot) in bucket.iter().enumerate() {
-        bits |= u32::from((slot.load(Ordering::Relaxed) >> 32) as u32 == tag) << at;
+    let (mut bits, wanted) = (0, u64::from(tag) << 32);
+    for slot in bucket.iter().rev() {
+        let differs = slot.load(Ordering::Relaxed) ^ wanted;
+        bits = bits + bits + u32::from(differs <= u64::from(u32::MAX));
     }
     bits
 }

@@ -179,6 +179,7 @@ impl<'t> Place<'t> {
     }
 
     /// Enters the record for writing; `None` when it has another generation.
+    #[inline]
     pub(super) fn lock(self, generation: u32) -> Option<Locked<'t>> {
         self.enter(|found| (found == generation).then_some(generation))
     }
@@ -192,6 +193,7 @@ impl<'t> Place<'t> {
         }
     }
 
+    #[inline]
     fn enter(self, next: impl Fn(u32) -> Option<u32>) -> Option<Locked<'t>> {
         let mut attempt = 0;
         loop {
@@ -468,6 +470,7 @@ impl Locked<'_> {
 }
 
 impl Drop for Locked<'_> {
+    #[inline]
     fn drop(&mut self) {
         let free = join(self.generation, self.version.wrapping_add(1));
         self.place.hot.meta.store(free, Ordering::Release);

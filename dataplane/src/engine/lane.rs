@@ -6,9 +6,9 @@ use arrayvec::ArrayVec;
 
 use super::planned::Known;
 use super::{BURST, Ended, Engine, Origin, Slot, World, parse, subject};
-use crate::conntrack::{Spot, Subject, Tracking};
+use crate::conntrack::{Spot, Subject};
 use crate::effects::{Effects, Outcome};
-use crate::packet::Family;
+use crate::packet::{Family, PortId};
 use crate::verdict::{Disposition, DropReason};
 use crate::wire::Frame;
 use crate::wire::plain::{self, Plain};
@@ -30,8 +30,8 @@ type Others = ArrayVec<(Result<Frame, DropReason>, Option<Subject>), BURST>;
 /// What a burst is decided with.
 #[derive(Clone, Copy)]
 pub(super) struct Lanes {
-    /// Whether packets may take short roads at all.
-    pub(super) short: bool,
+    /// Whether the burst begins here: plain packets are tracked, or go straight on.
+    pub(super) open: bool,
     /// Whether IPv4 packets meet neither rules nor tracking.
     pub(super) straight: bool,
     /// Index of the burst's first frame.
@@ -39,13 +39,12 @@ pub(super) struct Lanes {
 }
 
 impl Engine {
-    /// Which roads bursts may take. Whoever says no to short roads has every packet take
-    /// the long one.
-    pub(super) fn lanes(&mut self, world: &World<'_>, origin: Origin) -> Lanes {
-        let short = origin == Origin::Wire && self.ready_plans(world);
+    /// Which roads bursts may take; `plans`: whether packets may follow plans.
+    pub(super) fn lanes(&self, world: &World<'_>, plans: bool) -> Lanes {
         let v4 = &world.snapshot.policy.v4;
         let hooked = || v4.hooks.iter().flatten().any(Option::is_some);
-        Lanes { short, straight: short && !v4.needs_conntrack && !v4.nat && !hooked(), first: 0 }
+        let straight = self.switches.straight && !v4.needs_conntrack && !v4.nat && !hooked();
+        Lanes { open: plans && (v4.needs_conntrack || straight), straight, first: 0 }
     }
 
     /// Decides one burst, packet after packet.
@@ -53,56 +52,56 @@ impl Engine {
         &mut self,
         world: &World<'_>,
         burst: &mut [Slot<'_>],
-        (origin, lanes): (Origin, Lanes),
+        lanes: Lanes,
         effects: &mut E,
     ) {
         let mut others = Others::new();
-        let arrivals = arrive(world, burst, (origin, lanes.short), &mut others);
+        let arrivals = arrive(world, burst, &mut others);
         let mut others = others.iter();
         for (offset, (slot, arrival)) in burst.iter_mut().zip(&arrivals).enumerate() {
+            let index = lanes.first + offset;
             let ended = match arrival {
                 Arrival::Tracked(plain, spot) => {
-                    self.decide_tracked(world, slot, (plain, spot), effects)
+                    match self.follow_plain(world, slot, (plain, spot), effects) {
+                        Ok(followed) => {
+                            slot.disposition = followed.disposition();
+                            tell(effects, index, || followed.ended());
+                            continue;
+                        }
+                        Err(known) => {
+                            self.decide_tracked(world, slot, (plain, spot, known), effects)
+                        }
+                    }
                 }
                 Arrival::Untracked(plain) => {
-                    let straight = lanes.straight.then(|| go_straight(world, slot, plain));
-                    straight.flatten().unwrap_or_else(|| {
-                        let arrived = (&Ok(Frame::Ip(plain.parsed())), &None);
-                        self.decide_one(world, slot, arrived, Known::default(), origin, effects)
-                    })
+                    let port = if lanes.straight { go_straight(world, slot, plain) } else { None };
+                    if let Some(port) = port {
+                        slot.disposition = Disposition::Transmit(port);
+                        tell(effects, index, || Ended::early(Disposition::Transmit(port)));
+                        continue;
+                    }
+                    let arrived = (&Ok(Frame::Ip(plain.parsed())), &None);
+                    self.decide_one(world, slot, arrived, Known::default(), Origin::Wire, effects)
                 }
                 Arrival::Other => match others.next() {
                     Some((frame, subject)) => {
-                        self.decide_other(world, slot, (frame, subject), (origin, lanes), effects)
+                        self.decide_other(world, slot, (frame, subject), effects)
                     }
                     None => continue,
                 },
             };
             slot.disposition = ended.disposition;
-            if E::TRACE {
-                effects.outcome(&Outcome {
-                    index: lanes.first + offset,
-                    tracking: ended.tracking,
-                    mark: ended.mark,
-                    disposition: ended.disposition,
-                    rejected: ended.disposition == Disposition::Drop(DropReason::Reject),
-                });
-            }
+            tell(effects, index, || ended);
         }
     }
 
-    #[inline]
     fn decide_tracked<E: Effects>(
         &mut self,
         world: &World<'_>,
         slot: &mut Slot<'_>,
-        (plain, spot): (&Plain, &Spot),
+        (plain, spot, known): (&Plain, &Spot, Known),
         effects: &mut E,
     ) -> Ended {
-        let known = match self.follow_plain(world, slot, (plain, spot), effects) {
-            Ok(ended) => return ended,
-            Err(known) => known,
-        };
         let arrived = (&Ok(Frame::Ip(plain.parsed())), &Some(spot.subject()));
         self.decide_one(world, slot, arrived, known, Origin::Wire, effects)
     }
@@ -112,17 +111,16 @@ impl Engine {
         world: &World<'_>,
         slot: &mut Slot<'_>,
         (frame, subject): (&Result<Frame, DropReason>, &Option<Subject>),
-        (origin, lanes): (Origin, Lanes),
         effects: &mut E,
     ) -> Ended {
-        let followed = match (lanes.short, frame, subject) {
-            (true, Ok(Frame::Ip(parsed)), Some(subject)) => {
+        let followed = match (frame, subject) {
+            (Ok(Frame::Ip(parsed)), Some(subject)) => {
                 self.follow(world, slot, parsed, subject, effects)
             }
             _ => Err(Known::default()),
         };
         followed.unwrap_or_else(|known| {
-            self.decide_one(world, slot, (frame, subject), known, origin, effects)
+            self.decide_one(world, slot, (frame, subject), known, Origin::Wire, effects)
         })
     }
 }
@@ -130,25 +128,17 @@ impl Engine {
 /// Reads all frames, and asks memory for what they will ask of the connection table: first
 /// for all buckets, and then, when these have come, for all records.
 #[inline]
-fn arrive(
-    world: &World<'_>,
-    burst: &[Slot<'_>],
-    (origin, short): (Origin, bool),
-    others: &mut Others,
-) -> ArrayVec<Arrival, BURST> {
+fn arrive(world: &World<'_>, burst: &[Slot<'_>], others: &mut Others) -> ArrayVec<Arrival, BURST> {
     let World { conntrack, network, .. } = *world;
     let tracked = world.snapshot.policy.needs_conntrack(Family::V4);
     let mut arrivals = ArrayVec::<Arrival, BURST>::new();
     for slot in burst {
-        let plain = match short {
-            true => plain::read(slot.frame(), network.port(slot.port).mac),
-            false => None,
-        };
-        arrivals.push(match plain {
+        let mac = network.port(slot.port).mac;
+        arrivals.push(match plain::read(slot.frame(), mac) {
             Some(plain) if tracked => Arrival::Tracked(plain, conntrack.spot(&plain)),
             Some(plain) => Arrival::Untracked(plain),
             None => {
-                let frame = parse(world, slot, origin);
+                let frame = parse(world, slot, Origin::Wire);
                 let subject = subject(world, slot, &frame);
                 others.push((frame, subject));
                 Arrival::Other
@@ -157,9 +147,9 @@ fn arrive(
     }
     if !others.is_empty() {
         let subjects = others.iter().filter_map(|(_, subject)| subject.as_ref());
-        conntrack.prefetch_records(subjects, short);
+        conntrack.prefetch_records(subjects, true);
     }
-    if tracked && short {
+    if tracked {
         conntrack.look_ahead(arrivals.iter_mut().filter_map(spot));
         conntrack.look_further(arrivals.iter_mut().filter_map(spot));
     }
@@ -174,16 +164,25 @@ fn spot(arrival: &mut Arrival) -> Option<&mut Spot> {
     }
 }
 
-/// Sends a plain packet that meets neither rules nor tracking to its next hop. `None`:
-/// there is more to do with it.
+/// Tells who watches how a frame has ended.
 #[inline]
-fn go_straight(world: &World<'_>, slot: &mut Slot<'_>, plain: &Plain) -> Option<Ended> {
+pub(super) fn tell<E: Effects>(effects: &mut E, index: usize, ended: impl FnOnce() -> Ended) {
+    if E::TRACE {
+        let Ended { disposition, tracking, mark } = ended();
+        let rejected = disposition == Disposition::Drop(DropReason::Reject);
+        effects.outcome(&Outcome { index, tracking, mark, disposition, rejected });
+    }
+}
+
+/// Sends a plain packet that meets neither rules nor tracking to its next hop, by the port
+/// that is returned. `None`: there is more to do with it.
+#[inline]
+fn go_straight(world: &World<'_>, slot: &mut Slot<'_>, plain: &Plain) -> Option<PortId> {
     let onward = world.network.onward_v4(plain.src, plain.dst)?;
     if u32::from(plain.l3_len) > onward.mtu {
         return None;
     }
     plain.forward(slot.frame_mut(), &onward.macs);
     slot.len = plain.frame_len();
-    let disposition = Disposition::Transmit(onward.port);
-    Some(Ended { disposition, tracking: Tracking::NONE, mark: 0 })
+    Some(onward.port)
 }

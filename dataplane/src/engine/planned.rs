@@ -28,6 +28,31 @@ pub(super) struct Known {
     pub(super) record: bool,
 }
 
+/// How a packet ended that followed a plan.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Followed {
+    /// By which port; `None`: it could not be translated.
+    output: Option<PortId>,
+    flow: Flow,
+    mark: u32,
+}
+
+impl Followed {
+    #[inline]
+    pub(super) fn disposition(&self) -> Disposition {
+        self.output.map_or(Disposition::Drop(DropReason::NatHeader), Disposition::Transmit)
+    }
+    pub(super) fn ended(&self) -> Ended {
+        let tracking = Tracking {
+            state: CtState::Established,
+            direction: self.flow.direction(),
+            conn: Some(self.flow.conn()),
+            ..Tracking::NONE
+        };
+        Ended { disposition: self.disposition(), tracking, mark: self.mark }
+    }
+}
+
 impl Engine {
     /// Gets ready for a burst; false: nothing of it can follow a plan.
     pub(super) fn ready_plans(&mut self, world: &World<'_>) -> bool {
@@ -65,7 +90,8 @@ impl Engine {
         }
         let flow = world.conntrack.flow(subject, world.now);
         let Some(flow) = flow else { return Err(Known::default()) };
-        self.follow_tracked(world, slot, (parsed, subject, &flow), effects)
+        let followed = self.follow_tracked(world, slot, (parsed, subject, &flow), effects);
+        followed.map(|followed| followed.ended())
     }
 
     /// The same for a plain packet that was read as such.
@@ -79,7 +105,7 @@ impl Engine {
         slot: &mut Slot<'_>,
         (plain, spot): (&Plain, &Spot),
         effects: &mut E,
-    ) -> Result<Ended, Known> {
+    ) -> Result<Followed, Known> {
         let World { conntrack, now, .. } = *world;
         let Some(flow) = conntrack.flow_at(spot, now) else { return Err(Known::default()) };
         if plain.proto != proto::UDP {
@@ -97,12 +123,6 @@ impl Engine {
         if !sound || !conntrack.renew(&flow, plain.l3_len, now, suits) {
             return Err(known);
         }
-        let tracking = Tracking {
-            state: CtState::Established,
-            direction: flow.direction(),
-            conn: Some(flow.conn()),
-            ..Tracking::NONE
-        };
         slot.len = plain.frame_len();
         let frame = slot.frame_mut();
         let carried = match plan.rewrites {
@@ -110,12 +130,12 @@ impl Engine {
                 plain.forward(frame, &plan.macs);
                 true
             }
-            _ => carry_out(world, plan, &tracking, &plain.parsed(), frame),
+            _ => carry_out(world, plan, &flow, &plain.parsed(), frame),
         };
-        let (path, carried) = (plan.path, carried.then_some(plan.output));
-        let mark = plan.mark;
+        let followed = Followed { output: carried.then_some(plan.output), flow, mark: plan.mark };
+        let path = plan.path;
         self.count(path, plain.l3_len, effects);
-        Ok(Ended { disposition: end_of(carried), tracking, mark })
+        Ok(followed)
     }
 
     /// Tracks a packet of a flow in full, and takes it along the flow's plan.
@@ -125,7 +145,7 @@ impl Engine {
         slot: &mut Slot<'_>,
         (parsed, subject, flow): (&Parsed, &Subject, &Flow),
         effects: &mut E,
-    ) -> Result<Ended, Known> {
+    ) -> Result<Followed, Known> {
         let World { conntrack, now, snapshot, .. } = *world;
         let Parsed { l3_len, tcp_flags, tos, .. } = *parsed;
         let record = is_typical(tcp_flags) && flow.is_answered();
@@ -148,11 +168,12 @@ impl Engine {
             return Err(known);
         }
         slot.len = usize::from(parsed.l3) + usize::from(l3_len);
-        let carried = carry_out(world, plan, &tracking, parsed, slot.frame_mut());
-        let (path, carried) = (plan.path, carried.then_some(plan.output));
-        let mark = plan.mark;
+        let carried = carry_out(world, plan, flow, parsed, slot.frame_mut());
+        let output = carried.then_some(plan.output);
+        let followed = Followed { output, flow: *flow, mark: plan.mark };
+        let path = plan.path;
         self.count(path, l3_len, effects);
-        Ok(Ended { disposition: end_of(carried), tracking, mark })
+        Ok(followed)
     }
 
     /// Counts a packet that followed a plan with this path.
@@ -259,12 +280,6 @@ impl Engine {
     }
 }
 
-/// How a planned packet ends: by its port, unless it cannot be translated.
-#[inline]
-fn end_of(carried: Option<PortId>) -> Disposition {
-    carried.map_or(Disposition::Drop(DropReason::NatHeader), Disposition::Transmit)
-}
-
 /// What a watched walk leaves.
 enum Draft {
     Plan(Plan),
@@ -289,15 +304,15 @@ fn is_established(tracking: &Tracking, flow: &Flow) -> bool {
 fn carry_out(
     world: &World<'_>,
     plan: &Plan,
-    tracking: &Tracking,
+    flow: &Flow,
     parsed: &Parsed,
     frame: &mut [u8],
 ) -> bool {
     let [destination, source] = plan.rewrites;
     let target = match destination || source {
         true => {
-            let face = tracking.conn.and_then(|conn| world.conntrack.face(conn));
-            face.and_then(|face| face.tuple(tracking.direction.opposite()).inverted())
+            let face = world.conntrack.face(flow.conn());
+            face.and_then(|face| face.tuple(flow.direction().opposite()).inverted())
         }
         false => None,
     };

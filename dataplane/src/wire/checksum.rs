@@ -53,13 +53,20 @@ fn fold(sum: u64) -> u16 {
 pub fn plain_header_ok(header: &[u8; 20]) -> bool {
     let (words, _) = header.as_chunks::<4>();
     let sum: u64 = words.iter().map(|&word| u64::from(u32::from_ne_bytes(word))).sum();
-    fold(sum) == u16::MAX
+    folds_to_ones(sum)
+}
+
+/// Whether [`fold`] gives all ones: folding keeps the rest of a division by them, and gives
+/// zero for zero alone.
+#[inline]
+fn folds_to_ones(sum: u64) -> bool {
+    sum != 0 && sum.is_multiple_of(u16::MAX.into())
 }
 
 /// Whether `bytes` and the word `rest`, which is not zero, hold their own correct checksum.
 #[inline]
 pub fn holds(bytes: &[u8], rest: u16) -> bool {
-    fold(native(bytes) + u64::from(rest.to_be())) == u16::MAX
+    folds_to_ones(native(bytes) + u64::from(rest.to_be()))
 }
 
 /// The Internet checksum of `bytes`; zero when they hold their own correct checksum.

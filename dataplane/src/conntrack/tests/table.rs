@@ -1,5 +1,6 @@
 //! The table by itself: against a model, and under real threads.
 
+use super::super::hash::HashKey;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -139,11 +140,11 @@ proptest! {
         };
         let (src, dst) = (src & mask, dst & mask);
         let tuple = Tuple { src, dst, sport, dport, proto, family, zone };
-        let key = tuple.key(&KEY);
+        let key = tuple.key(&HashKey::new(KEY));
         prop_assert_eq!(tuple.hashed_key(key.hash), key);
         prop_assert_eq!(key.tuple(), tuple);
-        let inverted = tuple.inverted().map(|it| Tuple { zone: other, ..it }.key(&KEY));
-        prop_assert_eq!(key.answered(other, &KEY), inverted);
+        let inverted = tuple.inverted().map(|it| Tuple { zone: other, ..it }.key(&HashKey::new(KEY)));
+        prop_assert_eq!(key.answered(other, &HashKey::new(KEY)), inverted);
     }
 
     #[test]

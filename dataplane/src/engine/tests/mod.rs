@@ -5,6 +5,7 @@ mod flood;
 mod fragments;
 mod hooks;
 mod hostile;
+mod lane;
 mod nat;
 mod own;
 mod own_errors;

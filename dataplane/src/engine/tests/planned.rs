@@ -15,13 +15,13 @@ use crate::wire::build::address_bits;
 use crate::wire::tcp::flags::{ACK, FIN, PSH};
 
 /// Both routers.
-struct Twins {
+pub(super) struct Twins {
     plain: Rig,
     planned: Rig,
 }
 
 impl Twins {
-    fn over(topology: &Topology, policy: impl Fn() -> Policy) -> Self {
+    pub(super) fn over(topology: &Topology, policy: impl Fn() -> Policy) -> Self {
         let [plain, planned] = [false, true].map(|plans| {
             let mut rig = Rig::new(topology, policy());
             rig.engine.set_switches(Switches::all(plans));
@@ -41,7 +41,7 @@ impl Twins {
             join(v4, v6)
         })
     }
-    fn each(&mut self) -> [&mut Rig; 2] {
+    pub(super) fn each(&mut self) -> [&mut Rig; 2] {
         [&mut self.plain, &mut self.planned]
     }
     fn everything(rig: &mut Rig) -> impl PartialEq + std::fmt::Debug + use<> {
@@ -56,7 +56,7 @@ impl Twins {
     }
     /// Nothing tells one from the other.
     #[track_caller]
-    fn compare(&mut self) {
+    pub(super) fn compare(&mut self) {
         let [plain, planned] = self.each();
         assert_eq!(Self::everything(plain), Self::everything(planned));
     }

@@ -1,0 +1,212 @@
+//! The short lane beside the long road, burst by burst: frames that are nearly plain, of a
+//! tracked family with plans and of one that meets no rule, in any order.
+
+use proptest::prelude::*;
+
+use super::planned::Twins;
+use super::*;
+use crate::engine::BURST;
+use crate::fib::RuleEntry;
+use crate::packet::Family;
+use crate::policy::target::Target;
+use crate::policy::testing::Spec;
+use crate::policy::{ChainPolicy, Hook, TableId};
+use crate::wire::tcp::flags::{ACK, FIN};
+
+/// A frame, and the port that it comes in by.
+type Arriving = (PortId, Vec<u8>);
+
+/// The server's network takes small packets; a host behind it has a router, one of whose
+/// ways is for smaller ones still.
+fn topology_of_lanes(source_rules: bool) -> Topology {
+    let mut topology = topology();
+    topology.ports[1].mtu = 300;
+    let via = |to, mtu| RouteEntry {
+        via: Some(ip(SERVER)),
+        mtu,
+        ..route(to, RouteKind::Unicast(OUTSIDE))
+    };
+    topology.routes = vec![
+        via(("203.0.113.0", 24), None),
+        via(("203.0.113.128", 25), Some(100)),
+        route(("192.0.2.0", 24), RouteKind::Blackhole),
+        route(("192.0.3.0", 24), RouteKind::Unreachable),
+    ];
+    if source_rules {
+        let from = Some((ip("198.18.1.0"), 24));
+        let rule = |priority, from, table| RuleEntry {
+            family: Family::V4,
+            priority,
+            fwmark: None,
+            from,
+            to: None,
+            iif: None,
+            table,
+            realms: Realms::default(),
+        };
+        topology.rules = vec![rule(0, None, 255), rule(9, from, 254), rule(99, None, 254)];
+    }
+    topology
+}
+
+fn twins(tracked: bool, counted: bool, source_rules: bool) -> Twins {
+    Twins::over(&topology_of_lanes(source_rules), || {
+        let (mut v4, v6) = builders();
+        v4.needs_conntrack = tracked;
+        if counted {
+            let (filter, forward) = (TableId::Filter, Hook::Forward);
+            v4.builtin(filter, forward, ChainPolicy::Accept, vec![Spec::any(Target::Count)]);
+        }
+        join(v4, v6)
+    })
+}
+
+/// What is unusual of a packet.
+#[derive(Clone, Copy, Debug)]
+enum Oddity {
+    Nothing,
+    Padding,
+    Priority,
+    Tag,
+    OtherHost,
+    Broadcast,
+    Options,
+    BadHeader,
+    BadSum,
+    NoSum,
+    ShortLength,
+    First,
+    Later,
+    Cut,
+    Whole,
+}
+
+fn built(
+    tcp: bool,
+    there: bool,
+    (peer, size, ttl, tos): (usize, usize, u8, u8),
+    odd: Oddity,
+) -> Arriving {
+    const PEERS: [&str; 12] = [
+        SERVER,
+        SERVER,
+        SERVER,
+        "203.0.113.7",
+        "203.0.113.200",
+        "192.0.2.9",
+        "192.0.3.9",
+        "198.18.2.1",
+        "127.0.0.1",
+        "224.0.0.5",
+        "255.255.255.255",
+        "0.0.0.1",
+    ];
+    let (peer, index) = (PEERS[peer % PEERS.len()], usize::from(!there));
+    let (src, dst) = if there { (CLIENT, peer) } else { (peer, CLIENT) };
+    let ports = if there { (4000, 53) } else { (53, 4000) };
+    let flags = if size % 7 == 0 { FIN | ACK } else { ACK };
+    let packet = match tcp {
+        true => Packet::tcp(src, ports.0, dst, ports.1, flags).seq(100, 100),
+        false => Packet::udp(src, ports.0, dst, ports.1),
+    };
+    let to = match odd {
+        Oddity::OtherHost => Mac([2, 7, 7, 7, 7, 7]),
+        Oddity::Broadcast => Mac([0xff; 6]),
+        _ => PORT_MACS[index],
+    };
+    let packet = packet.payload_len(size).ttl(ttl).tos(tos).macs(HOST_MACS[index], to);
+    let packet = match odd {
+        Oddity::Padding => packet.padding(9),
+        Oddity::Priority => packet.tag(0x8100, 0x6000),
+        Oddity::Tag => packet.tag(0x8100, 0x6005),
+        Oddity::Options => packet.options(&[1, 1, 1, 0]),
+        Oddity::BadHeader => packet.bad_ip_checksum(),
+        Oddity::BadSum => packet.bad_l4_checksum(),
+        Oddity::NoSum => packet.no_udp_checksum(),
+        Oddity::ShortLength => packet.length(20 + 5),
+        Oddity::First => packet.fragment(0, 8, true),
+        Oddity::Later => packet.fragment(8, 8, false),
+        Oddity::Cut => packet.truncate(20 + 14 + 6),
+        Oddity::Whole => packet.df(),
+        Oddity::Nothing | Oddity::OtherHost | Oddity::Broadcast => packet,
+    };
+    (PortId(index as u8), packet.build())
+}
+
+fn arriving() -> impl Strategy<Value = Arriving> {
+    use Oddity::*;
+    let odd = prop::sample::select(vec![
+        Padding,
+        Priority,
+        Tag,
+        OtherHost,
+        Broadcast,
+        Options,
+        BadHeader,
+        BadSum,
+        NoSum,
+        ShortLength,
+        First,
+        Later,
+        Cut,
+        Whole,
+    ]);
+    let odd = prop_oneof![3 => Just(Nothing), 2 => odd];
+    let peer = prop_oneof![3 => Just(0_usize), 1 => 0_usize..12];
+    let ttl = prop_oneof![4 => Just(64_u8), 1 => 0_u8..4];
+    let size = prop_oneof![3 => 0_usize..40, 1 => 40_usize..400];
+    (prop::bool::weighted(0.2), any::<bool>(), (peer, size, ttl, 0_u8..2), odd)
+        .prop_map(|(tcp, there, facts, odd)| built(tcp, there, facts, odd))
+}
+
+/// Takes a burst through a router: what became of each frame, and its bytes.
+fn process(rig: &mut Rig, burst: &[Arriving]) -> Vec<(Disposition, Vec<u8>)> {
+    const ROOM: usize = 64;
+    let room = |frame: &Vec<u8>| [&[0; ROOM][..], frame, &[0; ROOM]].concat();
+    let mut buffers: Vec<_> = burst.iter().map(|(_, frame)| room(frame)).collect();
+    let disposition = Disposition::Drop(DropReason::FaultInjected);
+    let arrived = buffers.iter_mut().zip(burst).map(|(buf, (port, frame))| Slot {
+        buf,
+        start: ROOM,
+        len: frame.len(),
+        port: *port,
+        disposition,
+    });
+    let mut slots: Vec<_> = arrived.collect();
+    let Rig { snapshot, network, conntrack, stats, engine, seen, now } = rig;
+    let world = World { snapshot, worker: 0, network, conntrack, stats, now: *now };
+    engine.process(&world, &mut slots, seen);
+    slots.iter().map(|slot| (slot.disposition, slot.frame().to_vec())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn bursts_of_nearly_plain_frames_end_as_on_the_long_road(
+        bursts in prop::collection::vec(prop::collection::vec(arriving(), 1..BURST + 9), 1..6),
+        (tracked, counted, source_rules) in (prop::bool::weighted(0.6), any::<bool>(), prop::bool::weighted(0.2)),
+        step in prop::sample::select(vec![1_u64, 1_000_000, 1_900_000_000, 40_000_000_000]),
+    ) {
+        let mut twins = twins(tracked, counted, source_rules);
+        for burst in bursts {
+            let [plain, planned] = twins.each().map(|rig| {
+                rig.now = Nanos(rig.now.0 + step);
+                process(rig, &burst)
+            });
+            prop_assert_eq!(plain, planned);
+            twins.compare();
+        }
+    }
+}
+
+#[test]
+fn without_rules_and_tracking_a_plain_packet_goes_straight() {
+    let mut twins = twins(false, false, false);
+    let (port, frame) = built(false, true, (3, 10, 9, 0), Oddity::Padding);
+    let [plain, planned] = twins.each().map(|rig| process(rig, &[(port, frame.clone())]));
+    assert_eq!(plain, planned);
+    assert_eq!(planned[0].0, Disposition::Transmit(OUTSIDE));
+    let expected = Packet::udp(CLIENT, 4000, "203.0.113.7", 53).payload_len(10).ttl(8);
+    assert_eq!(planned[0].1, expected.macs(PORT_MACS[1], HOST_MACS[1]).build());
+}
