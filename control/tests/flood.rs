@@ -324,7 +324,12 @@ fn a_client_connects_through_synproxy_in_a_flood() {
     let mut server = lab.server.command("/usr/bin/python3");
     server.args(["-m", "http.server", "80", "--directory"]).arg(&lab.directory);
     let mut server = server.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(700));
+    let listens = || !lab.server.attempt("ss -Hltn sport = :80").stdout.is_empty();
+    let patience = 1500;
+    let waited = (0..patience).take_while(|_| !listens()).inspect(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+    });
+    assert!(waited.count() < patience, "the server does not listen");
     let stop = AtomicBool::new(false);
     let fetch = "curl -sS --max-time 20 -o /dev/null -w '%{size_download} %{time_connect}' \
                  http://198.18.2.2/page";
