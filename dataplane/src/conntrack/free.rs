@@ -10,9 +10,6 @@
 use super::memory::{Line, Zeroed};
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence, relax};
 
-/// How far ahead of its use a record is named.
-const AHEAD: u64 = 4;
-
 /// All free records of a table.
 pub(super) struct Ring {
     slots: Zeroed<AtomicU64>,
@@ -23,14 +20,6 @@ pub(super) struct Ring {
     fresh: Line<AtomicU32>,
     head: Line<AtomicU64>,
     tail: Line<AtomicU64>,
-}
-
-/// A record that was free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Taken {
-    pub(super) record: u32,
-    /// One that will be taken soon, perhaps.
-    pub(super) soon: u32,
 }
 
 const fn word(turn: u32, record: u32) -> u64 {
@@ -77,18 +66,27 @@ impl Ring {
     }
 
     /// The record that has been free for the longest time.
-    pub(super) fn take(&self) -> Option<Taken> {
+    pub(super) fn take(&self) -> Option<u32> {
+        let mut one = [0];
+        (self.take_some(&mut one) == 1).then_some(one[0])
+    }
+
+    /// As many records as are wanted and at hand, those first that have been free for the
+    /// longest time; none only if none is free.
+    pub(super) fn take_some(&self, wanted: &mut [u32]) -> usize {
+        let most = wanted.len() as u32;
         if self.fresh.0.load(Ordering::Relaxed) < self.records {
-            let record = self.fresh.0.fetch_add(1, Ordering::Relaxed);
-            if record < self.records {
-                return Some(Taken { record, soon: record + AHEAD as u32 });
+            let first = self.fresh.0.fetch_add(most, Ordering::Relaxed);
+            let taken = self.records.saturating_sub(first).min(most);
+            if taken > 0 {
+                wanted.iter_mut().zip(first..first + taken).for_each(|(out, it)| *out = it);
+                return taken as usize;
             }
         }
         let mut at = self.head.0.load(Ordering::Relaxed);
         let mut attempt = 0;
         loop {
-            let slot = self.slot(at);
-            let found = slot.load(Ordering::Acquire);
+            let found = self.slot(at).load(Ordering::Acquire);
             let ahead = turn_of(found).wrapping_sub(self.empty(at).wrapping_add(1)) as i32;
             if ahead < 0 {
                 // With the one in `give`: what was given back before anything that this
@@ -97,7 +95,7 @@ impl Ring {
                 let now = self.head.0.load(Ordering::Relaxed);
                 if now == at {
                     if self.tail.0.load(Ordering::Relaxed) == at {
-                        return None;
+                        return 0;
                     }
                     // Somebody is about to give one back here.
                     relax(attempt);
@@ -106,18 +104,33 @@ impl Ring {
                 at = now;
                 continue;
             }
-            let next = at + 1;
             // Where the place is ahead, the head has moved: the exchange fails.
+            let full = self.full_from(at, found as u32, wanted);
+            let next = at + full as u64;
             match self.head.0.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
-                    let turn = self.empty(at).wrapping_add(2);
-                    slot.store(word(turn, 0), Ordering::Release);
-                    let soon = self.slot(at + AHEAD).load(Ordering::Relaxed) as u32;
-                    return Some(Taken { record: found as u32, soon });
+                    for at in at..next {
+                        let turn = self.empty(at).wrapping_add(2);
+                        self.slot(at).store(word(turn, 0), Ordering::Release);
+                    }
+                    return full;
                 }
                 Err(now) => at = now,
             }
         }
+    }
+
+    /// `first`, which lies at `at`, and the records behind it, as many as are wanted and
+    /// there: nobody but who moves the head past them takes them away.
+    fn full_from(&self, at: u64, first: u32, wanted: &mut [u32]) -> usize {
+        let places = (1_u64 << self.lap).min(wanted.len() as u64);
+        let full = |at: u64| {
+            let found = self.slot(at).load(Ordering::Acquire);
+            (turn_of(found) == self.empty(at).wrapping_add(1)).then_some(found as u32)
+        };
+        let rest = (at + 1..at + places).map_while(full);
+        let there = std::iter::once(first).chain(rest);
+        there.zip(wanted).map(|(record, out)| *out = record).count()
     }
 
     /// Gives a record back. There is a place for each.

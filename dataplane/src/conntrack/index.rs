@@ -12,8 +12,9 @@
 //! Most entries are in their first bucket, which is preferred until it is more than
 //! half full: a lookup touches one line of the index, not two.
 //!
-//! Uniqueness: inserters of one tuple meet on the same stripe (a short lock
-//! chosen by hash), which readers and removers never touch.
+//! Uniqueness: inserters of one tuple meet on the lock of its first bucket, which readers
+//! and removers do not take. It is a bit of the bucket's first slot: an insert writes to
+//! that line anyway, and no other line passes from core to core for it.
 
 use super::memory::{Line, Zeroed};
 use super::sync::{AtomicU32, AtomicU64, Ordering, relax};
@@ -34,10 +35,9 @@ const OVERFLOW: usize = 64;
 #[cfg(loom)]
 const OVERFLOW: usize = 2;
 
-#[cfg(not(loom))]
-const STRIPES: usize = 1024;
-#[cfg(loom)]
-const STRIPES: usize = 1;
+/// In the first slot of a bucket: somebody inserts an entry whose first bucket this is.
+/// Record numbers take no more than the 31 bits below.
+const LOCK: u64 = 1 << 31;
 
 type Bucket = Line<[AtomicU64; SLOTS]>;
 
@@ -58,7 +58,7 @@ impl Entry {
         (tag(hash) as u64) << 32 | ((self.record + 1) << 1 | self.direction as u32) as u64
     }
     const fn of(slot: u64) -> Option<Self> {
-        let low = slot as u32;
+        let low = (slot & !LOCK) as u32;
         if low == 0 {
             return None;
         }
@@ -83,7 +83,6 @@ pub(super) struct Index {
     overflow: Box<[AtomicU64]>,
     /// Overflow slots in use or about to be; almost always zero.
     overflowed: AtomicU32,
-    stripes: Box<[AtomicU32]>,
 }
 
 impl Index {
@@ -105,7 +104,6 @@ impl Index {
             buckets: Zeroed::new(buckets),
             overflow: (0..OVERFLOW).map(|_| slot()).collect(),
             overflowed: AtomicU32::new(0),
-            stripes: (0..STRIPES).map(|_| AtomicU32::new(0)).collect(),
         }
     }
 
@@ -194,7 +192,7 @@ impl Index {
     }
 
     /// Adds an entry; false when neither bucket nor the overflow area has room.
-    /// The caller holds the stripe of `hash` and has looked for duplicates.
+    /// The caller [excludes](Index::exclude) others and has looked for duplicates.
     pub(super) fn insert(&self, hash: u64, entry: Entry) -> bool {
         let slot = entry.slot(hash);
         let [mut first, mut second] = self.homes(hash);
@@ -215,7 +213,8 @@ impl Index {
     }
 
     fn free_slots(&self, bucket: usize) -> usize {
-        self.buckets[bucket].0.iter().filter(|slot| slot.load(Ordering::Relaxed) == 0).count()
+        let is_free = |slot: &&AtomicU64| slot.load(Ordering::Relaxed) & !LOCK == 0;
+        self.buckets[bucket].0.iter().filter(is_free).count()
     }
 
     /// Takes an entry out, if it is there. Only the entry's one remover calls this.
@@ -231,15 +230,19 @@ impl Index {
     }
 
     /// Holds off other inserters of either hash until dropped.
-    pub(super) fn exclude(&self, hashes: [u64; 2]) -> Stripes<'_> {
-        let [a, b] = hashes.map(|hash| scale((hash >> 32) as u32, STRIPES));
-        let (low, high) = (a.min(b), a.max(b));
-        take(&self.stripes[low]);
-        let second = (high != low).then(|| &self.stripes[high]);
-        if let Some(stripe) = second {
-            take(stripe);
-        }
-        Stripes { first: &self.stripes[low], second }
+    pub(super) fn exclude(&self, hashes: [u64; 2]) -> Excluded<'_> {
+        let [a, b] = hashes.map(|hash| self.homes(hash)[0]);
+        let lock = |bucket: usize| {
+            let word = &self.buckets[bucket].0[0];
+            let mut attempt = 0;
+            while word.fetch_or(LOCK, Ordering::Acquire) & LOCK != 0 {
+                relax(attempt);
+                attempt += 1;
+            }
+            word
+        };
+        let first = lock(a.min(b));
+        Excluded { first, second: (a != b).then(|| lock(a.max(b))) }
     }
 
     /// Entries in all slots, for invariant checks in tests.
@@ -266,38 +269,37 @@ fn tagged(bucket: &[AtomicU64; SLOTS], tag: u32) -> u32 {
 }
 
 fn fill(slots: &[AtomicU64], value: u64) -> bool {
-    slots.iter().any(|slot| {
-        slot.load(Ordering::Relaxed) == 0
-            && slot.compare_exchange(0, value, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    })
+    slots.iter().any(|slot| replace(slot, 0, value))
 }
 
 fn clear(slots: &[AtomicU64], value: u64) -> bool {
-    slots.iter().any(|slot| {
-        slot.load(Ordering::Relaxed) == value
-            && slot.compare_exchange(value, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    })
+    slots.iter().any(|slot| replace(slot, value, 0))
 }
 
-fn take(stripe: &AtomicU32) {
-    let mut attempt = 0;
-    while stripe.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-        relax(attempt);
-        attempt += 1;
-    }
-}
-
-/// Stripes held.
-pub(super) struct Stripes<'i> {
-    first: &'i AtomicU32,
-    second: Option<&'i AtomicU32>,
-}
-
-impl Drop for Stripes<'_> {
-    fn drop(&mut self) {
-        if let Some(stripe) = self.second {
-            stripe.store(0, Ordering::Release);
+/// Puts one value in the place of another, if that is there, and leaves the lock as it is.
+fn replace(slot: &AtomicU64, from: u64, to: u64) -> bool {
+    let mut word = slot.load(Ordering::Relaxed);
+    while word & !LOCK == from {
+        let next = to | word & LOCK;
+        match slot.compare_exchange(word, next, Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => return true,
+            Err(now) => word = now,
         }
-        self.first.store(0, Ordering::Release);
+    }
+    false
+}
+
+/// Buckets whose locks are held.
+pub(super) struct Excluded<'i> {
+    first: &'i AtomicU64,
+    second: Option<&'i AtomicU64>,
+}
+
+impl Drop for Excluded<'_> {
+    fn drop(&mut self) {
+        if let Some(second) = self.second {
+            second.fetch_and(!LOCK, Ordering::Release);
+        }
+        self.first.fetch_and(!LOCK, Ordering::Release);
     }
 }

@@ -30,6 +30,7 @@ mod icmp;
 mod index;
 mod keymap;
 mod knobs;
+mod lanes;
 mod memory;
 mod nat;
 mod protocol;
@@ -42,6 +43,8 @@ mod sctp;
 mod short;
 mod slots;
 mod sources;
+#[cfg(not(loom))]
+mod stock;
 mod store;
 mod sync;
 mod tcp;

@@ -11,8 +11,6 @@ use super::tcp::TcpConn;
 use crate::clock::Nanos;
 use crate::wire::proto;
 
-pub(super) const COUNTS: usize = 8;
-
 /// Records that the sweep looks at together: what it will touch in the index comes
 /// from memory at once.
 const AT_ONCE: usize = 32;
@@ -122,7 +120,7 @@ impl Conntrack {
 
     /// What happened so far.
     pub fn counters(&self) -> Counters {
-        let get = |count: Count| self.counts.0[count as usize].load(Ordering::Relaxed);
+        let get = |count: Count| self.counts.get(count as usize);
         Counters {
             invalid: get(Count::Invalid),
             insert: get(Count::Insert),
@@ -137,7 +135,7 @@ impl Conntrack {
 
     pub(super) fn count(&self, count: Count, amount: u64) {
         if amount > 0 {
-            self.counts.0[count as usize].fetch_add(amount, Ordering::Relaxed);
+            self.counts.add(count as usize, amount);
         }
     }
 }

@@ -16,15 +16,15 @@ use std::sync::Mutex;
 use super::events::{Events, change};
 use super::extra::Extras;
 use super::flow::Words;
-use super::free::Taken;
 use super::hash::HashKey;
 use super::index::{Entry, Index};
 use super::keymap::Keymap;
-use super::memory::{Line, Zeroed};
+use super::lanes::Live;
+use super::memory::Zeroed;
 use super::record::{Contents, Locked, Place, Records};
 use super::sources::Sources;
 use super::status::{CONFIRMED, DYING, SRC_NAT_DONE, STAMPED};
-use super::sync::{AtomicU32, FreeList, Ordering};
+use super::sync::{FreeList, Taken};
 use super::tuple::{Direction, Key, Tuple};
 use super::upkeep::{Evicted, Prepared};
 use super::{ConnId, ConntrackError, Zones};
@@ -55,6 +55,10 @@ const fn spare(capacity: usize) -> usize {
     if cfg!(loom) { 0 } else { capacity / 32 + 1024 }
 }
 
+// What lies in stocks is not missed.
+#[cfg(not(loom))]
+const _: () = assert!(FreeList::STOCKED <= spare(0));
+
 /// Bytes of memory that a table of at most `capacity` connections takes, if all of them
 /// are IPv6, translated and have extras. What nothing has used yet takes none.
 pub const fn table_bytes(capacity: usize) -> u64 {
@@ -72,7 +76,7 @@ pub(super) struct Store {
     pub(super) index: Index,
     sources: Sources,
     free: FreeList,
-    live: Line<AtomicU32>,
+    live: Live,
     hash_key: HashKey,
     pub(super) events: Events,
     /// Keys of GRE flows, which end with their connections.
@@ -95,7 +99,7 @@ impl Store {
             index: Index::new(capacity * 2),
             sources: Sources::new(len),
             free: FreeList::full(len as u32),
-            live: Line(AtomicU32::new(0)),
+            live: Live::new(capacity),
             hash_key: HashKey::new(hash_key),
             events: Events::new(),
             keymap: Keymap::new(0, hash_key),
@@ -109,7 +113,13 @@ impl Store {
 
     /// Connections alive, unconfirmed ones included.
     pub(super) fn live(&self) -> u32 {
-        self.live.0.load(Ordering::Relaxed)
+        self.live.get()
+    }
+
+    /// The same, or up to a hundredth of `limit` more; costs less.
+    #[inline]
+    pub(super) fn live_at_most(&self, limit: u32) -> u32 {
+        self.live.at_most(limit)
     }
 
     /// Records, alive or not.
@@ -171,20 +181,20 @@ impl Store {
     /// Counts a new connection in, evicting others when `limit` is reached.
     /// False: the table is full of connections that must stay.
     pub(super) fn reserve(&self, limit: u32, hash: u64, now: Nanos) -> (bool, Evicted) {
-        if self.live.0.fetch_add(1, Ordering::Relaxed) < limit {
+        if self.live.enter(limit) {
             return (true, Evicted::default());
         }
         let evicted = self.evict(hash, now);
-        if evicted.early > 0 || self.live.0.load(Ordering::Relaxed) <= limit {
+        if evicted.early > 0 || self.live.get() <= limit {
             return (true, evicted);
         }
-        self.release();
+        self.live.withdraw();
         (false, evicted)
     }
 
     /// Takes back a reservation.
     fn release(&self) {
-        self.live.0.fetch_sub(1, Ordering::Relaxed);
+        self.live.leave();
     }
 
     /// Starts an unconfirmed connection under a reservation; the caller owns it.

@@ -5,8 +5,6 @@
 pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 #[cfg(loom)]
-use super::free::Taken;
-#[cfg(loom)]
 pub(super) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Called between attempts to take a short lock that another thread holds.
@@ -24,7 +22,14 @@ pub(super) fn relax(_attempt: u32) {
 }
 
 #[cfg(not(loom))]
-pub(super) use super::free::Ring as FreeList;
+pub(super) use super::stock::{FreeList, Taken};
+
+/// A record that was free, and the same again.
+#[cfg(loom)]
+pub(super) struct Taken {
+    pub(super) record: u32,
+    pub(super) soon: u32,
+}
 
 /// A free list that is one step for the models of the rest; [`super::free::Ring`] has
 /// models of its own.

@@ -1,17 +1,18 @@
 //! [`Conntrack`]: a packet's road through connection tracking.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::config::{Config, ConntrackError, Setting, Settings};
 use super::events::Before;
 use super::expect::Expectations;
 use super::icmp::{self, Message};
 use super::keymap::Keymap;
+use super::lanes::Tally;
 use super::memory::Line;
 use super::protocol::Visit;
 use super::quota::Quotas;
 use super::record::Locked;
-use super::room::{COUNTS, Count};
+use super::room::Count;
 use super::short::CACHED;
 use super::status::{
     ACCOUNTED, CONFIRMED, EVENTS_CHOSEN, EXPECTED, HELPER, LABELLED, OWN_TIMEOUTS, SEEN_REPLY,
@@ -48,7 +49,7 @@ pub struct Conntrack {
     pub(super) cursor: Line<AtomicU32>,
     /// A connection was refused for want of room: the sweep makes some.
     pub(super) pressed: AtomicBool,
-    pub(super) counts: Line<[AtomicU64; COUNTS]>,
+    pub(super) counts: Tally,
 }
 
 /// What a packet asks the table, worked out before the table is touched, so
@@ -101,7 +102,7 @@ impl Conntrack {
             capacity: capacity as u64,
             cursor: Line(AtomicU32::new(0)),
             pressed: AtomicBool::new(false),
-            counts: Line(std::array::from_fn(|_| AtomicU64::new(0))),
+            counts: Tally::new(),
         };
         table.store.events.enable(table.settings.get(Setting::Events) != 0);
         Ok(table)
@@ -323,7 +324,7 @@ impl Conntrack {
         let Some(reply) = reply else { return Ok(self.invalid()) };
         self.store.fetch_both(reply.hash);
         let limit = self.settings.get(Setting::Max) as u32;
-        let crowded = self.quotas.update(self.store.live().into(), limit.into());
+        let crowded = self.quotas.update(self.store.live_at_most(limit).into(), limit.into());
         if crowded && !self.quotas.admit(tuple.family, tuple.src, limit.into(), visit.now) {
             self.count(Count::Drop, 1);
             return Err(DropReason::ConntrackQuota);

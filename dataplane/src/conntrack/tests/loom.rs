@@ -6,8 +6,9 @@
 //! lookup, atomicity of two updates and a reader, a single winner among two
 //! removers, lists of one source that grow and shrink under a reader, and
 //! expectations that are met twice at once, or looked for while their slots serve
-//! again; the ring of free records, while records are taken and given back. Buckets have one slot here, so that entries spill into the second bucket
-//! and the overflow area. Not covered: more than two preemptions.
+//! again; the ring of free records, while records are taken and given back, one by one
+//! and by the handful; credits of lanes at the limit. Buckets have one slot here, which
+//! has the lock, too, so that entries spill into the second bucket and the overflow area. Not covered: more than two preemptions.
 
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
@@ -271,11 +272,11 @@ fn loom_a_free_record_has_one_taker_and_comes_back() {
             let ring = Arc::new(Ring::full(records));
             let held = Arc::new([0, 1].map(|_| AtomicU32::new(0)));
             let use_one = |ring: &Ring, held: &[AtomicU32; 2]| {
-                let Some(taken) = ring.take() else { return false };
-                let holders = held[taken.record as usize].fetch_add(1, Ordering::Relaxed);
+                let Some(record) = ring.take() else { return false };
+                let holders = held[record as usize].fetch_add(1, Ordering::Relaxed);
                 assert_eq!(holders, 0, "two have it");
-                held[taken.record as usize].fetch_sub(1, Ordering::Relaxed);
-                ring.give(taken.record);
+                held[record as usize].fetch_sub(1, Ordering::Relaxed);
+                ring.give(record);
                 true
             };
             let other = {
@@ -285,10 +286,77 @@ fn loom_a_free_record_has_one_taker_and_comes_back() {
             let mine = use_one(&ring, &held);
             let theirs = other.join().unwrap();
             assert!(records == 1 || mine && theirs == 2, "none, with one free");
-            let mut left: Vec<u32> =
-                std::iter::from_fn(|| ring.take()).map(|taken| taken.record).collect();
+            let mut left: Vec<u32> = std::iter::from_fn(|| ring.take()).collect();
             left.sort_unstable();
             assert_eq!(left, Vec::from_iter(0..records), "all are there again");
+        });
+    }
+}
+
+#[test]
+fn loom_a_handful_of_free_records_has_one_taker() {
+    model(|| {
+        let ring = Arc::new(Ring::full(3));
+        let held = Arc::new([0, 1, 2].map(|_| AtomicU32::new(0)));
+        let use_some = |ring: &Ring, held: &[AtomicU32; 3]| {
+            let mut some = [0; 2];
+            let got = ring.take_some(&mut some);
+            for record in &some[..got] {
+                let holders = held[*record as usize].fetch_add(1, Ordering::Relaxed);
+                assert_eq!(holders, 0, "two have it");
+            }
+            for record in &some[..got] {
+                held[*record as usize].fetch_sub(1, Ordering::Relaxed);
+                ring.give(*record);
+            }
+            got
+        };
+        // All were used before: they come from the ring, in handfuls that meet its end.
+        use_some(&ring, &held);
+        use_some(&ring, &held);
+        let other = {
+            let (ring, held) = (ring.clone(), held.clone());
+            thread::spawn(move || use_some(&ring, &held))
+        };
+        let mine = use_some(&ring, &held);
+        let theirs = other.join().unwrap();
+        assert!(mine + theirs >= 2, "none, with three free");
+        let mut left: Vec<u32> = std::iter::from_fn(|| ring.take()).collect();
+        left.sort_unstable();
+        assert_eq!(left, [0, 1, 2], "all are there again");
+    });
+}
+
+#[test]
+fn loom_credits_never_let_more_in_than_the_limit() {
+    use super::super::lanes::{Live, modelled::LANE};
+    for limit in [1, 2, 3] {
+        model(move || {
+            let live = Arc::new(Live::with_blocks(2));
+            let enter = move |live: &Live| {
+                let entered = live.enter(limit);
+                if !entered {
+                    live.withdraw();
+                }
+                entered
+            };
+            let other = {
+                let live = live.clone();
+                thread::spawn(move || {
+                    LANE.with(|it| it.set(1));
+                    if enter(&live) {
+                        live.leave();
+                    }
+                    enter(&live) as u32
+                })
+            };
+            let mine = enter(&live) as u32;
+            let entered = mine + other.join().unwrap();
+            assert!((1..=limit).contains(&entered), "{entered} of {limit}");
+            assert_eq!(live.get(), entered);
+            // Whatever rests in lanes: all of the limit is to be had, and no more.
+            let more = (0..=limit).filter(|_| live.enter(limit)).count() as u32;
+            assert_eq!(entered + more, limit);
         });
     }
 }
