@@ -328,3 +328,40 @@ fn counters_hits_and_owners_survive_ten_reloads_and_a_restart() {
     let last = rules(&lab)[2].clone();
     assert_eq!((&last["packets"], &last["last_hit"]), (&7.into(), &hit), "{last}");
 }
+
+#[test]
+fn a_rule_that_expires_is_announced_and_stops_matching_at_its_time() {
+    let now = dataplane::clock::wall_us() / 1_000_000;
+    let at = portcullis::history::stamp((now + 6) * 1_000_000);
+    let policy = format!(
+        "*filter\n:FORWARD DROP\n-A FORWARD -p icmp -m comment --comment \"owner=net expires={at}\" -j ACCEPT\n\
+         -A FORWARD -p udp -m comment --comment expires=soon -j ACCEPT\nCOMMIT\n"
+    );
+    let mut lab = Lab::new(&policy);
+    lab.start();
+    assert!(lab.errors().contains("expires=soon is no time"), "{}", lab.errors());
+    assert!(lab.pings());
+    lab.until("it is announced", || lab.errors().contains("rule 1 expires at"));
+    let status = lab.json(&["show", "status"])["changes"].to_string();
+    assert!(
+        status.contains("IPv4 filter FORWARD rule 1 expires at") && status.contains("owner net")
+    );
+    let explain = |at: &str| {
+        let words = ["--in", "g0", "--out", "g1", "--src", "198.18.1.2", "--dst", "198.18.2.2"];
+        let rules = lab.file("rules.v4");
+        let first =
+            ["--json", "explain", "--rules", &rules, "--at", at, "--proto", "icmp", "--type", "8"];
+        lab.text_alone(&[&first[..], &words].concat())
+    };
+    assert!(explain("2001-01-01").contains("\"accept"), "{}", explain("2001-01-01"));
+    assert!(!explain("2101-01-01").contains("\"accept"), "{}", explain("2101-01-01"));
+    let rules = || lab.json(&["show", "rules", "--chain", "FORWARD"])["chains"][0]["rules"].clone();
+    lab.until("it has expired", || lab.errors().contains("rules have expired"));
+    let counted = rules()[0]["packets"].clone();
+    assert!(!lab.pings(), "{}", lab.errors());
+    assert_eq!((&rules()[0]["packets"], rules().as_array().unwrap().len()), (&counted, 2));
+    // Nor does it come back with a restart.
+    lab.kill();
+    lab.start();
+    assert!(!lab.pings());
+}

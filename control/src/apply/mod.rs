@@ -19,7 +19,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
-use dataplane::clock::{Nanos, monotonic};
+use dataplane::clock::{Nanos, monotonic, wall_us};
 use dataplane::logbook::LogBook;
 use dataplane::packet::Family;
 use dataplane::policy::CounterId;
@@ -32,7 +32,7 @@ use thiserror::Error;
 use crate::api::protocol::AccountEntry;
 use crate::aside::aside;
 use crate::compile::{self, CounterMap, DynamicState, Imported, Limits, Piece, SavedLimit};
-use crate::model::Ruleset;
+use crate::model::{Ruleset, expiry};
 use crate::selfcheck::{self, Budget, SelfCheckError};
 
 pub use ahead::Ahead;
@@ -115,6 +115,8 @@ struct Running {
     dynamic: DynamicState,
     identities: Vec<Identity>,
     snapshot: Arc<Snapshot>,
+    /// When a rule of it expires next, in seconds since 1970.
+    expires_s: Option<u64>,
 }
 
 /// The snapshot before the running one, as long as a worker may still count in it.
@@ -146,6 +148,8 @@ pub struct PolicyStore {
     tracks: Mutex<Tracks>,
     /// Its first policy began with the counters of its text.
     written: bool,
+    /// Seconds since 1970.
+    clock: fn() -> u64,
 }
 
 impl PolicyStore {
@@ -168,7 +172,9 @@ impl PolicyStore {
         let limits = Limits::default();
         let written = change.written_counters;
         let first = DynamicState::with_sets(sets);
-        let (running, _) = prepare(change, Before::Nothing(&first), &ports, workers, limits)?;
+        let clock: fn() -> u64 = wall_s;
+        let before = Before::Nothing(&first);
+        let (running, _) = prepare(change, before, &ports, workers, limits, clock())?;
         running.dynamic.begin(monotonic());
         running.dynamic.expect_packets();
         let base = match written {
@@ -179,7 +185,7 @@ impl PolicyStore {
         let state = State { publisher, running: Arc::new(running), base, draining: None };
         let (change, state, ahead) = (Mutex::new(()), Mutex::new(state), OnceLock::new());
         let tracks = Mutex::default();
-        Ok(Self { ports, workers, limits, change, state, ahead, tracks, written })
+        Ok(Self { ports, workers, limits, change, state, ahead, tracks, written, clock })
     }
 
     /// A view for one more worker.
@@ -214,9 +220,7 @@ impl PolicyStore {
             Arc::clone(&state.running)
         };
         let written = change.written_counters;
-        let (running, mut timing) = aside(|| {
-            prepare(change, Before::Policy(&current), &self.ports, self.workers, self.limits)
-        })?;
+        let (running, mut timing) = aside(|| self.prepare(change, &current))?;
         running.dynamic.expect_packets();
         let continues = if written {
             vec![None; running.identities.len()]
@@ -276,10 +280,18 @@ impl PolicyStore {
     /// As there, but that it may be somebody else's turn.
     pub fn rehearse(&self, change: Change) -> Result<(), ApplyError> {
         let current = Arc::clone(&self.state().running);
-        aside(|| {
-            prepare(change, Before::Policy(&current), &self.ports, self.workers, self.limits)
-                .map(drop)
-        })
+        aside(|| self.prepare(change, &current).map(drop))
+    }
+
+    fn prepare(&self, change: Change, current: &Running) -> Result<(Running, Timing), ApplyError> {
+        let before = Before::Policy(current);
+        prepare(change, before, &self.ports, self.workers, self.limits, (self.clock)())
+    }
+
+    /// When a rule of the policy in force expires next, in seconds since 1970. From then on
+    /// any change, an empty one too, takes it out of force.
+    pub fn next_expiry(&self) -> Option<u64> {
+        self.state().running.expires_s
     }
 
     /// Moves the counts of a snapshot that no worker holds any more, and frees
@@ -423,6 +435,10 @@ enum Before<'b> {
     Policy(&'b Running),
 }
 
+fn wall_s() -> u64 {
+    wall_us() / 1_000_000
+}
+
 /// Everything up to, and without, publishing.
 fn prepare(
     change: Change,
@@ -430,6 +446,7 @@ fn prepare(
     ports: &[String],
     workers: usize,
     limits: Limits,
+    now_s: u64,
 ) -> Result<(Running, Timing), ApplyError> {
     let keep = |new: Option<Ruleset>, old: Option<&Ruleset>, family| {
         new.or_else(|| old.cloned()).unwrap_or_else(|| Ruleset::empty(family))
@@ -442,7 +459,9 @@ fn prepare(
     let v6 = keep(change.v6, current.map(|running| &running.v6), Family::V6);
 
     let start = monotonic();
-    let input = compile::Input { v4: &v4, v6: &v6, ports, limits };
+    let (now4, now6) = (expiry::in_force(&v4, now_s), expiry::in_force(&v6, now_s));
+    let (live4, live6) = (now4.as_ref().unwrap_or(&v4), now6.as_ref().unwrap_or(&v6));
+    let input = compile::Input { v4: live4, v6: live6, ports, limits };
     let sets = change.sets.unwrap_or_else(|| Arc::clone(previous.sets()));
     let mut compiled = compile::compile_over(
         input,
@@ -464,7 +483,9 @@ fn prepare(
         ..Timing::default()
     };
     let (counters, dynamic) = (compiled.counters, compiled.dynamic);
-    Ok((Running { v4, v6, counters, dynamic, identities, snapshot }, timing))
+    let next = [&v4, &v6].into_iter().filter_map(|rules| expiry::next(rules, now_s));
+    let expires_s = next.min();
+    Ok((Running { v4, v6, counters, dynamic, identities, snapshot, expires_s }, timing))
 }
 
 fn sum(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {

@@ -259,3 +259,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_rule_expires_at_its_time_and_keeps_its_counts() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use crate::model::{MatchBody, MatchSpec, Span};
+    static NOW_S: AtomicU64 = AtomicU64::new(500);
+    let mut expiring = rule(6);
+    let body = MatchBody::Comment("owner=net expires=1970-01-01T00:10Z".to_owned());
+    expiring.matches.push(MatchSpec { body, span: Span::default() });
+    let mut store = store(Change::default());
+    store.clock = || NOW_S.load(Ordering::Relaxed);
+    store.install(v4(vec![expiring, rule(17)])).unwrap();
+    assert_eq!(store.next_expiry(), Some(600));
+    let never = |store: &PolicyStore| {
+        store.read(|view| view.snapshot().policy.v4.chains[1].rules[0].base.iif.0 == 0)
+    };
+    assert!(!never(&store));
+    let snapshot = store.read(|view| Arc::clone(view.snapshot()));
+    hit(&store, &snapshot, 0, Family::V4, 0);
+    drop(snapshot);
+    let before = packets(&store, Family::V4);
+    NOW_S.store(600, Ordering::Relaxed);
+    store.install(Change::default()).unwrap();
+    assert!(never(&store) && store.next_expiry().is_none());
+    assert_eq!(packets(&store, Family::V4), before);
+    // It is the rule that was written, still.
+    let shown = store.read(|view| view.rules(Family::V4).rule_count());
+    assert_eq!(shown, 2);
+}

@@ -2,6 +2,7 @@
 
 pub mod corpus;
 pub mod cost;
+pub mod expiry;
 pub mod live;
 pub mod mode;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dataplane::clock::wall_us;
 use dataplane::conntrack::Config;
 use dataplane::fib::Network;
 use dataplane::packet::Family;
@@ -14,6 +15,7 @@ use super::{Exit, Output, replay};
 use crate::api::{Request, Response};
 use crate::explain::{self, Description, ExplainError};
 use crate::iptables::TableNames;
+use crate::model::expiry;
 use crate::replay::ReplayError;
 use crate::replay::capture::{self, CaptureError};
 use crate::replay::files::{self, JobError};
@@ -56,6 +58,10 @@ pub struct Args {
     /// than once.
     #[arg(long, value_name = "FILE")]
     pub sets: Vec<PathBuf>,
+    /// With --rules: at this time, as 2027-01-31 or 2027-01-31T08:00Z; rules that expire (a
+    /// comment with expires=) are then out of force [default: now].
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub at: Option<u64>,
     /// Ports, addresses, routes and neighbours, as for replay.
     #[arg(long, value_name = "FILE")]
     pub topology: Option<PathBuf>,
@@ -129,6 +135,11 @@ packet_options! {
     hex "hex" "BYTES",
 }
 
+fn time(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is no time: write 2027-01-31 or 2027-01-31T08:00Z");
+    expiry::parse(text).ok_or_else(bad)
+}
+
 /// Runs the command.
 pub fn run(mut args: Args, output: &Output) -> Exit {
     for (path, family) in [(&mut args.rules, Family::V4), (&mut args.rules6, Family::V6)] {
@@ -171,6 +182,7 @@ fn frame_of(file: &Path, number: usize) -> Result<Option<String>, CaptureError> 
 fn online(args: &Args, packet: Vec<String>, output: &Output) -> Exit {
     let given = [
         ("--topology", args.topology.is_some()),
+        ("--at", args.at.is_some()),
         ("--ct-timeout", !args.timeouts.ct_timeout.is_empty()),
     ];
     if let Some((option, _)) = given.iter().find(|one| one.1) {
@@ -219,6 +231,9 @@ fn offline(args: &Args, words: &[String], output: &Output) -> Exit {
         Ok(read) => read,
         Err(error) => return replay::refuse(&error, output),
     };
+    let at_s = args.at.unwrap_or_else(|| wall_us() / 1_000_000);
+    let v4 = expiry::in_force(&v4, at_s).unwrap_or(v4);
+    let v6 = expiry::in_force(&v6, at_s).unwrap_or(v6);
     let explained = Description::parse(words).map_err(ExplainError::from).and_then(|packet| {
         let network = topology.map(|file| Network::build(&file.topology)).transpose();
         let network = network.map_err(ReplayError::from)?.map(Arc::new);

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use dataplane::clock::wall_us;
 use dataplane::conntrack::Conntrack;
 use dataplane::fib::Network;
 use dataplane::packet::{Family, Fragment, Mac, Parsed, PortId};
@@ -18,6 +19,7 @@ use crate::api::{Code, Failure, Response};
 use crate::apply::{Change, PolicyStore};
 use crate::explain::Description;
 use crate::guard::{self, Cut, Ground, Session, Surroundings, Verdict};
+use crate::model::expiry::in_force;
 
 /// What a session's guard found, and what there is to say of it.
 pub(super) struct Guarded {
@@ -80,8 +82,9 @@ impl Service {
             management: &management,
             host_road: self.has_host_road(),
         };
+        let now = in_force(rules, wall_us() / 1_000_000);
         // What does not compile is refused anyway, and better.
-        let Some(verdict) = guard::judge(&session, rules, &around) else {
+        let Some(verdict) = guard::judge(&session, now.as_ref().unwrap_or(rules), &around) else {
             return Ok(report(SessionOutcome::Kept, "not judged: the policy does not compile"));
         };
         match verdict {

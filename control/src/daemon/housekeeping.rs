@@ -213,7 +213,9 @@ impl Daemon {
             }
             self.service.tend();
             if now >= sampled + SAMPLE_EVERY {
-                self.service.store().sample(wall_us() / 1_000_000);
+                let now_s = wall_us() / 1_000_000;
+                self.service.store().sample(now_s);
+                self.service.expire(now_s);
                 sampled = now;
             }
             duties.turn(now, || self.service.status_line());

@@ -95,6 +95,7 @@ pub fn parse(
         match aside(|| iptables::parse(&source.text, &source.name, family, &names)) {
             Ok(parsed) => {
                 findings.extend(check::mode::refusals(&parsed.ruleset, &source.name, mode));
+                findings.extend(check::expiry::warnings(&parsed.ruleset, &source.name));
                 findings.extend(parsed.findings);
                 Some(parsed.ruleset)
             }

@@ -25,6 +25,7 @@ use crate::apply::PolicyStore;
 use crate::config::Configured;
 use crate::explain::{self, Description, ExplainError};
 use crate::iptables::TableNames;
+use crate::model::expiry::in_force;
 use crate::state::{Keeper, Pace, Progress};
 
 /// The network in force, and what of it was simplified.
@@ -214,6 +215,9 @@ impl Service {
         let (v4, v6) = self
             .store
             .read(|policy| (policy.rules(Family::V4).clone(), policy.rules(Family::V6).clone()));
+        let now_s = wall_us() / 1_000_000;
+        let v4 = in_force(&v4, now_s).unwrap_or(v4);
+        let v6 = in_force(&v6, now_s).unwrap_or(v6);
         let network = Some(self.network().network);
         let names = TableNames::of_host();
         let sets = crate::ipset::twin(self.sets.registry(), monotonic(), explain::NOW);

@@ -14,6 +14,7 @@ use dataplane::policy::target::{
 use dataplane::policy::{ChainPolicy, TableId};
 
 pub mod annotations;
+pub mod expiry;
 pub mod hmark;
 pub mod measure;
 pub mod meta;

@@ -114,6 +114,13 @@ impl Lab {
         output.status.code().unwrap()
     }
 
+    /// What a command says that asks no daemon.
+    pub(crate) fn text_alone(&self, arguments: &[&str]) -> String {
+        let output = Command::new(BINARY).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     pub(crate) fn text(&self, arguments: &[&str]) -> String {
         let output = self.output(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}\n{}", self.errors());

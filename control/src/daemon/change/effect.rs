@@ -10,6 +10,7 @@ use crate::conntrack::tuple;
 use crate::daemon::service::Service;
 use crate::guard::flows::{Judged, Scene, judge_flows};
 use crate::model::Ruleset;
+use crate::model::expiry::in_force;
 
 /// Flows that are named in an answer at most.
 const NAMED: usize = 10_000;
@@ -46,6 +47,8 @@ impl Service {
         let now = monotonic();
         let wall = Nanos(wall_us().saturating_mul(1_000));
         let sets = crate::ipset::twin(sets, now, wall).ok()?;
+        let (now4, now6) = (in_force(v4, wall.as_secs()), in_force(v6, wall.as_secs()));
+        let (v4, v6) = (now4.as_ref().unwrap_or(v4), now6.as_ref().unwrap_or(v6));
         let network = self.network().network;
         let scene = Scene { network: &network, conntrack: self.conntrack(), sets, wall, now };
         judge_flows(v4, v6, families, &scene)

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dataplane::clock::{Nanos, wall_us};
@@ -73,6 +73,8 @@ pub(in crate::daemon) struct Ledger {
     pub(super) undoing: AtomicBool,
     /// The kernel's name for this boot.
     pub(super) boot: String,
+    /// What of expiring rules has been said.
+    pub(super) announced: AtomicU64,
 }
 
 /// The right to change the policy.
@@ -104,7 +106,14 @@ impl Ledger {
     pub(in crate::daemon) fn new(settings: ChangeSettings, book: Book) -> Self {
         let (book, holder) = (Mutex::new(book), Mutex::new(None));
         let boot = Moment::now().boot;
-        Self { settings, book, holder, undoing: AtomicBool::new(false), boot }
+        Self {
+            settings,
+            book,
+            holder,
+            undoing: AtomicBool::new(false),
+            boot,
+            announced: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn book(&self) -> MutexGuard<'_, Book> {

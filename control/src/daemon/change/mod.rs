@@ -8,6 +8,7 @@
 
 pub(super) mod begin;
 mod effect;
+mod expire;
 mod health;
 mod ledger;
 mod undo;

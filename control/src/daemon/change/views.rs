@@ -1,6 +1,6 @@
 //! What the control socket asks of changes, and what of them is shown.
 
-use dataplane::clock::Nanos;
+use dataplane::clock::{Nanos, wall_us};
 
 use super::ledger::{Waiting, refused};
 use crate::api::protocol::{HistoryInfo, PendingInfo, StoredPolicy};
@@ -77,8 +77,9 @@ impl Service {
 
     /// What there is to nag about.
     pub(in crate::daemon) fn nags(&self) -> Vec<String> {
+        let mut nags = self.expiring_soon(wall_us() / 1_000_000);
         let book = self.ledger().book();
-        let mut nags: Vec<String> = book.trouble.iter().cloned().collect();
+        nags.extend(book.trouble.iter().cloned());
         if let Some(waiting) = &book.waiting {
             let until = stamp(waiting.pending.deadline_us);
             let who = &waiting.pending.who;
