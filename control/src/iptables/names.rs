@@ -13,7 +13,7 @@ use super::value;
 const MAX_FILE: u64 = 4 << 20;
 
 /// Where the parser and the printer ask for names.
-pub trait Names: Sync {
+pub trait Names {
     /// The number of a protocol name. The parser has already tried numbers.
     fn protocol_number(&self, name: &str) -> Option<u8>;
     /// The name that the tools print for a protocol number.

@@ -1,8 +1,6 @@
 //! The file: `*table`, `:CHAIN`, commands, `COMMIT`, in the order the tools
 //! allow, each line standing for itself so that every error is found at once.
 
-mod batch;
-
 use std::sync::Arc;
 
 use dataplane::packet::Family;
@@ -17,8 +15,6 @@ use super::{print, value, verify};
 use crate::diagnostics::{Code, Finding, Severity};
 use crate::model::{Counters, Rule, Ruleset, Span};
 
-/// Shorter runs of appends are not worth threads.
-const WORTH_A_BATCH: usize = 2_000;
 /// Most findings reported for one file.
 const MAX_FINDINGS: usize = 1_000;
 
@@ -36,8 +32,6 @@ pub(super) struct FileReader<'f> {
     started: Span,
     findings: Vec<Finding>,
     overflow: bool,
-    /// Runs of appends that are as long as this are read on several cores.
-    worth_a_batch: usize,
 }
 
 impl<'f> FileReader<'f> {
@@ -52,33 +46,23 @@ impl<'f> FileReader<'f> {
             started: Span { line: 1, column: 1, len: 1 },
             findings: Vec::new(),
             overflow: false,
-            worth_a_batch: WORTH_A_BATCH,
         }
     }
 
     /// Reads everything; gives the ruleset and all findings.
     pub(super) fn read(mut self, source: &str) -> (Ruleset, Vec<Finding>) {
-        let bare = |line: &'_ str| line.len() - usize::from(line.ends_with('\r'));
-        let lines: Vec<&str> = source.split('\n').map(|line| &line[..bare(line)]).collect();
-        let number = |index: usize| u32::try_from(index + 1).unwrap_or(u32::MAX);
-        let mut words = Vec::new();
-        let (mut at, mut looked) = (0, 0);
-        while at < lines.len() && !self.overflow {
-            if let Some(current) = self.current.filter(|_| at >= looked) {
-                let run = batch::run(&lines[at..]);
-                looked = at + run.max(1);
-                if run >= self.worth_a_batch {
-                    self.batch(current, &lines[at..at + run], number(at));
-                    at += run;
-                    continue;
-                }
+        let (mut last, mut words) = (1, Vec::new());
+        for (index, line) in source.split('\n').enumerate() {
+            let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+            if !line.is_empty() {
+                last = number;
             }
             words.clear();
-            self.line(lines[at], number(at), &mut words);
-            at += 1;
+            self.line(line.strip_suffix('\r').unwrap_or(line), number, &mut words);
+            if self.overflow {
+                break;
+            }
         }
-        let written = source.split('\n').enumerate().filter(|(_, line)| !line.is_empty());
-        let last = written.last().map_or(1, |(index, _)| number(index));
         self.missing_commit(Span { line: last, column: 1, len: 1 });
         let ruleset = Ruleset {
             family: self.family,
@@ -256,6 +240,34 @@ impl<'f> FileReader<'f> {
         }
     }
 
+    /// `[packets:bytes]` in front of a command: its counters and its length in characters.
+    fn front_counters(
+        &mut self,
+        line: &str,
+        number: u32,
+    ) -> Result<(Option<Counters>, usize), Problem> {
+        if !line.starts_with('[') {
+            return Ok((None, 0));
+        }
+        let Some(end) = line.find(']') else {
+            let span = lexer::span(number, 0, 1);
+            return Err(Problem::new(Code::BadCounters, span, "`[' without its `]'"));
+        };
+        let text = &line[..=end];
+        let len = text.chars().count();
+        let span = lexer::span(number, 0, len);
+        if !text.contains(':') {
+            let problem = Problem::new(Code::BadCounters, span, "the counters have no `:'");
+            return Err(problem.remedy("write [PACKETS:BYTES]"));
+        }
+        let counters = parse_counters(text);
+        if counters.is_none() {
+            let message = format!("`{text}' are no counters; the rule starts at zero");
+            self.warning(Problem::new(Code::BadCounters, span, message));
+        }
+        Ok((counters, len))
+    }
+
     fn command<'t>(
         &mut self,
         current: usize,
@@ -263,12 +275,11 @@ impl<'f> FileReader<'f> {
         number: u32,
         words: &mut Vec<Word<'t>>,
     ) {
-        let Front { counters, len, warning } = match front_counters(line, number) {
-            Ok(front) => front,
+        let (counters, skip) = match self.front_counters(line, number) {
+            Ok(found) => found,
             Err(problem) => return self.error(problem),
         };
-        warning.into_iter().for_each(|problem| self.warning(problem));
-        if let Err((error, span)) = lexer::words(line, number, len, words) {
+        if let Err((error, span)) = lexer::words(line, number, skip, words) {
             return self.error(lex_problem(error, span));
         }
         if words.is_empty() {
@@ -296,7 +307,10 @@ impl<'f> FileReader<'f> {
         errors.into_iter().for_each(|problem| self.error(problem));
         match outcome {
             Outcome::Refused => {}
-            Outcome::OtherFamily(span) => self.left_out(span),
+            Outcome::OtherFamily(span) => {
+                let message = "this line is for the other family and is left out";
+                self.report(Severity::Note, Problem::new(Code::NoEffect, span, message));
+            }
             Outcome::Command(command) => {
                 let (family, names) = (self.family, self.names);
                 let printer = |rule: &Rule| print::rule_text(rule, family, names);
@@ -306,38 +320,6 @@ impl<'f> FileReader<'f> {
             }
         }
     }
-}
-
-/// `[packets:bytes]` in front of a command.
-struct Front {
-    counters: Option<Counters>,
-    /// Characters.
-    len: usize,
-    warning: Option<Problem>,
-}
-
-fn front_counters(line: &str, number: u32) -> Result<Front, Problem> {
-    let mut front = Front { counters: None, len: 0, warning: None };
-    if !line.starts_with('[') {
-        return Ok(front);
-    }
-    let Some(end) = line.find(']') else {
-        let span = lexer::span(number, 0, 1);
-        return Err(Problem::new(Code::BadCounters, span, "`[' without its `]'"));
-    };
-    let text = &line[..=end];
-    front.len = text.chars().count();
-    let span = lexer::span(number, 0, front.len);
-    if !text.contains(':') {
-        let problem = Problem::new(Code::BadCounters, span, "the counters have no `:'");
-        return Err(problem.remedy("write [PACKETS:BYTES]"));
-    }
-    front.counters = parse_counters(text);
-    if front.counters.is_none() {
-        let message = format!("`{text}' are no counters; the rule starts at zero");
-        front.warning = Some(Problem::new(Code::BadCounters, span, message));
-    }
-    Ok(front)
 }
 
 fn outcome_is_refused(outcome: &Outcome) -> bool {

@@ -141,7 +141,7 @@ impl TableBuilder {
             self.chains.iter().enumerate().map(|(i, chain)| (chain.name.clone(), i)).collect();
     }
 
-    pub(super) fn find(&self, name: &Word<'_>) -> Result<usize, Problem> {
+    fn find(&self, name: &Word<'_>) -> Result<usize, Problem> {
         self.index.get(&*name.text).copied().ok_or_else(|| {
             let message = format!("table {} has no chain `{}'", self.id.name(), name.text);
             Problem::new(Code::MissingChain, name.span, message)
@@ -169,7 +169,9 @@ impl TableBuilder {
             (Action::List, _) => Ok(()),
             (Action::Append, Some(chain)) => {
                 let index = self.find(&chain)?;
-                self.append(index, rules, chain.span)
+                self.grow(rules.len(), chain.span)?;
+                self.chains[index].rules.extend(rules);
+                Ok(())
             }
             (Action::Insert(number), Some(chain)) => {
                 let index = self.find(&chain)?;
@@ -223,18 +225,6 @@ impl TableBuilder {
             // `Reader::finish` lets no other command through without its chain.
             (_, None) => Ok(()),
         }
-    }
-
-    /// Appends to the chain of that number, which is named at `at`.
-    pub(super) fn append(
-        &mut self,
-        index: usize,
-        rules: Vec<Rule>,
-        at: Span,
-    ) -> Result<(), Problem> {
-        self.grow(rules.len(), at)?;
-        self.chains[index].rules.extend(rules);
-        Ok(())
     }
 
     fn selected(&self, chain: Option<&Word<'_>>) -> Result<Vec<usize>, Problem> {
