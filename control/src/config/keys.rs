@@ -54,7 +54,8 @@ keys! {
     host_road: HostRoadName = "host.road", Restart, "--host-road", HostRoadName::Auto;
 
     /// Packets of established connections follow what an earlier one's walk has said,
-    /// instead of walking the rules themselves. Only speed tells the difference.
+    /// instead of walking the rules themselves; where nothing is tracked, bursts of packets
+    /// go straight past rules that merely accept and drop. Only speed tells the difference.
     plans: bool = "engine.plans", Restart, "--plans", true;
 
     /// What becomes of the traffic while the daemon is away: open leaves it to the kernel,

@@ -26,7 +26,7 @@ pub struct Bounds {
 
 impl Bounds {
     /// For somebody who asked for something else: a second or so.
-    pub const QUICK: Self = Self { effort_per_rule: 500_000, effort: 60_000_000 };
+    pub const QUICK: Self = Self { effort_per_rule: 250_000, effort: 15_000_000 };
 }
 
 impl Default for Bounds {
