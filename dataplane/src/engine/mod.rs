@@ -24,6 +24,7 @@ mod originate;
 mod planned;
 mod road;
 mod straight;
+mod switches;
 mod synproxy;
 mod tee;
 mod translate;
@@ -56,6 +57,7 @@ use crate::wire::{self, Frame, ethernet};
 use handed::Handed;
 use planned::Known;
 use road::{Packet, Road};
+pub use switches::Switches;
 
 /// Frames in one burst at most.
 pub const BURST: usize = 64;
@@ -110,29 +112,6 @@ pub struct World<'a> {
 pub struct Engine {
     scratch: Scratch,
     switches: Switches,
-}
-
-/// Roads beside the plain one, each of which no packet and no counter can tell from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Switches {
-    /// Packets of established connections follow plans ([`crate::plan`]), and plain packets
-    /// that meet neither rules nor tracking go straight to their next hop.
-    pub plans: bool,
-    /// Packets of families without tracking go straight past one chain of rules.
-    pub straight: bool,
-}
-
-impl Switches {
-    /// All on, or all off.
-    pub const fn all(on: bool) -> Self {
-        Self { plans: on, straight: on }
-    }
-}
-
-impl Default for Switches {
-    fn default() -> Self {
-        Self::all(true)
-    }
 }
 
 /// What one worker keeps between packets.
