@@ -43,10 +43,12 @@ impl Making {
     /// Makes another piece of so many words ready; zero: nothing is wanted. Whether all
     /// of it is.
     fn work(&self, words: usize) -> bool {
-        let kept = self.lock().take().filter(|batch| batch.words.len() == words);
+        // Let go of what is not wanted any more only after the lock: that takes its time.
+        let kept = self.lock().take();
         if words == 0 {
             return false;
         }
+        let kept = kept.filter(|batch| batch.words.len() == words);
         let mut batch = kept.unwrap_or_else(|| Batch { words: zeroed(words), ready: 0 });
         let next = batch.words.len().min(batch.ready + STEP);
         touch(&batch.words[batch.ready..next]);
@@ -85,7 +87,7 @@ impl Store {
         if table.before.is_some() {
             return 0;
         }
-        let grows = live * 8 > slots * 3 && self.maxelem as usize * 2 > slots;
+        let grows = live * 16 > slots * 5 && self.maxelem as usize * 2 > slots;
         let next = match grows {
             true => slots * 2,
             false if table.index.is_worn(live + slots / 16) => slots,

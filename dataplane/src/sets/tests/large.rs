@@ -265,15 +265,15 @@ fn what_a_growing_set_needs_is_foreseen() {
         (from..to).for_each(|key| set.add(&ip(key + 1), &Extras::default(), false, NOW).unwrap());
     };
     // Not yet; and nothing that comes in small pages is worth it.
-    fill(0, SLOTS * 3 / 8);
+    fill(0, SLOTS * 5 / 16);
     set.sweep(NOW);
     set.foresee();
     assert_eq!(store.foreseen(), None);
-    fill(SLOTS * 3 / 8, SLOTS * 3 / 8 + 1);
+    fill(SLOTS * 5 / 16, SLOTS * 5 / 16 + 1);
     set.foresee();
     let (slots, ready) = store.foreseen().expect("the set is about to grow");
     assert_eq!(ready, 2 * SLOTS as usize);
-    fill(SLOTS * 3 / 8 + 1, SLOTS / 2 + 1);
+    fill(SLOTS * 5 / 16 + 1, SLOTS / 2 + 1);
     assert_eq!(store.table().index.first_slot(), slots, "the set grew into what was foreseen");
     assert_eq!(store.foreseen(), None);
     // The next one is foreseen in vain: elements go again.
