@@ -176,26 +176,40 @@ fn closed_needs_a_bpffs_that_lasts() {
 #[test]
 fn a_worker_without_hope_ends_the_daemon_with_a_code_of_its_own() {
     let lab = Lab::new();
-    let script = "import ctypes, os, subprocess, sys, time\n\
+    // Whatever happens to the script, the daemon does not outlive it: it holds our end of stderr.
+    let script = "import ctypes, os, subprocess, sys, time, traceback\n\
         ptrace = ctypes.CDLL(None).ptrace\n\
         ptrace.argtypes = [ctypes.c_long] * 4\n\
-        daemon = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)\n\
-        assert daemon.stdout.readline().startswith('ready')\n\
-        tasks = f'/proc/{daemon.pid}/task'\n\
-        for tid in os.listdir(tasks):\n\
-        \x20   if open(f'{tasks}/{tid}/comm').read() == 'worker-0\\n':\n\
-        \x20       stuck = int(tid)\n\
-        \x20       assert ptrace(0x4206, stuck, 0, 0) == 0\n\
-        \x20       assert ptrace(0x4207, stuck, 0, 0) == 0\n\
-        deadline = time.monotonic() + 20\n\
-        while daemon.poll() is None and time.monotonic() < deadline:\n\
-        \x20   time.sleep(0.05)\n\
+        def name(task):\n\
         \x20   try:\n\
-        \x20       os.waitpid(stuck, os.WNOHANG | 0x40000000)\n\
-        \x20   except ChildProcessError:\n\
-        \x20       pass\n\
-        print(daemon.poll(), flush=True)\n\
-        os._exit(0)\n";
+        \x20       return open(f'{task}/comm').read()\n\
+        \x20   except OSError: # A thread that has ended since.\n\
+        \x20       return ''\n\
+        daemon = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)\n\
+        try:\n\
+        \x20   assert daemon.stdout.readline().startswith('ready')\n\
+        \x20   tasks = f'/proc/{daemon.pid}/task'\n\
+        \x20   found, looks = [], 0 # A thread names itself when it first runs.\n\
+        \x20   while not found and looks < 200:\n\
+        \x20       found = [int(it) for it in os.listdir(tasks) if name(f'{tasks}/{it}') == 'worker-0\\n']\n\
+        \x20       looks += 1\n\
+        \x20       time.sleep(0.01)\n\
+        \x20   [stuck] = found\n\
+        \x20   assert ptrace(0x4206, stuck, 0, 0) == 0\n\
+        \x20   assert ptrace(0x4207, stuck, 0, 0) == 0\n\
+        \x20   deadline = time.monotonic() + 20\n\
+        \x20   while daemon.poll() is None and time.monotonic() < deadline:\n\
+        \x20       time.sleep(0.05)\n\
+        \x20       try:\n\
+        \x20           os.waitpid(stuck, os.WNOHANG | 0x40000000)\n\
+        \x20       except ChildProcessError:\n\
+        \x20           pass\n\
+        \x20   print(daemon.poll(), flush=True)\n\
+        except BaseException:\n\
+        \x20   traceback.print_exc()\n\
+        finally:\n\
+        \x20   os.kill(daemon.pid, 9) if daemon.poll() is None else None\n\
+        \x20   os._exit(0)\n";
     let mut command = lab.gateway.command("python3");
     command.args(["-c", script, BINARY, "run", "--port", "g0", "--port", "g1", "--pin-dir"]);
     command.arg(lab.pins()).arg("--socket").arg(lab.path("control.sock"));
