@@ -4,9 +4,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests wait on real time")]
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write as _};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use dataplane::packet::Mac;
@@ -14,7 +13,7 @@ use dataplane::wire::build::Packet;
 use serde_json::Value;
 
 mod netns;
-use netns::{Namespace, join};
+use netns::{Directory, Namespace, Process, join};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 const OWN: Mac = Mac([2, 0, 0, 0, 1, 1]);
@@ -144,26 +143,15 @@ fn frames(source: &str) -> Vec<Vec<u8>> {
 struct Lab {
     ours: Gateway,
     kernel: Gateway,
-    directory: PathBuf,
-    daemon: Option<Child>,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
+    directory: Directory,
+    daemon: Option<Process>,
 }
 
 impl Lab {
     fn start(rules: &str, more: &str) -> Self {
         let (ours, kernel) = (Gateway::new("o"), Gateway::new("k"));
         let serial = ours.router.name().replace("pcd-", "");
-        let directory = std::env::temp_dir().join(format!("portcullis-block-{serial}"));
-        std::fs::create_dir_all(&directory).unwrap();
+        let directory = Directory::new(&format!("block-{serial}"));
         for (name, text) in [("rules.v4", rules), ("rules.v6", RULES6), ("sets.save", SETS)] {
             std::fs::write(directory.join(name), text).unwrap();
         }
@@ -180,9 +168,7 @@ impl Lab {
         let errors = std::fs::File::create(lab.directory.join("stderr")).unwrap();
         let mut command = lab.ours.router.command(BINARY);
         command.args(["run", "--config"]).arg(lab.directory.join("portcullis.toml"));
-        let mut process = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (process, line) = Process::speaking(command.stderr(errors));
         lab.daemon = Some(process);
         assert!(line.starts_with("ready: "), "{line}{}", lab.stderr());
         lab

@@ -1,7 +1,7 @@
 //! Connections on a running daemon: listed, filtered and ended as the real `conntrack`
 //! does it in a kernel that saw the same packets, and kept over restarts. Needs root.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -11,7 +11,7 @@ use dataplane::clock::{Nanos, monotonic};
 use serde_json::Value;
 
 mod netns;
-use netns::{Namespace, Row};
+use netns::{Directory, Namespace, Process, Row};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,15 +42,8 @@ struct Lab {
     client: Namespace,
     gateway: Namespace,
     server: Namespace,
-    directory: PathBuf,
-    daemon: Option<Child>,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        self.kill();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
+    directory: Directory,
+    daemon: Option<Process>,
 }
 
 impl Lab {
@@ -75,33 +68,12 @@ impl Lab {
     /// Starts the daemon and waits until it is ready; returns what it said.
     fn start(&mut self, arguments: &[&str]) -> String {
         let errors = std::fs::File::create(self.path("stderr")).unwrap();
-        let mut process = self
-            .gateway
-            .command(BINARY)
-            .args([
-                "run",
-                "--on-failure",
-                "open",
-                "--port",
-                "g0",
-                "--port",
-                "g1",
-                "--conntrack-max",
-                "4096",
-            ])
-            .arg("--rules")
-            .arg(self.path("rules.v4"))
-            .arg("--rules6")
-            .arg(self.path("rules.v6"))
-            .arg("--socket")
-            .arg(self.path("control.sock"))
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(errors)
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut command = self.gateway.command(BINARY);
+        command.args(["run", "--on-failure", "open", "--port", "g0", "--port", "g1"]);
+        command.args(["--conntrack-max", "4096", "--rules"]).arg(self.path("rules.v4"));
+        command.arg("--rules6").arg(self.path("rules.v6"));
+        command.arg("--socket").arg(self.path("control.sock")).args(arguments);
+        let (process, line) = Process::speaking(command.stderr(errors));
         self.daemon = Some(process);
         let errors = std::fs::read_to_string(self.path("stderr")).unwrap();
         assert!(line.starts_with("ready: "), "{line}{errors}");
@@ -123,10 +95,7 @@ impl Lab {
 
     /// Ends it as a crash would.
     fn kill(&mut self) {
-        if let Some(mut process) = self.daemon.take() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        self.daemon = None;
     }
 
     fn stop(&mut self) {

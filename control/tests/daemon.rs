@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -13,7 +13,7 @@ use dataplane::clock::{Nanos, monotonic};
 use serde_json::Value;
 
 mod netns;
-use netns::{Namespace, Row};
+use netns::{Directory, Namespace, Process, Row};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -57,38 +57,8 @@ struct Lab {
     client: Namespace,
     gateway: Namespace,
     server: Namespace,
-    directory: PathBuf,
-    daemon: Option<Running>,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        self.daemon = None;
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
-/// The daemon's process; killed when dropped.
-struct Running {
-    process: Child,
-}
-
-impl Running {
-    /// Sends a signal.
-    fn signal(&self, name: &str) {
-        netns::shell(&format!("kill -{name} {}", self.process.id()));
-    }
-    /// Waits for the end and returns the exit code, `None` for a signal.
-    fn wait(mut self) -> Option<i32> {
-        self.process.wait().unwrap().code()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+    directory: Directory,
+    daemon: Option<Process>,
 }
 
 impl Lab {
@@ -147,11 +117,8 @@ impl Lab {
     /// Starts the daemon and waits until it says that it is ready.
     fn start(&mut self, arguments: &[&str]) {
         let errors = std::fs::File::create(self.directory.join("stderr")).unwrap();
-        let mut process =
-            self.command(arguments).stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        self.daemon = Some(Running { process });
+        let (process, line) = Process::speaking(self.command(arguments).stderr(errors));
+        self.daemon = Some(process);
         assert!(line.starts_with("ready: "), "{line}{}", self.errors());
     }
 
@@ -530,7 +497,7 @@ fn signals_reload_and_stop() {
     assert_eq!(lab.json(&["show", "rules"])["generation"], 2);
     let daemon = lab.daemon.take().unwrap();
     daemon.signal("TERM");
-    assert_eq!(daemon.wait(), Some(0));
+    assert_eq!(daemon.code(), Some(0));
     assert!(!lab.socket().exists());
     let unreachable = lab.cli(&["show", "rules"]);
     assert_eq!(unreachable.status.code(), Some(3));
@@ -538,7 +505,7 @@ fn signals_reload_and_stop() {
     lab.start(&[]);
     assert!(lab.pings(V4), "no rules: everything is accepted");
     assert!(lab.cli(&["stop"]).status.success());
-    assert_eq!(lab.daemon.take().unwrap().wait(), Some(0));
+    assert_eq!(lab.daemon.take().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -653,13 +620,13 @@ fn a_killed_daemon_leaves_nothing_behind_and_starts_again_at_once() {
         assert!(maps.len() > 5);
         let daemon = lab.daemon.take().unwrap();
         daemon.signal("KILL");
-        assert_eq!(daemon.wait(), None);
+        assert_eq!(daemon.code(), None);
         lab.start_with(OPEN, OPEN6);
         assert!(lab.pings(V4), "{}", lab.errors());
         load.must_flow(&lab, "tx_packets");
         let daemon = lab.daemon.take().unwrap();
         daemon.signal("KILL");
-        assert_eq!(daemon.wait(), None);
+        assert_eq!(daemon.code(), None);
         let gone = |kind: &str, id: u64| {
             !lab.gateway.attempt(&format!("bpftool {kind} show id {id}")).status.success()
         };
@@ -735,7 +702,7 @@ fn what_cannot_run_says_why_and_touches_nothing() {
     assert!(!lab.gateway.run("ip -d link").contains("xdp"));
 
     lab.start(&[]);
-    let pid = lab.daemon.as_ref().unwrap().process.id();
+    let pid = lab.daemon.as_ref().unwrap().id();
     let (code, said) = refusal(&lab.command(&[]).output().unwrap());
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains(&format!("another daemon (pid {pid}) already listens on")), "{said}");

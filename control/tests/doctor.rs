@@ -3,7 +3,6 @@
 //! it says, and the next look is clean. Needs root.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
 use dataplane::clock::Nanos;
@@ -13,7 +12,7 @@ use dataplane::port::host::{self, HostChoice};
 use serde_json::Value;
 
 mod netns;
-use netns::{Namespace, join};
+use netns::{Namespace, Process, join};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -276,9 +275,7 @@ fn a_running_daemon_is_asked_for_what_is_in_force() {
     let mut daemon = lab.gateway.command(BINARY);
     daemon.args(["run", "--port", "g0", "--conntrack-max", "65536", "--socket", socket_text]);
     daemon.args(["--on-failure", "open"]);
-    let mut daemon = daemon.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let (mut daemon, line) = Process::speaking(daemon.stderr(Stdio::null()));
     let output = lab.command(&["--socket", socket_text]).output().unwrap();
     // In text too.
     let mut text = lab.gateway.command(BINARY);
@@ -336,9 +333,7 @@ fn closed_ports_are_told_from_foreign_programs() {
 
     let mut daemon = lab.gateway.command(BINARY);
     daemon.args(["run", "--port", "g0", "--conntrack-max", "65536", "--socket", socket_text]);
-    let mut daemon = daemon.args(closed).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let (mut daemon, line) = Process::speaking(daemon.args(closed));
     let running = lab.command(&["--socket", socket_text]).output().unwrap();
     daemon.kill().unwrap();
     daemon.wait().unwrap();

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 mod netns;
-use netns::{Namespace, join, shell};
+use netns::{Directory, Namespace, Process, join, shell};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -35,14 +35,7 @@ fn the_table_of_failures_holds_in_both_modes() {
 struct Lab {
     gateway: Namespace,
     _far: [Namespace; 2],
-    directory: PathBuf,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.path("bpf")).output();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
+    directory: Directory,
 }
 
 impl Lab {
@@ -51,8 +44,8 @@ impl Lab {
         join((&far[0], "a0"), (&gateway, "g0"), 1);
         join((&far[1], "b0"), (&gateway, "g1"), 1);
         gateway.run("ip addr add 198.18.1.1/24 dev g0; ip addr add 198.18.2.1/24 dev g1");
-        let directory = std::env::temp_dir().join(format!("portcullis-{}", gateway.name()));
-        std::fs::create_dir_all(directory.join("bpf")).unwrap();
+        let directory = Directory::new(gateway.name());
+        std::fs::create_dir(directory.join("bpf")).unwrap();
         shell(&format!("mount -t bpf bpf {}", directory.join("bpf").display()));
         Self { gateway, _far: far, directory }
     }
@@ -74,13 +67,8 @@ impl Lab {
     }
     /// Starts and kills it; what it has pinned stays.
     fn start_and_kill(&self, mode: &str, ports: &[&str]) {
-        use std::io::{BufRead, BufReader};
         let mut command = self.command(mode, ports);
-        let mut process = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        process.kill().unwrap();
-        process.wait().unwrap();
+        let (_killed, line) = Process::speaking(&mut command);
         assert!(line.starts_with("ready: "), "{line}");
     }
     fn release(&self, arguments: &[&str]) -> Output {

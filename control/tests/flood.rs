@@ -11,12 +11,12 @@ mod sys;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dataplane::clock::{Nanos, monotonic};
-use netns::{Namespace, join};
+use netns::{Directory, Namespace, Process, join};
 use serde_json::Value;
 use sys::PacketSocket;
 
@@ -104,7 +104,7 @@ for line in sys.stdin:
 ";
 
 struct Script {
-    process: Child,
+    _process: Process,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
@@ -113,10 +113,10 @@ impl Script {
     fn start(host: &Namespace, path: &std::path::Path, argument: &str) -> Self {
         let mut command = host.command("/usr/bin/python3");
         command.arg("-u").arg(path).arg(argument);
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut process = Process::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let input = process.stdin.take().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
-        Self { process, input, output }
+        Self { _process: process, input, output }
     }
     fn line(&mut self) -> String {
         let mut line = String::new();
@@ -129,31 +129,14 @@ impl Script {
     }
 }
 
-impl Drop for Script {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// Client, attacker and server around a gateway.
 struct Lab {
     client: Namespace,
     attacker: Namespace,
     gateway: Namespace,
     server: Namespace,
-    directory: PathBuf,
-    daemon: Option<Child>,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
+    directory: Directory,
+    daemon: Option<Process>,
 }
 
 impl Lab {
@@ -172,8 +155,7 @@ impl Lab {
         gateway.run("ip route add 10.0.0.0/8 via 198.18.3.2");
         // The victim says nothing to the flood; what it would say is not our subject.
         server.run("iptables-legacy -A INPUT -s 10.0.0.0/8 -j DROP");
-        let directory = std::env::temp_dir().join(format!("portcullis-{}", gateway.name()));
-        std::fs::create_dir_all(&directory).unwrap();
+        let directory = Directory::new(gateway.name());
         Self { client, attacker, gateway, server, directory, daemon: None }
     }
 
@@ -200,9 +182,7 @@ impl Lab {
         command.args(["--conntrack-max", TABLE]).args(more).arg("--rules").arg(rules);
         command.arg("--socket").arg(self.directory.join("sock"));
         command.arg("--log").arg(self.directory.join("log"));
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (process, line) = Process::speaking(command.stderr(Stdio::null()));
         self.daemon = Some(process);
         assert!(line.starts_with("ready: "), "{line}");
     }
@@ -322,7 +302,7 @@ fn a_client_connects_through_synproxy_in_a_flood() {
     let page = lab.directory.join("page");
     std::fs::write(&page, "a".repeat(200_000)).unwrap();
     let mut server = lab.server.command("/usr/bin/python3");
-    server.args(["-m", "http.server", "80", "--directory"]).arg(&lab.directory);
+    server.args(["-m", "http.server", "80", "--directory"]).arg(&*lab.directory);
     let mut server = server.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let listens = || !lab.server.attempt("ss -Hltn sport = :80").stdout.is_empty();
     let patience = 1500;

@@ -1,14 +1,13 @@
 //! What real sockets of a machine with two ports experience behind INPUT and OUTPUT: the same
 //! rules in the kernel's netfilter and in portcullis, on the same wires. Needs root.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
 mod netns;
-use netns::{Namespace, join};
+use netns::{Directory, Namespace, Process, join};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 /// What is refused silently takes this long to be noticed.
@@ -60,18 +59,8 @@ struct Lab {
     host: Namespace,
     server: Namespace,
     far: Namespace,
-    directory: PathBuf,
-    daemon: Option<Child>,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
+    directory: Directory,
+    daemon: Option<Process>,
 }
 
 impl Lab {
@@ -109,8 +98,7 @@ impl Lab {
         host.run("ip -6 route add default via 2001:db8:1::2 table 100");
         host.run("sysctl -qw net.ipv4.conf.h0.route_localnet=1");
         let serial = host.name().replace("pcd-", "");
-        let directory = std::env::temp_dir().join(format!("portcullis-road-{serial}"));
-        std::fs::create_dir_all(&directory).unwrap();
+        let directory = Directory::new(&format!("road-{serial}"));
         Self { client, host, server, far, directory, daemon: None }
     }
 
@@ -152,9 +140,7 @@ impl Lab {
         command.arg("--rules").arg(v4).arg("--rules6").arg(v6);
         command.arg("--socket").arg(lab.directory.join("control.sock")).args(arguments);
         let errors = std::fs::File::create(lab.directory.join("stderr")).unwrap();
-        let mut process = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (process, line) = Process::speaking(command.stderr(errors));
         lab.daemon = Some(process);
         let errors = || std::fs::read_to_string(lab.directory.join("stderr")).unwrap_or_default();
         assert!(line.starts_with("ready: "), "{line}{}", errors());

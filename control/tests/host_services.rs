@@ -15,7 +15,7 @@ use services::{Lab, denied_but};
 const SHORT: Duration = Duration::from_millis(700);
 
 /// Starts a DHCP server for the network behind `g0`.
-fn dhcp_server(lab: &Lab) -> services::Process {
+fn dhcp_server(lab: &Lab) -> netns::Process {
     lab.a.run("ip addr add 198.18.1.2/24 dev a0");
     let leases = lab.path("leases");
     let server = lab.spawn(
@@ -157,7 +157,7 @@ fn keepalived(
     role: &str,
     device: &str,
     priority: u8,
-) -> services::Process {
+) -> netns::Process {
     let text = format!(
         "global_defs {{\n router_id {role}\n}}\nvrrp_instance one {{\n state BACKUP\n interface {device}\n \
          virtual_router_id 7\n priority {priority}\n advert_int 0.3\n version 3\n \

@@ -2,14 +2,14 @@
 //! changed hands or were closed, and of the kernel itself. The same rules count in netfilter
 //! and in portcullis. Where the kernel does not let us look, the rules are refused. Needs root.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 mod netns;
-use netns::{Namespace, join};
+use netns::{Directory, Namespace, Process, join};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::fchown;
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
@@ -102,17 +102,8 @@ fn rules(v6: bool) -> String {
 struct Lab {
     host: Namespace,
     peer: Namespace,
-    directory: PathBuf,
-    daemon: Option<Child>,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            drop((daemon.kill(), daemon.wait()));
-        }
-        drop(std::fs::remove_dir_all(&self.directory));
-    }
+    directory: Directory,
+    daemon: Option<Process>,
 }
 
 impl Lab {
@@ -130,8 +121,7 @@ impl Lab {
             }
         }
         let serial = host.name().replace("pcd-", "");
-        let directory = std::env::temp_dir().join(format!("portcullis-owner-{serial}"));
-        std::fs::create_dir_all(&directory).unwrap();
+        let directory = Directory::new(&format!("owner-{serial}"));
         for v6 in [false, true] {
             std::fs::write(directory.join(file(v6)), rules(v6)).unwrap();
         }
@@ -168,9 +158,7 @@ impl Lab {
         command.arg("--rules6").arg(self.directory.join(file(true)));
         command.arg("--socket").arg(self.socket());
         let errors = std::fs::File::create(self.directory.join("stderr")).unwrap();
-        let mut process = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (process, line) = Process::speaking(command.stderr(errors));
         self.daemon = Some(process);
         line
     }

@@ -5,8 +5,8 @@ mod netns;
 #[path = "profiles/stage.rs"]
 mod stage;
 
-use netns::{Namespace, join};
-use stage::{Machine, Process, address, said, spawn, until, until_open};
+use netns::{Namespace, Process, join};
+use stage::{Machine, address, said, spawn, until, until_open};
 
 /// A host behind a router, an administrator and somebody far away over a narrow link.
 struct Host {

@@ -2,9 +2,8 @@
 //! Needs root.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use dataplane::clock::{Nanos, monotonic};
@@ -12,7 +11,7 @@ use portcullis::config::{Effect, KEYS};
 use serde_json::{Value, json};
 
 mod netns;
-use netns::{Namespace, Row};
+use netns::{Directory, Namespace, Process, Row};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 const SERVER: &str = "198.18.2.2";
@@ -70,20 +69,8 @@ struct Lab {
     client: Namespace,
     gateway: Namespace,
     _server: Namespace,
-    directory: PathBuf,
-    daemon: Option<Child>,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-        let directory = self.directory.display();
-        let line = format!("umount -q {directory}/disk 2>/dev/null; rm -rf {directory}");
-        let _ = Command::new("sh").args(["-c", &line]).status();
-    }
+    directory: Directory,
+    daemon: Option<Process>,
 }
 
 impl Lab {
@@ -117,10 +104,7 @@ impl Lab {
     /// Starts the daemon and waits until it says that it is ready.
     fn start(&mut self, flags: &[&str]) {
         let errors = std::fs::File::create(self.path("stderr")).unwrap();
-        let mut process =
-            self.command(flags).stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (process, line) = Process::speaking(self.command(flags).stderr(errors));
         self.daemon = Some(process);
         assert!(line.starts_with("ready: "), "{line}{}", self.read("stderr"));
     }

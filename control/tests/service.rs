@@ -5,13 +5,13 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use dataplane::clock::{Nanos, monotonic};
 
 mod netns;
-use netns::{Namespace, Row, join, shell};
+use netns::{Directory, Namespace, Process, Row, join, shell};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -45,16 +45,9 @@ struct Lab {
     client: Namespace,
     gateway: Namespace,
     server: Namespace,
-    directory: PathBuf,
+    directory: Directory,
     manager: UnixDatagram,
-    daemon: Option<Child>,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        self.end();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
+    daemon: Option<Process>,
 }
 
 impl Lab {
@@ -98,19 +91,10 @@ impl Lab {
     /// Starts it and waits until it is ready.
     fn start(&mut self, mut command: Command) {
         let errors = std::fs::File::create(self.path("stderr")).unwrap();
-        let mut process = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (process, line) = Process::speaking(command.stderr(errors));
         self.daemon = Some(process);
         assert!(line.starts_with("ready: "), "{line}{}", self.errors());
         self.hears("READY=1");
-    }
-
-    fn end(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
     }
 
     /// Stops it as the service manager does, and returns its exit code.
@@ -309,7 +293,7 @@ fn seccomp_can_log_or_be_off() {
 /// Gives the lab's directory to the user, as the package does with the daemon's.
 fn give(lab: &Lab) {
     std::fs::create_dir(lab.path("log")).unwrap();
-    for path in [lab.directory.clone(), lab.path("log")] {
+    for path in [lab.directory.to_path_buf(), lab.path("log")] {
         chown(&path, Some(USER), Some(USER)).unwrap();
     }
 }

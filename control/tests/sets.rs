@@ -1,14 +1,14 @@
 //! Sets in the running daemon: commands, files, reloads and restarts, on the real binary
 //! between network namespaces. Needs root.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
 mod netns;
-use netns::{Namespace, Row};
+use netns::{Directory, Namespace, Process, Row};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -28,15 +28,8 @@ struct Lab {
     client: Namespace,
     gateway: Namespace,
     _server: Namespace,
-    directory: PathBuf,
-    daemon: Option<Child>,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        self.kill();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
+    directory: Directory,
+    daemon: Option<Process>,
 }
 
 impl Lab {
@@ -79,18 +72,9 @@ impl Lab {
         let errors = std::fs::File::create(self.path("stderr")).unwrap();
         let mut command = self.gateway.command(BINARY);
         command.args(["run", "--config"]).arg(self.path("portcullis.toml"));
-        let mut process = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (process, line) = Process::speaking(command.stderr(errors));
         self.daemon = Some(process);
         assert!(line.starts_with("ready: "), "{line}{}", self.stderr());
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
     }
 
     fn stop(&mut self) {

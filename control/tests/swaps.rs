@@ -10,10 +10,9 @@
 //! makes it 1,000.
 
 use std::fmt::Write;
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use portcullis::api::client::Client;
 use portcullis::api::protocol::{Apply, Request, Response, Source};
 
 mod netns;
-use netns::{Namespace, join};
+use netns::{Directory, Namespace, Process, join};
 
 /// Destination ports of the four kinds.
 const ONLY_A: u16 = 1001;
@@ -133,7 +132,7 @@ struct Stage {
     client: Namespace,
     gateway: Namespace,
     server: Namespace,
-    directory: PathBuf,
+    directory: Directory,
 }
 
 impl Stage {
@@ -148,8 +147,7 @@ impl Stage {
             gateway.run(&format!("ip addr add 198.18.{net}.1/24 dev {port}"));
             side.run(&format!("ping -c 1 -W 2 -q 198.18.{net}.1"));
         }
-        let directory = std::env::temp_dir().join(format!("portcullis-swaps-{}", gateway.name()));
-        std::fs::create_dir_all(&directory).unwrap();
+        let directory = Directory::new(&format!("swaps-{}", gateway.name()));
         Self { client, gateway, server, directory }
     }
 
@@ -157,43 +155,24 @@ impl Stage {
         self.directory.join("control.sock")
     }
 
-    fn start(&self, rules: &str) -> Daemon {
+    fn start(&self, rules: &str) -> Process {
         let file = self.directory.join("rules.v4");
         std::fs::write(&file, rules).unwrap();
         let mut command = self.gateway.command(env!("CARGO_BIN_EXE_portcullis"));
         command.args(["run", "--on-failure", "open", "--port", "g0", "--port", "g1"]);
         command.arg("--rules").arg(file).arg("--socket").arg(self.socket());
         command.arg("--log").arg(self.directory.join("log"));
-        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (process, line) = Process::speaking(&mut command);
         assert!(line.starts_with("ready: "), "{line}");
-        Daemon(process)
+        process
     }
 }
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
-struct Daemon(Child);
-
-impl Daemon {
-    /// Resident memory in KiB.
-    fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Resident memory in KiB.
+fn resident_kib(daemon: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// Applies `text`; returns how long until every worker had adopted it.
@@ -224,8 +203,8 @@ fn swaps_lose_nothing_and_invent_no_verdict() {
         for swap in 0..swaps {
             times.push(apply(&stage.socket(), if swap % 2 == 0 { &b } else { &a }));
             match swap * 10 / swaps {
-                0 => memory.0 = memory.0.max(daemon.resident_kib()),
-                _ => memory.1 = memory.1.max(daemon.resident_kib()),
+                0 => memory.0 = memory.0.max(resident_kib(&daemon)),
+                _ => memory.1 = memory.1.max(resident_kib(&daemon)),
             }
         }
         stop.store(true, Ordering::Relaxed);

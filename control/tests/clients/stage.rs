@@ -2,14 +2,13 @@
 //! between them and the provider, a router of the provider's with a narrow link
 //! behind it, and a server. The provider knows no way to the LAN's addresses.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use dataplane::clock::{Nanos, monotonic};
 
-use crate::netns::{Namespace, join};
+use crate::netns::{Directory, Namespace, Process, join};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -30,26 +29,8 @@ pub(crate) struct Stage {
     #[allow(dead_code, reason = "not every test changes its routes")]
     pub(crate) provider: Namespace,
     pub(crate) server: Namespace,
-    pub(crate) directory: PathBuf,
+    pub(crate) directory: Directory,
     daemon: Option<Process>,
-}
-
-/// A process that is killed when dropped.
-pub(crate) struct Process(pub(crate) Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        self.daemon = None;
-        let _ = Command::new("umount").arg(self.directory.join("bpf")).output();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
 }
 
 impl Stage {
@@ -91,8 +72,7 @@ impl Stage {
         for (host, device) in [(&provider, "r1"), (&server, "s0")] {
             host.run(&format!("ip link set {device} mtu {NARROW}"));
         }
-        let directory = std::env::temp_dir().join(format!("portcullis-{}", gateway.name()));
-        std::fs::create_dir_all(&directory).unwrap();
+        let directory = Directory::new(gateway.name());
         Self { client, neighbour, switch, gateway, provider, server, directory, daemon: None }
     }
 
@@ -125,18 +105,16 @@ impl Stage {
         }
         command.arg("--rules").arg(v4).arg("--rules6").arg(v6);
         command.arg("--socket").arg(self.socket()).arg("--log").arg(self.directory.join("log"));
-        let mut process = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        self.daemon = Some(Process(process));
+        let (process, line) = Process::speaking(command.stderr(errors));
+        self.daemon = Some(process);
         assert!(line.starts_with("ready: "), "{line}{}", self.errors());
     }
 
     /// Ends the daemon with a signal and waits for it.
     pub(crate) fn end(&mut self, signal: &str) {
         let mut daemon = self.daemon.take().expect("it runs");
-        crate::netns::shell(&format!("kill -{signal} {}", daemon.0.id()));
-        let _ = daemon.0.wait();
+        crate::netns::shell(&format!("kill -{signal} {}", daemon.id()));
+        let _ = daemon.wait();
     }
 
     pub(crate) fn errors(&self) -> String {
@@ -159,7 +137,7 @@ impl Stage {
     pub(crate) fn spawn(&self, host: &Namespace, line: &str) -> Process {
         let mut command = host.command("sh");
         command.args(["-c", &format!("exec {line}")]).current_dir(&self.directory);
-        Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
     }
 
     /// Waits (bounded) until a TCP or UDP port is open in a namespace.

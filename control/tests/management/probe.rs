@@ -1,13 +1,14 @@
 //! The clients' office with services on the gateway itself, managers, and strangers.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::Path;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::netns::{Namespace, shell};
-use crate::stage::{Process, Stage, said};
+use crate::netns::Process;
+use crate::netns::{self, Namespace, shell};
+use crate::stage::{Stage, said};
 
 /// Echoes TCP on 2221 to 2223 and UDP on 2222 and 2224, in both families.
 const SERVICES: &str = "
@@ -166,19 +167,11 @@ impl Drop for Office {
 }
 
 /// A directory of one test, with the scripts in it.
-pub(crate) struct Directory(PathBuf);
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+pub(crate) struct Directory(netns::Directory);
 
 impl Directory {
     pub(crate) fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("portcullis-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory");
-        let directory = Self(path);
+        let directory = Self(netns::Directory::new(&format!("{}-{name}", std::process::id())));
         directory.file("services.py", SERVICES);
         directory.file("probe.py", PROBE);
         directory
@@ -193,14 +186,14 @@ impl Directory {
     }
     pub(crate) fn services(&self, host: &Namespace) -> Process {
         let mut command = host.command("/usr/bin/python3");
-        let child = command.arg(self.0.join("services.py")).spawn().expect("it starts");
+        let child = Process::start(command.arg(self.0.join("services.py")));
         for _ in 0..200 {
             if host.attempt("ss -Hltn 'sport = :2223' | grep -q .").status.success() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Process(child)
+        child
     }
     /// The daemon, forwarding.
     pub(crate) fn run(&self, host: &Namespace, arguments: &[&str]) -> Process {
@@ -215,12 +208,8 @@ impl Directory {
             .args(arguments)
             .arg("--socket")
             .arg(self.0.join("socket"));
-        command.env("SSH_CONNECTION", session).stdout(Stdio::piped()).stderr(errors);
-        let mut child = command.spawn().expect("it starts");
-        let mut line = String::new();
-        let output = child.stdout.take().expect("piped");
-        BufReader::new(output).read_line(&mut line).expect("it speaks");
-        let daemon = Process(child);
+        command.env("SSH_CONNECTION", session).stderr(errors);
+        let (daemon, line) = Process::speaking(&mut command);
         assert!(line.starts_with("ready: "), "{line}{}", self.errors());
         daemon
     }
@@ -251,10 +240,10 @@ struct Talk {
 impl Talk {
     fn start(mut command: Command) -> Self {
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child: Child = piped.spawn().expect("it starts");
+        let mut child = Process::start(piped);
         let input = child.stdin.take().expect("piped");
         let output = BufReader::new(child.stdout.take().expect("piped"));
-        Self { child: Process(child), input, output }
+        Self { child, input, output }
     }
     fn line(&mut self) -> String {
         let mut line = String::new();
@@ -291,7 +280,7 @@ impl Beating {
     /// Ends it; returns the longest that it waited for an echo.
     pub(crate) fn end(mut self) -> Duration {
         let said = self.0.ask("");
-        let _ = self.0.child.0.wait();
+        let _ = self.0.child.wait();
         Duration::from_millis(said.parse().unwrap_or_else(|_| panic!("the session broke: {said}")))
     }
 }

@@ -2,9 +2,13 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::path::PathBuf;
+mod process;
+
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+#[allow(unused_imports, reason = "each test binary uses its part")]
+pub(crate) use process::{Directory, Process};
 
 /// A network namespace of our own. Dropping it kills what runs inside and
 /// removes it, and with it every device that was in it.
@@ -88,7 +92,7 @@ pub(crate) struct Row {
     pub(crate) client: Namespace,
     pub(crate) gateway: Namespace,
     pub(crate) server: Namespace,
-    pub(crate) directory: PathBuf,
+    pub(crate) directory: Directory,
 }
 
 impl Row {
@@ -99,8 +103,7 @@ impl Row {
         join((&client, "a0"), (&gateway, "g0"), queues);
         join((&server, "b0"), (&gateway, "g1"), queues);
         let serial = gateway.name().replace("pcd-", "");
-        let directory = std::env::temp_dir().join(format!("portcullis-{test}-{serial}"));
-        std::fs::create_dir_all(&directory).expect("a directory can be made");
+        let directory = Directory::new(&format!("{test}-{serial}"));
         Self { client, gateway, server, directory }
     }
 

@@ -3,10 +3,9 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
-use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -15,7 +14,7 @@ use std::time::Duration;
 use dataplane::clock::{Nanos, monotonic};
 use serde_json::Value;
 
-use crate::netns::{Namespace, join, shell};
+use crate::netns::{Directory, Namespace, Process, join, shell};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -41,21 +40,11 @@ pub(crate) struct Lab {
     pub(crate) client: Namespace,
     pub(crate) gateway: Namespace,
     pub(crate) server: Namespace,
-    pub(crate) directory: PathBuf,
+    pub(crate) directory: Directory,
     pub(crate) ports: Vec<&'static str>,
     log: PathBuf,
     socket: PathBuf,
-    daemon: Option<Child>,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
+    daemon: Option<Process>,
 }
 
 impl Lab {
@@ -66,8 +55,7 @@ impl Lab {
         client.run("ip addr add 198.18.1.2/24 dev a0; ip route add default via 198.18.1.1");
         gateway.run("ip addr add 198.18.1.1/24 dev g0; sysctl -qw net.ipv4.ip_forward=1");
         let serial = gateway.name().replace("pcd-", "");
-        let directory = std::env::temp_dir().join(format!("portcullis-life-{serial}"));
-        std::fs::create_dir_all(&directory).unwrap();
+        let directory = Directory::new(&format!("life-{serial}"));
         let (log, socket) = (directory.join("log"), directory.join("control.sock"));
         let ports = vec!["g0", "g1"];
         let lab = Self { client, gateway, server, directory, ports, log, socket, daemon: None };
@@ -102,9 +90,7 @@ impl Lab {
         self.ports.iter().for_each(|port| _ = command.args(["--port", port]));
         command.arg("--rules").arg(rules).arg("--log").arg(&self.log);
         command.arg("--socket").arg(&self.socket).args(arguments);
-        let mut daemon = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (daemon, line) = Process::speaking(command.stderr(errors));
         self.daemon = Some(daemon);
         assert!(line.starts_with("ready: "), "{line}{}", self.errors());
     }
@@ -164,7 +150,7 @@ impl Lab {
 
     /// The daemon's process, behind `ip netns exec`, which replaces itself.
     pub(crate) fn pid(&self) -> u32 {
-        self.daemon.as_ref().map(Child::id).expect("it was started")
+        self.daemon.as_ref().expect("it was started").id()
     }
 
     pub(crate) fn signal(&self, name: &str) {

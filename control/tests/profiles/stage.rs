@@ -1,48 +1,29 @@
 //! The networks around the two example profiles, and the programs that run in them.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use dataplane::clock::{Nanos, monotonic};
 
-use crate::netns::{Namespace, shell};
+use crate::netns::{Directory, Namespace, Process, shell};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
-
-/// A process that is killed when dropped.
-pub(crate) struct Process(pub(crate) Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// The machine that runs the daemon with one of `docs/examples`, and a folder.
 pub(crate) struct Machine {
     pub(crate) namespace: Namespace,
-    pub(crate) directory: PathBuf,
+    pub(crate) directory: Directory,
     daemon: Option<Process>,
     /// Mounted for pins, as `ip netns exec` hides the usual place.
     pins: PathBuf,
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.daemon = None;
-        let _ = Command::new("umount").arg(&self.pins).output();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
 }
 
 impl Machine {
     /// `profile`: a folder of `docs/examples`, whose files are copied.
     pub(crate) fn new(role: &str, profile: &str) -> Self {
         let namespace = Namespace::new(role);
-        let directory = std::env::temp_dir().join(format!("portcullis-{}", namespace.name()));
+        let directory = Directory::new(namespace.name());
         let pins = directory.join("bpf");
         std::fs::create_dir_all(&pins).unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -63,10 +44,8 @@ impl Machine {
         command.arg("run").arg("--config").arg(file("portcullis.toml"));
         command.arg("--socket").arg(self.socket()).arg("--log").arg(file("log"));
         command.arg("--state").arg(file("state")).arg("--pin-dir").arg(&self.pins);
-        let mut process = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        self.daemon = Some(Process(process));
+        let (process, line) = Process::speaking(command.stderr(errors));
+        self.daemon = Some(process);
         assert!(line.starts_with("ready: "), "{line}{}", self.errors());
     }
 
@@ -77,8 +56,8 @@ impl Machine {
     /// Ends the daemon with a signal and waits for it.
     pub(crate) fn end(&mut self, signal: &str) {
         let mut daemon = self.daemon.take().expect("it runs");
-        shell(&format!("kill -{signal} {}", daemon.0.id()));
-        let _ = daemon.0.wait();
+        shell(&format!("kill -{signal} {}", daemon.id()));
+        let _ = daemon.wait();
     }
 
     pub(crate) fn errors(&self) -> String {
@@ -109,7 +88,7 @@ impl Machine {
 pub(crate) fn spawn(host: &Namespace, directory: &Path, line: &str) -> Process {
     let mut command = host.command("sh");
     command.args(["-c", &format!("exec {line}")]).current_dir(directory);
-    Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
 /// Waits (bounded) until `done`.

@@ -1,15 +1,13 @@
 //! A gateway under Portcullis between two plain machines, for services that talk
 //! to a link and not to a host.
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use dataplane::clock::{Nanos, monotonic};
 use serde_json::Value;
 
-use super::netns::{Namespace, join};
+use super::netns::{Directory, Namespace, Process, join};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -18,38 +16,13 @@ pub(crate) fn denied_but(rules: &str) -> String {
     format!("*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT DROP [0:0]\n{rules}COMMIT\n")
 }
 
-/// A process that ends with its owner.
-#[derive(Debug)]
-pub(crate) struct Process(Child);
-
-impl Process {
-    /// Sends a signal.
-    pub(crate) fn signal(&self, name: &str) {
-        super::netns::shell(&format!("kill -{name} {}", self.0.id()));
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// `a` - `g0` gateway `g1` - `b`.
 pub(crate) struct Lab {
     daemon: Option<Process>,
     pub(crate) a: Namespace,
     pub(crate) b: Namespace,
     pub(crate) gateway: Namespace,
-    pub(crate) directory: PathBuf,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        self.daemon = None;
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
+    pub(crate) directory: Directory,
 }
 
 impl Lab {
@@ -59,8 +32,7 @@ impl Lab {
         join((&a, "a0"), (&gateway, "g0"), 1);
         join((&b, "b0"), (&gateway, "g1"), 1);
         gateway.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
-        let directory = std::env::temp_dir().join(format!("portcullis-{}", gateway.name()));
-        std::fs::create_dir_all(&directory).unwrap();
+        let directory = Directory::new(gateway.name());
         Self { daemon: None, a, b, gateway, directory }
     }
 
@@ -109,10 +81,8 @@ impl Lab {
         ]);
         command.args(["--rules", &rules, "--rules6", &rules]);
         command.args(["--log", &self.path("log"), "--socket", &self.path("control.sock")]);
-        let mut child = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        self.daemon = Some(Process(child));
+        let (child, line) = Process::speaking(command.stderr(errors));
+        self.daemon = Some(child);
         assert!(line.starts_with("ready: "), "{line}{}", self.read("stderr"));
     }
 
@@ -155,7 +125,7 @@ impl Lab {
         let mut command = inside.command("sh");
         command.args(["-c", &format!("exec {line}")]).stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
-        Process(command.spawn().unwrap())
+        Process::start(&mut command)
     }
 
     /// Waits (bounded) for a condition of the running network.

@@ -1,15 +1,15 @@
 //! Client, gateway and server, a daemon with a history, and TCP sessions that answer.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use dataplane::clock::{Nanos, monotonic};
 use serde_json::Value;
 
-use super::netns::{Namespace, Row};
+use super::netns::{Directory, Namespace, Process, Row};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -37,17 +37,8 @@ pub(crate) struct Lab {
     pub(crate) client: Namespace,
     pub(crate) gateway: Namespace,
     pub(crate) server: Namespace,
-    directory: PathBuf,
-    daemon: Option<Child>,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        self.kill();
-        let directory = self.directory.display();
-        let line = format!("umount -q {directory}/history 2>/dev/null; rm -rf {directory}");
-        let _ = Command::new("sh").args(["-c", &line]).status();
-    }
+    directory: Directory,
+    daemon: Option<Process>,
 }
 
 impl Lab {
@@ -84,19 +75,14 @@ impl Lab {
         let errors = std::fs::File::create(self.path("stderr")).unwrap();
         let mut command = self.gateway.command(BINARY);
         command.args(["run", "--config"]).arg(self.path("portcullis.toml"));
-        let mut process = command.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (process, line) = Process::speaking(command.stderr(errors));
         self.daemon = Some(process);
         assert!(line.starts_with("ready: "), "{line}{}", self.errors());
     }
 
     /// Ends the daemon without a farewell.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
+        self.daemon = None;
     }
 
     fn output(&self, arguments: &[&str]) -> Output {
