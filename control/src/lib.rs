@@ -18,6 +18,7 @@ pub mod diagnostics;
 pub mod diff;
 pub mod doctor;
 pub mod explain;
+pub mod exposure;
 pub mod guard;
 pub mod history;
 pub mod interpret;

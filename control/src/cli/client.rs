@@ -20,6 +20,11 @@ pub(super) fn ask_about(
     answer.map_err(|error| report(&error, sources, output))
 }
 
+/// Sends one request, and says nothing of a failure.
+pub(super) fn try_ask(socket: &Socket, request: Request) -> Result<Response, ClientError> {
+    Client::connect(&socket.socket).and_then(|mut client| client.call(request))
+}
+
 /// Says what went wrong and turns it into an exit code.
 pub(super) fn report(error: &ClientError, sources: &[Source], output: &Output) -> Exit {
     let ClientError::Failed(failure) = error else {

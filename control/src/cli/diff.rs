@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use dataplane::clock::{Nanos, monotonic};
 use dataplane::packet::Family;
 
+use super::policies;
 use super::stored::Place;
 use super::timeouts::CtTimeouts;
 use super::{Exit, Output};
@@ -66,47 +67,11 @@ pub fn run(args: &Args, output: &Output) -> Exit {
             return Exit::Usage;
         }
     };
-    let read = |path: &Path| match path.to_str().is_some_and(|text| text.starts_with('@')) {
-        false => PolicyFiles::read(path, &args.sets, &names).map_err(Failure::Files),
-        true => stored(args, path, &names),
-    };
+    let read = |path: &Path| policies::read(path, &args.sets, &args.place, &names);
     match (read(&args.old), read(&args.new)) {
         (Ok(old), Ok(new)) => compared(args, [&old, &new], &names, output),
-        (Err(failure), _) | (_, Err(failure)) => failure.tell(output),
+        (Err(error), _) | (_, Err(error)) => error.tell(output),
     }
-}
-
-/// Why there is no policy to compare.
-enum Failure {
-    Files(diff::FileError),
-    History(String),
-}
-
-impl Failure {
-    fn tell(self, output: &Output) -> Exit {
-        match self {
-            Self::Files(diff::FileError::Job(error)) => super::replay::refuse(&error, output),
-            Self::Files(error) => {
-                output.error(error);
-                Exit::Usage
-            }
-            Self::History(error) => {
-                output.error(error);
-                Exit::Refused
-            }
-        }
-    }
-}
-
-/// A policy of the history; it may be of one family.
-fn stored(args: &Args, name: &Path, names: &TableNames) -> Result<PolicyFiles, Failure> {
-    let of = |family| args.place.file(name.to_owned(), family);
-    let (v4, v6) = (of(Family::V4), of(Family::V6));
-    if let (Err(error), Err(_)) = (&v4, &v6) {
-        return Err(Failure::History(error.clone()));
-    }
-    let (v4, v6) = (v4.ok(), v6.ok());
-    PolicyFiles::read_files(v4.as_deref(), v6.as_deref(), &args.sets, names).map_err(Failure::Files)
 }
 
 /// Says how two policies differ.

@@ -15,11 +15,13 @@ pub mod diff;
 pub mod doctor;
 mod evidence;
 pub mod explain;
+pub mod exposure;
 pub mod history;
 pub mod lint;
 pub mod logging;
 pub mod man;
 pub mod output;
+pub mod policies;
 pub mod recent;
 pub mod release;
 pub mod reload;
@@ -62,7 +64,7 @@ pub enum Exit {
     Environment = 4,
     /// A fault of Portcullis itself.
     Internal = 5,
-    /// `doctor` found warnings, but no errors; `diff` found differences.
+    /// `doctor` found warnings, but no errors; `diff` and `exposure` found differences.
     Warnings = 6,
     /// A worker of the daemon was stuck: it ended so that it can be started anew.
     Stuck = 7,
@@ -83,7 +85,7 @@ const EXIT_CODES: &str = "Exit codes:
   3  unreachable: no daemon answers on the control socket
   4  environment: missing privilege, old kernel, missing or busy port
   5  internal: a fault of Portcullis itself
-  6  doctor: warnings, but no errors; diff: the policies differ
+  6  doctor: warnings, but no errors; diff, exposure --against: the policies differ
   7  stuck: a worker of the daemon did not turn any more; it is to be started anew
   8  reload: done, but for settings that need a restart
 
@@ -118,6 +120,8 @@ enum Command {
     Lint(lint::Args),
     /// Show what changes between two policies: their texts, and what becomes of packets.
     Diff(diff::Args),
+    /// Show which services are reachable from where, through which rule, and whose it is.
+    Exposure(exposure::Args),
     /// Replace the running policy, all or nothing.
     Apply(apply::Args),
     /// Put back in force what was, at once.
@@ -195,6 +199,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args, &output),
         Command::Lint(args) => lint::run(&args, &output),
         Command::Diff(args) => diff::run(&args, &output),
+        Command::Exposure(args) => exposure::run(&args, &output),
         Command::Apply(args) => apply::run(args, &output),
         Command::Rollback(args) => rollback::run(args, &output),
         Command::Confirm(args) => rollback::confirm(args, &output),

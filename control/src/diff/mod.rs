@@ -359,7 +359,7 @@ impl Search<'_> {
                 let same = before.fate == after.fate && before.changes == after.changes;
                 let unknown = unknown(&before.fate).is_some();
                 if !same || unknown {
-                    let Leaf { region, fate, decider, changes } = after;
+                    let Leaf { region, fate, decider, changes, .. } = after;
                     let one = (before.fate.clone(), before.decider, before.changes);
                     let key = Key([one, (fate, decider, changes)]);
                     groups.entry(key).or_default().push(region);

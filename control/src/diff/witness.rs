@@ -12,10 +12,8 @@ use dataplane::wire::proto;
 use super::report::Witness;
 use super::{Bounds, Key, Policy};
 use crate::interpret::{Interpreter, Packet, Subject, Tracked, Verdict};
-use crate::region::{Fate, Point, Ranges, Region, Speaker, point_words};
+use crate::region::{Fate, Point, Region, Speaker, liked, point_words};
 
-/// What people like to see in a packet, before anything else.
-const PROTOCOLS: [u8; 9] = [6, 17, 1, 58, 132, 47, 50, 103, 89];
 const STATES: [CtState; 5] =
     [CtState::Invalid, CtState::New, CtState::Established, CtState::Related, CtState::Untracked];
 
@@ -49,46 +47,6 @@ pub(super) fn find(
         first.get_or_insert(witness);
     }
     first
-}
-
-/// The same packet with values that people know, where the region has them.
-fn liked(region: &Region, mut point: Point, family: Family, nth: u64) -> Point {
-    if let Some(proto) = PROTOCOLS.into_iter().find(|it| region.proto.contains(*it)) {
-        point.proto = proto;
-    }
-    if nth > 2 {
-        return point;
-    }
-    let nets: [u128; 2] = match family {
-        Family::V4 => [0xc612_0000, 0xc613_0000],
-        Family::V6 => [0x2001_0db8 << 96, 0x2001_0db8 << 96 | 1 << 80],
-    };
-    let like = |set: &Ranges, value: u128, to: &mut u128| {
-        if set.contains(value) {
-            *to = value;
-        }
-    };
-    like(&region.src, nets[0] + 2, &mut point.src);
-    like(&region.dst, nets[1] + 2, &mut point.dst);
-    if region.sport.contains(40_000) && nth == 0 {
-        point.sport = 40_000;
-    }
-    if region.flags.contains(2) {
-        point.flags = 2;
-    }
-    // Interfaces with names.
-    for at in [0, 1] {
-        let named = region.classes[at] & (1 << (speaker_ports(region, at))) & (i64::MAX as u64);
-        if named != 0 {
-            point.classes[at] = named;
-        }
-    }
-    point
-}
-
-/// The lowest port of a region's interfaces.
-fn speaker_ports(region: &Region, at: usize) -> u32 {
-    region.classes[at].trailing_zeros().min(63)
 }
 
 /// The frame of a packet.

@@ -84,6 +84,9 @@ pub struct Explanation {
     pub stages: Vec<Stage>,
     /// What became of it, as `replay --events` says it.
     pub event: Event,
+    /// What was logged of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
 }
 
 /// One stage of the packet's road.
@@ -187,13 +190,13 @@ pub fn explain(
         let extensions = replay.policy().extensions();
         prepare::connection(replay.conntrack(), extensions, &description, NOW);
     }
-    let Fed { event, conn, .. } = engine.feed(source, NOW, &description.frame);
+    let Fed { event, conn, log, .. } = engine.feed(source, NOW, &description.frame);
     check_state(&description, &event)?;
     let face = conn.and_then(|conn| engine.conntrack().face(conn));
     let decided = walk::Decided { event: &event, face };
     let walk = walk::Walk::new(&oracle, &description, source, &decided, names);
     let stages = walk.map_or_else(|| Ok(Vec::new()), walk::Walk::run)?;
-    Ok(Explanation { packet: text::packet(&description), stages, event })
+    Ok(Explanation { packet: text::packet(&description), stages, event, log })
 }
 
 /// The port that the packet arrives on; also addresses the frame to it.

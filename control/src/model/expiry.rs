@@ -7,8 +7,8 @@
 use super::annotations::annotations;
 use super::{Interface, MatchBody, MatchSpec, Rule, Ruleset};
 
-/// No interface can have this name: it is too long.
-const NEVER: &str = "(this rule has expired)";
+/// The interface of rules that have expired. None can have this name: it is too long.
+pub const NEVER: &str = "(this rule has expired)";
 
 /// When a rule expires, in seconds since 1970: `YYYY-MM-DD` (at its beginning) or
 /// `YYYY-MM-DDTHH:MMZ`, UTC. `Some(Err)` with what is written, if that is no time.

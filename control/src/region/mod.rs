@@ -10,6 +10,7 @@
 //! short in their headers are beyond it: matches drop them by looking.
 
 mod cover;
+mod liked;
 mod of_rule;
 mod real;
 mod tell;
@@ -21,13 +22,14 @@ mod ways;
 use dataplane::packet::Family;
 
 pub use cover::{Cover, Effort, cover};
+pub use liked::liked;
 pub use of_rule::{Atoms, Reading};
 #[cfg(test)]
 pub(crate) use real::stands_for;
 pub use real::{at_hook, at_table, ports, real, space};
 pub use tell::{Speaker, point_words};
 pub use values::{Bytes, Ranges};
-pub use ways::{Decider, Fate, Leaf, Lost, ReadRule, Side, Step, Ways, written};
+pub use ways::{Carried, Decider, Fate, Leaf, Lost, ReadRule, Side, Step, Ways, written};
 
 /// A condition without a field; [`Atoms`] says which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

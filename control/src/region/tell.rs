@@ -83,6 +83,33 @@ impl Speaker<'_> {
         if words.is_empty() { "everything".to_owned() } else { words }
     }
 
+    /// Addresses in words, range by range; no word for all of them.
+    pub fn addresses(&self, set: &Ranges) -> Vec<String> {
+        if *set == Ranges::all(self.space.address_bits()) {
+            return Vec::new();
+        }
+        set.ranges().iter().map(|it| addresses(self.space.family, *it)).collect()
+    }
+
+    /// The names of interfaces, by their bits; no word for all that there are, `others` for those
+    /// that no rule names.
+    pub fn names(&self, bits: u64, all: u64) -> Vec<String> {
+        if bits & all == all {
+            return Vec::new();
+        }
+        let of = |at: u32| self.port(1 << at).filter(|_| bits & all >> at << at & 1 << at != 0);
+        let named = (0..64).filter_map(of);
+        named.map(|it| if it == "*" { "others".to_owned() } else { it.to_owned() }).collect()
+    }
+
+    /// Protocols by name; no word for all of a kind of [`real`] regions with many.
+    pub fn protocols(&self, set: Bytes) -> Vec<String> {
+        if set == Bytes::ALL || self.is_kind(set) {
+            return Vec::new();
+        }
+        (0..=u8::MAX).filter(|it| set.contains(*it)).map(name_of).collect()
+    }
+
     /// Whether it is all protocols of one kind of [`real`] regions.
     fn is_kind(&self, proto: Bytes) -> bool {
         real(self.space).iter().any(|it| it.proto == proto && proto.len() > LISTED as u32)

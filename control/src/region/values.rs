@@ -194,6 +194,11 @@ impl Bytes {
         Self(std::array::from_fn(|at| self.0[at] & other.0[at]))
     }
 
+    /// What either has.
+    pub fn or(self, other: Self) -> Self {
+        Self(std::array::from_fn(|at| self.0[at] | other.0[at]))
+    }
+
     /// What it has and `other` has not.
     pub fn minus(self, other: Self) -> Self {
         Self(std::array::from_fn(|at| self.0[at] & !other.0[at]))

@@ -62,6 +62,29 @@ pub struct Leaf {
     pub decider: Option<Decider>,
     /// What was done to them on the way: a number for each list of changes, 0 for none.
     pub changes: u32,
+    /// What of their fields is not known any more.
+    pub lost: Lost,
+}
+
+impl Leaf {
+    /// What they bring into the next table.
+    pub fn carried(&self) -> Carried {
+        Carried { changes: self.changes, lost: self.lost }
+    }
+}
+
+/// What packets bring from the tables before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Carried {
+    /// What was done to them: a list of changes.
+    pub changes: u32,
+    /// What of their fields is not known any more.
+    pub lost: Lost,
+}
+
+impl Carried {
+    /// Nothing was done yet.
+    pub const NOTHING: Self = Self { changes: 0, lost: Lost::Nothing };
 }
 
 /// What a rule does with what it matches.
@@ -87,7 +110,7 @@ pub enum Step {
 }
 
 /// What a change leaves of what is known of a packet's fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Lost {
     /// Everything.
     Nothing,
@@ -261,7 +284,8 @@ pub struct Ways {
 }
 
 impl Ways {
-    fn changed(&mut self, before: u32, how: &str) -> u32 {
+    /// The list of changes that is `before` and then `how`.
+    pub fn changed(&mut self, before: u32, how: &str) -> u32 {
         let key = (before, how.to_owned());
         if let Some(known) = self.known.get(&key) {
             return *known;
@@ -288,16 +312,27 @@ impl Ways {
     pub fn follow(
         &mut self,
         side: &Side,
-        (table, hook): (TableId, Hook),
+        place: (TableId, Hook),
         region: Region,
         atoms: &mut Atoms,
         effort: &mut Effort,
     ) -> Option<Vec<Leaf>> {
+        self.follow_on(side, place, (region, Carried::NOTHING), atoms, effort)
+    }
+
+    /// The same of packets that other tables have seen before.
+    pub fn follow_on(
+        &mut self,
+        side: &Side,
+        (table, hook): (TableId, Hook),
+        (region, Carried { changes, lost }): (Region, Carried),
+        atoms: &mut Atoms,
+        effort: &mut Effort,
+    ) -> Option<Vec<Leaf>> {
         let Some(entry) = side.entry(table, hook) else {
-            return Some(vec![Leaf { region, fate: Fate::Accept, decider: None, changes: 0 }]);
+            return Some(vec![Leaf { region, fate: Fate::Accept, decider: None, changes, lost }]);
         };
-        let first =
-            Way { region, chain: entry, at: 0, callers: None, changes: 0, lost: Lost::Nothing };
+        let first = Way { region, chain: entry, at: 0, callers: None, changes, lost };
         let mut walk = Walk { side, entry, ways: self, atoms, stack: vec![first], leaves: vec![] };
         while let Some(way) = walk.stack.pop() {
             if !walk.go(way, effort) || walk.leaves.len() + walk.stack.len() > MOST_LEAVES {
@@ -404,15 +439,16 @@ impl Walk<'_> {
             return Some(way);
         }
         let fate = self.side.policies[self.entry.0 as usize].clone().unwrap_or(Fate::Accept);
-        let Way { region, changes, .. } = way;
+        let Way { region, changes, lost, .. } = way;
         let decider = Some(Decider { chain: self.entry, rule: None });
-        self.leaves.push(Leaf { region, fate, decider, changes });
+        self.leaves.push(Leaf { region, fate, decider, changes, lost });
         None
     }
 
     fn end(&mut self, way: Way, fate: Fate) {
         let decider = Some(Decider { chain: way.chain, rule: Some(way.at) });
-        self.leaves.push(Leaf { region: way.region, fate, decider, changes: way.changes });
+        let Way { region, changes, lost, .. } = way;
+        self.leaves.push(Leaf { region, fate, decider, changes, lost });
     }
 }
 

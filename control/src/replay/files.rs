@@ -195,16 +195,29 @@ pub fn read_sets(
     names: &dyn Names,
 ) -> Result<Registry, JobError> {
     let mut stage = Stage::empty(seed, from);
+    read_sets_into(&mut stage, paths, names)?;
+    Ok(stage.into_registry())
+}
+
+/// The same, beside what is there already.
+///
+/// # Errors
+/// What cannot be read, or is refused.
+pub fn read_sets_into(
+    stage: &mut Stage<'_>,
+    paths: &[PathBuf],
+    names: &dyn Names,
+) -> Result<(), JobError> {
     for path in paths {
         for file in ipset::files(path).map_err(unreadable(path))? {
             let text = ipset::read_file(&file).map_err(unreadable(&file))?;
-            let findings = ipset::read(&mut stage, &text, &file.to_string_lossy(), names);
+            let findings = ipset::read(stage, &text, &file.to_string_lossy(), names);
             if has_errors(&findings) {
                 return Err(JobError::Rules { file, text, findings });
             }
         }
     }
-    Ok(stage.into_registry())
+    Ok(())
 }
 
 /// All frames in order of time; ties in order of `--in`, then of the capture.

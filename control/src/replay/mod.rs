@@ -36,7 +36,7 @@ use crate::compile::{self, CounterMap, DynamicState, Limits};
 use crate::model::{Counters, Ruleset};
 use crate::selfcheck::{self, Budget, SelfCheckError};
 use effects::Collector;
-pub use event::Event;
+pub use event::{Event, PathStep, Verdict};
 
 /// Room in front of and behind a frame, as in a worker's pool.
 const HEADROOM: usize = dataplane::port::HEADROOM;
