@@ -365,3 +365,97 @@ fn a_rule_that_expires_is_announced_and_stops_matching_at_its_time() {
     lab.start();
     assert!(!lab.pings());
 }
+
+/// Web for everybody, and nothing else; for the policies above.
+const MATRIX: &str = r#"[[flow]]
+name = "ping"
+owner = "ops"
+purpose = "monitoring"
+in = "g0"
+out = "g1"
+src = "198.18.1.2"
+dst = "198.18.2.2"
+proto = "icmp"
+expect = "accept"
+answered = true
+
+[[flow]]
+name = "orders"
+owner = "shop"
+in = "g0"
+out = "g1"
+src = "198.18.1.2"
+dst = "198.18.2.2"
+dport = 5001
+expect = "accept"
+answered = true
+
+[[flow]]
+name = "nothing else"
+in = "g0"
+out = "g1"
+src = "198.18.1.2"
+dst = "198.18.2.2"
+proto = "sctp"
+dport = 9
+expect = "deny"
+"#;
+
+#[test]
+fn a_policy_that_is_not_as_its_matrix_says_is_refused_and_traffic_goes_on() {
+    let mut lab = Lab::new(OPEN);
+    lab.add("[matrix]\nfile = \"matrix.toml\"\ninterval = 1\n");
+    lab.write("matrix.toml", MATRIX);
+    lab.start();
+    let mut session = Talk::through(&lab, 5001);
+    assert!(session.answers(Duration::from_secs(2)));
+    lab.until("the matrix is run against the live policy", || {
+        lab.json(&["show", "matrix"])["last"]["passed"] == 3
+    });
+    // The door would fall shut.
+    let before = lab.json(&["show", "status"])["version"]["generation"].clone();
+    lab.write("locked.v4", LOCKED);
+    for flags in [&[][..], &["--dry-run"], &["--confirm", "9s"]] {
+        let arguments = ["apply", "--rules", &lab.file("locked.v4")];
+        let (code, said) = lab.refused(&[&arguments, flags].concat());
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("2 of 3 flows not as expected; the old policy"), "{said}");
+        assert!(said.contains("matrix.toml:1:1: error: flow \"ping\" (owner ops)"), "{said}");
+        assert!(said.contains("flow \"orders\" (owner shop): expected accept, got drop"), "{said}");
+    }
+    let after = lab.json(&["show", "status"])["version"]["generation"].clone();
+    assert_eq!(before, after);
+    assert!(lab.pings() && session.answers(Duration::from_secs(2)), "{}", lab.errors());
+    assert_eq!(actions(&lab.json(&["history"])), ["start"]);
+    // Nor by a reload; nor with a matrix that cannot be read.
+    lab.write("rules.v4", LOCKED);
+    let (code, said) = lab.refused(&["reload"]);
+    assert!(code == 1 && said.contains("2 of 3 flows"), "{said}");
+    lab.write("rules.v4", OPEN);
+    lab.write("matrix.toml", &MATRIX.replace("\"deny\"", "\"denied\""));
+    let (code, said) = lab.refused(&["reload"]);
+    assert!(code == 1 && said.contains("matrix.toml:32:10: error: \"denied\" is no"), "{said}");
+    assert!(lab.pings() && session.answers(Duration::from_secs(2)), "{}", lab.errors());
+    lab.write("matrix.toml", MATRIX);
+    // What it allows goes through.
+    lab.write("deny.v4", DENY);
+    lab.apply("deny.v4", &[]);
+    assert_eq!(lab.exit(&["matrix", "run", "--live"]), 0);
+    // An emergency is not held up, but it is written down, and nagged about.
+    let flags = ["--emergency", "--reason", "worm"];
+    let applied = lab.apply("locked.v4", &flags);
+    assert!(applied["findings"].to_string().contains("in spite of its matrix"), "{applied}");
+    let history = lab.json(&["history"]);
+    let result = history["records"][0]["result"].as_str().unwrap();
+    assert!(result.contains("in spite of its matrix") && result.contains("2 of 3"), "{result}");
+    lab.until("the live policy is not as expected", || {
+        lab.json(&["show", "status"])["changes"].to_string().contains("2 of 3 flows")
+    });
+    assert_eq!(lab.exit(&["show", "matrix"]), 6);
+    assert_eq!(lab.exit(&["matrix", "run", "--live"]), 6);
+    assert!(lab.errors().contains("matrix: 2 of 3 flows are not as expected"), "{}", lab.errors());
+    // A rollback is always possible.
+    lab.json(&["rollback"]);
+    lab.until("the live policy is as expected again", || lab.exit(&["show", "matrix"]) == 0);
+    assert!(lab.pings(), "{}", lab.errors());
+}

@@ -9,6 +9,7 @@ mod config;
 mod connections;
 mod log;
 mod management;
+mod matrix;
 mod ports;
 mod rules;
 mod session;
@@ -37,6 +38,7 @@ pub use connections::{
 };
 pub use log::{HeavyInfo, LogReport, OutletInfo};
 pub use management::ManagementEntry;
+pub use matrix::{MatrixInfo, MatrixRun, RunMatrix};
 pub use ports::{PortStatus, Ports, QueueStatus};
 pub use rules::{ChainInfo, RuleInfo, Rules};
 pub use session::{SessionInfo, SessionOutcome, SessionReport};
@@ -121,6 +123,10 @@ pub enum Request {
         /// What it is called: `@1`, `@3fa9c1`, `@r17`.
         name: String,
     },
+    /// How the matrix of flows was when it was last run against the policy in force.
+    ShowMatrix {},
+    /// Run a matrix against the policy in force.
+    RunMatrix(RunMatrix),
     /// The policy with its counters.
     ShowRules {
         /// Only this family.
@@ -316,6 +322,10 @@ pub enum Response {
     History(HistoryInfo),
     /// To `show_stored`.
     Stored(Box<StoredPolicy>),
+    /// To `show_matrix`.
+    Matrix(Box<MatrixInfo>),
+    /// To `run_matrix`.
+    MatrixReport(Box<crate::matrix::Report>),
     /// To `show_rules`.
     Rules(Rules),
     /// To `save_rules`.

@@ -52,6 +52,12 @@ pub struct Keeping {
     /// be given more than once.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub probe: Vec<Probe>,
+    /// Refuse policies that are not as this matrix of flows says.
+    #[arg(long, value_name = "FILE")]
+    pub matrix: Option<PathBuf>,
+    /// Run it against the policy in force so often; 0: never [default: 300].
+    #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u64).range(0..=604_800))]
+    pub matrix_interval: Option<u64>,
 }
 
 impl Keeping {
@@ -66,6 +72,8 @@ impl Keeping {
             history_days: Given::flag(self.history_days.map(Whole)),
             require: Given::flag(require),
             probes: Given::flag(probes),
+            matrix: Given::flag(self.matrix.clone().map(Some)),
+            matrix_interval: Given::flag(self.matrix_interval.map(Whole)),
             ..others
         }
     }

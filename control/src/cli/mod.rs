@@ -20,6 +20,7 @@ pub mod history;
 pub mod lint;
 pub mod logging;
 pub mod man;
+pub mod matrix;
 pub mod output;
 pub mod policies;
 pub mod recent;
@@ -64,7 +65,8 @@ pub enum Exit {
     Environment = 4,
     /// A fault of Portcullis itself.
     Internal = 5,
-    /// `doctor` found warnings, but no errors; `diff` and `exposure` found differences.
+    /// `doctor` found warnings, but no errors; `diff` and `exposure` found differences; flows of
+    /// a `matrix` are not as expected.
     Warnings = 6,
     /// A worker of the daemon was stuck: it ended so that it can be started anew.
     Stuck = 7,
@@ -85,7 +87,8 @@ const EXIT_CODES: &str = "Exit codes:
   3  unreachable: no daemon answers on the control socket
   4  environment: missing privilege, old kernel, missing or busy port
   5  internal: a fault of Portcullis itself
-  6  doctor: warnings, but no errors; diff, exposure --against: the policies differ
+  6  doctor: warnings, but no errors; diff, exposure --against: the policies differ;
+     matrix: flows are not as expected
   7  stuck: a worker of the daemon did not turn any more; it is to be started anew
   8  reload: done, but for settings that need a restart
 
@@ -154,6 +157,8 @@ enum Command {
     Trace(trace::Args),
     /// Follow a described packet through the policy, step by step.
     Explain(Box<explain::Args>),
+    /// Run the flows that must pass, and those that must not, against a policy.
+    Matrix(matrix::Args),
     /// Run captures through the engine, offline.
     Replay(replay::Args),
     /// Print or write the manual pages.
@@ -216,6 +221,7 @@ pub fn main() -> ExitCode {
         Command::Stop(args) => stop::run(args, &output),
         Command::Release(args) => release::run(args, &output),
         Command::Explain(args) => explain::run(*args, &output),
+        Command::Matrix(args) => matrix::run(args, &output),
         Command::Replay(args) => replay::run(args, &output),
         Command::Man(args) => man::run(args, Cli::command(), &output),
         Command::Completions(args) => completions::run(args, Cli::command(), &output),

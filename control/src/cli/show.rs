@@ -4,6 +4,7 @@ mod accounts;
 mod blocklist;
 mod log;
 mod management;
+mod matrix;
 mod ports;
 mod tally;
 
@@ -65,6 +66,9 @@ pub enum What {
     /// Who gets in whatever the policy says, and how many packets did.
     #[command(after_help = "Example:\n  portcullis show management")]
     Management,
+    /// Whether the policy in force is as its matrix of flows says.
+    #[command(after_help = "Example:\n  portcullis show matrix")]
+    Matrix,
     /// Which rules the XDP program carries out ahead of the engine, and why not the others.
     #[command(after_help = "Example:\n  portcullis show blocklist")]
     Blocklist,
@@ -208,6 +212,7 @@ pub fn run(args: Args, output: &Output) -> Exit {
         What::Log => log::show(&socket, output),
         What::Blocklist => blocklist::show(&socket, output),
         What::Management => management::show(&socket, output),
+        What::Matrix => matrix::show(&socket, output),
         What::Status => status(&socket, output),
         What::Limits { table } => tally::limits(table.as_deref(), &socket, output),
         What::Recent { list } => tally::recent(list.as_deref(), &socket, output),

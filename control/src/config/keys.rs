@@ -102,6 +102,14 @@ keys! {
     /// or it is undone.
     probes: Words<Probe> = "change.probes", Restart, "--probe", Words(Vec::new());
 
+    /// A matrix of flows: a policy that is not as it says is not put in force by `apply` or
+    /// `reload` (but in an emergency).
+    matrix: Option<PathBuf> = "matrix.file", Live, "--matrix", None;
+    /// How often it is run against the policy in force, in seconds; after a change at once.
+    /// 0: never.
+    matrix_interval: Whole<0, 604_800> = "matrix.interval", Live, "--matrix-interval",
+        Whole(300);
+
     /// Where LOG lines are appended. Unset: standard error.
     log: Option<PathBuf> = "log.file", Live, "--log", None;
     /// Where records are appended as JSON lines, too.

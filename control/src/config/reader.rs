@@ -51,6 +51,41 @@ pub fn read(text: &str, file: &Path) -> Result<Layer, Vec<Finding>> {
     }
 }
 
+impl<'t> Reader<'t> {
+    /// For another file of this kind: `text`, called `file` in findings.
+    pub(crate) fn over(text: &'t str, file: &Path) -> Self {
+        let directory = file.parent().unwrap_or(Path::new("")).to_owned();
+        Self { text, file: Arc::from(file.display().to_string()), directory, findings: Vec::new() }
+    }
+
+    /// The text as a tree; `None` when it is not TOML, which is then said.
+    pub(crate) fn tree(&mut self) -> Option<Spanned<DeTable<'t>>> {
+        let (tree, errors) = DeTable::parse_recoverable(self.text);
+        for error in errors {
+            let at = self.span(error.span().unwrap_or(0..0));
+            self.report(Code::BadSyntax, at, error.message().to_owned(), None);
+        }
+        self.findings.is_empty().then_some(tree)
+    }
+
+    /// A key that is none of these.
+    pub(crate) fn stranger(&mut self, at: Span, key: &str, known: &[&str]) {
+        let message = format!("there is no key `{key}` here");
+        match nearest(key, known.iter().copied()) {
+            Some(near) => self.unknown(at, message, near).unwrap_or(()),
+            None => {
+                let remedy = format!("the keys are {}", known.join(", "));
+                self.report(Code::UnknownKey, at, message, Some(remedy));
+            }
+        }
+    }
+
+    /// Everything that was found, in the order of the file.
+    pub(crate) fn finish(self) -> Vec<Finding> {
+        self.sorted()
+    }
+}
+
 impl Reader<'_> {
     /// The directory that relative paths begin at.
     pub fn directory(&self) -> &Path {

@@ -104,6 +104,9 @@ user = "998:997"
 seccomp = "log"
 [lint]
 accept-any = "deny"
+[matrix]
+file = "matrix.toml"
+interval = 60
 "#;
 
 #[test]

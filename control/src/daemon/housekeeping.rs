@@ -216,6 +216,7 @@ impl Daemon {
                 let now_s = wall_us() / 1_000_000;
                 self.service.store().sample(now_s);
                 self.service.expire(now_s);
+                self.service.watch_matrix(now);
                 sampled = now;
             }
             duties.turn(now, || self.service.status_line());

@@ -23,6 +23,7 @@ mod guard;
 mod health;
 mod housekeeping;
 mod logwriter;
+mod matrix;
 mod notify;
 mod owners;
 pub mod policy;

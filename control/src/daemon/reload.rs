@@ -6,12 +6,13 @@
 //! the management list and then the policy; if the policy fails, the list goes back.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use dataplane::clock::Nanos;
 use dataplane::conntrack;
 use dataplane::port::management::List;
+use dataplane::sets::SetError;
 
 use super::change::{How, Order, Refusal};
 use super::logwriter;
@@ -48,6 +49,14 @@ impl Desk {
 
     fn in_force(&self) -> MutexGuard<'_, InForce> {
         self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The matrix of flows, and how often it is run; 0: never.
+    pub(super) fn matrix(&self) -> (Option<PathBuf>, Nanos) {
+        let in_force = self.in_force();
+        let settings = &in_force.configured.settings;
+        let every = Nanos::from_secs(settings.matrix_interval.value.0);
+        (settings.matrix.value.clone(), every)
     }
 
     /// What `show_config` tells.
@@ -136,7 +145,8 @@ impl Service {
             findings: Vec::new(),
         };
         if dry_run {
-            reloaded.findings = self.rehearse(&prepared.texts)?;
+            let matrix = prepared.plan.next.matrix.value.as_deref();
+            reloaded.findings = self.rehearse(&prepared.texts, matrix)?;
             return Ok(reloaded);
         }
         let management = self.put_management(&prepared)?;
@@ -148,8 +158,13 @@ impl Service {
         if v4.is_some() || v6.is_some() || !sets.is_empty() {
             let how = How::default();
             let texts = &prepared.texts;
-            let order =
-                Order { how, session, force, ..Order::of(Action::Reload, texts, terms, peer) };
+            let order = Order {
+                how,
+                session,
+                force,
+                matrix: prepared.plan.next.matrix.value.clone(),
+                ..Order::of(Action::Reload, texts, terms, peer)
+            };
             let done = self.change(order).inspect_err(|_| {
                 self.restore_management(management);
             })?;
@@ -243,14 +258,23 @@ impl Service {
     }
 
     /// Whether the policy would be accepted.
-    fn rehearse(&self, texts: &Texts) -> Result<Vec<crate::api::protocol::Finding>, Failure> {
+    fn rehearse(
+        &self,
+        texts: &Texts,
+        matrix: Option<&Path>,
+    ) -> Result<Vec<crate::api::protocol::Finding>, Failure> {
         let mut parsed = self.parse(texts, false).map_err(|findings| refusal(&findings))?;
         let files = FromFiles::read(&texts.sets).map_err(|findings| refusal(&findings))?;
         parsed.findings.extend(files.findings.iter().cloned());
         let _turn = self.sets().turn();
         let tried = self.sets().try_out(files, false);
-        let tried = tried.map_err(|error| Failure::new(Code::Refused, error.to_string()))?;
+        let impossible = |error: SetError| Failure::new(Code::Refused, error.to_string());
+        let tried = tried.map_err(impossible)?;
         parsed.change.sets = Some(tried.overlay());
+        if matrix.is_some() {
+            let sets = tried.foreseen().map_err(impossible)?;
+            self.pass_gate(matrix, &parsed.change, &sets, false)?;
+        }
         self.store().rehearse(parsed.change).map_err(|error| {
             match policy::compile_finding(&error, texts) {
                 Some(finding) => refusal(&[finding]),

@@ -14,6 +14,7 @@ use super::change::Ledger;
 use super::connections::{Table, beside};
 use super::fleet::WorkerSight;
 use super::logwriter::{LogDesk, LogSettings};
+use super::matrix::MatrixDesk;
 use super::ports::PortBoard;
 use super::reload::Desk;
 use super::sets::SetDesk;
@@ -51,6 +52,7 @@ pub(super) struct Service {
     state: Option<StateSight>,
     desk: Desk,
     ledger: Ledger,
+    matrix: MatrixDesk,
     host_road: bool,
     failure: super::Failure,
     stop: Arc<AtomicBool>,
@@ -125,6 +127,7 @@ impl Service {
             state: parts.state,
             desk: Desk::new(parts.configured),
             ledger: parts.ledger,
+            matrix: MatrixDesk::default(),
             host_road: parts.host_road,
             failure: parts.failure,
             stop: parts.stop,
@@ -184,6 +187,10 @@ impl Service {
 
     pub(super) fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    pub(super) fn matrix_desk(&self) -> &MatrixDesk {
+        &self.matrix
     }
 
     pub(super) fn workers(&self) -> &[WorkerSight] {
@@ -355,6 +362,8 @@ impl Handler for Service {
                 Ok(Response::Ports(ports))
             }
             Request::ShowBlocklist {} => Ok(Response::Blocklist(self.program.blocking().info())),
+            Request::ShowMatrix {} => Ok(self.show_matrix()),
+            Request::RunMatrix(wanted) => self.run_live(wanted),
             Request::ShowManagement {} => Ok(self.management()),
             Request::ShowAccounts { reset } => {
                 Ok(Response::Accounts { entries: self.store.accounts(reset) })

@@ -45,7 +45,7 @@ pub enum DescribeError {
     WithHex(&'static str),
 }
 
-const KEYS: [&str; 18] = [
+pub(crate) const KEYS: [&str; 18] = [
     "in", "out", "src", "dst", "proto", "sport", "dport", "flags", "type", "code", "id", "ttl",
     "tos", "length", "mac", "state", "dir", "hex",
 ];
@@ -256,7 +256,7 @@ fn layer4(words: &Words<'_>, proto: u8, v6: bool) -> Result<L4, DescribeError> {
     })
 }
 
-fn tcp_flags(text: &str) -> Option<u8> {
+pub(crate) fn tcp_flags(text: &str) -> Option<u8> {
     const NAMES: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
     if text.eq_ignore_ascii_case("none") {
         return Some(0);
@@ -274,7 +274,7 @@ fn mac(text: &str) -> Option<Mac> {
 }
 
 /// An address from its common form.
-pub(super) fn ip(family: Family, bits: u128) -> IpAddr {
+pub(crate) fn ip(family: Family, bits: u128) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::from_bits(bits as u32).into(),
         Family::V6 => Ipv6Addr::from_bits(bits).into(),

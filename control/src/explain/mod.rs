@@ -5,24 +5,22 @@
 //! interpreter walks the same rules and supplies the reasons. Both must have
 //! taken the same path: if not, that is said instead of an explanation.
 
-mod describe;
-mod prepare;
+pub(crate) mod describe;
+pub(crate) mod made_up;
+pub(crate) mod prepare;
 mod reasons;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 mod translate;
 mod walk;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::clock::Nanos;
 use dataplane::conntrack::{Config, CtState};
-use dataplane::fib::{
-    Mode, NeighbourEntry, Network, PortInfo, Realms, RouteEntry, RouteKind, Topology,
-};
-use dataplane::packet::{Family, Mac, PktType, PortId};
+use dataplane::fib::{Network, Topology};
+use dataplane::packet::PktType;
 use dataplane::sets::{Registry, SetError};
 use dataplane::wire::{self, Frame};
 use serde::Serialize;
@@ -226,82 +224,11 @@ fn check_state(description: &Description, event: &Event) -> Result<(), ExplainEr
 
 /// The smallest network in which the packet can go where its words say.
 fn made_up(description: &Description) -> Topology {
-    let parsed = match wire::parse(&description.frame, Mac::default()) {
-        Ok(Frame::Ip(parsed)) => Some(parsed),
-        _ => None,
-    };
-    let mut names = Vec::new();
+    let mut ports = Vec::new();
     for name in [&description.input, &description.output].into_iter().flatten() {
-        if !names.contains(name) {
-            names.push(name.clone());
+        if !ports.contains(name) {
+            ports.push(name.clone());
         }
     }
-    let family = parsed.as_ref().map(|parsed| parsed.family);
-    let port = |(index, name): (usize, &String)| PortInfo {
-        groups: Vec::new(),
-        route_localnet: false,
-        device_group: 0,
-        name: name.clone(),
-        mac: Mac([2, 0, 0, 0, 0xff, index as u8]),
-        mtu: 1500,
-        // Something that MASQUERADE and REDIRECT can take.
-        addresses: family.map(|family| made_up_address(family, index)).into_iter().collect(),
-        up: true,
-    };
-    let mut topology = Topology {
-        mode: Mode::Routed,
-        ports: names.iter().enumerate().map(port).collect(),
-        routes: vec![],
-        rules: vec![],
-        neighbours: vec![],
-    };
-    let Some(parsed) = parsed else { return topology };
-    let full = if parsed.family == Family::V4 { 32 } else { 128 };
-    let (src, dst) =
-        (describe::ip(parsed.family, parsed.src), describe::ip(parsed.family, parsed.dst));
-    let index = |wanted: &Option<String>| {
-        names.iter().position(|name| Some(name) == wanted.as_ref()).map(|i| PortId(i as u8))
-    };
-    let unicast = |to: IpAddr, port| RouteEntry {
-        to: (to, full),
-        via: None,
-        kind: RouteKind::Unicast(port),
-        table: 254,
-        metric: 0,
-        mtu: None,
-        prefsrc: None,
-        devices: 0,
-        anycast: false,
-        realms: Realms::default(),
-    };
-    match (index(&description.input), index(&description.output)) {
-        (_, Some(output)) => {
-            topology.routes.push(unicast(dst, output));
-            // What a translation makes of the destination is there too.
-            let any = (describe::ip(parsed.family, 0), 0);
-            let default = RouteEntry { to: any, via: Some(dst), ..unicast(dst, output) };
-            topology.routes.push(default);
-            let mac = Mac([2, 0, 0, 0, 0xfe, 1]);
-            topology.neighbours.push(NeighbourEntry { port: output, address: dst, mac });
-        }
-        (Some(input), None) => topology.ports[input.index()].addresses.push((dst, full)),
-        (None, None) => {}
-    }
-    if let Some(input) = index(&description.input) {
-        topology.routes.push(unicast(src, input));
-        let mac = Mac([2, 0, 0, 0, 0xfe, 0]);
-        topology.neighbours.push(NeighbourEntry { port: input, address: src, mac });
-    }
-    topology
-}
-
-/// 2001:db8::ffff:0.
-const MADE_UP_V6: u128 = 0x2001_0db8_0000_0000_0000_0000_ffff_0000;
-
-/// The address of a made-up port, from a range for documentation.
-fn made_up_address(family: Family, port: usize) -> (IpAddr, u8) {
-    match family {
-        Family::V4 => (describe::ip(family, 0xc633_64c8 + port as u128), 32),
-        Family::V6 => (describe::ip(family, MADE_UP_V6 + port as u128), 128),
-    }
+    made_up::topology(&ports, description)
 }

@@ -16,7 +16,7 @@ use super::describe::ip;
 const EARLIER: Nanos = Nanos::from_secs(1);
 
 /// Makes the connection that the described packet is to belong to.
-pub(super) fn connection(
+pub(crate) fn connection(
     conntrack: &Conntrack,
     extensions: Extensions,
     description: &Description,

@@ -1,5 +1,7 @@
 //! Tests of explanations: reasons, states, hooks, refusals.
 
+use dataplane::packet::Family;
+
 use super::*;
 use crate::iptables::{self, TableNames};
 use crate::replay::event::Verdict;

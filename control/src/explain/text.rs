@@ -10,7 +10,7 @@ use super::{Description, Explanation, Stage, Step, reasons};
 use crate::replay::event::Verdict;
 
 /// The packet in a few words.
-pub(super) fn packet(description: &Description) -> String {
+pub(crate) fn packet(description: &Description) -> String {
     let Ok(Frame::Ip(parsed)) = wire::parse(&description.frame, Mac::default()) else {
         return format!("a frame of {} bytes that is no usable IP packet", description.frame.len());
     };

@@ -281,7 +281,7 @@ pub(super) fn ended(fed: &Fed, rules: &Ruleset) -> Option<(String, u32)> {
 }
 
 /// A step in words, and where it stands in the file.
-pub(super) fn place(step: &PathStep, rules: &Ruleset) -> (String, u32) {
+pub(crate) fn place(step: &PathStep, rules: &Ruleset) -> (String, u32) {
     let target = step.target.as_deref().unwrap_or("-");
     let table = rules.tables.iter().find(|table| table.id.name() == step.table);
     let chain = table.and_then(|table| table.chain(&step.chain));

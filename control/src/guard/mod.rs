@@ -8,7 +8,7 @@
 
 pub mod find;
 pub mod flows;
-mod judge;
+pub(crate) mod judge;
 #[cfg(test)]
 mod tests;
 

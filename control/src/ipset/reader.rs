@@ -15,6 +15,7 @@ use super::stage::{Done, Stage};
 use crate::diagnostics::{Code, Finding, Severity};
 use crate::iptables::Names;
 use crate::model::Span;
+use crate::objects;
 
 /// Largest file.
 pub const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -69,7 +70,11 @@ pub fn read(stage: &mut Stage<'_>, source: &[u8], file: &str, names: &dyn Names)
     match std::str::from_utf8(source) {
         Ok(text) => {
             let author = Author::Operator;
-            Lines { stage, file, names, author, findings: Vec::new() }.read(text)
+            let lines = Lines { stage, file, names, author, findings: Vec::new() };
+            match objects::name_of(&lines.file) {
+                Some(_) => lines.object(text),
+                None => lines.read(text),
+            }
         }
         Err(error) => {
             let valid = String::from_utf8_lossy(&source[..error.valid_up_to()]);
@@ -137,6 +142,31 @@ impl Lines<'_, '_, '_> {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(fault) => self.report(Severity::Error, fault, line, number),
+            }
+            if self.findings.len() > MAX_FINDINGS {
+                break;
+            }
+        }
+        self.findings
+    }
+
+    /// An object's file: what it stands for, told at the places of what it says.
+    fn object(mut self, text: &str) -> Vec<Finding> {
+        let object = match objects::read(text, &self.file) {
+            Ok(object) => object,
+            Err(findings) => return findings,
+        };
+        for (number, line, shift) in object.commands() {
+            let (mut warnings, before) = (Vec::new(), self.findings.len());
+            let outcome = self.line(&line, &mut Vec::new(), &mut warnings).map(|_| ());
+            for warning in warnings {
+                self.report(Severity::Warning, warning, &line, number);
+            }
+            if let Err(fault) = outcome {
+                self.report(Severity::Error, fault, &line, number);
+            }
+            for finding in &mut self.findings[before..] {
+                finding.column = finding.column.saturating_sub(shift).max(1);
             }
             if self.findings.len() > MAX_FINDINGS {
                 break;

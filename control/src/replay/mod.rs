@@ -8,6 +8,7 @@
 //! [`files`] runs it over captures as `portcullis replay` does (the contract is
 //! `docs/replay.md`).
 
+mod again;
 pub mod capture;
 mod effects;
 pub mod event;

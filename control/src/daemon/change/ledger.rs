@@ -216,7 +216,12 @@ impl Ledger {
     ///
     /// # Errors
     /// It cannot be recorded, and nothing allows that.
-    pub(super) fn prepare(&self, order: &Order<'_>, generation: u64) -> Result<Noted, Failure> {
+    pub(super) fn prepare(
+        &self,
+        order: &Order<'_>,
+        generation: u64,
+        spite: Option<&str>,
+    ) -> Result<Noted, Failure> {
         let texts = self.merged(order);
         let policy = PolicyRef::of(&texts);
         let book = self.book();
@@ -232,6 +237,9 @@ impl Ledger {
                 format!("in force; undone at {} unless confirmed", stamp(pending.deadline_us));
             Waiting { pending, previous, not_before: Nanos(0) }
         });
+        if let Some(spite) = spite {
+            draft.result = format!("{}, {spite}", draft.result);
+        }
         let lenient = order.terms.emergency || order.action == Action::Undo;
         let unrecorded = |why: &dyn std::fmt::Display| {
             format!(

@@ -1,7 +1,8 @@
 //! Changes of the policy, each one transaction that leaves evidence.
 //!
 //! Order of a change: whose turn is it, may it be made, parse and check, the operator's session,
-//! what becomes of live flows (`effect`), the record and the promise to undo it on disk
+//! the matrix of flows
+//! (`daemon/matrix`), what becomes of live flows (`effect`), the record and the promise to undo it on disk
 //! (`ledger`), the exchange, the record in force, health checks (`health`), flows that are cut. A
 //! failure before the exchange changes nothing; health checks that fail bring the old policy back.
 //! `undo` is how changes end: by confirmation, rollback, or nobody. `begin` is what a start finds.
@@ -14,6 +15,8 @@ mod ledger;
 mod undo;
 mod views;
 
+use std::path::PathBuf;
+
 use dataplane::clock::Nanos;
 use dataplane::packet::Family;
 
@@ -22,10 +25,10 @@ pub(super) use ledger::Ledger;
 
 use super::policy::{self, Texts};
 use super::service::Service;
-use super::sets::FromFiles;
-use crate::api::protocol::{Applied, Apply, SessionInfo, SessionReport, Stages, Terms};
+use super::sets::{FromFiles, Tried};
+use crate::api::protocol::{self, Applied, Apply, SessionInfo, SessionReport, Stages, Terms};
 use crate::api::{Code, Failure, Peer, Response};
-use crate::apply::{ApplyError, Installed};
+use crate::apply::{ApplyError, Change, Installed};
 use crate::diagnostics::{Finding, Severity};
 use crate::history::{Action, Draft, PolicyRef, Who};
 
@@ -53,6 +56,8 @@ pub(super) struct Order<'o> {
     pub(super) peer: Peer,
     pub(super) about: Option<u64>,
     pub(super) result: Option<String>,
+    /// What the new policy must be like: a matrix of flows.
+    pub(super) matrix: Option<PathBuf>,
 }
 
 impl<'o> Order<'o> {
@@ -68,6 +73,7 @@ impl<'o> Order<'o> {
             peer,
             about: None,
             result: None,
+            matrix: None,
         }
     }
 
@@ -125,13 +131,15 @@ impl Service {
             .into_iter()
             .filter_map(|(text, family)| text.is_some().then_some(family))
             .collect();
+        let spite = self.gate(order, &parsed.change, &tried)?;
         if order.terms.dry_run {
             let mut answer = self.rehearsed(order, parsed, texts, &families)?;
             answer.session = guarded.report;
             answer.findings.extend(guarded.findings);
             return Ok(answer);
         }
-        let noted = self.ledger().prepare(order, self.store().generation() + 1)?;
+        let noted =
+            self.ledger().prepare(order, self.store().generation() + 1, spite.as_deref())?;
         let before = self.ledger().book().texts.clone();
         let policy = noted.policy.clone();
         let installed = self.install(parsed, texts).map_err(Failure::from);
@@ -148,8 +156,26 @@ impl Service {
         }
         applied.session = guarded.report;
         applied.findings.extend(guarded.findings);
+        applied.findings.extend(spite.map(|message| remark(order, message)));
         self.tell(order, &policy, &applied);
         Ok(applied)
+    }
+
+    /// Whether the new policy is as its matrix of flows says; in an emergency what it goes on
+    /// in spite of.
+    fn gate(
+        &self,
+        order: &Order<'_>,
+        change: &Change,
+        tried: &Tried<'_>,
+    ) -> Result<Option<String>, Failure> {
+        if order.matrix.is_none() {
+            return Ok(None);
+        }
+        let sets = tried.foreseen().map_err(|error| {
+            Failure::new(Code::Refused, format!("{error}; the old policy keeps running"))
+        })?;
+        self.pass_gate(order.matrix.as_deref(), change, &sets, order.terms.emergency)
     }
 
     /// Says in the log who has changed what.
@@ -215,7 +241,8 @@ impl Service {
         let how = How { written_counters: apply.counters, all_sets: true };
         let (session, force) = (apply.session, apply.force);
         let order = Order::of(Action::Apply, &texts, apply.terms, peer);
-        self.change(Order { how, session, force, ..order }).map(Response::Applied)
+        let (matrix, _) = self.desk().matrix();
+        self.change(Order { how, session, force, matrix, ..order }).map(Response::Applied)
     }
 }
 
@@ -224,6 +251,13 @@ fn refusal(error: ApplyError, texts: &Texts) -> Refusal {
         Some(finding) => Refusal::Findings(vec![finding]),
         None => Refusal::Apply(error),
     }
+}
+
+/// A remark about a change that was made.
+fn remark(order: &Order<'_>, message: String) -> protocol::Finding {
+    let file = order.matrix.as_ref().map_or_else(String::new, |file| file.display().to_string());
+    let (severity, code) = ("warning".to_owned(), "matrix".to_owned());
+    protocol::Finding { severity, code, file, line: 0, column: 0, message, remedy: None }
 }
 
 /// A change that was made.

@@ -78,6 +78,7 @@ impl Service {
     /// What there is to nag about.
     pub(in crate::daemon) fn nags(&self) -> Vec<String> {
         let mut nags = self.expiring_soon(wall_us() / 1_000_000);
+        nags.extend(self.matrix_nag());
         let book = self.ledger().book();
         nags.extend(book.trouble.iter().cloned());
         if let Some(waiting) = &book.waiting {

@@ -122,6 +122,22 @@ impl Tried<'_> {
         Arc::clone(&self.overlay)
     }
 
+    /// All sets as they will be once the policy is in force, for those who only look.
+    ///
+    /// # Errors
+    /// More sets than are possible.
+    pub(super) fn foreseen(&self) -> Result<Registry, SetError> {
+        let all = self.overlay.overlay();
+        for (name, set) in &self.waiting {
+            all.put_over(*name, Arc::clone(set))?;
+        }
+        for (name, list) in self.lists.iter().filter(|(name, _)| !self.placed.contains(name)) {
+            all.put_over(*name, Arc::new(Set::new(*list.spec(), 0)?))?;
+            ipset::put_list(&all, *name, list, monotonic())?;
+        }
+        Ok(all)
+    }
+
     /// The policy is in force: so are the sets.
     pub(super) fn settle(self) -> Result<(), SetError> {
         let (registry, now) = (&self.desk.registry, monotonic());
