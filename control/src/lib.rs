@@ -27,6 +27,7 @@ pub mod iptables;
 pub mod lint;
 pub mod log;
 pub mod matrix;
+pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod objects;

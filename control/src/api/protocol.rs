@@ -150,6 +150,8 @@ pub enum Request {
     ShowPorts {},
     /// Statistics.
     ShowStats {},
+    /// The metrics, as Prometheus would scrape them.
+    ShowMetrics {},
     /// What became of records (LOG, NFLOG, AUDIT, TRACE), and who causes the most.
     ShowLog {},
     /// Lines about traced packets.
@@ -367,6 +369,11 @@ pub enum Response {
     },
     /// To `show_stats`.
     Stats(Stats),
+    /// To `show_metrics`.
+    Metrics {
+        /// In Prometheus' text format.
+        text: String,
+    },
     /// To `show_conntrack`.
     Conntrack(ConntrackPage),
     /// To `delete_conntrack`.

@@ -29,6 +29,31 @@ impl Identity {
     }
 }
 
+/// A rule's identity, and which of several alike in its chain it is, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleKey(pub u64, pub u32);
+
+/// As labels say it.
+impl std::fmt::Display for RuleKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.1 {
+            0 => write!(f, "{:016x}", self.0),
+            more => write!(f, "{:016x}-{}", self.0, more + 1),
+        }
+    }
+}
+
+/// The keys of counters, by their ids.
+pub(super) fn keys(identities: &[Identity]) -> Vec<RuleKey> {
+    let mut alike = HashMap::with_capacity(identities.len());
+    let key = |identity: &Identity| {
+        let count: &mut u32 = alike.entry(*identity).or_insert(0);
+        *count += 1;
+        RuleKey(identity.0, *count - 1)
+    };
+    identities.iter().map(key).collect()
+}
+
 /// Rules with every part that is hashed by its fields, and one with a part that is not.
 const PROBES: &str = "*filter
 :FORWARD ACCEPT [0:0]
@@ -153,4 +178,22 @@ pub(super) fn continued(old: &[Identity], new: &[Identity]) -> Vec<Option<Counte
         Some(CounterId(id))
     };
     new.iter().map(take).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_tell_rules_alike_apart() {
+        assert_eq!(RuleKey(0xabc, 0).to_string(), "0000000000000abc");
+        assert_eq!(RuleKey(0xabc, 1).to_string(), "0000000000000abc-2");
+    }
+
+    #[test]
+    fn rules_alike_are_counted_on() {
+        let ids = [7, 8, 7, 7].map(Identity);
+        let wanted = [RuleKey(7, 0), RuleKey(8, 0), RuleKey(7, 1), RuleKey(7, 2)];
+        assert_eq!(keys(&ids), wanted);
+    }
 }

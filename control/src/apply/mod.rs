@@ -37,6 +37,7 @@ use crate::selfcheck::{self, Budget, SelfCheckError};
 
 pub use ahead::Ahead;
 use identity::Identity;
+pub use identity::RuleKey;
 use tracks::Tracks;
 pub use tracks::{KIND as TRACKS, Track};
 use written::{strip_counters, written_counters};

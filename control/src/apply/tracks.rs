@@ -6,8 +6,8 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
-use super::identity::{self, Identity};
-use super::{PolicyStore, sum};
+use super::identity::{self, Identity, RuleKey};
+use super::{PolicyStore, PolicyView, sum};
 use crate::compile::Piece;
 
 /// What pieces of a state file with this are called.
@@ -75,6 +75,13 @@ impl Tracks {
             }
             row.packets = *packets;
         }
+    }
+}
+
+impl PolicyView<'_> {
+    /// What every rule is called for as long as it stays in the policy, by counter.
+    pub fn keys(&self) -> Vec<RuleKey> {
+        identity::keys(&self.running.identities)
     }
 }
 

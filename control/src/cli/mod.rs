@@ -21,6 +21,7 @@ pub mod lint;
 pub mod logging;
 pub mod man;
 pub mod matrix;
+mod metering;
 pub mod output;
 pub mod policies;
 pub mod recent;

@@ -8,6 +8,7 @@ use dataplane::port::management::Entry;
 
 use super::evidence::Keeping;
 use super::logging::Logging;
+use super::metering::Metering;
 use super::timeouts::CtTimeouts;
 use super::{Exit, Output};
 use crate::apply::ApplyError;
@@ -127,6 +128,9 @@ pub struct Args {
     /// What is recorded of changes, and what they need.
     #[command(flatten)]
     pub keeping: Keeping,
+    /// What is told to whoever scrapes.
+    #[command(flatten)]
+    pub metering: Metering,
     /// Most connections at once [default: 262144].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=268_435_456))]
     pub conntrack_max: Option<u64>,
@@ -230,7 +234,7 @@ impl Args {
             user: Given::flag(self.user.clone().map(|user| Some(UserName(user)))),
             seccomp: Given::flag(self.seccomp),
             socket_group: Given::flag(self.socket_group.map(|group| Some(Whole(group.into())))),
-            ..self.keeping.layer(self.logging.layer())
+            ..self.metering.layer(self.keeping.layer(self.logging.layer()))
         }
     }
 
@@ -335,6 +339,7 @@ fn report(error: &DaemonError, output: &Output) -> Exit {
         DaemonError::Preflight(daemon::preflight::PreflightError::Mode(_)) => Exit::Usage,
         DaemonError::Apply(_)
         | DaemonError::Failure(_)
+        | DaemonError::Metrics(_)
         | DaemonError::Preflight(_)
         | DaemonError::Socket(_)
         | DaemonError::State(_)

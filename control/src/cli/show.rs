@@ -5,6 +5,7 @@ mod blocklist;
 mod log;
 mod management;
 mod matrix;
+mod metrics;
 mod ports;
 mod tally;
 
@@ -80,6 +81,9 @@ pub enum What {
     /// What became of records (LOG, NFLOG, AUDIT, TRACE), and who causes the most.
     #[command(after_help = "Example:\n  portcullis show log --json")]
     Log,
+    /// The metrics, as Prometheus would scrape them (`metrics.listen`).
+    #[command(after_help = "Example:\n  portcullis show metrics | promtool check metrics")]
+    Metrics,
     /// Counters per worker, and drops by reason.
     #[command(after_help = "Example:\n  portcullis show stats --json")]
     Stats,
@@ -208,6 +212,7 @@ pub fn run(args: Args, output: &Output) -> Exit {
         What::Rules(which) => rules(which, &socket, output),
         What::Ports => ports::ports(&socket, output),
         What::Stats => stats(&socket, output),
+        What::Metrics => metrics::show(&socket, output),
         What::Nfacct(which) => accounts::show(which, &socket, output),
         What::Log => log::show(&socket, output),
         What::Blocklist => blocklist::show(&socket, output),

@@ -7,6 +7,7 @@ use super::change::{Evidence, Probe, Words};
 use super::conntrack::{SettingTable, TimeoutTable};
 use super::lint::LintTable;
 use super::management::Managers;
+use super::metrics::Listen;
 use super::table::{self, Effect, Given, Key, Origin, Value, keys};
 use super::values::{
     AttachName, CaptureFilesName, CaptureLinkName, HostRoadName, ModeName, OnFailureName, Pairs,
@@ -150,6 +151,12 @@ keys! {
         Whole(64);
     /// How many files of each that were turned over are kept.
     nflog_keep: Whole<1, 1000> = "nflog.keep", Restart, "--nflog-keep", Whole(8);
+
+    /// Where Prometheus scrapes metrics: an address with a port, as "127.0.0.1:9649". Whoever
+    /// reaches it reads them. Unset: nowhere; `show metrics` prints them.
+    metrics_listen: Option<Listen> = "metrics.listen", Restart, "--metrics", None;
+    /// Rules with series of their own at most; the others have one in common.
+    metrics_rules: Whole<0, 10_000> = "metrics.rules", Restart, "--metrics-rules", Whole(200);
 
     /// Where to listen for commands.
     socket: PathBuf = "control.socket", Restart, "--socket", PathBuf::from(super::DEFAULT_SOCKET);

@@ -16,7 +16,9 @@ use super::{
     Configured, Conflict, DEFAULT_HISTORY, DEFAULT_SETS, DEFAULT_SOCKET, DEFAULT_STATE, Settings,
 };
 use crate::daemon::sandbox::Sandbox;
-use crate::daemon::{CaptureSettings, ChangeSettings, Config, Failure, LogSettings, Rotation};
+use crate::daemon::{
+    CaptureSettings, ChangeSettings, Config, Failure, LogSettings, MetricsSettings, Rotation,
+};
 use crate::history::Keep;
 use crate::log::nflog::Link;
 
@@ -203,6 +205,10 @@ impl Configured {
             state: settings.state(),
             state_every: Nanos::from_secs(settings.state_interval.value.0),
             changes: settings.changes(),
+            metrics: MetricsSettings {
+                listen: settings.metrics_listen.value.map(|listen| listen.0),
+                rules: settings.metrics_rules.value.0 as usize,
+            },
             conntrack: settings.conntrack(),
             faults: None,
             timeouts: settings.timeouts.value.0.iter().map(|given| given.value.clone()).collect(),

@@ -61,6 +61,9 @@ pub enum DaemonError {
     /// Privileges cannot be given up.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// The endpoint for metrics cannot be had.
+    #[error(transparent)]
+    Metrics(#[from] crate::metrics::EndpointError),
     /// A thread or signal handler could not be made.
     #[error("{what}: {source}")]
     System {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use dataplane::clock::{Nanos, monotonic};
@@ -38,6 +38,8 @@ pub(super) struct WorkerSight {
     pub(super) sockets: SocketSights,
     /// Through which its ports get other ones.
     pub(super) exchange: Arc<Exchange>,
+    /// Its thread, as the kernel numbers it; 0 until it runs.
+    tid: Arc<AtomicU32>,
     /// Since when the watchdog has seen it stand still; zero while it turns.
     still_since: Arc<AtomicU64>,
 }
@@ -46,6 +48,12 @@ impl WorkerSight {
     /// Since when it stands still.
     pub(super) fn still_since(&self) -> Option<Nanos> {
         Some(Nanos(self.still_since.load(Ordering::Relaxed))).filter(|since| since.0 > 0)
+    }
+    /// CPU time that its thread has had, if the kernel says.
+    pub(super) fn cpu(&self) -> Option<Nanos> {
+        let tid = self.tid.load(Ordering::Relaxed);
+        let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok().map(Nanos)
     }
     /// Says since when it stands still, or that it turns.
     pub(super) fn set_still_since(&self, since: Option<Nanos>) {
@@ -78,6 +86,7 @@ struct Crew {
     outlets: Outlets,
     stats: Arc<WorkerStats>,
     exchange: Arc<Exchange>,
+    tid: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
 }
 
@@ -89,13 +98,14 @@ impl Crew {
         host: Option<HostQueue>,
         beat: Beat,
     ) -> io::Result<JoinHandle<()>> {
-        let Self { index, core, pipeline, outlets, stats, exchange, stop } = self;
+        let Self { index, core, pipeline, outlets, stats, exchange, tid, stop } = self;
         let mut worker = Worker::new(index, pool, ports, pipeline, outlets)
             .with_stats(stats)
             .with_exchange(exchange)
             .with_host(host)
             .with_beat(Some(beat));
         std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            tid.store(rustix::thread::gettid().as_raw_nonzero().get() as u32, Ordering::Relaxed);
             let pinned = core.is_some_and(core_affinity::set_for_current);
             if !pinned {
                 tracing::warn!("worker {index} runs unpinned");
@@ -140,6 +150,7 @@ impl Fleet {
             let sockets = share.ports.iter().map(AfxdpPort::observer).collect();
             let sockets = SocketSights::new(sockets);
             let exchange = Arc::new(Exchange::default());
+            let tid = Arc::<AtomicU32>::default();
             let pipeline = EnginePipeline::new(
                 index,
                 store.subscribe(),
@@ -159,6 +170,7 @@ impl Fleet {
                 outlets: outlets.clone(),
                 stats: Arc::clone(&stats),
                 exchange: Arc::clone(&exchange),
+                tid: Arc::clone(&tid),
                 stop: Arc::clone(&fleet.stop),
             };
             let thread = match terms.faults {
@@ -177,6 +189,7 @@ impl Fleet {
                 stats,
                 sockets,
                 exchange,
+                tid,
                 still_since: Arc::default(),
             });
         }

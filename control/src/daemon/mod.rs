@@ -22,6 +22,7 @@ mod forget;
 mod guard;
 mod health;
 mod housekeeping;
+mod keeping;
 mod logwriter;
 mod matrix;
 mod notify;
@@ -37,6 +38,7 @@ mod sets;
 mod sight;
 mod status;
 mod tallies;
+mod telemetry;
 mod timeouts;
 mod views;
 mod watch;
@@ -47,7 +49,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dataplane::clock::{Nanos, monotonic, wall_us};
+use dataplane::clock::{Nanos, monotonic};
 use dataplane::conntrack::{self, Conntrack};
 use dataplane::engine::Switches;
 use dataplane::fib::{Mode, Network};
@@ -58,14 +60,13 @@ use dataplane::publish::Publisher;
 use dataplane::worker::Outlets;
 
 use crate::api::Server;
-use crate::apply::{PolicyStore, TRACKS};
-use crate::compile::Piece;
+use crate::apply::PolicyStore;
 use crate::config::Configured;
 use crate::diagnostics::Finding;
 use crate::guard::Session;
 use crate::history::Moment;
 use crate::net::Mirror;
-use crate::state::{self, Keeper, Place, Restored, Saving, Sources, StateError};
+use crate::state::{Keeper, Place, Restored};
 use blocklist::Blocking;
 pub use change::ChangeSettings;
 use change::Ledger;
@@ -76,6 +77,7 @@ pub use failure::{Failure, FailureError};
 pub use fleet::Injection;
 use fleet::{Fleet, Terms};
 use housekeeping::{NetworkSide, Signals};
+use keeping::{keep_state, restore_state, state_note};
 use logwriter::LogThread;
 pub use logwriter::{CaptureSettings, LogSettings, Rotation};
 use notify::Duties;
@@ -88,6 +90,7 @@ use service::{NetworkInForce, Parts, Service, StateSight};
 use sets::lasting::SetKeeper;
 use sets::{FromFiles, SetDesk};
 use sight::ProgramSight;
+pub use telemetry::MetricsSettings;
 pub use timeouts::NamedTimeouts;
 
 /// What to run.
@@ -140,6 +143,8 @@ pub struct Config {
     pub state_every: Nanos,
     /// Where policies are recorded, and what changes need.
     pub changes: ChangeSettings,
+    /// What is told to whoever scrapes.
+    pub metrics: MetricsSettings,
     /// Connection tracking and reassembly settings by the kernel's names.
     pub conntrack: Vec<(String, u64)>,
     /// Faults on every wire, for tests.
@@ -189,6 +194,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     preflight::mode(&config.mode, config.ports.len())?;
     preflight::machine()?;
     let server = Server::bind(&config.socket, config.socket_group)?;
+    let endpoint = telemetry::bind(&config.metrics)?;
     let place = config.state.as_deref().map(Place::take).transpose()?;
     let mirror = Mirror::open(config.mode.clone(), config.ports.clone())?;
     let links = preflight::ports(mirror.view(), &config.ports)?;
@@ -222,6 +228,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     let rounds = server.rounds();
     health.watch("the control thread", monotonic(), move || rounds.load(Ordering::Relaxed));
     let control = serve(server, &daemon.service, &signals)?;
+    telemetry::start(&daemon.service, endpoint, &signals.stop)?;
     sandbox::seal(daemon.config.sandbox.seccomp)?;
     ready(&Ready { workers, findings: &parsed.findings, texts: &texts, notes: &notes });
     notify::ready(&daemon.service.status_line());
@@ -391,6 +398,7 @@ impl Daemon {
             state: StateSight::of(&config, keeper.as_ref()),
             configured: config.configured.clone(),
             ledger,
+            metrics: config.metrics,
             host_road: opened.host_road,
             failure: config.failure.clone(),
             stop: Arc::clone(&signals.stop),
@@ -428,60 +436,4 @@ fn start_log(
         LogThread::start(file, &config.logging, outlets, ports).map_err(system("log thread"))?;
     log.desk().open_book(store.log_book());
     Ok(log)
-}
-
-fn restore_state(
-    place: &Place,
-    conntrack: &Conntrack,
-    network: &Network,
-    store: &PolicyStore,
-) -> Result<Restored, StateError> {
-    let dynamic = |limits: &[_], pieces: &[Piece], elapsed, now| {
-        let limits = store.import_limits(limits, elapsed, now);
-        let (counts, pieces): (Vec<Piece>, Vec<Piece>) =
-            pieces.iter().cloned().partition(|piece| piece.kind == TRACKS);
-        let foreign = counts.iter().filter(|piece| !store.import_counts(piece)).count();
-        if foreign > 0 {
-            tracing::warn!("the rules' counters are another build's: they begin anew");
-        }
-        (limits, store.import_pieces(&pieces, elapsed, now))
-    };
-    state::restore(place, conntrack, network, dynamic)
-}
-
-/// What the operator should know of the state that was found.
-fn state_note(place: &Place, restored: &Restored) -> Option<String> {
-    let path = place.path().display();
-    if let Some((refusal, aside)) = &restored.refused {
-        let aside = aside.display();
-        return Some(format!(
-            "state file {path} was refused: {refusal}; starting clean, it is now {aside}"
-        ));
-    }
-    let refused = restored.pieces.refused;
-    let (kind, name, why) = restored.pieces.first_refused.as_ref()?;
-    Some(format!(
-        "state file {path}: {refused} amounts of rules begin anew, the first of them {kind} {name}: {why}"
-    ))
-}
-
-fn keep_state(
-    place: Place,
-    config: &Config,
-    conntrack: &Arc<Conntrack>,
-    store: &Arc<PolicyStore>,
-    restored: Restored,
-) -> io::Result<Keeper> {
-    let (policy, shared) = (Arc::clone(store), Arc::clone(store));
-    let sources = Sources {
-        conntrack: Arc::clone(conntrack),
-        limits: Box::new(move |now| policy.export_limits(now)),
-        pieces: Box::new(move |now| {
-            let mut pieces = shared.export_pieces(now);
-            pieces.push(shared.export_counts(wall_us() / 1_000_000));
-            pieces
-        }),
-        ports: config.ports.clone(),
-    };
-    Keeper::start(Saving { place, every: config.state_every }, sources, restored)
 }

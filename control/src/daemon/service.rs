@@ -18,6 +18,7 @@ use super::matrix::MatrixDesk;
 use super::ports::PortBoard;
 use super::reload::Desk;
 use super::sets::SetDesk;
+use super::telemetry::Telemetry;
 use super::watch::Events;
 use super::{failure, records, status, tallies, views};
 use crate::api::protocol::{ConntrackWatch, Explained, FailureInfo, Stats, Status, VersionInfo};
@@ -26,6 +27,7 @@ use crate::apply::PolicyStore;
 use crate::config::Configured;
 use crate::explain::{self, Description, ExplainError};
 use crate::iptables::TableNames;
+use crate::metrics::Form;
 use crate::model::expiry::in_force;
 use crate::state::{Keeper, Pace, Progress};
 
@@ -53,6 +55,7 @@ pub(super) struct Service {
     desk: Desk,
     ledger: Ledger,
     matrix: MatrixDesk,
+    telemetry: Telemetry,
     host_road: bool,
     failure: super::Failure,
     stop: Arc<AtomicBool>,
@@ -75,6 +78,7 @@ pub(super) struct Parts {
     pub(super) state: Option<StateSight>,
     pub(super) configured: Configured,
     pub(super) ledger: Ledger,
+    pub(super) metrics: super::MetricsSettings,
     pub(super) host_road: bool,
     pub(super) failure: super::Failure,
     pub(super) stop: Arc<AtomicBool>,
@@ -102,7 +106,7 @@ impl StateSight {
 }
 
 impl Service {
-    fn stats(&self) -> Stats {
+    pub(super) fn stats(&self) -> Stats {
         let mut stats = views::stats(&self.workers, &self.conntrack, &self.log);
         (stats.uptime_ms, stats.generation) = (self.uptime_ms(), self.store.generation());
         stats.retired = self.store.retired();
@@ -128,6 +132,7 @@ impl Service {
             desk: Desk::new(parts.configured),
             ledger: parts.ledger,
             matrix: MatrixDesk::default(),
+            telemetry: Telemetry::new(&parts.metrics),
             host_road: parts.host_road,
             failure: parts.failure,
             stop: parts.stop,
@@ -197,6 +202,23 @@ impl Service {
         &self.workers
     }
 
+    pub(super) fn board(&self) -> &PortBoard {
+        &self.board
+    }
+
+    pub(super) fn logging(&self) -> &LogSettings {
+        &self.logging
+    }
+
+    pub(super) fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// How saving the state goes, where it is kept.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        self.state.as_ref().map(|state| (state.progress)())
+    }
+
     pub(super) fn desk(&self) -> &Desk {
         &self.desk
     }
@@ -254,7 +276,7 @@ impl Service {
         }
     }
 
-    fn version(&self) -> VersionInfo {
+    pub(super) fn version(&self) -> VersionInfo {
         VersionInfo {
             portcullis: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
@@ -373,6 +395,7 @@ impl Handler for Service {
             Request::ChangeRecent { list, change } => {
                 tallies::change_recent(&self.store, &list, &change)
             }
+            Request::ShowMetrics {} => Ok(Response::Metrics { text: self.metrics(Form::Classic) }),
             Request::ShowStats {} => Ok(Response::Stats(self.stats())),
             Request::ShowLog {} => {
                 let report = records::report(&self.workers, &self.log, &self.logging);

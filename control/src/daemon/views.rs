@@ -68,6 +68,7 @@ pub(super) fn rules(
     host_road: bool,
 ) -> Rules {
     let names = TableNames::of_host();
+    let keys = view.keys();
     let mut chains = Vec::new();
     for name in [FamilyName::V4, FamilyName::V6] {
         let family = of_name(name);
@@ -94,6 +95,9 @@ pub(super) fn rules(
                     packets,
                     bytes,
                     text,
+                    id: entry
+                        .rule(index)
+                        .map_or_else(String::new, |id| keys[id.0 as usize].to_string()),
                     since: time(since_s),
                     first_hit: time(first_s),
                     last_hit: time(last_s),

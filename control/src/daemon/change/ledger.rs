@@ -71,6 +71,8 @@ pub(in crate::daemon) struct Ledger {
     holder: Mutex<Option<Holder>>,
     /// A thread is at work to undo a change.
     pub(super) undoing: AtomicBool,
+    /// Changes that were undone.
+    pub(super) undone: AtomicU64,
     /// The kernel's name for this boot.
     pub(super) boot: String,
     /// What of expiring rules has been said.
@@ -111,6 +113,7 @@ impl Ledger {
             book,
             holder,
             undoing: AtomicBool::new(false),
+            undone: AtomicU64::new(0),
             boot,
             announced: AtomicU64::new(0),
         }

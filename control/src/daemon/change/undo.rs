@@ -49,7 +49,9 @@ impl Service {
         let terms = Terms { why, ..Terms::default() };
         let result = Some(format!("undone: {trouble}"));
         let order = Order { about, result, ..Order::of(Action::Undo, texts, terms, peer) };
-        self.restore(order, texts)
+        let undone = self.restore(order, texts)?;
+        self.ledger().undone.fetch_add(1, Ordering::Relaxed);
+        Ok(undone)
     }
 
     /// Undoes the change that waits, if its time has come. For the housekeeping thread.

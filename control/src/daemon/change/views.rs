@@ -1,5 +1,7 @@
 //! What the control socket asks of changes, and what of them is shown.
 
+use std::sync::atomic::Ordering;
+
 use dataplane::clock::{Nanos, wall_us};
 
 use super::ledger::{Waiting, refused};
@@ -73,6 +75,14 @@ impl Service {
         };
         let (rules, rules6, sets) = (texts.v4, texts.v6, texts.sets);
         Ok(Response::Stored(Box::new(StoredPolicy { record, rules, rules6, sets })))
+    }
+
+    /// Changes undone since the start, waiting now, and emergencies that are open.
+    pub(in crate::daemon) fn change_counts(&self) -> [u64; 3] {
+        let undone = self.ledger().undone.load(Ordering::Relaxed);
+        let book = self.ledger().book();
+        let open = book.history.as_ref().map_or(0, |history| history.open_emergencies().count());
+        [undone, u64::from(book.waiting.is_some()), open as u64]
     }
 
     /// What there is to nag about.

@@ -1,0 +1,117 @@
+//! What the daemon tells of itself: metrics for whoever scrapes, and the facts behind them.
+//!
+//! Threads: the endpoint's, which is at low priority and takes no lock for longer than a copy of
+//! the rules' counters takes; housekeeping and the workers never wait for it.
+
+mod facts;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use dataplane::clock::{Nanos, monotonic, wall_us};
+
+use super::DaemonError;
+use super::error::system;
+use super::service::Service;
+use crate::metrics::{Endpoint, EndpointError, Form, Requests, Respond, RuleBook, write};
+
+/// A page is made at most this often for the endpoint.
+const FRESH: Nanos = Nanos::from_millis(200);
+
+/// Whether and how metrics are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// Where the endpoint listens, if anywhere.
+    pub listen: Option<SocketAddr>,
+    /// Rules with series of their own at most.
+    pub rules: usize,
+}
+
+/// The page that was made last.
+#[derive(Debug, Default)]
+struct Made {
+    at: Option<Nanos>,
+    classic: String,
+    open: String,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(super) struct Telemetry {
+    /// When the daemon began, in seconds since 1970.
+    started_s: f64,
+    book: Mutex<RuleBook>,
+    requests: Arc<Requests>,
+}
+
+impl Telemetry {
+    pub(super) fn new(settings: &MetricsSettings) -> Self {
+        let book = Mutex::new(RuleBook::new(settings.rules));
+        Self { started_s: wall_us() as f64 / 1e6, book, requests: Arc::default() }
+    }
+
+    fn book(&self) -> MutexGuard<'_, RuleBook> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn requests(&self) -> [u64; 4] {
+        let Requests { served, refused, cut, crowded } = &*self.requests;
+        [served, refused, cut, crowded].map(|counter| counter.load(Ordering::Relaxed))
+    }
+}
+
+/// Takes the address, if there is to be an endpoint: before privileges go.
+pub(super) fn bind(settings: &MetricsSettings) -> Result<Option<Endpoint>, EndpointError> {
+    settings.listen.map(Endpoint::bind).transpose()
+}
+
+/// Starts the threads.
+pub(super) fn start(
+    service: &Arc<Service>,
+    endpoint: Option<Endpoint>,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), DaemonError> {
+    let Some(endpoint) = endpoint else { return Ok(()) };
+    service.serve_metrics(endpoint, stop).map_err(system("metrics thread"))
+}
+
+impl Service {
+    /// The metrics as they are now.
+    pub(super) fn metrics(&self, form: Form) -> String {
+        write(&self.facts()).text(form)
+    }
+
+    /// Starts answering at the endpoint.
+    fn serve_metrics(
+        self: &Arc<Self>,
+        endpoint: Endpoint,
+        stop: &Arc<AtomicBool>,
+    ) -> io::Result<()> {
+        if let Ok(address) = endpoint.address() {
+            tracing::info!("metrics at http://{address}/metrics");
+        }
+        // The thread must not keep alive what the daemon has let go.
+        let service: Weak<Self> = Arc::downgrade(self);
+        let made = Mutex::new(Made::default());
+        let respond = move |form| {
+            let Some(service) = service.upgrade() else { return String::new() };
+            let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = monotonic();
+            if made.at.is_none_or(|at| now.saturating_sub(at) >= FRESH) {
+                let page = write(&service.facts());
+                let (classic, open) =
+                    (page.clone().text(Form::Classic), page.text(Form::OpenMetrics));
+                *made = Made { at: Some(now), classic, open };
+            }
+            match form {
+                Form::Classic => made.classic.clone(),
+                Form::OpenMetrics => made.open.clone(),
+            }
+        };
+        let respond: Arc<Respond> = Arc::new(respond);
+        let requests = Arc::clone(&self.telemetry().requests);
+        endpoint.serve(respond, requests, Arc::clone(stop)).map(drop)
+    }
+}
