@@ -5,6 +5,7 @@
 //! daemon with its control socket and its state file, and the command line. It does not know how
 //! a frame is received.
 
+pub mod alert;
 pub mod api;
 pub mod apply;
 mod aside;

@@ -341,6 +341,9 @@ link = "raw"
 rate = 14
 rotate-mib = 15
 keep = 16
+[[alert]]
+url = "http://192.0.2.1/"
+events = ["rollback"]
 [metrics]
 listen = "127.0.0.1:9649"
 rules = 20

@@ -7,6 +7,7 @@ mod blocklist;
 mod changes;
 mod config;
 mod connections;
+mod failure;
 mod log;
 mod management;
 mod matrix;
@@ -21,7 +22,6 @@ mod tally;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 pub use accounts::AccountEntry;
 pub use applied::{Applied, Stages, VersionInfo};
@@ -36,6 +36,7 @@ pub use connections::{
     ConntrackWatch, CountedInfo, Deleted, EventInfo, EventKindName, ExpectInfo, MarkFilter, NatEnd,
     NatFilter, StatusName, TupleInfo,
 };
+pub use failure::{Code, Failure};
 pub use log::{HeavyInfo, LogReport, OutletInfo};
 pub use management::ManagementEntry;
 pub use matrix::{MatrixInfo, MatrixRun, RunMatrix};
@@ -466,42 +467,4 @@ pub struct Explained {
     pub management: Option<String>,
     /// The explanation as `portcullis explain --json` prints it.
     pub explanation: serde_json::Value,
-}
-
-/// Why a request failed.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Error)]
-#[error("{message}")]
-pub struct Failure {
-    /// The kind.
-    pub code: Code,
-    /// For people.
-    pub message: String,
-    /// What is wrong with the policy texts, for `refused`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub findings: Vec<Finding>,
-}
-
-impl Failure {
-    /// Without findings.
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), findings: Vec::new() }
-    }
-}
-
-/// The kinds of failure.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Code {
-    /// Not JSON, or not a request.
-    BadRequest,
-    /// A version that this daemon does not speak.
-    UnsupportedVersion,
-    /// The peer may not speak to this daemon.
-    Forbidden,
-    /// The content was refused; nothing changed.
-    Refused,
-    /// Another change is in progress, or too many connections are open.
-    Busy,
-    /// A fault of the daemon.
-    Internal,
 }

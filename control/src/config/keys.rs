@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::alerts::Webhooks;
 use super::change::{Evidence, Probe, Words};
 use super::conntrack::{SettingTable, TimeoutTable};
 use super::lint::LintTable;
@@ -28,6 +29,12 @@ keys! {
     /// What becomes of findings of `lint` and `check`, as { accept-any = "deny" }: deny makes
     /// lint fail, warn and note show them, allow hides them. `lint --codes` lists them.
     lint: LintTable = "lint", Live, "", LintTable::default();
+
+    /// Webhooks, each an [[alert]] with url and events (drop-rate, conntrack-warning,
+    /// conntrack-critical, log-loss, rollback, exception-expiring, pressure, matrix-failure), and
+    /// body, drop-rate, conntrack-warning, conntrack-critical, hold, expiring, timeout, attempts
+    /// and queue where they differ from what is usual.
+    alerts: Webhooks = "alert", Restart, "", Webhooks::default();
 
     /// The IPv4 policy, an iptables-save file. A reload reads it again.
     rules: Option<PathBuf> = "policy.rules", Live, "--rules", None;

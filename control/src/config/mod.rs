@@ -6,6 +6,7 @@
 //! bad values are all refused, each with its place. Relative paths in the file begin at
 //! the file's directory, those of flags at the working directory.
 
+mod alerts;
 mod change;
 mod conntrack;
 mod keys;
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+pub use self::alerts::Webhooks;
 pub use self::change::{Evidence, Probe, Words};
 pub use self::conntrack::{SettingTable, TimeoutTable};
 pub use self::lint::{LintTable, nearest_code};

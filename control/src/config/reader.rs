@@ -111,6 +111,13 @@ impl Reader<'_> {
         (0..=at).rev().find(|at| self.text.is_char_boundary(*at)).unwrap_or(0)
     }
 
+    /// Whether the value there begins on the next line, as texts over several lines may.
+    pub fn begins_below(&self, bytes: Range<usize>) -> bool {
+        let raw = self.text.get(bytes).unwrap_or_default();
+        let inside = raw.strip_prefix("\"\"\"").or_else(|| raw.strip_prefix("'''"));
+        inside.is_some_and(|text| text.starts_with('\n') || text.starts_with("\r\n"))
+    }
+
     /// A value of the wrong type.
     pub fn mismatch<T>(&mut self, value: &DeValue<'_>, at: Span, wanted: &str) -> Option<T> {
         let message = format!("expected {wanted}, found {}", value.type_str());

@@ -205,9 +205,9 @@ impl Configured {
             state: settings.state(),
             state_every: Nanos::from_secs(settings.state_interval.value.0),
             changes: settings.changes(),
+            alerts: settings.alerts.value.0.clone(),
             metrics: MetricsSettings {
                 listen: settings.metrics_listen.value.map(|listen| listen.0),
-                rules: settings.metrics_rules.value.0 as usize,
             },
             conntrack: settings.conntrack(),
             faults: None,

@@ -107,6 +107,14 @@ accept-any = "deny"
 [matrix]
 file = "matrix.toml"
 interval = 60
+
+[metrics]
+listen = "[::1]:9649"
+rules = 12
+
+[[alert]]
+url = "http://192.0.2.1/hook"
+events = ["rollback"]
 "#;
 
 #[test]

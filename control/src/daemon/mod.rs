@@ -59,6 +59,7 @@ use dataplane::port::management::List;
 use dataplane::publish::Publisher;
 use dataplane::worker::Outlets;
 
+use crate::alert::Webhook;
 use crate::api::Server;
 use crate::apply::PolicyStore;
 use crate::config::Configured;
@@ -143,6 +144,8 @@ pub struct Config {
     pub state_every: Nanos,
     /// Where policies are recorded, and what changes need.
     pub changes: ChangeSettings,
+    /// Who is told what happens.
+    pub alerts: Vec<Webhook>,
     /// What is told to whoever scrapes.
     pub metrics: MetricsSettings,
     /// Connection tracking and reassembly settings by the kernel's names.
@@ -220,15 +223,13 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     let (mut daemon, restored) =
         Daemon::start(config, equipment, &signals).map_err(|error| owners.blame(error, &texts))?;
     let mut notes = daemon.service.notes();
-    notes.extend(remarks);
-    notes.extend(restored);
-    notes.extend(mounted);
+    notes.extend(remarks.into_iter().chain(restored).chain(mounted));
     notes.extend(preflight::takeover_notes(&daemon.config));
     let mut health = daemon.fleet.health();
     let rounds = server.rounds();
     health.watch("the control thread", monotonic(), move || rounds.load(Ordering::Relaxed));
     let control = serve(server, &daemon.service, &signals)?;
-    telemetry::start(&daemon.service, endpoint, &signals.stop)?;
+    telemetry::start(&daemon.service, endpoint, &daemon.config.alerts, &signals.stop)?;
     sandbox::seal(daemon.config.sandbox.seccomp)?;
     ready(&Ready { workers, findings: &parsed.findings, texts: &texts, notes: &notes });
     notify::ready(&daemon.service.status_line());
@@ -398,7 +399,6 @@ impl Daemon {
             state: StateSight::of(&config, keeper.as_ref()),
             configured: config.configured.clone(),
             ledger,
-            metrics: config.metrics,
             host_road: opened.host_road,
             failure: config.failure.clone(),
             stop: Arc::clone(&signals.stop),

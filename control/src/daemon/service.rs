@@ -78,7 +78,6 @@ pub(super) struct Parts {
     pub(super) state: Option<StateSight>,
     pub(super) configured: Configured,
     pub(super) ledger: Ledger,
-    pub(super) metrics: super::MetricsSettings,
     pub(super) host_road: bool,
     pub(super) failure: super::Failure,
     pub(super) stop: Arc<AtomicBool>,
@@ -117,6 +116,8 @@ impl Service {
     }
 
     pub(super) fn new(parts: Parts) -> Self {
+        let rules = parts.configured.settings.metrics_rules.value.0 as usize;
+        let telemetry = Telemetry::new(rules);
         Self {
             store: parts.store,
             conntrack: parts.conntrack,
@@ -132,7 +133,7 @@ impl Service {
             desk: Desk::new(parts.configured),
             ledger: parts.ledger,
             matrix: MatrixDesk::default(),
-            telemetry: Telemetry::new(&parts.metrics),
+            telemetry,
             host_road: parts.host_road,
             failure: parts.failure,
             stop: parts.stop,

@@ -3,6 +3,7 @@
 use dataplane::verdict::DropReason;
 
 use super::Page;
+use crate::alert::Counts;
 use crate::api::protocol::{LogReport, PortStatus, Stats, WorkerInfo};
 
 /// A rule or a chain's policy that has series of its own.
@@ -54,6 +55,8 @@ pub struct Facts {
     pub changes: [u64; 3],
     /// Requests to the endpoint: served, refused, cut off, one too many.
     pub requests: [u64; 4],
+    /// Alerts by webhook: its host, what became of them, how many wait.
+    pub alerts: Vec<(String, Counts, usize)>,
 }
 
 fn label(name: &'static str, value: impl ToString) -> (&'static str, String) {
@@ -70,6 +73,7 @@ pub fn write(facts: &Facts) -> Page {
     conntrack(&mut page, &facts.stats);
     records(&mut page, &facts.log);
     changes(&mut page, facts);
+    alerts(&mut page, facts);
     page
 }
 
@@ -247,4 +251,21 @@ fn changes(page: &mut Page, facts: &Facts) {
     page.gauge("changes_waiting", help, waiting as f64);
     let help = "Emergency changes that nobody has reconciled.";
     page.gauge("emergencies_open", help, open as f64);
+}
+
+fn alerts(page: &mut Page, facts: &Facts) {
+    let place = |index: usize, host: &str| vec![label("webhook", index), label("host", host)];
+    let rows = facts.alerts.iter().enumerate().flat_map(|(index, (host, counts, _))| {
+        let named = [("sent", counts.sent), ("failed", counts.failed), ("lost", counts.lost)];
+        named.map(|(outcome, count)| {
+            let mut labels = place(index, host);
+            labels.push(label("outcome", outcome));
+            (labels, count)
+        })
+    });
+    let help = "Alerts taken by the webhook, attempts that failed, and alerts given up.";
+    page.counters("alerts", help, rows);
+    let waiting = facts.alerts.iter().enumerate();
+    let waiting = waiting.map(|(index, (host, _, left))| (place(index, host), *left as f64));
+    page.gauges("alerts_waiting", "Alerts that wait for their webhook.", waiting);
 }

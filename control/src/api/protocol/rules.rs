@@ -49,7 +49,7 @@ pub struct RuleInfo {
     /// The rule as `iptables-save` prints it.
     pub text: String,
     /// What it is called in the metrics, for as long as it stays in the policy.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// Since when it is in force, in this or in earlier policies: seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -88,6 +88,7 @@ impl Service {
             saves,
             changes: self.change_counts(),
             requests: self.telemetry().requests(),
+            alerts: self.telemetry().alerts(),
         }
     }
 }

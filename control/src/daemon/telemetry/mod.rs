@@ -1,32 +1,32 @@
-//! What the daemon tells of itself: metrics for whoever scrapes, and the facts behind them.
+//! What the daemon tells of itself: metrics for whoever scrapes, and alerts for whoever asked.
 //!
 //! Threads: the endpoint's, which is at low priority and takes no lock for longer than a copy of
 //! the rules' counters takes; housekeeping and the workers never wait for it.
 
+mod alerts;
 mod facts;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use dataplane::clock::{Nanos, monotonic, wall_us};
 
 use super::DaemonError;
 use super::error::system;
 use super::service::Service;
+use crate::alert::{Counts, Webhook};
 use crate::metrics::{Endpoint, EndpointError, Form, Requests, Respond, RuleBook, write};
 
 /// A page is made at most this often for the endpoint.
 const FRESH: Nanos = Nanos::from_millis(200);
 
-/// Whether and how metrics are told.
+/// Whether metrics are told without being asked for at the control socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MetricsSettings {
     /// Where the endpoint listens, if anywhere.
     pub listen: Option<SocketAddr>,
-    /// Rules with series of their own at most.
-    pub rules: usize,
 }
 
 /// The page that was made last.
@@ -44,12 +44,23 @@ pub(super) struct Telemetry {
     started_s: f64,
     book: Mutex<RuleBook>,
     requests: Arc<Requests>,
+    desks: OnceLock<Vec<Arc<alerts::Desk>>>,
+    /// Flows of the matrix that the live policy does not treat as written.
+    matrix_failing: AtomicU64,
 }
 
 impl Telemetry {
-    pub(super) fn new(settings: &MetricsSettings) -> Self {
-        let book = Mutex::new(RuleBook::new(settings.rules));
-        Self { started_s: wall_us() as f64 / 1e6, book, requests: Arc::default() }
+    /// With series for so many rules.
+    pub(super) fn new(rules: usize) -> Self {
+        let book = Mutex::new(RuleBook::new(rules));
+        let started_s = wall_us() as f64 / 1e6;
+        let (requests, desks) = (Arc::default(), OnceLock::new());
+        Self { started_s, book, requests, desks, matrix_failing: AtomicU64::new(0) }
+    }
+
+    /// What became of alerts, by webhook.
+    fn alerts(&self) -> Vec<(String, Counts, usize)> {
+        self.desks.get().into_iter().flatten().map(|desk| desk.counts()).collect()
     }
 
     fn book(&self) -> MutexGuard<'_, RuleBook> {
@@ -67,14 +78,18 @@ pub(super) fn bind(settings: &MetricsSettings) -> Result<Option<Endpoint>, Endpo
     settings.listen.map(Endpoint::bind).transpose()
 }
 
-/// Starts the threads.
+/// Starts the threads. To be called before system calls are given up: names are looked up.
 pub(super) fn start(
     service: &Arc<Service>,
     endpoint: Option<Endpoint>,
+    webhooks: &[Webhook],
     stop: &Arc<AtomicBool>,
 ) -> Result<(), DaemonError> {
-    let Some(endpoint) = endpoint else { return Ok(()) };
-    service.serve_metrics(endpoint, stop).map_err(system("metrics thread"))
+    if let Some(endpoint) = endpoint {
+        service.serve_metrics(endpoint, stop).map_err(system("metrics thread"))?;
+    }
+    let desks = service.telemetry().desks.get_or_init(|| alerts::desks(webhooks));
+    alerts::start(service, desks, stop).map_err(system("alert thread"))
 }
 
 impl Service {
