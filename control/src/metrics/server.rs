@@ -4,7 +4,8 @@
 //! by the daemon's stop flag. Each connection has a thread for at most a few seconds.
 //!
 //! Limits: [`MOST`] connections at once (more are told 503 and closed), [`LONGEST`] bytes of a
-//! request, [`PATIENCE`] for asking and as long for listening.
+//! request, [`PATIENCE`] for asking and as long for listening. They are why this is no ready-made
+//! server: those that need no runtime wait for a slow client for ever. Requests are read by `httparse`.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -23,6 +24,8 @@ use super::Form;
 const MOST: usize = 4;
 /// Bytes of a request's head.
 const LONGEST: usize = 8192;
+/// Header fields of a request.
+const MOST_HEADERS: usize = 64;
 /// For the request, and again for the answer.
 const PATIENCE: Nanos = Nanos::from_secs(3);
 /// How often the accepting thread looks whether it should stop.
@@ -217,30 +220,28 @@ fn write_all(stream: &mut TcpStream, mut bytes: &[u8], deadline: Nanos) -> io::R
 }
 
 fn asked(head: &[u8]) -> Result<Asked, Otherwise> {
-    let bad = ("400 Bad Request", "this is no HTTP request\n");
+    let long = ("431 Request Header Fields Too Large", "that is too long\n");
     if head.len() > LONGEST {
-        return Err(("431 Request Header Fields Too Large", "that is too long\n"));
+        return Err(long);
     }
-    let text = std::str::from_utf8(head).map_err(|_| bad)?;
-    let mut lines = text.split("\r\n");
-    let first: Vec<&str> = lines.next().unwrap_or_default().split(' ').collect();
-    let [method, target, version] = first[..] else { return Err(bad) };
-    if !version.starts_with("HTTP/1.") {
-        return Err(bad);
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(head) {
+        Ok(_) => {}
+        Err(httparse::Error::TooManyHeaders) => return Err(long),
+        Err(_) => return Err(("400 Bad Request", "this is no HTTP request\n")),
     }
-    let head_only = match method {
-        "GET" => false,
-        "HEAD" => true,
+    let head_only = match request.method {
+        Some("GET") => false,
+        Some("HEAD") => true,
         _ => return Err(("405 Method Not Allowed", "only GET\n")),
     };
-    if target.split('?').next() != Some("/metrics") {
+    if request.path.and_then(|target| target.split('?').next()) != Some("/metrics") {
         return Err(("404 Not Found", "the metrics are at /metrics\n"));
     }
-    let accept = lines.find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("accept").then_some(value)
-    });
-    Ok(Asked { form: Form::accepted(accept.unwrap_or_default()), head_only })
+    let accept = request.headers.iter().find(|it| it.name.eq_ignore_ascii_case("accept"));
+    let accept = accept.and_then(|it| std::str::from_utf8(it.value).ok()).unwrap_or_default();
+    Ok(Asked { form: Form::accepted(accept), head_only })
 }
 
 fn reply(status: &str, content_type: &str, body: &str, head_only: bool) -> Vec<u8> {
