@@ -36,3 +36,4 @@ pub mod region;
 pub mod replay;
 pub mod selfcheck;
 pub mod state;
+pub mod trace;

@@ -28,6 +28,7 @@ pub mod sets;
 pub mod snapshot;
 pub mod stats;
 pub mod synproxy;
+pub mod tap;
 pub mod verdict;
 pub mod wire;
 pub mod worker;

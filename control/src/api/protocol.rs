@@ -18,6 +18,7 @@ mod sets;
 mod stats;
 mod status;
 mod tally;
+mod trace;
 
 use std::collections::BTreeMap;
 
@@ -48,6 +49,8 @@ pub use stats::{ConntrackStats, OffenderInfo, Stats, WorkerInfo};
 pub use status::{
     FailureInfo, LastSave, LogInfo, PinInfo, RestoredInfo, StateInfo, Status, StuckInfo,
 };
+
+pub use trace::{PacketTrace, Traced, TracedConnection, TracedPacket, TracedStep};
 
 pub use tally::{HashInfo, HashRow, LimitInfo, RecentAddress, RecentChange, RecentList};
 
@@ -164,6 +167,8 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<u64>,
     },
+    /// Follow packets on their way from now on, until there were enough or the client goes away.
+    TracePackets(PacketTrace),
     /// The management list.
     ShowManagement {},
     /// Which rules the XDP program carries out.
@@ -368,6 +373,8 @@ pub enum Response {
         /// Lines that are gone since `from`: nobody asked in time.
         missed: u64,
     },
+    /// To `trace_packets`, again and again; the first at once.
+    Traced(Traced),
     /// To `show_stats`.
     Stats(Stats),
     /// To `show_metrics`.

@@ -28,8 +28,8 @@ use thiserror::Error;
 
 use super::frame::{self, FrameError};
 use super::protocol::{
-    Code, ConntrackWatch, Failure, Outcome, PROTOCOL_VERSION, Request, RequestEnvelope, Response,
-    ResponseEnvelope,
+    Code, ConntrackWatch, Failure, Outcome, PROTOCOL_VERSION, PacketTrace, Request,
+    RequestEnvelope, Response, ResponseEnvelope,
 };
 
 /// Connections served at once.
@@ -83,6 +83,11 @@ pub trait Handler: Send + Sync + 'static {
     /// Begins to tell events. A handler that has none to tell says so.
     fn watch(&self, _watch: ConntrackWatch) -> Result<Box<dyn Feed>, Failure> {
         Err(Failure::new(Code::BadRequest, "there is nothing to watch here"))
+    }
+
+    /// Begins to follow packets. A handler that has none says so.
+    fn trace(&self, _trace: &PacketTrace) -> Result<Box<dyn Feed>, Failure> {
+        Err(Failure::new(Code::BadRequest, "there are no packets here"))
     }
 }
 
@@ -306,6 +311,10 @@ pub(super) fn converse(
         };
         let outcome = match decode(&body) {
             Ok(Request::WatchConntrack(watch)) => match handler.watch(watch) {
+                Ok(feed) => return tell(stream, feed, stop),
+                Err(failure) => Err(failure),
+            },
+            Ok(Request::TracePackets(trace)) => match handler.trace(&trace) {
                 Ok(feed) => return tell(stream, feed, stop),
                 Err(failure) => Err(failure),
             },

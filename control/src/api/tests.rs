@@ -81,6 +81,7 @@ fn every_documented_request_is_understood_and_said_the_same_way() {
         "show_stored",
         "show_trace",
         "stop",
+        "trace_packets",
         "version",
         "watch_conntrack",
     ];
@@ -133,6 +134,7 @@ fn every_documented_answer_is_understood_and_said_the_same_way() {
         "status",
         "stopping",
         "stored",
+        "traced",
         "traces",
         "version",
     ];

@@ -25,10 +25,10 @@ const EXAMPLES: &str = "Examples:
   portcullis explain --in eth0 --src 198.18.1.2 --dst 198.18.2.2 --proto tcp --dport 443
   portcullis explain --rules rules.v4 --in eth0 --out eth1 --src 198.18.1.2 --dst 198.18.2.2 \\
       --proto tcp --dport 22 --flags ACK --state ESTABLISHED
-  portcullis explain --rules @1 --in eth0 --out eth1 --src 198.18.1.2 --dst 198.18.2.2
+  portcullis explain --policy @1 --in eth0 --out eth1 --src 198.18.1.2 --dst 198.18.2.2
   portcullis explain --rules rules.v4 --topology topo.toml --in eth0 --pcap a.pcap --frame 3
 
-Without --rules or --rules6 the running daemon is asked. The packet may also be
+Without --policy, --rules or --rules6 the running daemon is asked. The packet may also be
 given as KEY=VALUE words with the options' names. Without --topology, --in and
 --out say which hooks are met: both FORWARD, --in alone INPUT, --out alone OUTPUT.";
 
@@ -48,6 +48,9 @@ pub struct Args {
     /// Which frame of the capture, from 1.
     #[arg(long, value_name = "N", default_value_t = 1, requires = "pcap")]
     pub frame: usize,
+    /// Explain against this policy of the history, both families, as @1 or @r17.
+    #[arg(long, value_name = "@N", conflicts_with_all = ["rules", "rules6"])]
+    pub policy: Option<String>,
     /// Explain against this iptables-save file instead of the running policy.
     #[arg(long, value_name = "FILE")]
     pub rules: Option<PathBuf>,
@@ -142,6 +145,20 @@ fn time(text: &str) -> Result<u64, String> {
 
 /// Runs the command.
 pub fn run(mut args: Args, output: &Output) -> Exit {
+    if let Some(name) = args.policy.take() {
+        let found = [Family::V4, Family::V6].map(|family| args.place.policy(&name, family));
+        match found {
+            [Ok(v4), Ok(v6)] => (args.rules, args.rules6) = (v4, v6),
+            [Err(error), _] | [_, Err(error)] => {
+                output.error(error);
+                return Exit::Refused;
+            }
+        }
+        if args.rules.is_none() && args.rules6.is_none() {
+            output.error(format_args!("{name} has no policy of any family"));
+            return Exit::Refused;
+        }
+    }
     for (path, family) in [(&mut args.rules, Family::V4), (&mut args.rules6, Family::V6)] {
         let file = path.take().map(|path| args.place.file(path, family)).transpose();
         match file {

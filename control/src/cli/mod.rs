@@ -6,6 +6,7 @@
 //! to standard error.
 
 pub mod apply;
+pub mod capture;
 pub mod check;
 mod client;
 pub mod completions;
@@ -16,6 +17,7 @@ pub mod doctor;
 mod evidence;
 pub mod explain;
 pub mod exposure;
+mod follow;
 pub mod history;
 pub mod lint;
 pub mod logging;
@@ -154,8 +156,10 @@ enum Command {
     Stop(stop::Args),
     /// Open ports that a dead daemon keeps closed.
     Release(release::Args),
-    /// Print what TRACE rules report, as it happens.
+    /// Follow live packets on their way: chains, rules, tracking, NAT, verdict.
     Trace(trace::Args),
+    /// Capture live packets to a pcapng file, each with what became of it.
+    Capture(capture::Args),
     /// Follow a described packet through the policy, step by step.
     Explain(Box<explain::Args>),
     /// Run the flows that must pass, and those that must not, against a policy.
@@ -218,6 +222,7 @@ pub fn main() -> ExitCode {
         Command::Set(args) => set::run(args, &output),
         Command::Sysctl(args) => sysctl::run(args, &output),
         Command::Trace(args) => trace::run(&args, &output),
+        Command::Capture(args) => capture::run(&args, &output),
         Command::Recent(args) => recent::run(args, &output),
         Command::Stop(args) => stop::run(args, &output),
         Command::Release(args) => release::run(args, &output),

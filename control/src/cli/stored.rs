@@ -27,7 +27,15 @@ impl Place {
         }
     }
 
-    /// The same for many.
+    /// What is stored under a name for a family, if that has a policy there.
+    ///
+    /// # Errors
+    /// It names nothing, or what is damaged.
+    pub fn policy(&self, name: &str, family: Family) -> Result<Option<PathBuf>, String> {
+        find(&self.history, name, family).map_err(|error| error.to_string())
+    }
+
+    /// As [`Place::file`], for many.
     ///
     /// # Errors
     /// As [`Place::file`].
@@ -36,23 +44,24 @@ impl Place {
     }
 }
 
-fn stored(directory: &Path, name: &str, family: Family) -> Result<PathBuf, String> {
-    let find = || -> Result<Option<PathBuf>, HistoryError> {
-        let history = History::read(directory)?;
-        let record = history.find(&name.parse::<Name>()?)?;
-        let text = match family {
-            Family::V4 => &record.policy.v4,
-            Family::V6 => &record.policy.v6,
-        };
-        text.as_ref().map(|text| history.file_of(record.number, text)).transpose()
+fn find(directory: &Path, name: &str, family: Family) -> Result<Option<PathBuf>, HistoryError> {
+    let history = History::read(directory)?;
+    let record = history.find(&name.parse::<Name>()?)?;
+    let text = match family {
+        Family::V4 => &record.policy.v4,
+        Family::V6 => &record.policy.v6,
     };
-    let family = match family {
+    text.as_ref().map(|text| history.file_of(record.number, text)).transpose()
+}
+
+fn stored(directory: &Path, name: &str, family: Family) -> Result<PathBuf, String> {
+    let words = match family {
         Family::V4 => "IPv4",
         Family::V6 => "IPv6",
     };
-    match find() {
+    match find(directory, name, family) {
         Ok(Some(path)) => Ok(path),
-        Ok(None) => Err(format!("{name} has no {family} policy")),
+        Ok(None) => Err(format!("{name} has no {words} policy")),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -10,7 +10,7 @@ use dataplane::conntrack::Conntrack;
 use dataplane::engine::Switches;
 use dataplane::fib::Network;
 use dataplane::nat::Spread;
-use dataplane::port::afxdp::{AfxdpPort, Beat, WorkerPorts};
+use dataplane::port::afxdp::{AfxdpPort, Beat, LinkInfo, WorkerPorts};
 use dataplane::port::fault::{FaultPort, Faults};
 use dataplane::port::host::HostQueue;
 use dataplane::port::{Pool, Port};
@@ -20,6 +20,7 @@ use dataplane::worker::{EnginePipeline, Exchange, Outlets, Worker};
 
 use super::health::Health;
 use super::ports::SocketSights;
+use super::taps::TapDesk;
 use crate::apply::PolicyStore;
 
 /// How long workers may take to end.
@@ -124,6 +125,19 @@ pub(super) struct Terms {
     pub(super) switches: Switches,
     /// Faults on every wire, for tests.
     pub(super) faults: Option<Injection>,
+    /// Where packets are taken.
+    pub(super) taps: Arc<TapDesk>,
+}
+
+impl Terms {
+    pub(super) fn of(config: &super::Config) -> Self {
+        Self {
+            spreads: config.ports.iter().map(|port| LinkInfo::spread(port)).collect(),
+            switches: config.switches,
+            faults: config.faults,
+            taps: Arc::default(),
+        }
+    }
 }
 
 impl Fleet {
@@ -159,7 +173,8 @@ impl Fleet {
                 Arc::clone(&stats),
             )
             .with_spreads(terms.spreads.clone().into())
-            .with_switches(terms.switches);
+            .with_switches(terms.switches)
+            .with_taps(terms.taps.subscribe());
             // More workers than cores share them.
             let core = cores.get(index % cores.len().max(1)).copied();
             let pipeline = pipeline.with_core(core.map(|core| core.id as u32));

@@ -204,6 +204,7 @@ impl Daemon {
             self.network.neighbours(&self.outlets, now);
             sweeper.sweep(&self.conntrack, self.service.sets().registry(), now);
             self.service.store().settle();
+            self.service.taps().reclaim();
             self.report_events(&mut reports, now);
             if signals.rotate.swap(false, Ordering::Relaxed) {
                 self.log.desk().reopen();

@@ -38,6 +38,7 @@ mod sets;
 mod sight;
 mod status;
 mod tallies;
+mod taps;
 mod telemetry;
 mod timeouts;
 mod views;
@@ -372,8 +373,7 @@ impl Daemon {
         let program = ProgramSight::new(opened.program, Blocking::start(maps, &config));
         let outlets = records::outlets(&config.logging);
         let log = start_log(&config, &outlets, &store)?;
-        let spreads: Vec<_> = config.ports.iter().map(|port| LinkInfo::spread(port)).collect();
-        let terms = Terms { spreads, switches: config.switches, faults: config.faults };
+        let terms = Terms::of(&config);
         let fleet = Fleet::start(opened.workers, &store, &networks, &conntrack, &outlets, &terms)
             .map_err(system("worker thread"))?;
         program.settle().map_err(FailureError::from)?;
@@ -391,6 +391,7 @@ impl Daemon {
             sets: Arc::clone(&sets),
             ports: config.ports.clone(),
             network: NetworkInForce { network, notes },
+            taps: terms.taps,
             workers: fleet.sights().to_vec(),
             board: Arc::clone(&board),
             log: Arc::clone(log.desk()),

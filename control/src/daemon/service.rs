@@ -18,10 +18,13 @@ use super::matrix::MatrixDesk;
 use super::ports::PortBoard;
 use super::reload::Desk;
 use super::sets::SetDesk;
+use super::taps::TapDesk;
 use super::telemetry::Telemetry;
 use super::watch::Events;
 use super::{failure, records, status, tallies, views};
-use crate::api::protocol::{ConntrackWatch, Explained, FailureInfo, Stats, Status, VersionInfo};
+use crate::api::protocol::{
+    ConntrackWatch, Explained, FailureInfo, PacketTrace, Stats, Status, VersionInfo,
+};
 use crate::api::{Code, Failure, Feed, Handler, Peer, Request, Response};
 use crate::apply::PolicyStore;
 use crate::config::Configured;
@@ -46,6 +49,7 @@ pub(super) struct Service {
     sets: Arc<SetDesk>,
     ports: Vec<String>,
     network: Mutex<NetworkInForce>,
+    taps: Arc<TapDesk>,
     workers: Vec<WorkerSight>,
     log: Arc<LogDesk>,
     logging: LogSettings,
@@ -70,6 +74,7 @@ pub(super) struct Parts {
     pub(super) sets: Arc<SetDesk>,
     pub(super) ports: Vec<String>,
     pub(super) network: NetworkInForce,
+    pub(super) taps: Arc<TapDesk>,
     pub(super) workers: Vec<WorkerSight>,
     pub(super) log: Arc<LogDesk>,
     pub(super) logging: LogSettings,
@@ -124,6 +129,7 @@ impl Service {
             sets: parts.sets,
             ports: parts.ports,
             network: Mutex::new(parts.network),
+            taps: parts.taps,
             workers: parts.workers,
             log: parts.log,
             logging: parts.logging,
@@ -151,6 +157,10 @@ impl Service {
 
     pub(super) fn program(&self) -> &super::ProgramSight {
         &self.program
+    }
+
+    pub(super) fn taps(&self) -> &TapDesk {
+        &self.taps
     }
 
     pub(super) fn has_host_road(&self) -> bool {
@@ -358,6 +368,10 @@ impl Handler for Service {
         Ok(Box::new(Events::begin(&self.conntrack, &self.ports, wanted)?))
     }
 
+    fn trace(&self, wanted: &PacketTrace) -> Result<Box<dyn Feed>, Failure> {
+        Ok(Box::new(self.taps.begin(wanted, &self.ports, &self.store)?))
+    }
+
     fn handle(&self, request: Request, peer: Peer) -> Result<Response, Failure> {
         match request {
             Request::Version {} => Ok(Response::Version(self.version())),
@@ -407,7 +421,7 @@ impl Handler for Service {
             Request::SetSettings { values } => self.set_settings(&values),
             Request::ShowConntrack(query) => Ok(Response::Conntrack(self.table().list(query))),
             Request::DeleteConntrack(wanted) => Ok(Response::Deleted(self.table().delete(&wanted))),
-            Request::WatchConntrack(_) => {
+            Request::WatchConntrack(_) | Request::TracePackets(_) => {
                 Err(Failure::new(Code::BadRequest, "to be asked for through a connection"))
             }
             Request::ShowExpect {} => {

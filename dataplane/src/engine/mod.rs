@@ -244,6 +244,19 @@ impl Engine {
         self.decide(world, burst, Origin::Wire, effects);
     }
 
+    /// The same on the full road, whatever the switches say: what is told of it is all that
+    /// it meets, and nobody can tell the packets from others.
+    pub fn process_in_full<E: Effects>(
+        &mut self,
+        world: &World<'_>,
+        burst: &mut [Slot<'_>],
+        effects: &mut E,
+    ) {
+        let switches = std::mem::replace(&mut self.switches, Switches::all(false));
+        self.decide(world, burst, Origin::Wire, effects);
+        self.switches = switches;
+    }
+
     /// Decides frames that this machine itself sends (OUTPUT). Those that a kernel has
     /// routed keep its decision: [`Slot::port`] says where to, and the Ethernet header
     /// has the next hop's address and, in place of the source, what the tcx program of

@@ -15,6 +15,7 @@ use crate::packet::{Family, PortId};
 use crate::publish::Subscription;
 use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
+use crate::tap::{self, Tap};
 use crate::zone;
 
 /// One worker's engine and its view of the published world.
@@ -24,8 +25,11 @@ pub struct EnginePipeline {
     worker: usize,
     snapshots: Subscription<Snapshot>,
     networks: Subscription<Network>,
+    taps: Option<Subscription<Tap>>,
     snapshot: Arc<Snapshot>,
     network: Arc<Network>,
+    /// While some packets are taken from bursts.
+    tap: Option<Arc<Tap>>,
     conntrack: Arc<Conntrack>,
     stats: Arc<WorkerStats>,
     /// When the time of day was last looked up.
@@ -53,8 +57,10 @@ impl EnginePipeline {
             worker,
             snapshots,
             networks,
+            taps: None,
             snapshot,
             network,
+            tap: None,
             conntrack,
             stats,
             clock_read,
@@ -83,10 +89,39 @@ impl EnginePipeline {
         self
     }
 
+    /// With packets taken as `taps` says.
+    pub fn with_taps(mut self, taps: Subscription<Tap>) -> Self {
+        self.taps = Some(taps);
+        self
+    }
+
     /// With roads beside the plain one on and off.
     pub fn with_switches(mut self, switches: Switches) -> Self {
         self.engine.set_switches(switches);
         self
+    }
+
+    /// Takes up the tap that is open, or lets go of one that is not any more.
+    fn look_for_tap(&mut self) {
+        let Some(taps) = &mut self.taps else { return };
+        let tap = taps.refresh();
+        let held = self.tap.as_ref().is_some_and(|held| Arc::ptr_eq(held, tap));
+        if held != tap.may_be_on() || !held && self.tap.is_some() {
+            self.tap = tap.may_be_on().then(|| Arc::clone(tap));
+        }
+    }
+
+    /// Decides a burst from which packets may be taken.
+    #[cold]
+    fn decide_tapped(
+        &mut self,
+        tap: &Tap,
+        burst: &mut [Slot<'_>],
+        (own, now): (bool, Nanos),
+        effects: &mut impl Effects,
+    ) {
+        let (engine, world) = self.parts(now);
+        tap::decide(engine, &world, tap, (burst, own), effects);
     }
 
     /// The engine, and what it decides against at `now`.
@@ -119,16 +154,23 @@ impl Pipeline for EnginePipeline {
             self.stats.swaps.add(1);
             self.stats.generation.set(self.snapshot.generation);
         }
+        self.look_for_tap();
         adopt(&mut self.network, &mut self.networks)
     }
     fn log_book(&self) -> Option<&Arc<LogBook>> {
         Some(&self.snapshot.log)
     }
     fn process(&mut self, burst: &mut [Slot<'_>], now: Nanos, effects: &mut impl Effects) {
+        if let Some(tap) = self.tap.clone() {
+            return self.decide_tapped(&tap, burst, (false, now), effects);
+        }
         let (engine, world) = self.parts(now);
         engine.process(&world, burst, effects);
     }
     fn output(&mut self, burst: &mut [Slot<'_>], now: Nanos, effects: &mut impl Effects) {
+        if let Some(tap) = self.tap.clone() {
+            return self.decide_tapped(&tap, burst, (true, now), effects);
+        }
         let (engine, world) = self.parts(now);
         engine.output(&world, burst, effects);
     }

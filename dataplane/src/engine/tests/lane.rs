@@ -14,7 +14,7 @@ use crate::policy::{ChainPolicy, Hook, TableId};
 use crate::wire::tcp::flags::{ACK, FIN};
 
 /// A frame, and the port that it comes in by.
-type Arriving = (PortId, Vec<u8>);
+pub(super) type Arriving = (PortId, Vec<u8>);
 
 /// The server's network takes small packets; a host behind it has a router, one of whose
 /// ways is for smaller ones still.
@@ -49,7 +49,7 @@ fn topology_of_lanes(source_rules: bool) -> Topology {
     topology
 }
 
-fn twins(tracked: bool, counted: bool, source_rules: bool) -> Twins {
+pub(super) fn twins(tracked: bool, counted: bool, source_rules: bool) -> Twins {
     Twins::over(&topology_of_lanes(source_rules), || {
         let (mut v4, v6) = builders();
         v4.needs_conntrack = tracked;
@@ -133,7 +133,7 @@ fn built(
     (PortId(index as u8), packet.build())
 }
 
-fn arriving() -> impl Strategy<Value = Arriving> {
+pub(super) fn arriving() -> impl Strategy<Value = Arriving> {
     use Oddity::*;
     let odd = prop::sample::select(vec![
         Padding,
@@ -161,6 +161,15 @@ fn arriving() -> impl Strategy<Value = Arriving> {
 
 /// Takes a burst through a router: what became of each frame, and its bytes.
 fn process(rig: &mut Rig, burst: &[Arriving]) -> Vec<(Disposition, Vec<u8>)> {
+    process_by(rig, burst, |engine, world, slots, seen| engine.process(world, slots, seen))
+}
+
+/// The same, by whoever decides.
+pub(super) fn process_by(
+    rig: &mut Rig,
+    burst: &[Arriving],
+    decide: impl FnOnce(&mut Engine, &World<'_>, &mut [Slot<'_>], &mut Recorder),
+) -> Vec<(Disposition, Vec<u8>)> {
     const ROOM: usize = 64;
     let room = |frame: &Vec<u8>| [&[0; ROOM][..], frame, &[0; ROOM]].concat();
     let mut buffers: Vec<_> = burst.iter().map(|(_, frame)| room(frame)).collect();
@@ -175,7 +184,7 @@ fn process(rig: &mut Rig, burst: &[Arriving]) -> Vec<(Disposition, Vec<u8>)> {
     let mut slots: Vec<_> = arrived.collect();
     let Rig { snapshot, network, conntrack, stats, engine, seen, now } = rig;
     let world = World { snapshot, worker: 0, network, conntrack, stats, now: *now };
-    engine.process(&world, &mut slots, seen);
+    decide(engine, &world, &mut slots, seen);
     slots.iter().map(|slot| (slot.disposition, slot.frame().to_vec())).collect()
 }
 

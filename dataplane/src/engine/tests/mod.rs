@@ -14,6 +14,7 @@ mod rewritten;
 mod router;
 mod straight;
 mod synproxy;
+mod tapped;
 
 use std::net::IpAddr;
 
