@@ -164,3 +164,55 @@ fn examples_are_complete_sound_and_as_their_matrices_say() {
         std::fs::remove_dir_all(&empty).unwrap();
     }
 }
+
+#[test]
+fn objects_tell_who_uses_them() {
+    let example = examples().remove(0);
+    let file = |name: &str| example.join(name).display().to_string();
+    let (v4, v6, objects) = (file("rules.v4"), file("rules.v6"), file("objects"));
+    let given = ["--rules", &v4, "--rules6", &v6, "--dir", &objects];
+    let ask = |arguments: &[&str]| {
+        let (code, said) = portcullis(&[&["--json", "objects"], arguments, &given[..]].concat());
+        let lines: Vec<Value> =
+            said.lines().map(|line| serde_json::from_str(line).expect(&said)).collect();
+        (code, lines)
+    };
+    let (code, list) = ask(&["list"]);
+    let names: Vec<&str> = list.iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!((code, names), (0, vec!["admins", "blocked", "partners", "web"]));
+    let partners = &list[2];
+    assert_eq!((&partners["exposed"], &partners["members"]), (&"partner".into(), &3.into()));
+    assert_eq!((&partners["rules"], &partners["owner"]), (&2.into(), &"shop".into()));
+    let (_, uses) = ask(&["where-used", "partners"]);
+    let sides: Vec<&str> = uses.iter().map(|it| it["family"].as_str().unwrap()).collect();
+    assert_eq!(sides, ["IPv4", "IPv6"]);
+    let (_, shown) = ask(&["show", "partners"]);
+    let entries = shown[0]["entries"].as_array().unwrap();
+    assert_eq!(entries.iter().filter(|it| it["enabled"] == false).count(), 3);
+    assert_eq!(ask(&["unused"]).0, 0);
+    assert_eq!(ask(&["show", "nobody"]).0, 1);
+    let files = Files::new("objects");
+    files.write("lone.object", "type: ports\nowner: anna\n443\n");
+    let unused = ["objects", "unused", "--rules", &v4, "--dir", &files.0.display().to_string()];
+    let (code, said) = portcullis(&unused);
+    assert_eq!((code, &*said), (6, "lone (owner anna): no rule uses it\n"));
+    files.write("bad.object", "type: ports\nowner: anna\n70000\n");
+    let (code, said) = portcullis(&unused);
+    assert!(code == 1 && said.contains("bad.object:3:1"), "{said}");
+}
+
+#[test]
+fn what_init_proposes_passes() {
+    for example in examples() {
+        let config = example.join("portcullis.toml").display().to_string();
+        let (code, text) = portcullis(&["matrix", "init", "--config", &config]);
+        assert_eq!(code, 0, "{text}");
+        let files = Files::new("init");
+        let proposed = files.write("proposed.toml", &text);
+        let (code, said) = portcullis(&["matrix", "run", &proposed, "--config", &config]);
+        assert_eq!(code, 0, "{said}");
+        let flows = text.matches("[[flow]]").count();
+        assert!(flows > 15, "{flows}\n{text}");
+        assert_eq!(portcullis(&["matrix", "init", "--config", &config]).1, text, "the same again");
+    }
+}

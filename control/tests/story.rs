@@ -459,3 +459,40 @@ fn a_policy_that_is_not_as_its_matrix_says_is_refused_and_traffic_goes_on() {
     lab.until("the live policy is as expected again", || lab.exit(&["show", "matrix"]) == 0);
     assert!(lab.pings(), "{}", lab.errors());
 }
+
+#[test]
+fn objects_change_with_the_policy_or_not_at_all() {
+    let rules = OPEN.replace(
+        "-A FORWARD -p icmp -j ACCEPT",
+        "-A FORWARD -p icmp -m set --match-set friends src -j ACCEPT",
+    );
+    let mut lab = Lab::new(&rules);
+    let object = |stage: &str| {
+        format!(
+            "type: addresses\nowner: ops\nstages: none, client\nexposed: {stage}\n\
+             [client]\n198.18.1.2\n"
+        )
+    };
+    lab.write("friends.object", &object("none"));
+    lab.write("open.save", "create open hash:ip\n");
+    lab.add_sets("[\"friends.object\", \"open.save\"]");
+    lab.start();
+    assert!(!lab.pings(), "exposed to nobody yet");
+    let (code, said) = lab.refused(&["set", "add", "friends", "198.18.1.2"]);
+    assert!(code == 1 && said.contains("friends is of an object"), "{said}");
+    assert_eq!(lab.refused(&["set", "flush"]).0, 1);
+    assert_eq!(lab.exit(&["set", "add", "open", "198.18.1.2"]), 0);
+    assert_eq!(lab.exit(&["set", "test", "friends", "198.18.1.2"]), 1);
+    lab.write("friends.object", &object("client"));
+    lab.json(&["reload"]);
+    assert!(lab.pings(), "{}", lab.errors());
+    let directory = lab.file("friends.object");
+    let socket = lab.file("control.sock");
+    let list = ["--json", "objects", "list", "--dir", &directory, "--socket", &socket];
+    let list: Value = serde_json::from_str(&lab.text_alone(&list)).unwrap();
+    assert_eq!((&list["rules"], &list["members"]), (&1.into(), &1.into()));
+    assert!(list["hits"].as_u64().unwrap() > 0, "{list}");
+    // Back, by hand of the history.
+    lab.json(&["rollback"]);
+    assert!(!lab.pings(), "{}", lab.errors());
+}

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dataplane::clock::{Nanos, monotonic, wall_us};
 use dataplane::conntrack::Config;
+use dataplane::fib::Network;
 
 use super::client::{ask_about, unexpected};
 use super::stored::Place;
@@ -17,6 +18,8 @@ use crate::diagnostics::Finding;
 use crate::history::{History, Name};
 use crate::matrix::{self, Loaded, Matrix, Report};
 use crate::model::expiry;
+use crate::replay::capture;
+use crate::replay::topology::TopologyFile;
 
 const EXAMPLES: &str = "Examples:
   portcullis matrix run matrix.toml --rules rules.v4 --rules6 rules.v6 --sets sets/
@@ -41,6 +44,10 @@ pub struct Args {
 pub enum What {
     /// Run the flows of a file against a policy.
     Run(Box<RunArgs>),
+    /// Propose a matrix for a policy that has none: what it does now, to be read and corrected.
+    Init(Box<InitArgs>),
+    /// Propose a matrix from captures: which services were asked for, and what a policy does.
+    Learn(Box<LearnArgs>),
 }
 
 /// The flows, and the policy.
@@ -69,6 +76,33 @@ pub struct RunArgs {
     /// Show the flows that are as expected, too.
     #[arg(long)]
     pub all: bool,
+}
+
+/// The policy.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  portcullis matrix init --rules rules.v4 --rules6 rules.v6 --sets sets/ > matrix.toml
+  portcullis matrix init --config /etc/portcullis/portcullis.toml > matrix.toml")]
+pub struct InitArgs {
+    /// The policy.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+}
+
+/// What was seen, and the policy.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  portcullis matrix learn --topology topo.toml --in eth0=eth0.pcap --rules rules.v4 > learned.toml")]
+pub struct LearnArgs {
+    /// Ports, addresses and routes, as for replay.
+    #[arg(long, value_name = "FILE")]
+    pub topology: PathBuf,
+    /// What arrived on a port; may be given more than once.
+    #[arg(long = "in", value_name = "PORT=PCAP", required = true, value_parser = super::replay::port_and_file)]
+    pub inputs: Vec<(String, PathBuf)>,
+    /// The policy.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
 }
 
 /// Where a policy is.
@@ -107,6 +141,8 @@ fn time(text: &str) -> Result<u64, String> {
 pub fn run(args: Args, output: &Output) -> Exit {
     match args.what {
         What::Run(args) => run_flows(&args, output).unwrap_or_else(|exit| exit),
+        What::Learn(args) => learn(&args, output).unwrap_or_else(|exit| exit),
+        What::Init(args) => init(&args, output).unwrap_or_else(|exit| exit),
     }
 }
 
@@ -198,6 +234,52 @@ pub(super) fn read_matrix(path: &Path, output: &Output) -> Result<Matrix, Exit> 
         Ok((matrix, _)) => Ok(matrix),
         Err((findings, text)) => Err(refuse(&findings, |_| Some(text.clone()), output)),
     }
+}
+
+fn init(args: &InitArgs, output: &Output) -> Result<Exit, Exit> {
+    let Given { texts, conntrack, .. } = args.policy.read(output)?;
+    let at = Nanos::from_secs(wall_us() / 1_000_000);
+    let said = |file: &str| texts.text_of(file).map(str::to_owned);
+    let loaded =
+        Loaded::read(&texts, conntrack, at).map_err(|findings| refuse(&findings, said, output))?;
+    match matrix::propose(&loaded, at) {
+        Ok(text) if output.json() => output.object(&serde_json::json!({"matrix": text})),
+        Ok(text) => output.raw(&text),
+        Err(error) => {
+            output.error(error);
+            return Err(Exit::Refused);
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn learn(args: &LearnArgs, output: &Output) -> Result<Exit, Exit> {
+    let Given { texts, conntrack, .. } = args.policy.read(output)?;
+    let at = Nanos::from_secs(wall_us() / 1_000_000);
+    let said = |file: &str| texts.text_of(file).map(str::to_owned);
+    let loaded =
+        Loaded::read(&texts, conntrack, at).map_err(|findings| refuse(&findings, said, output))?;
+    let bad = |error: &dyn std::fmt::Display| {
+        output.error(error);
+        Exit::Refused
+    };
+    let file = TopologyFile::read(&args.topology).map_err(|error| bad(&error))?;
+    let network = Network::build(&file.topology).map_err(|error| bad(&error))?;
+    let mut seen = Vec::new();
+    for (name, path) in &args.inputs {
+        let port = network.port_named(name);
+        let port =
+            port.ok_or_else(|| bad(&format_args!("--in {name}: the topology has no such port")))?;
+        let frames = capture::read(path).map_err(|error| bad(&error))?;
+        let mac = network.port(port).mac;
+        seen.extend(frames.into_iter().map(|frame| matrix::seen(port, mac, frame.bytes)));
+    }
+    match matrix::learn(&loaded, &network, &seen, at) {
+        Ok(text) if output.json() => output.object(&serde_json::json!({"matrix": text})),
+        Ok(text) => output.raw(&text),
+        Err(error) => return Err(bad(&error)),
+    }
+    Ok(Exit::Ok)
 }
 
 fn run_flows(args: &RunArgs, output: &Output) -> Result<Exit, Exit> {

@@ -24,6 +24,7 @@ pub mod logging;
 pub mod man;
 pub mod matrix;
 mod metering;
+pub mod objects;
 pub mod output;
 pub mod policies;
 pub mod recent;
@@ -162,6 +163,8 @@ enum Command {
     Capture(capture::Args),
     /// Follow a described packet through the policy, step by step.
     Explain(Box<explain::Args>),
+    /// Named, owned groups of addresses and ports: who uses them, and how much.
+    Objects(objects::Args),
     /// Run the flows that must pass, and those that must not, against a policy.
     Matrix(matrix::Args),
     /// Run captures through the engine, offline.
@@ -227,6 +230,7 @@ pub fn main() -> ExitCode {
         Command::Stop(args) => stop::run(args, &output),
         Command::Release(args) => release::run(args, &output),
         Command::Explain(args) => explain::run(*args, &output),
+        Command::Objects(args) => objects::run(&args, &output),
         Command::Matrix(args) => matrix::run(args, &output),
         Command::Replay(args) => replay::run(args, &output),
         Command::Man(args) => man::run(args, Cli::command(), &output),

@@ -47,7 +47,7 @@ pub struct Args {
     pub plans: bool,
 }
 
-fn port_and_file(text: &str) -> Result<(String, PathBuf), &'static str> {
+pub(super) fn port_and_file(text: &str) -> Result<(String, PathBuf), &'static str> {
     match text.split_once('=') {
         Some((port, file)) if !port.is_empty() && !file.is_empty() => {
             Ok((port.to_owned(), file.into()))

@@ -349,9 +349,11 @@ impl Service {
                 Ok(Response::SetUses { uses })
             }
             Request::ChangeSet { line, exist } => {
+                self.spare_objects(&line)?;
                 Ok(Response::SetChanged(self.sets.command(&line, exist)?))
             }
             Request::RestoreSets { file, exist } => {
+                self.spare_objects(&file.text)?;
                 Ok(Response::SetChanged(self.sets.restore(&file, exist)?))
             }
             _ => Err(Failure::new(Code::BadRequest, "this is not about sets")),

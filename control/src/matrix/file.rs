@@ -82,6 +82,22 @@ pub struct Step {
     pub line: u32,
 }
 
+impl Step {
+    /// The packet that a flow describes.
+    pub(super) fn first(expectation: Expectation, line: u32) -> Self {
+        Self {
+            from_client: true,
+            after: Nanos(0),
+            flags: None,
+            length: 0,
+            kind: None,
+            code: 0,
+            expectation,
+            line,
+        }
+    }
+}
+
 /// Reads a file.
 ///
 /// # Errors
@@ -215,16 +231,7 @@ impl Parser<'_, '_> {
     }
 
     fn steps(&mut self, table: &DeTable<'_>, at: Span, first: &Description) -> Option<Vec<Step>> {
-        let lone = |expectation| Step {
-            from_client: true,
-            after: Nanos(0),
-            flags: None,
-            length: 0,
-            kind: None,
-            code: 0,
-            expectation,
-            line: at.line,
-        };
+        let lone = |expectation| Step::first(expectation, at.line);
         let answered = match table.get("answered") {
             Some(value) => match value.get_ref().as_bool() {
                 Some(answered) => answered,

@@ -27,7 +27,7 @@ pub struct Loaded {
     /// IPv6.
     pub v6: Ruleset,
     /// Sets.
-    pub sets: Registry,
+    pub sets: Arc<Registry>,
     /// The settings to track under.
     pub conntrack: Config,
 }
@@ -60,7 +60,7 @@ impl Loaded {
         }
         match has_errors(&findings) {
             true => Err(findings),
-            false => Ok(Self { v4, v6, sets: stage.into_registry(), conntrack }),
+            false => Ok(Self { v4, v6, sets: Arc::new(stage.into_registry()), conntrack }),
         }
     }
 
@@ -69,14 +69,15 @@ impl Loaded {
     /// # Errors
     /// The policy cannot be run.
     pub fn run(
-        self,
+        &self,
         matrix: &Matrix,
         network: Option<Arc<Network>>,
         at: Nanos,
         told: &mut dyn FnMut(usize, usize),
     ) -> Result<Report, RunError> {
         let Self { v4, v6, sets, conntrack } = self;
-        let scene = Scene { v4: &v4, v6: &v6, sets: &sets, sets_now: at, conntrack, network, at };
+        let conntrack = conntrack.clone();
+        let scene = Scene { v4, v6, sets, sets_now: at, conntrack, network, at };
         run_with(matrix, &scene, told)
     }
 }

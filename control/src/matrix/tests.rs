@@ -296,3 +296,71 @@ fn junit_names_every_flow_and_every_failure() {
     assert!(text.contains("tests=\"10\"") && text.contains("failures=\"1\""), "{text}");
     assert!(text.contains("expected drop, got accept"), "{text}");
 }
+
+#[test]
+fn what_is_proposed_passes_and_is_the_same_each_time() {
+    let policy = || Loaded::read(&texts(), Config::new([0; 16]), AT).unwrap();
+    let text = super::propose(&policy(), AT).unwrap();
+    assert_eq!(super::propose(&policy(), AT).unwrap(), text);
+    let report = run(&text);
+    assert_eq!(report.failed, 0, "{}", render(&report, true));
+    // A flow for every rule that ends a walk and that a packet can meet, with a near miss.
+    for name in
+        ["INPUT 1", "FORWARD 1", "FORWARD 2", "FORWARD 4", "FORWARD 7", "web 1", "FORWARD policy"]
+    {
+        assert!(text.contains(&format!("name = \"ipv4 {name}\"\n")), "{name}:\n{text}");
+    }
+    assert!(text.matches("a near miss").count() >= 3, "{text}");
+    assert!(text.contains("owner = \"ops\"\npurpose = \"admins\"\n"), "{text}");
+    // Another policy fails it.
+    let mut other = texts();
+    other.v4.as_mut().unwrap().text = RULES.replace(":INPUT DROP", ":INPUT ACCEPT");
+    let matrix = read(&text, Path::new("m.toml")).unwrap();
+    let other = Loaded::read(&other, Config::new([0; 16]), AT).unwrap();
+    assert!(other.run(&matrix, None, AT, &mut |_, _| {}).unwrap().failed > 0);
+}
+
+#[test]
+fn what_was_seen_is_learned_once_for_each_service() {
+    use dataplane::fib::Network;
+    use dataplane::wire::build::Packet;
+
+    let topology = "mode = \"routed\"
+[[port]]
+name = \"wan\"
+mac = \"02:00:00:00:00:01\"
+addresses = [\"198.51.100.7/24\"]
+[[port]]
+name = \"lan\"
+mac = \"02:00:00:00:00:02\"
+addresses = [\"10.0.0.1/24\"]
+[[route]]
+to = \"0.0.0.0/0\"
+dev = \"wan\"
+via = \"198.51.100.1\"
+";
+    let file = crate::replay::topology::TopologyFile::parse(Path::new("t"), topology).unwrap();
+    let network = Network::build(&file.topology).unwrap();
+    let lan = network.port_named("lan").unwrap();
+    let mac = network.port(lan).mac;
+    let frames = [
+        Packet::tcp("10.0.0.5", 40_001, "203.0.113.1", 443, 2),
+        Packet::tcp("10.0.0.6", 40_002, "203.0.113.1", 443, 2),
+        // What belongs to something, and an answer.
+        Packet::tcp("10.0.0.6", 40_002, "203.0.113.1", 443, 0x10),
+        Packet::udp("10.0.0.5", 53, "203.0.113.1", 40_000),
+        Packet::udp("10.0.0.5", 40_000, "203.0.113.1", 53),
+        Packet::tcp("10.0.0.9", 40_003, "10.0.0.1", 22, 2),
+        Packet::tcp("10.0.0.9", 40_003, "10.0.0.1", 23, 2),
+    ];
+    let seen: Vec<_> = frames.iter().map(|it| super::seen(lan, mac, it.build())).collect();
+    let policy = Loaded::read(&texts(), Config::new([0; 16]), AT).unwrap();
+    let text = super::learn(&policy, &network, &seen, AT).unwrap();
+    assert_eq!(text.matches("[[flow]]").count(), 4, "{text}");
+    assert!(text.contains("observed 2 times"), "{text}");
+    let report = run(&text);
+    assert_eq!((report.passed, report.failed), (4, 0), "{text}\n{}", render(&report, true));
+    let verdicts: Vec<&str> = report.flows.iter().map(|it| &*it.steps[0].verdict).collect();
+    assert_eq!(verdicts, ["accept", "drop", "accept", "accept"]);
+    assert!(text.contains("src = \"198.51.100.7\""), "{text}");
+}

@@ -67,6 +67,12 @@ impl Lab {
         self.write("portcullis.toml", &(CONFIG.to_owned() + text));
     }
 
+    /// Sets beside the rules.
+    pub(crate) fn add_sets(&self, list: &str) {
+        let rules = "rules = \"rules.v4\"\n";
+        self.write("portcullis.toml", &CONFIG.replace(rules, &format!("{rules}sets = {list}\n")));
+    }
+
     pub(crate) fn errors(&self) -> String {
         std::fs::read_to_string(self.path("stderr")).unwrap_or_default()
     }

@@ -9,6 +9,7 @@ use crate::api::protocol::{HistoryInfo, PendingInfo, StoredPolicy};
 use crate::api::{Code, Failure, Peer, Request, Response};
 use crate::daemon::service::Service;
 use crate::history::{HistoryError, Moment, Name, stamp};
+use crate::objects;
 
 /// Records in one answer at most.
 const RECORDS: usize = 10_000;
@@ -83,6 +84,40 @@ impl Service {
         let book = self.ledger().book();
         let open = book.history.as_ref().map_or(0, |history| history.open_emergencies().count());
         [undone, u64::from(book.waiting.is_some()), open as u64]
+    }
+
+    /// Refuses commands that would change a set which an object's file is responsible for: such
+    /// a set is changed with the policy, checked and recorded, or not at all.
+    pub(in crate::daemon) fn spare_objects(&self, commands: &str) -> Result<(), Failure> {
+        let sets: Vec<String> = {
+            let book = self.ledger().book();
+            let names = book.texts.sets.iter().filter_map(|source| objects::name_of(&source.name));
+            names.flat_map(|name| [name.to_owned(), format!("{name}6")]).collect()
+        };
+        if sets.is_empty() {
+            return Ok(());
+        }
+        const HARMLESS: [&str; 12] = [
+            "test", "-T", "--test", "list", "-L", "--list", "save", "-S", "--save", "help",
+            "version", "COMMIT",
+        ];
+        for line in commands.lines() {
+            let mut words = line.split_whitespace();
+            let Some(verb) = words.next().filter(|verb| !HARMLESS.contains(verb)) else { continue };
+            // Emptying or destroying everything means objects, too.
+            let mut named = words.take(2).peekable();
+            let everything = named.peek().is_none() && !verb.starts_with('#');
+            let set = named.find(|name| sets.iter().any(|set| set == name));
+            if everything || set.is_some() {
+                let set = set.unwrap_or(&sets[0]);
+                let message = format!(
+                    "{set} is of an object: change its file, then `portcullis apply --sets FILE` or \
+                     `portcullis reload`; nothing was changed"
+                );
+                return Err(Failure::new(Code::Refused, message));
+            }
+        }
+        Ok(())
     }
 
     /// What there is to nag about.
