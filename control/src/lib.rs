@@ -9,6 +9,7 @@ pub mod alert;
 pub mod api;
 pub mod apply;
 mod aside;
+pub mod audit;
 pub mod check;
 pub mod cli;
 pub mod compile;

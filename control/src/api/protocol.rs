@@ -24,6 +24,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::trend::Trend;
+
 pub use accounts::AccountEntry;
 pub use applied::{Applied, Stages, VersionInfo};
 pub use blocklist::{BlockRuleInfo, BlocklistInfo};
@@ -158,6 +160,8 @@ pub enum Request {
     ShowMetrics {},
     /// What became of records (LOG, NFLOG, AUDIT, TRACE), and who causes the most.
     ShowLog {},
+    /// What was denied by hour and by day.
+    ShowDenied {},
     /// Lines about traced packets.
     ShowTrace {
         /// From this number on; absent: only from now on.
@@ -364,6 +368,8 @@ pub enum Response {
     },
     /// To `show_log`.
     Log(Box<LogReport>),
+    /// To `show_denied`.
+    Denied(Trend),
     /// To `show_trace`.
     Traces {
         /// In order, as the kernel would have logged them.

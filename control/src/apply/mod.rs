@@ -31,6 +31,7 @@ use thiserror::Error;
 
 use crate::api::protocol::AccountEntry;
 use crate::aside::aside;
+use crate::audit::trend::Trend;
 use crate::compile::{self, CounterMap, DynamicState, Imported, Limits, Piece, SavedLimit};
 use crate::model::{Ruleset, expiry};
 use crate::selfcheck::{self, Budget, SelfCheckError};
@@ -147,6 +148,7 @@ pub struct PolicyStore {
     state: Mutex<State>,
     ahead: OnceLock<Arc<dyn Ahead>>,
     tracks: Mutex<Tracks>,
+    denials: Mutex<Trend>,
     /// Its first policy began with the counters of its text.
     written: bool,
     /// Seconds since 1970.
@@ -185,8 +187,8 @@ impl PolicyStore {
         let publisher = Publisher::new(Arc::clone(&running.snapshot));
         let state = State { publisher, running: Arc::new(running), base, draining: None };
         let (change, state, ahead) = (Mutex::new(()), Mutex::new(state), OnceLock::new());
-        let tracks = Mutex::default();
-        Ok(Self { ports, workers, limits, change, state, ahead, tracks, written, clock })
+        let (tracks, denials) = (Mutex::default(), Mutex::default());
+        Ok(Self { ports, workers, limits, change, state, ahead, tracks, denials, written, clock })
     }
 
     /// A view for one more worker.

@@ -8,6 +8,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use super::identity::{self, Identity, RuleKey};
 use super::{PolicyStore, PolicyView, sum};
+use crate::audit::trend::Trend;
 use crate::compile::Piece;
 
 /// What pieces of a state file with this are called.
@@ -88,6 +89,11 @@ impl PolicyView<'_> {
 impl PolicyStore {
     fn tracks(&self) -> MutexGuard<'_, Tracks> {
         self.tracks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was denied, and when. It outlives policies, and with the state file the process.
+    pub fn denials(&self) -> MutexGuard<'_, Trend> {
+        self.denials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The counters were set by hand.

@@ -24,6 +24,7 @@ const EXAMPLES: &str = "Examples:
   portcullis lint --rules rules.v4 --deny accept-any --allow redundant
   portcullis lint --rules rules.v4 --marks --modules
   iptables-save -c > counted && portcullis lint --rules rules.v4 --hits counted
+  portcullis lint --rules rules.v4 --rules6 rules.v6 --hits counted --hits6 counted6
   portcullis lint --explain contradicted
   portcullis lint --codes
 
@@ -48,8 +49,12 @@ pub struct Args {
     #[arg(long, alias = "ipset", value_name = "FILE")]
     pub sets: Vec<PathBuf>,
     /// How often rules are met: what `iptables-save -c` prints. Says which rules may move up.
+    /// With --rules6 alone: what `ip6tables-save -c` prints.
     #[arg(long, value_name = "FILE")]
     pub hits: Option<PathBuf>,
+    /// The same for --rules6: what `ip6tables-save -c` prints.
+    #[arg(long, value_name = "FILE", requires = "rules6")]
+    pub hits6: Option<PathBuf>,
     /// The day that dates in comments are compared with, as YYYY-MM-DD. Today, if not given.
     #[arg(long, value_name = "DATE")]
     pub today: Option<String>,
@@ -166,7 +171,12 @@ pub fn run(args: &Args, output: &Output) -> Exit {
     };
     let mut refused = false;
     for (paths, family) in [(&args.rules, Family::V4), (&args.rules6, Family::V6)] {
-        let hits = match args.hits.as_deref().map(|file| counted(file, family, &names, output)) {
+        let alone = args.rules.is_empty();
+        let file = match family {
+            Family::V4 => args.hits.as_ref().filter(|_| !alone),
+            Family::V6 => args.hits6.as_ref().or(args.hits.as_ref().filter(|_| alone)),
+        };
+        let hits = match file.map(|file| counted(file, family, &names, output)) {
             Some(Err(exit)) => return exit,
             hits => hits.and_then(Result::ok),
         };
@@ -186,7 +196,7 @@ fn day(given: Option<&str>) -> Result<Date, ()> {
     }
 }
 
-/// Hits of a family. A file of the other family has none of it.
+/// Hits of a family.
 fn counted(file: &Path, family: Family, names: &TableNames, output: &Output) -> Result<Hits, Exit> {
     let bytes = match iptables::read_file(file) {
         Ok(bytes) => bytes,

@@ -6,6 +6,7 @@
 //! to standard error.
 
 pub mod apply;
+pub mod audit;
 pub mod capture;
 pub mod check;
 mod client;
@@ -92,7 +93,7 @@ const EXIT_CODES: &str = "Exit codes:
   4  environment: missing privilege, old kernel, missing or busy port
   5  internal: a fault of Portcullis itself
   6  doctor: warnings, but no errors; diff, exposure --against: the policies differ;
-     matrix: flows are not as expected
+     matrix: flows are not as expected; audit: something needs attention
   7  stuck: a worker of the daemon did not turn any more; it is to be started anew
   8  reload: done, but for settings that need a restart
 
@@ -129,6 +130,8 @@ enum Command {
     Diff(diff::Args),
     /// Show which services are reachable from where, through which rule, and whose it is.
     Exposure(exposure::Args),
+    /// Gather evidence for auditors: changes, exposure, denials, exceptions, as text or a page.
+    Audit(audit::Args),
     /// Replace the running policy, all or nothing.
     Apply(apply::Args),
     /// Put back in force what was, at once.
@@ -213,6 +216,7 @@ pub fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args, &output),
         Command::Diff(args) => diff::run(&args, &output),
         Command::Exposure(args) => exposure::run(&args, &output),
+        Command::Audit(args) => audit::run(&args, &output),
         Command::Apply(args) => apply::run(args, &output),
         Command::Rollback(args) => rollback::run(args, &output),
         Command::Confirm(args) => rollback::confirm(args, &output),

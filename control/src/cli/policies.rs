@@ -31,6 +31,14 @@ pub enum Unreadable {
 }
 
 impl Unreadable {
+    /// In a line.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Files(error) => error.to_string(),
+            Self::History(error) => error.clone(),
+        }
+    }
+
     /// Says so.
     pub fn tell(self, output: &Output) -> Exit {
         match self {
@@ -102,7 +110,7 @@ fn stored(
 /// # Errors
 /// What is wrong was said.
 pub fn live(socket: &Socket, names: &TableNames, output: &Output) -> Result<PolicyFiles, Exit> {
-    let (v4, v6, sets) = match ask_quietly(socket) {
+    let (v4, v6, sets) = match ask_quietly(socket, "@0") {
         Some(texts) => texts,
         None => {
             let text = |family| -> Result<Source, Exit> {
@@ -115,12 +123,20 @@ pub fn live(socket: &Socket, names: &TableNames, output: &Output) -> Result<Poli
             (Some(text(FamilyName::V4)?), Some(text(FamilyName::V6)?), Vec::new())
         }
     };
-    let refused = |error: String| {
+    assembled((v4, v6, sets), names).map_err(|error| {
         output.error(error);
         Exit::Refused
-    };
+    })
+}
+
+/// A policy of the daemon's history; none if it is not there, or is refused now.
+pub fn stored_by_daemon(socket: &Socket, name: &str, names: &TableNames) -> Option<PolicyFiles> {
+    assembled(ask_quietly(socket, name)?, names).ok()
+}
+
+fn assembled((v4, v6, sets): Texts, names: &TableNames) -> Result<PolicyFiles, String> {
     let rules = |source: Option<Source>, family| match source {
-        Some(source) => parsed(&source, family, names).map_err(refused),
+        Some(source) => parsed(&source, family, names),
         None => Ok(Ruleset::empty(family)),
     };
     let mut stage = Stage::empty(0, Nanos(0)).tolerant(true);
@@ -134,9 +150,9 @@ pub fn live(socket: &Socket, names: &TableNames, output: &Output) -> Result<Poli
 
 type Texts = (Option<Source>, Option<Source>, Vec<Source>);
 
-/// The newest policy of the daemon's history, if it has one.
-fn ask_quietly(socket: &Socket) -> Option<Texts> {
-    let request = Request::ShowStored { name: "@0".to_owned() };
+/// A policy of the daemon's history, if it has one.
+fn ask_quietly(socket: &Socket, name: &str) -> Option<Texts> {
+    let request = Request::ShowStored { name: name.to_owned() };
     match super::client::try_ask(socket, request) {
         Ok(Response::Stored(stored)) => Some((stored.rules, stored.rules6, stored.sets)),
         _ => None,

@@ -8,6 +8,7 @@ mod matrix;
 mod metrics;
 mod ports;
 mod tally;
+pub(super) mod unhit;
 
 use std::net::IpAddr;
 
@@ -253,6 +254,7 @@ fn rules(which: &RulesArgs, socket: &super::Socket, output: &Output) -> Result<(
     };
     if let Some(age_s) = which.unused {
         keep_unused(&mut rules, (wall_us() / 1_000_000).saturating_sub(age_s));
+        unhit::tell(&mut rules, socket);
     }
     if output.json() {
         output.object(&rules);
@@ -311,7 +313,9 @@ fn render_rules(rules: &Rules, hits: bool) -> String {
             if hits {
                 cells.extend([time(rule.first_hit), time(rule.last_hit)]);
             }
-            cells.push(said.to_owned());
+            let why = rule.unhittable.as_ref();
+            let why = why.map_or_else(String::new, |why| format!("  [cannot be hit: {why}]"));
+            cells.push(format!("{said}{why}"));
             table.row(cells);
         }
         if !table.is_empty() {

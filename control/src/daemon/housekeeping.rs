@@ -216,6 +216,7 @@ impl Daemon {
             if now >= sampled + SAMPLE_EVERY {
                 let now_s = wall_us() / 1_000_000;
                 self.service.store().sample(now_s);
+                self.service.sample_denied(now_s);
                 self.service.expire(now_s);
                 self.service.watch_matrix(now);
                 sampled = now;

@@ -9,6 +9,7 @@ use dataplane::fib::Network;
 
 use super::Config;
 use crate::apply::{PolicyStore, TRACKS};
+use crate::audit::trend;
 use crate::compile::Piece;
 use crate::state::{self, Keeper, Place, Restored, Saving, Sources, StateError};
 
@@ -21,8 +22,13 @@ pub(super) fn restore_state(
 ) -> Result<Restored, StateError> {
     let dynamic = |limits: &[_], pieces: &[Piece], elapsed, now| {
         let limits = store.import_limits(limits, elapsed, now);
+        let (denied, pieces): (Vec<Piece>, Vec<Piece>) =
+            pieces.iter().cloned().partition(|piece| piece.kind == trend::KIND);
+        if denied.iter().any(|piece| !store.denials().import(piece)) {
+            tracing::warn!("denials over time make no sense in the state file: they begin anew");
+        }
         let (counts, pieces): (Vec<Piece>, Vec<Piece>) =
-            pieces.iter().cloned().partition(|piece| piece.kind == TRACKS);
+            pieces.into_iter().partition(|piece| piece.kind == TRACKS);
         let foreign = counts.iter().filter(|piece| !store.import_counts(piece)).count();
         if foreign > 0 {
             tracing::warn!("the rules' counters are another build's: they begin anew");
@@ -63,6 +69,7 @@ pub(super) fn keep_state(
         pieces: Box::new(move |now| {
             let mut pieces = shared.export_pieces(now);
             pieces.push(shared.export_counts(wall_us() / 1_000_000));
+            pieces.push(shared.denials().export());
             pieces
         }),
         ports: config.ports.clone(),

@@ -167,6 +167,18 @@ impl Service {
         self.host_road
     }
 
+    fn log_report(&self) -> Response {
+        let report = records::report(&self.workers, &self.log, &self.logging);
+        Response::Log(Box::new(report))
+    }
+
+    /// Looks how much was denied since the last time. Every second or so.
+    pub(super) fn sample_denied(&self, now_s: u64) {
+        let mut stats = views::stats(&self.workers, &self.conntrack, &self.log);
+        self.program.blocking().add_to_stats(&mut stats, self.ports.len());
+        self.store.denials().see(views::denied(&stats), now_s);
+    }
+
     /// The running policy.
     pub(super) fn store(&self) -> &PolicyStore {
         &self.store
@@ -414,10 +426,8 @@ impl Handler for Service {
             }
             Request::ShowMetrics {} => Ok(Response::Metrics { text: self.metrics(Form::Classic) }),
             Request::ShowStats {} => Ok(Response::Stats(self.stats())),
-            Request::ShowLog {} => {
-                let report = records::report(&self.workers, &self.log, &self.logging);
-                Ok(Response::Log(Box::new(report)))
-            }
+            Request::ShowDenied {} => Ok(Response::Denied(self.store.denials().clone())),
+            Request::ShowLog {} => Ok(self.log_report()),
             Request::ShowTrace { from, limit } => Ok(records::traces(&self.log, from, limit)),
             Request::ShowSettings {} => Ok(self.settings()),
             Request::SetSettings { values } => self.set_settings(&values),

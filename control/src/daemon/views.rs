@@ -21,6 +21,7 @@ use crate::api::protocol::{
     Rules, Stats, WorkerInfo,
 };
 use crate::apply::{PolicyView, Track};
+use crate::audit::trend::Denied;
 use crate::iptables::{TableNames, print};
 use crate::model::Counters;
 use crate::model::annotations::annotations;
@@ -105,6 +106,7 @@ pub(super) fn rules(
                         .into_iter()
                         .map(|(key, value)| (key.to_owned(), value))
                         .collect(),
+                    unhittable: None,
                 }
             });
             chains.push(ChainInfo {
@@ -275,6 +277,15 @@ pub(super) fn stats(workers: &[WorkerSight], conntrack: &Conntrack, log: &LogDes
         log_lost: log.lost() + queue_lost,
         workers,
     }
+}
+
+/// What of that was denied, and by what.
+pub(super) fn denied(stats: &Stats) -> Denied {
+    let of = |reason: DropReason| stats.drops.get(reason.name()).copied().unwrap_or_default();
+    let (dropped, rejected) =
+        (of(DropReason::Rule) + of(DropReason::ChainPolicy), of(DropReason::Reject));
+    let all: u64 = stats.drops.values().sum();
+    Denied { dropped, rejected, other: all.saturating_sub(dropped + rejected) }
 }
 
 /// Named counters that are not zero.

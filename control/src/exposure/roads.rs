@@ -259,16 +259,17 @@ impl Search<'_> {
             rule.is_some_and(|it| matches!(it.target, TargetSpec::Nat(NatTarget::Redirect(_))))
         });
         let region = &mut packets.flow.region;
-        let own = match self.local {
-            Some(local) => local.clone(),
-            None => loopback(self.space.family),
-        };
-        match road {
-            Road::Input if !redirected && self.local.is_some() => region.dst = region.dst.and(&own),
-            Road::Input => {}
-            Road::Forward if redirected => return None,
-            Road::Forward => {
-                region.dst = region.dst.minus(&own);
+        match (road, self.local) {
+            (Road::Input, Some(local)) if !redirected => region.dst = region.dst.and(local),
+            (Road::Input, _) => {}
+            (Road::Forward, _) if redirected => return None,
+            (Road::Forward, None) if region.dst.within(&loopback(self.space.family)) => {
+                return None;
+            }
+            (Road::Forward, local) => {
+                if let Some(local) = local {
+                    region.dst = region.dst.minus(local);
+                }
                 let ports = self.space.classes[1] & !NO_INTERFACE & !PortId::LOOPBACK.bit();
                 region.classes[1] = ports;
                 for (at, _) in self.ports.iter().enumerate().filter(|(_, name)| *name == NEVER) {

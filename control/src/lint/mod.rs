@@ -21,6 +21,7 @@ mod roads;
 mod shadow;
 #[cfg(test)]
 mod tests;
+mod unhit;
 
 use crate::model::{Rule, Ruleset};
 
@@ -33,6 +34,7 @@ pub use modules::{Module, register};
 pub use order::Move;
 pub use report::{Input, Report, lint};
 pub use shadow::{Doubt, Why};
+pub use unhit::{Unhittable, unhittable};
 
 /// A rule where it stands.
 struct Place<'m> {

@@ -63,4 +63,7 @@ pub struct RuleInfo {
     /// What its comment says of it: `owner`, `ticket`, `review`, `expires`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub about: BTreeMap<String, String>,
+    /// Why no packet can hit it, where that is known: commands work it out, the daemon does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhittable: Option<String>,
 }
