@@ -5,14 +5,16 @@
 use super::config::Setting;
 use super::flow::Flow;
 use super::index::Entry;
-use super::status::{ACCOUNTED, ASSURED, CONFIRMED, DYING, FIXED_TIMEOUT, SEEN_REPLY};
+use super::status::{
+    ACCOUNTED, ASSURED, CONFIRMED, DST_NAT, DYING, FIXED_TIMEOUT, SEEN_REPLY, SRC_NAT,
+};
 use super::store::Hit;
 use super::tracker::{Kind, Subject};
 use super::tuple::NarrowKey;
 use super::{ConnId, Conntrack};
 use crate::clock::Nanos;
 use crate::prefetch::fetch;
-use crate::wire::plain::Plain;
+use crate::wire::plain::{Ends, Plain};
 use crate::wire::proto;
 
 /// Records below are in the core's own cache anyway.
@@ -94,7 +96,8 @@ impl Conntrack {
 
     /// Tracks a UDP datagram of `bytes`, whose length and checksum hold, if that changes
     /// nothing of its connection's status and makes it ESTABLISHED, and if its status and
-    /// mark are such as `suits`. False: nothing was done.
+    /// mark are such as `suits`. `None`: nothing was done. For translated connections: the
+    /// ends that the datagram is to have.
     #[inline]
     pub fn renew(
         &self,
@@ -102,15 +105,17 @@ impl Conntrack {
         bytes: u16,
         now: Nanos,
         suits: impl FnOnce(u32, u32) -> bool,
-    ) -> bool {
+    ) -> Option<Option<Ends>> {
         const ANSWERED: u32 = CONFIRMED | SEEN_REPLY;
-        let Some(entry) = self.store.lock(flow.0.id) else { return false };
+        let entry = self.store.lock(flow.0.id)?;
         let status = entry.status();
         let stream = now.0 > entry.aux();
         let lasting = if stream { ANSWERED | ASSURED } else { ANSWERED };
         if status & lasting != lasting || !suits(status, entry.mark()) {
-            return false;
+            return None;
         }
+        let translated = status & (SRC_NAT | DST_NAT) != 0;
+        let ends = translated.then(|| entry.ends(flow.0.direction));
         if status & FIXED_TIMEOUT == 0 {
             let setting = if stream { Setting::UdpStream } else { Setting::Udp };
             let timeout = self.named.of(&entry, &self.settings).timeout(setting);
@@ -124,6 +129,6 @@ impl Conntrack {
             // There is nothing to tell but the time.
             self.store.events.set_clock(now);
         }
-        true
+        Some(ends)
     }
 }

@@ -11,7 +11,7 @@ use crate::nat::{Manip, rewrite};
 use crate::packet::{Parsed, PortId};
 use crate::plan::{Found, Guard, NEEDY, Plan, Unplannable, is_plain, is_typical};
 use crate::verdict::{Disposition, DropReason};
-use crate::wire::plain::Plain;
+use crate::wire::plain::{Ends, Plain};
 use crate::wire::{ethernet, proto};
 
 /// Translations in the order in which the road makes them.
@@ -120,19 +120,18 @@ impl Engine {
         };
         let suits = |status, mark| plan.suits(status, mark);
         let sound = plain.datagram_holds(slot.frame(), conntrack.verifies_checksums());
-        if !sound || !conntrack.renew(&flow, plain.l3_len, now, suits) {
-            return Err(known);
-        }
+        let renew = || conntrack.renew(&flow, plain.l3_len, now, suits);
+        let Some(ends) = sound.then(renew).flatten() else { return Err(known) };
         slot.len = plain.frame_len();
         let frame = slot.frame_mut();
-        let carried = match plan.rewrites {
-            [false, false] => {
-                plain.forward(frame, &plan.macs);
-                true
+        match ends {
+            None => plain.forward(frame, &plan.macs),
+            Some(ends) => {
+                let ends = chosen(plan.rewrites, &plain.ends(), &ends);
+                plain.forward_as(frame, &plan.macs, &ends);
             }
-            _ => carry_out(world, plan, &flow, &plain.parsed(), frame),
-        };
-        let followed = Followed { output: carried.then_some(plan.output), flow, mark: plan.mark };
+        }
+        let followed = Followed { output: Some(plan.output), flow, mark: plan.mark };
         let path = plan.path;
         self.count(path, plain.l3_len, effects);
         Ok(followed)
@@ -297,6 +296,15 @@ fn is_established(tracking: &Tracking, flow: &Flow) -> bool {
         && !tracking.unconfirmed;
     debug_assert!(!established || tracking.direction == flow.direction());
     established
+}
+
+/// The ends that a packet has behind those of two translations that are made.
+#[inline]
+fn chosen([destination, source]: [bool; 2], own: &Ends, translated: &Ends) -> Ends {
+    let (to, from) = if destination { (translated, 0xffff) } else { (own, 0) };
+    let (by, mask) = if source { (translated, from | 0xffff_0000) } else { (own, from) };
+    let ports = translated.ports & mask | own.ports & !mask;
+    Ends { src: by.src, dst: to.dst, ports }
 }
 
 /// Does to the frame what the road does, in its order. False: it cannot be translated.

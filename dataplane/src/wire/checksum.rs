@@ -92,6 +92,13 @@ pub fn transport(family: Family, src: u128, dst: u128, protocol: u8, message: &[
     finish(add(pseudo(family, src, dst, protocol, message.len() as u32), message))
 }
 
+/// `check` after words it covers changed, each of which adds its old value's complement and
+/// its new value to `change` (RFC 1624, equation 3).
+#[inline]
+pub fn update(check: u16, change: u64) -> u16 {
+    finish(u64::from(!check) + change)
+}
+
 /// `check` after one of the words it covers changed (RFC 1624, equation 3).
 #[inline]
 pub fn update16(check: u16, old: u16, new: u16) -> u16 {

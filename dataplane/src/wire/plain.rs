@@ -2,7 +2,7 @@
 //! options, addressed to the port, with a hop to spare and TCP's or UDP's whole header:
 //! everything else is left to [`super::parse()`], which says the same of these.
 
-use super::{be16, be32, checksum, ethertype, ipv4, proto, tcp};
+use super::{be16, be32, checksum, ethertype, ipv4, proto, put16, put32, tcp};
 use crate::packet::{Family, Fragment, L4Class, Mac, Parsed, PktType};
 
 /// Where IPv4's and layer 4's headers begin.
@@ -34,6 +34,17 @@ pub struct Plain {
     pub tos: u8,
     /// TCP's flags; zero for UDP.
     pub tcp_flags: u8,
+}
+
+/// Both ends of a flow, as its packets name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// Source address.
+    pub src: u32,
+    /// Destination address.
+    pub dst: u32,
+    /// Source port in the upper half, destination port in the lower.
+    pub ports: u32,
 }
 
 /// Reads a frame that arrived on a port with address `local`, if it is a plain packet.
@@ -123,6 +134,43 @@ impl Plain {
         head[TTL] = self.ttl - 1;
         head[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
     }
+
+    /// Both ends of its flow.
+    #[inline]
+    pub fn ends(&self) -> Ends {
+        Ends { src: self.src, dst: self.dst, ports: self.ports }
+    }
+
+    /// [`Plain::forward`] with other ends, in one: each checksum is the one that a change
+    /// after the other would leave. UDP's stays away where it is not.
+    #[inline]
+    pub fn forward_as(&self, frame: &mut [u8], macs: &[u8; 12], ends: &Ends) {
+        let Some(head) = frame.first_chunk_mut::<{ L4 + 8 }>() else { return };
+        let hops = |ttl: u8| u32::from(u16::from_be_bytes([ttl, self.proto]));
+        let addresses = change(self.src, ends.src) + change(self.dst, ends.dst);
+        let ip = addresses + change(hops(self.ttl), hops(self.ttl - 1));
+        let l4 = addresses + change(self.ports, ends.ports);
+        head[..12].copy_from_slice(macs);
+        head[TTL] = self.ttl - 1;
+        let sum = checksum::update(be16(head, CHECKSUM), ip);
+        put16(head, CHECKSUM, sum);
+        put32(head, ADDRESSES, ends.src);
+        put32(head, ADDRESSES + 4, ends.dst);
+        put32(head, L4, ends.ports);
+        if self.proto == proto::UDP {
+            let sum = checksum::udp(be16(head, L4 + 6), |sum| checksum::update(sum, l4));
+            put16(head, L4 + 6, sum);
+        } else if let Some(tcp) = frame.get_mut(L4..).and_then(<[u8]>::first_chunk_mut::<20>) {
+            let sum = checksum::update(be16(tcp, 16), l4);
+            put16(tcp, 16, sum);
+        }
+    }
+}
+
+/// What a word's change adds to a sum over it.
+#[inline]
+fn change(old: u32, new: u32) -> u64 {
+    u64::from(!old) + u64::from(new)
 }
 
 #[cfg(test)]
@@ -131,6 +179,8 @@ mod tests {
 
     use super::super::parse::{Frame, parse};
     use super::*;
+    use crate::conntrack::Tuple;
+    use crate::nat::{Manip, rewrite::rewrite};
     use crate::plan::is_plain;
     use crate::wire::build::Packet;
 
@@ -206,6 +256,44 @@ mod tests {
                 long[..12].copy_from_slice(&macs);
                 prop_assert_eq!(short, long);
             }
+        }
+
+        #[test]
+        fn other_ends_are_what_translations_in_turn_make_of_them(
+            (frame, macs) in (near(), any::<[u8; 12]>()),
+            (wanted, kept) in ((any::<u32>(), any::<u32>(), any::<u32>()), 0_u8..8),
+            sum in proptest::option::weighted(0.5, prop_oneof![
+                Just(0_u16), Just(1), Just(0xfffe), Just(0xffff), any::<u16>()
+            ]),
+        ) {
+            let mut frame = frame;
+            let Some(plain) = read(&frame, PORT) else { return Ok(()) };
+            let at = L4 + if plain.proto == proto::UDP { 6 } else { 16 };
+            sum.into_iter().for_each(|sum| put16(&mut frame, at, sum));
+            let Ends { src, dst, ports } = plain.ends();
+            let keep = |bit: u8, old, new| if kept & bit != 0 { old } else { new };
+            let (new_src, new_dst, new_ports) = wanted;
+            let src = keep(1, src, new_src);
+            let dst = keep(2, dst, new_dst);
+            let ports = keep(4, ports, new_ports);
+            let (mut short, mut long) = (frame.clone(), frame);
+            plain.forward_as(&mut short, &macs, &Ends { src, dst, ports });
+            let target = Tuple {
+                src: src.into(),
+                dst: dst.into(),
+                sport: (ports >> 16) as u16,
+                dport: ports as u16,
+                proto: plain.proto,
+                family: Family::V4,
+                zone: 0,
+            };
+            let length = plain.frame_len();
+            let ip = &mut long[L3..length];
+            prop_assert!(rewrite(ip, &target, Manip::Destination));
+            ipv4::Packet::new_checked(&mut *ip).unwrap().decrement_ttl();
+            prop_assert!(rewrite(ip, &target, Manip::Source));
+            long[..12].copy_from_slice(&macs);
+            prop_assert_eq!(short, long);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The short lane beside the long road, burst by burst: frames that are nearly plain, of a
 //! tracked family with plans and of one that meets no rule, in any order.
 
+use classifier::Masked;
 use proptest::prelude::*;
 
 use super::planned::Twins;
@@ -8,9 +9,11 @@ use super::*;
 use crate::engine::BURST;
 use crate::fib::RuleEntry;
 use crate::packet::Family;
-use crate::policy::target::Target;
+use crate::policy::matches::Range;
+use crate::policy::target::{NatRange, NatTarget, Target};
 use crate::policy::testing::Spec;
 use crate::policy::{ChainPolicy, Hook, TableId};
+use crate::wire::build::address_bits;
 use crate::wire::tcp::flags::{ACK, FIN};
 
 /// A frame, and the port that it comes in by.
@@ -49,10 +52,46 @@ fn topology_of_lanes(source_rules: bool) -> Topology {
     topology
 }
 
+/// What clients outside see of those inside.
+const WAN: &str = "198.18.2.1";
+/// What is the server's other name to those inside.
+const VIRTUAL: &str = "203.0.113.7";
+
+/// Translates the source, the destination, or both.
+fn translate(v4: &mut Builder<u32>, [source, destination]: [bool; 2]) {
+    let range = |address: &str, ports: Option<(u16, u16)>| NatRange {
+        addresses: Some(Range { low: address_bits(ip(address)), high: address_bits(ip(address)) }),
+        ports: ports.map(|(low, high)| Range { low, high }),
+        ..NatRange::default()
+    };
+    if source {
+        let rule = Spec::any(Target::Nat(NatTarget::Snat(range(WAN, None)))).output(OUTSIDE.bit());
+        v4.builtin(TableId::Nat, Hook::Postrouting, ChainPolicy::Accept, vec![rule]);
+    }
+    if destination {
+        let to = Target::Nat(NatTarget::Dnat(range(SERVER, Some((53, 53)))));
+        let mut rule = Spec::any(to);
+        rule.base.dst = (Masked::new(address_bits(ip(VIRTUAL)) as u32, u32::MAX), false);
+        v4.builtin(TableId::Nat, Hook::Prerouting, ChainPolicy::Accept, vec![rule]);
+    }
+}
+
 pub(super) fn twins(tracked: bool, counted: bool, source_rules: bool) -> Twins {
+    translating(tracked, counted, source_rules, [false; 2])
+}
+
+fn translating(
+    tracked: bool,
+    counted: bool,
+    source_rules: bool,
+    translated: [bool; 2],
+) -> Twins {
     Twins::over(&topology_of_lanes(source_rules), || {
         let (mut v4, v6) = builders();
         v4.needs_conntrack = tracked;
+        if tracked {
+            translate(&mut v4, translated);
+        }
         if counted {
             let (filter, forward) = (TableId::Filter, Hook::Forward);
             v4.builtin(filter, forward, ChainPolicy::Accept, vec![Spec::any(Target::Count)]);
@@ -102,7 +141,11 @@ fn built(
         "0.0.0.1",
     ];
     let (peer, index) = (PEERS[peer % PEERS.len()], usize::from(!there));
-    let (src, dst) = if there { (CLIENT, peer) } else { (peer, CLIENT) };
+    let (src, dst) = match there {
+        true => (CLIENT, peer),
+        false if size % 2 == 0 => (peer, WAN),
+        false => (peer, CLIENT),
+    };
     let ports = if there { (4000, 53) } else { (53, 4000) };
     let flags = if size % 7 == 0 { FIN | ACK } else { ACK };
     let packet = match tcp {
@@ -194,10 +237,11 @@ proptest! {
     #[test]
     fn bursts_of_nearly_plain_frames_end_as_on_the_long_road(
         bursts in prop::collection::vec(prop::collection::vec(arriving(), 1..BURST + 9), 1..6),
-        (tracked, counted, source_rules) in (prop::bool::weighted(0.6), any::<bool>(), prop::bool::weighted(0.2)),
+        (tracked, counted, source_rules) in (prop::bool::weighted(0.7), any::<bool>(), prop::bool::weighted(0.2)),
+        translated in any::<[bool; 2]>(),
         step in prop::sample::select(vec![1_u64, 1_000_000, 1_900_000_000, 40_000_000_000]),
     ) {
-        let mut twins = twins(tracked, counted, source_rules);
+        let mut twins = translating(tracked, counted, source_rules, translated);
         for burst in bursts {
             let [plain, planned] = twins.each().map(|rig| {
                 rig.now = Nanos(rig.now.0 + step);
