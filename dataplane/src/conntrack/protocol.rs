@@ -31,6 +31,30 @@ pub(super) struct Visit<'v> {
     pub(super) terms: &'v Terms,
 }
 
+/// One segment, and the connection that a locked entry has, or is to have: nothing is stored.
+#[inline]
+pub(super) fn step(
+    conn: &mut TcpConn,
+    segment: &Segment<'_>,
+    entry: &Locked<'_>,
+    (direction, now): (Direction, Nanos),
+    (settings, named): (&Settings, &Named),
+) -> Effect {
+    let status = entry.status();
+    let shifts = match status & SEQ_ADJUST {
+        0 => [SeqShift::default(); 2],
+        _ => {
+            let extras = entry.extras();
+            [Direction::Original, Direction::Reply].map(|way| extras.shift(way))
+        }
+    };
+    let left = Nanos(entry.deadline()).saturating_sub(now);
+    let relearning = entry.aux() > now.0;
+    let timeouts = named.of(entry, settings);
+    let context = Context { direction, status, left, relearning, shifts, settings, timeouts };
+    conn.step(segment, &context)
+}
+
 impl Visit<'_> {
     /// Applies the packet to its locked entry.
     pub(super) fn apply(&self, entry: &Locked<'_>) -> Effect {
@@ -102,19 +126,8 @@ impl Visit<'_> {
         } else {
             TcpConn::unpack(&entry.proto())
         };
-        let left = Nanos(entry.deadline()).saturating_sub(self.now);
-        let shifts = match status & SEQ_ADJUST {
-            0 => [SeqShift::default(); 2],
-            _ => {
-                let extras = entry.extras();
-                [Direction::Original, Direction::Reply].map(|way| extras.shift(way))
-            }
-        };
-        let relearning = entry.aux() > self.now.0;
-        let Self { direction, settings, .. } = *self;
-        let timeouts = self.timeouts(entry);
-        let context = Context { direction, status, left, relearning, shifts, settings, timeouts };
-        let effect = conn.step(&segment, &context);
+        let Self { direction, now, settings, named, .. } = *self;
+        let effect = step(&mut conn, &segment, entry, (direction, now), (settings, named));
         entry.set_proto(&conn.pack());
         effect
     }

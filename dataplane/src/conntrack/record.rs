@@ -18,7 +18,6 @@ use super::memory::{Line, Zero, Zeroed};
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence, relax};
 use super::tuple::{Direction, Key, Tuple};
 use crate::prefetch::fetch;
-use crate::wire::plain::Ends;
 
 /// Words of protocol state in a record.
 pub(super) const PROTO_WORDS: usize = 8;
@@ -349,6 +348,7 @@ impl<'t> Place<'t> {
 
     /// A direction's key, whose hash is known, for callers that see to it that it does not
     /// change.
+    #[inline]
     pub(super) fn key(self, direction: Direction, hash: u64) -> Key {
         let at = direction.index();
         let [head, pair] = [0, 1].map(|word| self.hot.keys[at][word].load(Ordering::Relaxed));
@@ -453,16 +453,8 @@ impl Locked<'_> {
     pub(super) fn tuple(&self, direction: Direction) -> Tuple {
         self.place.tuple(direction)
     }
-    /// The ends that a direction's packets have behind translation, of IPv4: the other
-    /// direction's, the other way round.
-    #[inline]
-    pub(super) fn ends(&self, direction: Direction) -> Ends {
-        let words = &self.place.hot.keys[direction.opposite().index()];
-        let [head, pair] = [0, 1].map(|word| words[word].load(Ordering::Relaxed));
-        let ports = ((head >> 32) as u32).rotate_left(16);
-        Ends { src: pair as u32, dst: (pair >> 32) as u32, ports }
-    }
     /// A direction's key, whose hash is known.
+    #[inline]
     pub(super) fn key(&self, direction: Direction, hash: u64) -> Key {
         self.place.key(direction, hash)
     }

@@ -108,20 +108,31 @@ impl Engine {
     ) -> Result<Followed, Known> {
         let World { conntrack, now, .. } = *world;
         let Some(flow) = conntrack.flow_at(spot, now) else { return Err(Known::default()) };
-        if plain.proto != proto::UDP {
-            let (parsed, subject) = (plain.parsed(), spot.subject());
-            return self.follow_tracked(world, slot, (&parsed, &subject, &flow), effects);
-        }
-        let known = Known { flow: Some(flow), tracked: None, record: flow.is_answered() };
+        let Plain { l3_len, tcp_flags, tos, .. } = *plain;
+        let record = is_typical(tcp_flags) && flow.is_answered();
+        let known = Known { flow: Some(flow), tracked: None, record };
         let plan = match self.scratch.plans.find(conntrack.plan_word(&flow)) {
-            Found::Plan(plan) if plan.admits(slot.port, plain.l3_len, 0, plain.tos) => plan,
+            Found::Plan(plan) if plan.admits(slot.port, l3_len, tcp_flags, tos) => plan,
             Found::Plan(_) | Found::Stale => return Err(known),
             Found::None => return Err(Known { record: false, ..known }),
         };
         let suits = |status, mark| plan.suits(status, mark);
-        let sound = plain.datagram_holds(slot.frame(), conntrack.verifies_checksums());
-        let renew = || conntrack.renew(&flow, plain.l3_len, now, suits);
-        let Some(ends) = sound.then(renew).flatten() else { return Err(known) };
+        let (frame, sums) = (slot.frame(), conntrack.verifies_checksums());
+        let tracked = if plain.proto == proto::UDP {
+            let sound = plain.datagram_holds(frame, sums);
+            sound.then(|| conntrack.renew(&flow, l3_len, now, suits)).flatten()
+        } else {
+            let sound = !sums || plain.sum_holds(frame);
+            sound.then(|| conntrack.advance(&flow, plain.l4(frame), l3_len, now, suits)).flatten()
+        };
+        let ends = match tracked {
+            Some(ends) => ends,
+            None if plain.proto == proto::UDP => return Err(known),
+            None => {
+                let (parsed, subject) = (plain.parsed(), spot.subject());
+                return self.follow_tracked(world, slot, (&parsed, &subject, &flow), effects);
+            }
+        };
         slot.len = plain.frame_len();
         let frame = slot.frame_mut();
         match ends {
@@ -133,7 +144,7 @@ impl Engine {
         }
         let followed = Followed { output: Some(plan.output), flow, mark: plan.mark };
         let path = plan.path;
-        self.count(path, plain.l3_len, effects);
+        self.count(path, l3_len, effects);
         Ok(followed)
     }
 

@@ -103,6 +103,12 @@ impl Plain {
         L3 + usize::from(self.l3_len)
     }
 
+    /// Layer 4 of the frame that was read.
+    #[inline]
+    pub fn l4<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        frame.get(L4..self.frame_len()).unwrap_or_default()
+    }
+
     /// Whether a UDP datagram's length and, if `sums` are wanted, its checksum hold, as
     /// tracking sees it. `frame` is the one that was read.
     #[inline]

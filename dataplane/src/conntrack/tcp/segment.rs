@@ -5,6 +5,19 @@ use crate::wire::tcp::flags::{ACK, FIN, RST, SYN, URG};
 use crate::wire::tcp::{Options as OptionList, TcpOption};
 use crate::wire::{be16, be32};
 
+/// A bit for each set of flags that some TCP sends.
+const VALID: u64 = {
+    let mut bits = 0;
+    let sets =
+        [SYN, SYN | URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | URG, ACK, ACK | URG];
+    let mut at = 0;
+    while at < sets.len() {
+        bits |= 1 << sets[at];
+        at += 1;
+    }
+    bits
+};
+
 /// A packet's row in the state table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
@@ -65,9 +78,7 @@ impl<'p> Segment<'p> {
         let flags = header[13];
         // PSH, ECE and CWR do not matter.
         let known = flags & (FIN | SYN | RST | ACK | URG);
-        const VALID: [u8; 9] =
-            [SYN, SYN | URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | URG, ACK, ACK | URG];
-        if !VALID.contains(&known) {
+        if VALID >> known & 1 == 0 {
             return None;
         }
         let seq = be32(header, 4);

@@ -14,7 +14,7 @@ use crate::policy::target::{NatRange, NatTarget, Target};
 use crate::policy::testing::Spec;
 use crate::policy::{ChainPolicy, Hook, TableId};
 use crate::wire::build::address_bits;
-use crate::wire::tcp::flags::{ACK, FIN};
+use crate::wire::tcp::flags::{ACK, FIN, PSH, RST};
 
 /// A frame, and the port that it comes in by.
 pub(super) type Arriving = (PortId, Vec<u8>);
@@ -202,6 +202,94 @@ pub(super) fn arriving() -> impl Strategy<Value = Arriving> {
         .prop_map(|(tcp, there, facts, odd)| built(tcp, there, facts, odd))
 }
 
+/// One segment of a conversation, as far as it is not what the model says: how far from it
+/// the numbers are.
+#[derive(Clone, Debug)]
+struct Said {
+    there: bool,
+    flags: u8,
+    size: usize,
+    seq: u32,
+    ack: u32,
+    window: u16,
+    options: &'static [u8],
+    broken: bool,
+    tos: u8,
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    const PSH_ACK: u8 = ACK | PSH;
+    const STAMPS: &[u8] = &[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+    const SACK: &[u8] = &[1, 1, 5, 10, 0, 0, 0x20, 0, 0, 0, 0x40, 0];
+    let flags = prop_oneof![
+        12 => Just(ACK),
+        12 => Just(PSH_ACK),
+        1 => prop::sample::select(vec![FIN | ACK, RST, RST | ACK, SYN, SYN_ACK, 0, 0xc0 | ACK]),
+    ];
+    let distances = vec![1_u32, u32::MAX, 30_000, 70_000, 0_u32.wrapping_sub(70_000), 1 << 30];
+    let off = || prop_oneof![12 => Just(0_u32), 1 => prop::sample::select(distances.clone())];
+    let window = prop::sample::select(vec![0_u16, 1000, 30_000, u16::MAX]);
+    let options = prop::sample::select(vec![&[][..], &[][..], STAMPS, SACK]);
+    let size = prop_oneof![2 => Just(0_usize), 3 => 0_usize..200];
+    let rest = (window, options, prop::bool::weighted(0.03), 0_u8..2);
+    (any::<bool>(), flags, size, off(), off(), rest).prop_map(
+        |(there, flags, size, seq, ack, (window, options, broken, tos))| Said {
+            there,
+            flags,
+            size,
+            seq,
+            ack,
+            window,
+            options,
+            broken,
+            tos,
+        },
+    )
+}
+
+/// The conversation's frames, from its handshake on.
+fn conversation(segments: &[Said], translated: [bool; 2], seen_open: bool) -> Vec<Arriving> {
+    const OFFER: &[u8] = &[2, 4, 5, 180, 4, 2, 1, 3, 3, 4];
+    let server = if translated[1] { VIRTUAL } else { SERVER };
+    let client = if translated[0] { WAN } else { CLIENT };
+    let plain = Said {
+        there: true,
+        flags: SYN,
+        size: 0,
+        seq: 0,
+        ack: 0,
+        window: 30_000,
+        options: OFFER,
+        broken: false,
+        tos: 0,
+    };
+    let opening = [
+        plain.clone(),
+        Said { there: false, flags: SYN_ACK, ..plain.clone() },
+        Said { flags: ACK, options: &[], ..plain },
+    ];
+    let mut next = [u32::MAX - 100, 5000];
+    let skipped = if seen_open { 0 } else { opening.len() };
+    let frame = |said: &Said| {
+        let Said { there, flags, size, window, options, .. } = *said;
+        let (own, other) = (usize::from(!there), usize::from(there));
+        let packet = match there {
+            true => Packet::tcp(CLIENT, 4000, server, 53, flags),
+            false => Packet::tcp(SERVER, 53, client, 4000, flags),
+        };
+        let numbers = (next[own].wrapping_add(said.seq), next[other].wrapping_add(said.ack));
+        let taken = size as u32 + u32::from(flags & (SYN | FIN) != 0);
+        if said.seq == 0 && !said.broken {
+            next[own] = next[own].wrapping_add(taken);
+        }
+        let packet = packet.seq(numbers.0, numbers.1).window(window).tcp_options(options);
+        let packet = packet.payload_len(size).tos(said.tos);
+        let packet = if said.broken { packet.bad_l4_checksum() } else { packet };
+        (PortId(own as u8), packet.macs(HOST_MACS[own], PORT_MACS[own]).build())
+    };
+    opening.iter().chain(segments).map(frame).skip(skipped).collect()
+}
+
 /// Takes a burst through a router: what became of each frame, and its bytes.
 fn process(rig: &mut Rig, burst: &[Arriving]) -> Vec<(Disposition, Vec<u8>)> {
     process_by(rig, burst, |engine, world, slots, seen| engine.process(world, slots, seen))
@@ -250,6 +338,57 @@ proptest! {
             prop_assert_eq!(plain, planned);
             twins.compare();
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn conversations_are_tracked_as_on_the_long_road(
+        segments in prop::collection::vec(said(), 1..80),
+        (translated, seen_open) in (any::<[bool; 2]>(), prop::bool::weighted(0.8)),
+        knobs in (any::<bool>(), prop::bool::weighted(0.2)),
+        (size, step) in (1_usize..9, prop::sample::select(vec![1_u64, 1_000_000, 9_000_000_000])),
+    ) {
+        let mut twins = twins(true, true, false, translated);
+        for rig in twins.each() {
+            rig.conntrack.set("acct", knobs.0.into()).unwrap();
+            rig.conntrack.set("tcp_be_liberal", knobs.1.into()).unwrap();
+        }
+        for burst in conversation(&segments, translated, seen_open).chunks(size) {
+            let [plain, planned] = twins.each().map(|rig| {
+                rig.now = Nanos(rig.now.0 + step);
+                process(rig, burst)
+            });
+            prop_assert_eq!(plain, planned);
+            twins.compare();
+        }
+    }
+}
+
+#[test]
+fn most_of_a_conversation_follows_plans() {
+    let said = |at: usize| Said {
+        there: at % 2 == 0,
+        flags: ACK,
+        size: 40,
+        seq: 0,
+        ack: 0,
+        window: 30_000,
+        options: &[],
+        broken: false,
+        tos: 0,
+    };
+    let segments: Vec<Said> = (0..40).map(said).collect();
+    for translated in [[false; 2], [true, false], [true; 2]] {
+        let mut twins = twins(true, true, false, translated);
+        for frame in conversation(&segments, translated, true) {
+            let [plain, planned] = twins.each().map(|rig| process(rig, &[frame.clone()]));
+            assert_eq!(plain, planned);
+        }
+        twins.compare();
+        assert!(twins.followed() >= 36, "{translated:?}: {}", twins.followed());
     }
 }
 

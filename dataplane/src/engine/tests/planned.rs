@@ -46,13 +46,18 @@ impl Twins {
     }
     fn everything(rig: &mut Rig) -> impl PartialEq + std::fmt::Debug + use<> {
         let rows: Vec<Row> = rig.conntrack.rows(rig.now).collect();
+        let inner: Vec<_> = rows.iter().map(|row| rig.conntrack.inner(row.view.id)).collect();
         let counters: Vec<_> =
             (0..rig.snapshot.policy.counters).map(|id| rig.snapshot.count(CounterId(id))).collect();
         let drops: Vec<u64> = DropReason::ALL.iter().map(|&why| rig.stats.drops(why)).collect();
         let Recorder { emitted, held, delivered, logged, wanted, steps, outcomes } =
             std::mem::take(&mut rig.seen);
         let drops = (drops, rig.conntrack.counters(), rig.conntrack.len());
-        ((rows, counters, drops), (emitted, held, delivered, logged), (wanted, steps, outcomes))
+        (
+            (rows, inner, counters, drops),
+            (emitted, held, delivered, logged),
+            (wanted, steps, outcomes),
+        )
     }
     /// Nothing tells one from the other.
     #[track_caller]
@@ -75,7 +80,7 @@ impl Twins {
     fn down(&mut self, packet: Packet) -> Sent {
         self.arrive(OUTSIDE, &packet.macs(HOST_MACS[1], PORT_MACS[1]).build())
     }
-    fn followed(&self) -> u64 {
+    pub(super) fn followed(&self) -> u64 {
         self.planned.stats.plans.followed.get()
     }
     fn refused(&self, why: crate::plan::Unplannable) -> u64 {
