@@ -80,12 +80,7 @@ pub(super) fn twins(tracked: bool, counted: bool, source_rules: bool) -> Twins {
     translating(tracked, counted, source_rules, [false; 2])
 }
 
-fn translating(
-    tracked: bool,
-    counted: bool,
-    source_rules: bool,
-    translated: [bool; 2],
-) -> Twins {
+fn translating(tracked: bool, counted: bool, source_rules: bool, translated: [bool; 2]) -> Twins {
     Twins::over(&topology_of_lanes(source_rules), || {
         let (mut v4, v6) = builders();
         v4.needs_conntrack = tracked;
@@ -351,7 +346,7 @@ proptest! {
         knobs in (any::<bool>(), prop::bool::weighted(0.2)),
         (size, step) in (1_usize..9, prop::sample::select(vec![1_u64, 1_000_000, 9_000_000_000])),
     ) {
-        let mut twins = twins(true, true, false, translated);
+        let mut twins = translating(true, true, false, translated);
         for rig in twins.each() {
             rig.conntrack.set("acct", knobs.0.into()).unwrap();
             rig.conntrack.set("tcp_be_liberal", knobs.1.into()).unwrap();
@@ -370,7 +365,7 @@ proptest! {
 #[test]
 fn most_of_a_conversation_follows_plans() {
     let said = |at: usize| Said {
-        there: at % 2 == 0,
+        there: at.is_multiple_of(2),
         flags: ACK,
         size: 40,
         seq: 0,
@@ -382,9 +377,10 @@ fn most_of_a_conversation_follows_plans() {
     };
     let segments: Vec<Said> = (0..40).map(said).collect();
     for translated in [[false; 2], [true, false], [true; 2]] {
-        let mut twins = twins(true, true, false, translated);
+        let mut twins = translating(true, true, false, translated);
         for frame in conversation(&segments, translated, true) {
-            let [plain, planned] = twins.each().map(|rig| process(rig, &[frame.clone()]));
+            let [plain, planned] =
+                twins.each().map(|rig| process(rig, std::slice::from_ref(&frame)));
             assert_eq!(plain, planned);
         }
         twins.compare();
