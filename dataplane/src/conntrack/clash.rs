@@ -9,7 +9,7 @@ use super::room::Count;
 use super::status::{FIXED_TIMEOUT, NAT_CLASH, SEEN_REPLY};
 use super::store::LinkError;
 use super::tuple::Direction;
-use super::{ConnId, Conntrack, CtState, Tracking};
+use super::{ConnId, Conntrack, CtState, SourceHash, Tracking};
 use crate::clock::Nanos;
 use crate::verdict::DropReason;
 use crate::wire::proto;
@@ -27,9 +27,22 @@ impl Conntrack {
     /// ([`DropReason::ConntrackFull`]). The connection is gone, the packet must
     /// be dropped.
     pub fn confirm(&self, tracking: &mut Tracking, now: Nanos) -> Result<(), DropReason> {
+        self.confirm_from(tracking, None, now)
+    }
+
+    /// The same for a connection whose source may be known.
+    ///
+    /// # Errors
+    /// As [`Conntrack::confirm`].
+    pub fn confirm_from(
+        &self,
+        tracking: &mut Tracking,
+        source: Option<SourceHash>,
+        now: Nanos,
+    ) -> Result<(), DropReason> {
         let Some(id) = tracking.conn.filter(|_| tracking.unconfirmed) else { return Ok(()) };
         tracking.unconfirmed = false;
-        let reason = match self.store.link(id, now) {
+        let reason = match self.store.link_from(id, source.and_then(|source| source.of(id)), now) {
             Ok(()) => {
                 self.count(Count::Insert, 1);
                 self.tell_new(id, now);

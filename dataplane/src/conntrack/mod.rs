@@ -67,7 +67,7 @@ pub(crate) use extra::Memory;
 pub use extra::{Account, SeqShift};
 pub use facts::Facts;
 pub use flow::Flow;
-pub use nat::{Answer, Face};
+pub use nat::{Answer, Face, SourceHash};
 pub(crate) use proxied::{Numbers, Proxied};
 pub use quota::{Offender, Prefix, Pressure};
 pub use room::Counters;

@@ -28,6 +28,22 @@ pub struct Face {
     pub isn_end: Option<u32>,
     /// Hash of `reply`, while the connection is not confirmed.
     reply_hash: Option<u64>,
+    /// Hash of the original source, if that is known.
+    source: Option<u64>,
+}
+
+/// What a connection's original source is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceHash {
+    conn: ConnId,
+    hash: u64,
+}
+
+impl SourceHash {
+    /// If it is this connection's.
+    pub(super) fn of(self, conn: ConnId) -> Option<u64> {
+        (self.conn == conn).then_some(self.hash)
+    }
 }
 
 /// A reply tuple, ready to be looked for and to be given to a connection.
@@ -94,7 +110,7 @@ impl Conntrack {
         let isn_end = opening.map(|tcp| tcp.sent_by_opener());
         let hash = || self.store.words(id).hash(Direction::Reply);
         let reply_hash = (status & CONFIRMED == 0).then(hash);
-        Some(Face { original, reply, status, isn_end, reply_hash })
+        Some(Face { original, reply, status, isn_end, reply_hash, source: None })
     }
 
     /// `reply` as the reply tuple of a connection that has, or had, the face `face`.
@@ -104,6 +120,25 @@ impl Conntrack {
             Some(hash) => reply.hashed_key(hash),
             None => reply.key(self.store.hash_key()),
         })
+    }
+
+    /// Makes the source of `face` known, unless it is; memory is asked for where
+    /// connections of the same source are found.
+    pub fn know_source(
+        &self,
+        conn: ConnId,
+        face: &mut Face,
+        known: Option<SourceHash>,
+    ) -> SourceHash {
+        let known = known.and_then(|known| known.of(conn));
+        let hash = known.unwrap_or_else(|| self.store.fetch_source(&face.original));
+        face.source = Some(hash);
+        SourceHash { conn, hash }
+    }
+
+    /// Asks memory for where `answer` is looked for.
+    pub fn fetch_answer(&self, answer: &Answer) {
+        self.store.fetch_both(answer.0.hash);
     }
 
     /// Gives an unconfirmed connection another reply tuple, and status bits that
@@ -191,14 +226,12 @@ impl Conntrack {
         closed && advanced && self.store.kill(hit.id)
     }
 
-    /// The external source that a connection of the same source has which `accept`
-    /// accepts, the newest first.
-    pub fn mapping_of<R>(
-        &self,
-        source: &Tuple,
-        accept: impl Fn(u128, u16) -> Option<R>,
-    ) -> Option<R> {
-        self.store.find_source(source, |reply| {
+    /// The external source that a connection of the same source as `face` has which
+    /// `accept` accepts, the newest first.
+    pub fn mapping_of<R>(&self, face: &Face, accept: impl Fn(u128, u16) -> Option<R>) -> Option<R> {
+        let hash = || face.original.source_hash(self.store.hash_key());
+        let hash = face.source.unwrap_or_else(hash);
+        self.store.find_hashed_source(&face.original, hash, |reply| {
             let icmp = matches!(reply.proto, proto::ICMP | proto::ICMPV6);
             accept(reply.dst, if icmp { reply.sport } else { reply.dport })
         })

@@ -10,6 +10,7 @@
 
 use super::memory::Zeroed;
 use super::sync::{AtomicU32, Ordering, relax};
+use crate::prefetch::fetch;
 
 #[cfg(not(loom))]
 const STRIPES: usize = 1024;
@@ -44,6 +45,12 @@ impl Sources {
             links: Zeroed::new(len),
             stripes: (0..STRIPES).map(|_| AtomicU32::new(0)).collect(),
         }
+    }
+
+    /// Asks memory for where the list of `hash` begins.
+    #[inline]
+    pub(super) fn fetch(&self, hash: u64) {
+        fetch(&self.heads[self.place(hash)]);
     }
 
     /// Enters a record in the list of `hash`, in front.
@@ -94,9 +101,13 @@ impl Sources {
         Some(&self.links[number.checked_sub(1)? as usize])
     }
 
+    fn place(&self, hash: u64) -> usize {
+        (((hash >> 32) * self.heads.len() as u64) >> 32) as usize
+    }
+
     /// The list's head, with its lock held.
     fn list(&self, hash: u64) -> (Held<'_>, &AtomicU32) {
-        let at = (((hash >> 32) * self.heads.len() as u64) >> 32) as usize;
+        let at = self.place(hash);
         let stripe = &self.stripes[at % STRIPES];
         let mut attempt = 0;
         while stripe.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {

@@ -237,6 +237,16 @@ impl Store {
     /// Makes an unconfirmed connection visible. Its deadline, an interval until
     /// now, becomes absolute.
     pub(super) fn link(&self, id: ConnId, now: Nanos) -> Result<(), LinkError> {
+        self.link_from(id, None, now)
+    }
+
+    /// The same of one whose source's hash may be known.
+    pub(super) fn link_from(
+        &self,
+        id: ConnId,
+        source: Option<u64>,
+        now: Nanos,
+    ) -> Result<(), LinkError> {
         // Held to the end: until the connection is found, nobody else wants it.
         let locked = self.lock(id).ok_or(LinkError::NotOurs)?;
         if locked.status() & CONFIRMED != 0 {
@@ -253,7 +263,7 @@ impl Store {
         if !self.enter_index(id, &keys) {
             return Err(LinkError::NoRoom);
         }
-        self.publish(id, &locked, now);
+        self.publish(id, &locked, source, now);
         Ok(())
     }
 
@@ -271,13 +281,15 @@ impl Store {
         if !self.index.insert(keys[1].hash, entry) {
             return Err(LinkError::NoRoom);
         }
-        self.publish(id, &locked, now);
+        self.publish(id, &locked, None, now);
         Ok(())
     }
 
     /// The last step of linking: the record becomes one that others may find and end.
-    fn publish(&self, id: ConnId, locked: &Locked<'_>, now: Nanos) {
-        if let Some(hash) = self.source(locked) {
+    fn publish(&self, id: ConnId, locked: &Locked<'_>, source: Option<u64>, now: Nanos) {
+        debug_assert!(source.is_none_or(|hash| self.source(locked).is_none_or(|own| own == hash)));
+        let listed = locked.status() & SRC_NAT_DONE != 0;
+        if let Some(hash) = source.filter(|_| listed).or_else(|| self.source(locked)) {
             self.sources.insert(hash, id.index() as u32);
         }
         locked.set_deadline(now.0.saturating_add(locked.deadline()));
@@ -374,14 +386,32 @@ impl Store {
         self.kill_if(id, |status, deadline| status & CONFIRMED != 0 && deadline <= now.0)
     }
 
-    /// What `read` makes of the reply tuple of a live connection with the same
-    /// original source as `source`, the newest first.
+    /// [`Store::find_hashed_source`] of a source whose hash is not known.
+    #[cfg(test)]
     pub(super) fn find_source<R>(
         &self,
         source: &Tuple,
+        read: impl FnMut(&Tuple) -> Option<R>,
+    ) -> Option<R> {
+        self.find_hashed_source(source, source.source_hash(&self.hash_key), read)
+    }
+
+    /// The hash of a tuple's source, whose list is fetched.
+    pub(super) fn fetch_source(&self, source: &Tuple) -> u64 {
+        let hash = source.source_hash(&self.hash_key);
+        self.sources.fetch(hash);
+        hash
+    }
+
+    /// What `read` makes of the reply tuple of a live connection with the same
+    /// original source as `source`, which has this hash, the newest first.
+    pub(super) fn find_hashed_source<R>(
+        &self,
+        source: &Tuple,
+        hash: u64,
         mut read: impl FnMut(&Tuple) -> Option<R>,
     ) -> Option<R> {
-        self.sources.find(source.source_hash(&self.hash_key), |at| {
+        self.sources.find(hash, |at| {
             let record = self.records.at(at as usize);
             let alive = record.status() & DYING == 0;
             let same = alive && record.tuple(Direction::Original).same_source(source);

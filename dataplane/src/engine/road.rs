@@ -11,7 +11,7 @@ use super::handed::Handed;
 use super::planned::Known;
 use super::way::Hop;
 use super::{Ended, Scratch, World, egress, helper};
-use crate::conntrack::{CtState, Subject, Template, Tracking, Zones};
+use crate::conntrack::{CtState, SourceHash, Subject, Template, Tracking, Zones};
 use crate::effects::Effects;
 use crate::fib::{LOOPBACK_MTU, Mode, Query, Realms};
 use crate::frame::FrameBuf;
@@ -55,6 +55,8 @@ pub(super) struct Packet<'f> {
     pub(super) tracking: Tracking,
     /// What the raw table wants of its tracking.
     pub(super) template: Template,
+    /// What its connection's source is found by, once the nat table was asked.
+    pub(super) source: Option<SourceHash>,
     /// Its checksum was found right before its tracking was forgotten.
     pub(super) verified: bool,
     /// SYNPROXY opens a connection to a server with it.
@@ -91,6 +93,7 @@ impl<'f> Packet<'f> {
             known: Known::default(),
             tracking: Tracking::NONE,
             template: Template::default(),
+            source: None,
             verified: false,
             opens_server: false,
             half_summed: false,
@@ -362,7 +365,7 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
     /// Makes the packet's connection visible, if this is its first packet.
     fn confirm(&mut self, packet: &mut Packet<'_>) -> Result<(), End> {
         let World { conntrack, now, .. } = self.world;
-        conntrack.confirm(&mut packet.tracking, *now).map_err(End::Drop)
+        conntrack.confirm_from(&mut packet.tracking, packet.source, *now).map_err(End::Drop)
     }
 
     /// Walks the built-in chains of `tables` at `hook`.

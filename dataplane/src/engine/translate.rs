@@ -83,6 +83,8 @@ impl<A: Address, E: Effects> Road<'_, A, E> {
         let home = spread.map(|spread| Home { spread, queue: *queue });
         let mut luck = Luck { random, home };
         let Some(mut face) = table.face(conn) else { return Ok(None) };
+        // At the first hook of two: by the second it is there.
+        packet.source = Some(table.know_source(conn, &mut face, packet.source));
         if let Some(wanted) = wanted {
             if let Some(port) = wanted.masquerade {
                 table.set_masquerade(conn, port);

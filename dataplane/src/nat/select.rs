@@ -5,6 +5,7 @@ use std::cell::Cell;
 use super::{Luck, Manip, pool};
 use crate::clock::Nanos;
 use crate::conntrack::{Answer, Conntrack, Face, Tuple, status};
+use crate::policy::matches::Range;
 use crate::policy::target::NatRange;
 use crate::wire::proto;
 
@@ -48,10 +49,13 @@ impl Choice<'_> {
                 if self.free(current) || self.is_reversed_self(current) {
                     return *current;
                 }
-            } else if let Some(mapped) = self.mapped(current)
-                && self.free(&mapped)
-            {
-                return mapped;
+            } else {
+                self.fetch_likely(current);
+                if let Some(mapped) = self.mapped(current)
+                    && self.free(&mapped)
+                {
+                    return mapped;
+                }
             }
         }
         let mut tuple = *current;
@@ -105,7 +109,7 @@ impl Choice<'_> {
     /// The newest mapping in range of the same source, applied to this
     /// destination: a client keeps its external port towards all servers.
     fn mapped(&self, current: &Tuple) -> Option<Tuple> {
-        self.table.mapping_of(&self.face.original, |source, sport| {
+        self.table.mapping_of(self.face, |source, sport| {
             let mapped = Tuple { src: source, sport, ..*current };
             self.in_range(&mapped).then_some(mapped)
         })
@@ -116,9 +120,23 @@ impl Choice<'_> {
     }
 
     fn is_taken(&self, reply: &Tuple) -> bool {
-        let answer = self.table.answer(reply, self.face);
+        let answer = self.asked.get().filter(|asked| asked.tuple() == *reply);
+        let answer = answer.unwrap_or_else(|| self.table.answer(reply, self.face));
         self.asked.set(Some(answer));
         self.table.is_taken(&answer, self.face, self.now)
+    }
+
+    /// Most sources are new, and keep their port behind the range's only address: the
+    /// table is asked for that while older mappings are looked for.
+    fn fetch_likely(&self, current: &Tuple) {
+        let only = |range: &Range<u128>| range.low == range.high && self.range.ports.is_none();
+        let Some(address) = self.range.addresses.filter(only) else { return };
+        let likely = Tuple { src: address.low, ..*current };
+        if let Some(reply) = likely.inverted() {
+            let answer = self.table.answer(&reply, self.face);
+            self.table.fetch_answer(&answer);
+            self.asked.set(Some(answer));
+        }
     }
 
     /// Whether what is in the way is the same flow, seen first from its other

@@ -146,7 +146,7 @@ fn nat_changes_the_reply_before_confirmation_only() {
     let mut reply = lab.ct.view(id).unwrap().reply;
     reply.dst = 0xc000_0201;
     assert!(lab.ct.bind_tuple(id, Some(&reply), SRC_NAT | SRC_NAT_DONE));
-    let source = lab.ct.view(id).unwrap().original;
+    let source = lab.ct.face(id).unwrap();
     let mapping = || lab.ct.mapping_of(&source, |address, port| Some((address, port)));
     let other = lab.track(&Packet::udp(A, 6, B, 53)).unwrap();
     let other = lab.ct.face(other.conn.unwrap()).unwrap();
