@@ -33,6 +33,7 @@ pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod objects;
+pub mod pressure;
 pub mod region;
 pub mod replay;
 pub mod selfcheck;

@@ -341,6 +341,10 @@ link = "raw"
 rate = 14
 rotate-mib = 15
 keep = 16
+[[pressure]]
+name = "siege"
+enter = { cpu = 90 }
+timeouts = { udp_timeout = 5 }
 [[alert]]
 url = "http://192.0.2.1/"
 events = ["rollback"]

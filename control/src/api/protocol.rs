@@ -12,6 +12,7 @@ mod log;
 mod management;
 mod matrix;
 mod ports;
+mod pressure;
 mod rules;
 mod session;
 mod sets;
@@ -44,6 +45,7 @@ pub use log::{HeavyInfo, LogReport, OutletInfo};
 pub use management::ManagementEntry;
 pub use matrix::{MatrixInfo, MatrixRun, RunMatrix};
 pub use ports::{PortStatus, Ports, QueueStatus};
+pub use pressure::{PressureChange, PressureEvent, PressureInfo, PressureProfile};
 pub use rules::{ChainInfo, RuleInfo, Rules};
 pub use session::{SessionInfo, SessionOutcome, SessionReport};
 pub use sets::{SetChanged, SetEntry, SetInfo, SetPage, SetUse};
@@ -158,6 +160,13 @@ pub enum Request {
     ShowStats {},
     /// The metrics, as Prometheus would scrape them.
     ShowMetrics {},
+    /// Pressure profiles.
+    ShowPressure {},
+    /// Decide about them by hand.
+    ChangePressure {
+        /// What to do.
+        change: PressureChange,
+    },
     /// What became of records (LOG, NFLOG, AUDIT, TRACE), and who causes the most.
     ShowLog {},
     /// What was denied by hour and by day.
@@ -383,6 +392,8 @@ pub enum Response {
     Traced(Traced),
     /// To `show_stats`.
     Stats(Stats),
+    /// To `show_pressure` and `change_pressure`.
+    Pressure(PressureInfo),
     /// To `show_metrics`.
     Metrics {
         /// In Prometheus' text format.

@@ -44,6 +44,7 @@ fn every_documented_request_is_understood_and_said_the_same_way() {
     }
     let all = [
         "apply",
+        "change_pressure",
         "change_recent",
         "change_set",
         "confirm",
@@ -71,6 +72,7 @@ fn every_documented_request_is_understood_and_said_the_same_way() {
         "show_matrix",
         "show_metrics",
         "show_ports",
+        "show_pressure",
         "show_recent",
         "show_rules",
         "show_set_entries",
@@ -121,6 +123,7 @@ fn every_documented_answer_is_understood_and_said_the_same_way() {
         "matrix_report",
         "metrics",
         "ports",
+        "pressure",
         "recent",
         "recent_changed",
         "reconciled",

@@ -28,6 +28,7 @@ mod metering;
 pub mod objects;
 pub mod output;
 pub mod policies;
+pub mod pressure;
 pub mod recent;
 pub mod release;
 pub mod reload;
@@ -156,6 +157,8 @@ enum Command {
     Sysctl(sysctl::Args),
     /// Change a list of `-m recent` by hand.
     Recent(recent::Args),
+    /// Show pressure profiles, and put them in force by hand.
+    Pressure(pressure::Args),
     /// Stop the daemon cleanly.
     Stop(stop::Args),
     /// Open ports that a dead daemon keeps closed.
@@ -231,6 +234,7 @@ pub fn main() -> ExitCode {
         Command::Trace(args) => trace::run(&args, &output),
         Command::Capture(args) => capture::run(&args, &output),
         Command::Recent(args) => recent::run(args, &output),
+        Command::Pressure(args) => pressure::run(args, &output),
         Command::Stop(args) => stop::run(args, &output),
         Command::Release(args) => release::run(args, &output),
         Command::Explain(args) => explain::run(*args, &output),

@@ -9,6 +9,7 @@ use super::conntrack::{SettingTable, TimeoutTable};
 use super::lint::LintTable;
 use super::management::Managers;
 use super::metrics::Listen;
+use super::pressure::Profiles;
 use super::table::{self, Effect, Given, Key, Origin, Value, keys};
 use super::values::{
     AttachName, CaptureFilesName, CaptureLinkName, HostRoadName, ModeName, OnFailureName, Pairs,
@@ -35,6 +36,11 @@ keys! {
     /// body, drop-rate, conntrack-warning, conntrack-critical, hold, expiring, timeout, attempts
     /// and queue where they differ from what is usual.
     alerts: Webhooks = "alert", Restart, "", Webhooks::default();
+
+    /// What is done under pressure, each a [[pressure]] with name, enter and leave (levels of
+    /// conntrack and cpu in percent, new-flows and drops a second), hold and release (seconds),
+    /// timeouts that are shortened, and rules and rules6, a policy for the time.
+    pressure: Profiles = "pressure", Restart, "", Profiles::default();
 
     /// The IPv4 policy, an iptables-save file. A reload reads it again.
     rules: Option<PathBuf> = "policy.rules", Live, "--rules", None;

@@ -206,6 +206,7 @@ impl Configured {
             state_every: Nanos::from_secs(settings.state_interval.value.0),
             changes: settings.changes(),
             alerts: settings.alerts.value.0.clone(),
+            pressure: settings.pressure.value.0.clone(),
             metrics: MetricsSettings {
                 listen: settings.metrics_listen.value.map(|listen| listen.0),
             },

@@ -115,6 +115,11 @@ rules = 12
 [[alert]]
 url = "http://192.0.2.1/hook"
 events = ["rollback"]
+
+[[pressure]]
+name = "siege"
+enter = { cpu = 90 }
+timeouts = { udp_timeout = 5 }
 "#;
 
 #[test]

@@ -227,6 +227,12 @@ impl Service {
         Ok(Response::MatrixReport(Box::new(report)))
     }
 
+    /// Flows that are not as expected, at the last run.
+    pub(super) fn matrix_failing(&self) -> u64 {
+        let last = self.matrix_desk().last();
+        last.as_ref().map_or(0, |(_, run)| run.failed.max(u64::from(run.error.is_some())))
+    }
+
     /// What there is to nag about.
     pub(super) fn matrix_nag(&self) -> Option<String> {
         let (file, _) = self.desk().matrix();

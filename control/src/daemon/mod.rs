@@ -68,6 +68,7 @@ use crate::diagnostics::Finding;
 use crate::guard::Session;
 use crate::history::Moment;
 use crate::net::Mirror;
+use crate::pressure::Profile;
 use crate::state::{Keeper, Place, Restored};
 use blocklist::Blocking;
 pub use change::ChangeSettings;
@@ -145,6 +146,8 @@ pub struct Config {
     pub state_every: Nanos,
     /// Where policies are recorded, and what changes need.
     pub changes: ChangeSettings,
+    /// What is done under pressure.
+    pub pressure: Vec<Profile>,
     /// Who is told what happens.
     pub alerts: Vec<Webhook>,
     /// What is told to whoever scrapes.
@@ -230,7 +233,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready<'_>)) -> Result<(), DaemonE
     let rounds = server.rounds();
     health.watch("the control thread", monotonic(), move || rounds.load(Ordering::Relaxed));
     let control = serve(server, &daemon.service, &signals)?;
-    telemetry::start(&daemon.service, endpoint, &daemon.config.alerts, &signals.stop)?;
+    telemetry::start(&daemon.service, endpoint, &daemon.config, &signals.stop)?;
     sandbox::seal(daemon.config.sandbox.seccomp)?;
     ready(&Ready { workers, findings: &parsed.findings, texts: &texts, notes: &notes });
     notify::ready(&daemon.service.status_line());

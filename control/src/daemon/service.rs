@@ -30,7 +30,6 @@ use crate::apply::PolicyStore;
 use crate::config::Configured;
 use crate::explain::{self, Description, ExplainError};
 use crate::iptables::TableNames;
-use crate::metrics::Form;
 use crate::model::expiry::in_force;
 use crate::state::{Keeper, Pace, Progress};
 
@@ -424,7 +423,9 @@ impl Handler for Service {
             Request::ChangeRecent { list, change } => {
                 tallies::change_recent(&self.store, &list, &change)
             }
-            Request::ShowMetrics {} => Ok(Response::Metrics { text: self.metrics(Form::Classic) }),
+            request @ (Request::ShowMetrics {}
+            | Request::ShowPressure {}
+            | Request::ChangePressure { .. }) => self.on_telemetry(request),
             Request::ShowStats {} => Ok(Response::Stats(self.stats())),
             Request::ShowDenied {} => Ok(Response::Denied(self.store.denials().clone())),
             Request::ShowLog {} => Ok(self.log_report()),

@@ -94,6 +94,8 @@ pub enum Action {
     Confirm,
     /// `reconcile`.
     Reconcile,
+    /// A pressure profile's policy came into force, or went.
+    Pressure,
 }
 
 impl Action {
@@ -112,6 +114,7 @@ impl Action {
             Self::Undo => "undo",
             Self::Confirm => "confirm",
             Self::Reconcile => "reconcile",
+            Self::Pressure => "pressure",
         }
     }
 }

@@ -55,6 +55,10 @@ pub struct Facts {
     pub changes: [u64; 3],
     /// Requests to the endpoint: served, refused, cut off, one too many.
     pub requests: [u64; 4],
+    /// Pressure profiles, and whether each is in force.
+    pub pressure: Vec<(String, bool)>,
+    /// Flows of the matrix that are not as expected.
+    pub matrix_failing: u64,
     /// Alerts by webhook: its host, what became of them, how many wait.
     pub alerts: Vec<(String, Counts, usize)>,
 }
@@ -254,6 +258,12 @@ fn changes(page: &mut Page, facts: &Facts) {
 }
 
 fn alerts(page: &mut Page, facts: &Facts) {
+    let pressure = facts.pressure.iter();
+    let pressure =
+        pressure.map(|(name, active)| (vec![label("profile", name)], f64::from(u8::from(*active))));
+    page.gauges("pressure_active", "1 while the pressure profile is in force.", pressure);
+    let help = "Flows of the matrix that the live policy does not treat as expected.";
+    page.gauge("matrix_failing_flows", help, facts.matrix_failing as f64);
     let place = |index: usize, host: &str| vec![label("webhook", index), label("host", host)];
     let rows = facts.alerts.iter().enumerate().flat_map(|(index, (host, counts, _))| {
         let named = [("sent", counts.sent), ("failed", counts.failed), ("lost", counts.lost)];

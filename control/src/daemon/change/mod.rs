@@ -12,6 +12,7 @@ mod effect;
 mod expire;
 mod health;
 mod ledger;
+pub(super) mod press;
 mod undo;
 mod views;
 

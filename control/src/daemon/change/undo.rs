@@ -27,7 +27,7 @@ fn whole(texts: &Texts) -> Texts {
 impl Service {
     /// Puts texts in force that were in force before. Sets of which they say what was said
     /// last stay as they are.
-    fn restore(&self, mut order: Order<'_>, texts: &Texts) -> Result<Applied, Failure> {
+    pub(super) fn restore(&self, mut order: Order<'_>, texts: &Texts) -> Result<Applied, Failure> {
         let mut wanted = whole(texts);
         let sets = |texts: &Texts| PolicyRef::of(texts).sets;
         if sets(texts) == sets(&self.ledger().book().texts) {

@@ -219,8 +219,8 @@ impl Service {
             undone,
             cpu: cpu.collect(),
             expiring,
-            pressure: Vec::new(),
-            matrix_failing: self.telemetry().matrix_failing.load(Ordering::Relaxed),
+            pressure: self.telemetry().valve.get().map_or_else(Vec::new, |it| it.active()),
+            matrix_failing: self.matrix_failing(),
         }
     }
 

@@ -89,6 +89,8 @@ impl Service {
             changes: self.change_counts(),
             requests: self.telemetry().requests(),
             alerts: self.telemetry().alerts(),
+            pressure: self.telemetry().valve.get().map_or_else(Vec::new, |it| it.states()),
+            matrix_failing: self.matrix_failing(),
         }
     }
 }

@@ -5,18 +5,20 @@
 
 mod alerts;
 mod facts;
+mod pressure;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use dataplane::clock::{Nanos, monotonic, wall_us};
 
-use super::DaemonError;
 use super::error::system;
 use super::service::Service;
-use crate::alert::{Counts, Webhook};
+use super::{Config, DaemonError};
+use crate::alert::Counts;
+use crate::api::{Code, Failure, Request, Response};
 use crate::metrics::{Endpoint, EndpointError, Form, Requests, Respond, RuleBook, write};
 
 /// A page is made at most this often for the endpoint.
@@ -45,8 +47,7 @@ pub(super) struct Telemetry {
     book: Mutex<RuleBook>,
     requests: Arc<Requests>,
     desks: OnceLock<Vec<Arc<alerts::Desk>>>,
-    /// Flows of the matrix that the live policy does not treat as written.
-    matrix_failing: AtomicU64,
+    valve: OnceLock<Arc<pressure::Valve>>,
 }
 
 impl Telemetry {
@@ -55,7 +56,7 @@ impl Telemetry {
         let book = Mutex::new(RuleBook::new(rules));
         let started_s = wall_us() as f64 / 1e6;
         let (requests, desks) = (Arc::default(), OnceLock::new());
-        Self { started_s, book, requests, desks, matrix_failing: AtomicU64::new(0) }
+        Self { started_s, book, requests, desks, valve: OnceLock::new() }
     }
 
     /// What became of alerts, by webhook.
@@ -82,19 +83,30 @@ pub(super) fn bind(settings: &MetricsSettings) -> Result<Option<Endpoint>, Endpo
 pub(super) fn start(
     service: &Arc<Service>,
     endpoint: Option<Endpoint>,
-    webhooks: &[Webhook],
+    config: &Config,
     stop: &Arc<AtomicBool>,
 ) -> Result<(), DaemonError> {
     if let Some(endpoint) = endpoint {
         service.serve_metrics(endpoint, stop).map_err(system("metrics thread"))?;
     }
-    let desks = service.telemetry().desks.get_or_init(|| alerts::desks(webhooks));
-    alerts::start(service, desks, stop).map_err(system("alert thread"))
+    let desks = service.telemetry().desks.get_or_init(|| alerts::desks(&config.alerts));
+    alerts::start(service, desks, stop).map_err(system("alert thread"))?;
+    pressure::start(service, &config.pressure, stop).map_err(system("pressure thread"))
 }
 
 impl Service {
+    /// What is asked of metrics and pressure profiles.
+    pub(super) fn on_telemetry(&self, request: Request) -> Result<Response, Failure> {
+        match request {
+            Request::ShowMetrics {} => Ok(Response::Metrics { text: self.metrics(Form::Classic) }),
+            Request::ShowPressure {} => self.pressure(None),
+            Request::ChangePressure { change } => self.pressure(Some(change)),
+            _ => Err(Failure::new(Code::BadRequest, "this is not about metrics")),
+        }
+    }
+
     /// The metrics as they are now.
-    pub(super) fn metrics(&self, form: Form) -> String {
+    fn metrics(&self, form: Form) -> String {
         write(&self.facts()).text(form)
     }
 
