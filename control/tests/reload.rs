@@ -39,6 +39,17 @@ const OPEN6: &str = "*filter
 COMMIT
 ";
 
+/// Pings go through.
+const MATRIX: &str = r#"[[flow]]
+name = "ping"
+in = "g0"
+out = "g1"
+src = "198.18.1.2"
+dst = "198.18.2.2"
+proto = "icmp"
+expect = "accept"
+"#;
+
 /// What every test begins with.
 const CONFIG: &str = r#"ports = ["g0", "g1"]
 
@@ -251,6 +262,26 @@ fn prove_beside_policy(lab: &Lab, key: &str) {
             // Nothing that runs asks for it: `lint` and `check` read the file themselves.
             lab.edit("[state]", "[lint]\naccept-any = \"deny\"\n[state]");
             reload(&["lint.accept-any"]);
+        }
+        "matrix.file" => {
+            lab.write("matrix.toml", MATRIX);
+            lab.edit("[state]", "[matrix]\nfile = \"matrix.toml\"\n\n[state]");
+            reload(&[key]);
+            let passed = || lab.json(&["show", "matrix"])["last"]["passed"] == 1;
+            lab.until("it is run against what is in force", passed);
+            lab.write("shut.v4", CLOSED);
+            let shut = lab.path("shut.v4");
+            let refused = lab.cli(&["apply", "--rules", shut.to_str().unwrap()]);
+            assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+            assert!(lab.pings());
+        }
+        "matrix.interval" => {
+            let shown = || lab.json(&["show", "matrix"]);
+            let before = shown();
+            assert_eq!(before["interval_s"], 300);
+            lab.edit("file = \"matrix.toml\"", "file = \"matrix.toml\"\ninterval = 1");
+            reload(&[key]);
+            lab.until("it is run again", || shown()["last"]["at"] != before["last"]["at"]);
         }
         "state.interval" => {
             let saves = || lab.status()["state"]["saves"].as_u64().unwrap();
