@@ -126,9 +126,9 @@ fn junit_is_written_and_well_formed() {
 
 /// The examples, each with its directory.
 fn examples() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
     let entries = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
-    let mut found: Vec<_> = entries.filter(|path| path.is_dir()).collect();
+    let mut found: Vec<_> = entries.filter(|path| path.join("matrix.toml").exists()).collect();
     found.sort();
     found
 }
