@@ -38,4 +38,5 @@ pub mod region;
 pub mod replay;
 pub mod selfcheck;
 pub mod state;
+pub mod top;
 pub mod trace;

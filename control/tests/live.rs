@@ -1,5 +1,5 @@
 //! What a running firewall shows of itself: live traces and captures of real traffic between
-//! network namespaces. Needs root, tcpdump and tshark.
+//! network namespaces. Needs root, tcpdump, tshark and tmux.
 
 #[allow(dead_code, reason = "shared with the story")]
 #[path = "story/lab.rs"]
@@ -30,7 +30,7 @@ COMMIT
 ";
 
 /// A command that follows packets; killed when dropped.
-struct Following(Child, BufReader<ChildStderr>);
+struct Following(Child, Option<BufReader<ChildStderr>>);
 
 impl Drop for Following {
     fn drop(&mut self) {
@@ -48,7 +48,7 @@ impl Following {
         let mut errors = BufReader::new(process.stderr.take().unwrap());
         let mut line = String::new();
         errors.read_line(&mut line).unwrap();
-        let following = Self(process, errors);
+        let following = Self(process, Some(errors));
         assert_eq!(line, "listening\n", "{arguments:?}");
         following
     }
@@ -56,7 +56,8 @@ impl Following {
     fn end(mut self) -> (String, String) {
         let (mut out, mut errors) = (String::new(), String::new());
         self.0.stdout.take().unwrap().read_to_string(&mut out).unwrap();
-        self.1.read_to_string(&mut errors).unwrap();
+        let mut rest = self.1.take().unwrap();
+        rest.read_to_string(&mut errors).unwrap();
         assert!(self.0.wait().unwrap().success(), "{out}{errors}");
         (out, errors)
     }
@@ -205,4 +206,94 @@ fn a_capture_is_read_by_the_usual_tools() {
     assert!(code == 4 && said.contains("--force"), "{said}");
     let (_, errors) = begin(&["--force", "--count", "1"]).end();
     assert!(errors.contains("0 packet(s)") && errors.contains("nothing matched"), "{errors}");
+}
+
+/// `top` in a terminal of its own, which ends with it, and after two minutes whatever happens.
+struct Screen(String);
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = Command::new("tmux").args(["-S", &self.0, "kill-server"]).output();
+    }
+}
+
+impl Screen {
+    fn open(lab: &Lab, name: &str, size: (u32, u32)) -> Self {
+        let terminal = lab.file(name);
+        let (width, height) = size;
+        let socket = lab.file("control.sock");
+        let program = env!("CARGO_BIN_EXE_portcullis");
+        let line = format!(
+            "timeout --foreground 120 {program} top --interval 200ms --socket {socket}; \
+             echo ended=$?; exec timeout --foreground 120 cat"
+        );
+        let output = Command::new("tmux")
+            .args(["-f", "/dev/null", "-u", "-S", &terminal, "new-session", "-d"])
+            .args(["-x", &width.to_string(), "-y", &height.to_string(), &line])
+            .env_remove("TMUX")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        Self(terminal)
+    }
+    fn tmux(&self, arguments: &[&str]) -> String {
+        let output = Command::new("tmux").args(["-S", &self.0]).args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+    fn keys(&self, keys: &str) {
+        self.tmux(&["send-keys", keys]);
+    }
+    fn shows(&self, lab: &Lab, part: &str) {
+        lab.until(part, || self.tmux(&["capture-pane", "-p"]).contains(part));
+    }
+}
+
+#[test]
+fn top_shows_traffic_and_leaves_the_terminal_as_it_was() {
+    let mut lab = Lab::new(RULES);
+    lab.start();
+    let flood = "ping -q -i 0.01 -w 60 198.18.2.2";
+    let _ping = Following(lab.client.command("sh").args(["-c", flood]).spawn().unwrap(), None);
+    let screen = Screen::open(&lab, "wide", (80, 24));
+    screen.shows(&lab, "PORT");
+    screen.shows(&lab, "g0             up");
+    screen.shows(&lab, "conntrack 1/");
+    screen.keys("2");
+    screen.shows(&lab, "v4 filter FORWARD 1");
+    screen.keys("3");
+    screen.shows(&lab, "198.18.1.2");
+    screen.keys("h");
+    screen.shows(&lab, "q, esc   end");
+    screen.keys("q");
+    screen.shows(&lab, "ended=0");
+    assert!(!screen.tmux(&["capture-pane", "-p"]).contains("TALKER"), "the screen is given back");
+    // A terminal in which nothing has room.
+    let tiny = Screen::open(&lab, "tiny", (10, 2));
+    tiny.shows(&lab, "portcul");
+    tiny.keys("q");
+    tiny.tmux(&["resize-window", "-x", "80", "-y", "24"]);
+    tiny.shows(&lab, "ended=0");
+    // A signal ends it, and the screen is given back.
+    let signalled = Screen::open(&lab, "signalled", (80, 24));
+    signalled.shows(&lab, "PORT");
+    let pane = signalled.tmux(&["list-panes", "-F", "#{pane_pid}"]);
+    netns::shell(&format!("kill -INT $(pgrep -s {} -x portcullis)", pane.trim()));
+    signalled.shows(&lab, "ended=0");
+    assert!(!signalled.tmux(&["capture-pane", "-p"]).contains("PORT"));
+    // A terminal that goes away takes it along.
+    let gone = Screen::open(&lab, "gone", (80, 24));
+    gone.shows(&lab, "PORT");
+    let pane = gone.tmux(&["list-panes", "-F", "#{pane_pid}"]);
+    drop(gone);
+    let left = || Command::new("pgrep").args(["-x", "portcullis", "-s", pane.trim()]).output();
+    lab.until("top has ended", || left().unwrap().stdout.is_empty());
+    // The same for scripts.
+    let frame = lab.json(&["top", "--once", "--interval", "500ms"]);
+    assert!(frame["rx_packets"].as_f64().unwrap() > 20.0, "{frame}");
+    assert_eq!(frame["ports"][0]["port"], "g0");
+    assert_eq!(frame["talkers"][0]["source"], "198.18.1.2");
+    assert!(lab.text(&["top", "--once"]).contains("WORKER"));
+    let rates = lab.json(&["show", "rates"]);
+    assert_eq!(rates["ports"].as_array().unwrap().len(), 2);
+    assert!(lab.text(&["show", "talkers"]).contains("198.18.1.2"));
 }

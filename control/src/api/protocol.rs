@@ -49,7 +49,9 @@ pub use pressure::{PressureChange, PressureEvent, PressureInfo, PressureProfile}
 pub use rules::{ChainInfo, RuleInfo, Rules};
 pub use session::{SessionInfo, SessionOutcome, SessionReport};
 pub use sets::{SetChanged, SetEntry, SetInfo, SetPage, SetUse};
-pub use stats::{ConntrackStats, OffenderInfo, Stats, WorkerInfo};
+pub use stats::{
+    ConntrackStats, OffenderInfo, Stats, TalkerInfo, Talkers, TalkersAsked, WorkerInfo,
+};
 pub use status::{
     FailureInfo, LastSave, LogInfo, PinInfo, RestoredInfo, StateInfo, Status, StuckInfo,
 };
@@ -158,6 +160,8 @@ pub enum Request {
     ShowPorts {},
     /// Statistics.
     ShowStats {},
+    /// The sources with the most connections.
+    ShowTalkers(TalkersAsked),
     /// The metrics, as Prometheus would scrape them.
     ShowMetrics {},
     /// Pressure profiles.
@@ -399,6 +403,8 @@ pub enum Response {
         /// In Prometheus' text format.
         text: String,
     },
+    /// To `show_talkers`.
+    Talkers(Talkers),
     /// To `show_conntrack`.
     Conntrack(ConntrackPage),
     /// To `delete_conntrack`.

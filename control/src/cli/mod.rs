@@ -43,6 +43,7 @@ mod stored;
 pub mod sysctl;
 mod table;
 mod timeouts;
+pub mod top;
 pub mod trace;
 pub mod version;
 
@@ -165,6 +166,8 @@ enum Command {
     Release(release::Args),
     /// Follow live packets on their way: chains, rules, tracking, NAT, verdict.
     Trace(trace::Args),
+    /// Watch rates, drops, connections and sources; or print one frame for scripts.
+    Top(top::Args),
     /// Capture live packets to a pcapng file, each with what became of it.
     Capture(capture::Args),
     /// Follow a described packet through the policy, step by step.
@@ -232,6 +235,7 @@ pub fn main() -> ExitCode {
         Command::Set(args) => set::run(args, &output),
         Command::Sysctl(args) => sysctl::run(args, &output),
         Command::Trace(args) => trace::run(&args, &output),
+        Command::Top(args) => top::run(&args, &output),
         Command::Capture(args) => capture::run(&args, &output),
         Command::Recent(args) => recent::run(args, &output),
         Command::Pressure(args) => pressure::run(args, &output),

@@ -7,6 +7,7 @@ mod management;
 mod matrix;
 mod metrics;
 mod ports;
+mod rates;
 mod tally;
 pub(super) mod unhit;
 
@@ -35,6 +36,8 @@ const EXAMPLES: &str = "Examples:
   portcullis show nfacct
   portcullis --json show stats
   portcullis show log
+  portcullis show rates --interval 5s
+  portcullis show talkers
   portcullis show status
   portcullis show nat -p tcp --dst-nat
   portcullis show conntrack --proto tcp --dport 443 --limit 50";
@@ -88,6 +91,15 @@ pub enum What {
     /// Counters per worker, and drops by reason.
     #[command(after_help = "Example:\n  portcullis show stats --json")]
     Stats,
+    /// Rates by port, worker, rule and drop reason over a second: a frame of `top`.
+    #[command(after_help = "Examples:
+  portcullis show rates
+  portcullis --json show rates --interval 5s")]
+    Rates(RatesArgs),
+    /// The sources with the most connections.
+    #[command(after_help = "Example:
+  portcullis show talkers --limit 50")]
+    Talkers(rates::TalkersArgs),
     /// Every limit, hashlimit, recent, connlimit, quota and IDLETIMER in force, and how far it is used up.
     #[command(after_help = "Examples:
   portcullis show limits
@@ -115,6 +127,14 @@ pub enum What {
   portcullis show nat
   portcullis show nat -p tcp --src-nat 203.0.113.1")]
     Nat(translations::Args),
+}
+
+/// Over what time.
+#[derive(Debug, clap::Args)]
+pub struct RatesArgs {
+    /// Rates are over this time.
+    #[arg(long, value_name = "TIME", value_parser = super::top::interval, default_value = "1s")]
+    pub interval: u64,
 }
 
 /// A choice of family.
@@ -215,6 +235,8 @@ pub fn run(args: Args, output: &Output) -> Exit {
         What::Stats => stats(&socket, output),
         What::Metrics => metrics::show(&socket, output),
         What::Nfacct(which) => accounts::show(which, &socket, output),
+        What::Rates(which) => super::top::rates(which.interval, &socket, output),
+        What::Talkers(which) => rates::talkers(which, &socket, output),
         What::Log => log::show(&socket, output),
         What::Blocklist => blocklist::show(&socket, output),
         What::Management => management::show(&socket, output),

@@ -37,6 +37,7 @@ mod service;
 mod sets;
 mod sight;
 mod status;
+mod talkers;
 mod tallies;
 mod taps;
 mod telemetry;

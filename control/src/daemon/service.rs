@@ -21,7 +21,7 @@ use super::sets::SetDesk;
 use super::taps::TapDesk;
 use super::telemetry::Telemetry;
 use super::watch::Events;
-use super::{failure, records, status, tallies, views};
+use super::{failure, records, status, talkers, tallies, views};
 use crate::api::protocol::{
     ConntrackWatch, Explained, FailureInfo, PacketTrace, Stats, Status, VersionInfo,
 };
@@ -371,6 +371,11 @@ impl Service {
         }
     }
 
+    fn stop(&self) -> Response {
+        self.stop.store(true, Ordering::Relaxed);
+        Response::Stopping {}
+    }
+
     fn uptime_ms(&self) -> u64 {
         (monotonic() - self.started).0 / Nanos::MILLISECOND.0
     }
@@ -427,6 +432,7 @@ impl Handler for Service {
             | Request::ShowPressure {}
             | Request::ChangePressure { .. }) => self.on_telemetry(request),
             Request::ShowStats {} => Ok(Response::Stats(self.stats())),
+            Request::ShowTalkers(asked) => Ok(talkers::talkers(&self.conntrack, asked.limit)),
             Request::ShowDenied {} => Ok(Response::Denied(self.store.denials().clone())),
             Request::ShowLog {} => Ok(self.log_report()),
             Request::ShowTrace { from, limit } => Ok(records::traces(&self.log, from, limit)),
@@ -451,10 +457,7 @@ impl Handler for Service {
             | Request::ChangeSet { .. }
             | Request::RestoreSets { .. }) => self.on_sets(request),
             Request::ShowConfig {} => Ok(Response::Config(self.desk.info())),
-            Request::Stop {} => {
-                self.stop.store(true, Ordering::Relaxed);
-                Ok(Response::Stopping {})
-            }
+            Request::Stop {} => Ok(self.stop()),
         }
     }
 }

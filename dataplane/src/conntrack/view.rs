@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use super::events::change;
 use super::extra::{Account, Extras};
@@ -174,7 +175,17 @@ impl Conntrack {
 
     /// The rows from place `from` on, each with its place: for paging.
     pub fn rows_from(&self, from: usize, now: Nanos) -> impl Iterator<Item = (usize, Row)> + '_ {
-        (from..self.store.len()).filter_map(move |at| {
+        self.rows_at(from..self.store.len(), now)
+    }
+
+    /// The rows at some places, however many the table has.
+    pub fn rows_in(&self, places: Range<usize>, now: Nanos) -> impl Iterator<Item = Row> + '_ {
+        let end = places.end.min(self.store.len());
+        self.rows_at(places.start..end, now).map(|(_, row)| row)
+    }
+
+    fn rows_at(&self, places: Range<usize>, now: Nanos) -> impl Iterator<Item = (usize, Row)> + '_ {
+        places.filter_map(move |at| {
             let (id, contents) = self.store.contents_at(at)?;
             let visible = contents.status & (CONFIRMED | DYING | NAT_CLASH) == CONFIRMED;
             let shown = visible && contents.deadline > now.0;

@@ -103,3 +103,36 @@ pub struct OffenderInfo {
     /// How long ago the last one was.
     pub ago_ms: u64,
 }
+
+/// A source of connections.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct TalkerInfo {
+    /// Its address.
+    pub source: std::net::IpAddr,
+    /// Its connections.
+    pub connections: u64,
+    /// Of these, the ones that nobody has answered.
+    pub unanswered: u64,
+    /// Bytes that they carried, both ways; absent when that is not counted (`acct`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+/// How many sources are asked for.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct TalkersAsked {
+    /// So many at most; the daemon tells no more than 256.
+    pub limit: u32,
+}
+
+/// To `show_talkers`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Talkers {
+    /// The ones with the most connections first.
+    pub sources: Vec<TalkerInfo>,
+    /// Places of the table that were looked at.
+    pub looked_at: u64,
+    /// Places of the table.
+    pub places: u64,
+}
