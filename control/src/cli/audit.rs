@@ -9,9 +9,9 @@ use super::client::{ask, try_ask};
 use super::policies;
 use super::stored::Place;
 use super::{Exit, Output, Socket};
-use crate::api::protocol::HistoryInfo;
+use crate::api::protocol::{HistoryInfo, MatrixInfo};
 use crate::api::{Request, Response};
-use crate::audit::{Audit, Gathered, Span, examine, page, text};
+use crate::audit::{Audit, Checks, Gathered, Span, examine, page, text};
 use crate::diff::PolicyFiles;
 use crate::history::{History, Record};
 use crate::iptables::TableNames;
@@ -195,5 +195,20 @@ fn online(
         Ok(Response::Denied(trend)) => gathered.trend = Some(trend),
         _ => gathered.missing.push("denials over time: this daemon does not count them".to_owned()),
     }
+    match try_ask(socket, Request::ShowMatrix {}) {
+        Ok(Response::Matrix(info)) => gathered.checks.extend(matrix(*info)),
+        _ => gathered.missing.push("the matrix of flows: this daemon has none".to_owned()),
+    }
     Ok(gathered)
+}
+
+/// How the matrix of flows was when it was last run against the policy in force.
+fn matrix(info: MatrixInfo) -> Option<Checks> {
+    let title = format!("Flows that must pass, and that must not ({})", info.file?);
+    let Some(run) = info.last else {
+        let failed = vec!["it has not been run against the policy in force".to_owned()];
+        return Some(Checks { title, time: "never".to_owned(), passed: 0, failed });
+    };
+    let failed = run.error.into_iter().chain(run.failures).collect();
+    Some(Checks { title, time: run.at, passed: run.passed, failed })
 }
